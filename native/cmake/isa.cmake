@@ -1,0 +1,26 @@
+# edge_isa_sources(target): adds src/kernels/<isa>/*.cc, each directory with its own flags. The
+# baseline of everything else is x86-64-v2 / armv8.0; dispatch is at run time (kernels/select.cc).
+# Objects must not leak inline functions: tests check that they define no weak symbol.
+set(EDGE_ISA_x86_sse41 -march=x86-64-v2)
+set(EDGE_ISA_x86_avx2 -march=x86-64-v3)
+set(EDGE_ISA_x86_avx512vnni -march=x86-64-v4 -mavx512vnni -mprefer-vector-width=512)
+
+function(edge_isa_sources target)
+  set(isas scalar)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND isas x86_sse41 x86_avx2 x86_avx512vnni)
+  endif()
+  foreach(isa ${isas})
+    file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/${isa}/*.cc)
+    if(sources)
+      add_library(edge_kernels_${isa} OBJECT ${sources})
+      target_include_directories(edge_kernels_${isa} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
+      target_compile_options(edge_kernels_${isa} PRIVATE -fno-exceptions)
+      target_link_libraries(edge_kernels_${isa} PRIVATE edge_options)
+      if(DEFINED EDGE_ISA_${isa})
+        target_compile_options(edge_kernels_${isa} PRIVATE ${EDGE_ISA_${isa}})
+      endif()
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:edge_kernels_${isa}>)
+    endif()
+  endforeach()
+endfunction()

@@ -1,0 +1,92 @@
+// Backend: the fused operations of the one decoder loop. CPU, CUDA and Metal implement the same
+// list; the loop in model/decoder.cc never knows which it drives.
+//
+// Every op takes n_rows rows, each with its own sequence and position, so prefill, decode, batching
+// and verification of drafts are one path. Pointers are in the backend's own memory (alloc()). Ops
+// may be queued: results are defined after end_step(), which also reports what went wrong since
+// begin_step() (kNumeric for non-finite activations).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "backends/kv_layout.h"
+#include "base/status.h"
+#include "tensor/tensor.h"
+
+namespace edge {
+
+// One row of a step: a token at a position of a sequence.
+struct RowInput {
+  int32_t token = 0;
+  int32_t position = 0;
+  KvView kv;
+};
+
+// Activation rows as matmuls read them. Which parts are filled depends on the consumers' Act.
+// n_cols is padded to 32; the padding is zero.
+struct ActRows {
+  int64_t n_cols_padded = 0;  // also the stride of q and f, in elements
+  int8_t* q = nullptr;        // [n_rows][n_cols_padded]
+  float* d = nullptr;         // [n_rows][n_cols_padded / 32] scales of q
+  int32_t* bias = nullptr;    // [n_rows][n_cols_padded / 16] -64 * sum of q over 16 columns
+  float* f = nullptr;         // [n_rows][n_cols_padded]
+};
+
+struct RopeTable {
+  const float* cos = nullptr;  // [n_rows][n_rope / 2]
+  const float* sin = nullptr;
+  int n_rope = 0;  // rotated dimensions of a head (<= head_dim), halves convention
+};
+
+struct AttentionShape {
+  int n_heads = 0;
+  int n_kv_heads = 0;
+  int head_dim = 0;
+  float scale = 0;  // of the scores, 1/sqrt(head_dim) unless the model says otherwise
+};
+
+// What an op must produce for its consumers.
+struct ActNeeds {
+  bool a8 = false;
+  bool f32 = false;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+
+  // Backend memory for activations; freed with the backend. Zero-filled.
+  virtual Result<std::byte*> alloc(size_t n_bytes) = 0;
+
+  // rows: the step's rows; valid until end_step().
+  virtual void begin_step(std::span<const RowInput> rows) = 0;
+  virtual Status end_step() = 0;
+
+  // x[r] = row tokens[r] of the embedding table. x: [n_rows][stride].
+  virtual void embed(const Tensor& table, float* x, int64_t stride) = 0;
+  // angle = fl32(position * inv_freq[i]); cos and sin times `factor`.
+  virtual void rope_table(const float* inv_freq, float factor, RopeTable& out) = 0;
+  // out = quant(rmsnorm(x) * weight). Rows `pick[i]` of x if pick is not empty.
+  virtual void norm_quant(const float* x, int64_t stride, std::span<const int32_t> pick,
+                          const Tensor& weight, float eps, ActNeeds needs, ActRows& out) = 0;
+  // q[r] = rope(act Wq), keys and values of row r go to its page. q: [n_rows][n_heads * head_dim].
+  virtual void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk,
+                              const Tensor& wv, const AttentionShape& shape, const RopeTable& rope,
+                              const KvLayerLayout& kv, float* q) = 0;
+  // out = quant(softmax(q K^T * scale) V), causal, over each row's own sequence.
+  virtual void attention(const float* q, const AttentionShape& shape, const KvLayerLayout& kv,
+                         ActNeeds needs, ActRows& out) = 0;
+  // x += act W^T.
+  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) = 0;
+  // out = quant(silu(act Wgate) * (act Wup)).
+  virtual void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
+                      ActRows& out) = 0;
+  // logits[i] = act[i] W^T for n_rows rows; logits: [n_rows][stride].
+  virtual void head(const ActRows& act, int n_rows, const Tensor& weight, float* logits,
+                    int64_t stride) = 0;
+};
+
+}  // namespace edge

@@ -1,0 +1,44 @@
+// Decoder: token rows in, logits out: the one layer loop of the project, over Backend ops.
+//
+// Knows positions and pages, nothing of sequences, sampling or text. A step's result for a row
+// depends only on that row and the pages it sees, never on the other rows, the split of a prompt
+// into steps, or the number of threads.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "backends/backend.h"
+#include "model/spec.h"
+#include "model/weights.h"
+
+namespace edge {
+
+class Decoder {
+ public:
+  static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
+
+  // `weights` must outlive the decoder. Takes the backend.
+  static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
+                                                 std::unique_ptr<Backend> backend);
+
+  // Writes K and V of every row to its page, and the logits of rows `logit_rows` (indices into
+  // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence must
+  // be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
+  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits);
+
+  const ModelSpec& spec() const { return *spec_; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
+
+ private:
+  Decoder() = default;
+  struct Scratch;
+  const ModelSpec* spec_ = nullptr;
+  const Weights* weights_ = nullptr;
+  std::unique_ptr<Backend> backend_;
+  std::shared_ptr<Scratch> scratch_;
+  KvLayout kv_;
+  size_t scratch_bytes_ = 0;
+};
+
+}  // namespace edge

@@ -1,0 +1,73 @@
+#include "tensor/tensor.h"
+
+#include "base/checked.h"
+
+namespace edge {
+
+namespace {
+
+struct FormatRow {
+  Format format;
+  std::string_view name;
+  size_t tile_bytes;
+};
+
+constexpr FormatRow kFormats[] = {
+#define EDGE_FORMAT(id, name, group_k, tile_bytes) {Format::id, name, tile_bytes},
+#include "tensor/formats.inc"
+#undef EDGE_FORMAT
+    {Format::kF32, "F32", 0},
+    {Format::kU8, "U8", 0},
+};
+
+}  // namespace
+
+std::string_view format_name(Format format) {
+  for (const FormatRow& row : kFormats) {
+    if (row.format == format) return row.name;
+  }
+  return "unknown";
+}
+
+std::optional<Format> format_from_name(std::string_view name) {
+  for (const FormatRow& row : kFormats) {
+    if (row.name == name) return row.format;
+  }
+  return std::nullopt;
+}
+
+std::string_view act_name(Act act) { return act == Act::kA8 ? "a8" : "f32"; }
+
+std::optional<Act> act_from_name(std::string_view name) {
+  if (name == "a8") return Act::kA8;
+  if (name == "f32") return Act::kF32;
+  return std::nullopt;
+}
+
+size_t tile_bytes(Format format) {
+  for (const FormatRow& row : kFormats) {
+    if (row.format == format) return row.tile_bytes;
+  }
+  return 0;
+}
+
+size_t strip_bytes(Format format, int64_t n_tiles) {
+  const size_t tile = tile_bytes(format);
+  return tile == 0 ? 0 : kStripHeaderBytes + tile * static_cast<size_t>(n_tiles);
+}
+
+std::optional<uint64_t> tensor_bytes(Format format, uint64_t n_rows, uint64_t n_cols) {
+  if (format == Format::kU8) return checked_mul(n_rows, n_cols);
+  if (format == Format::kF32) {
+    const auto n = checked_mul(n_rows, n_cols);
+    return n ? checked_mul(*n, sizeof(float)) : std::nullopt;
+  }
+  const auto padded_rows = checked_round_up(n_rows, kTileRows);
+  const auto padded_cols = checked_round_up(n_cols, kTileK);
+  if (!padded_rows || !padded_cols) return std::nullopt;
+  const auto tiles = checked_mul(*padded_cols / kTileK, tile_bytes(format));
+  const auto strip = tiles ? checked_add(*tiles, kStripHeaderBytes) : std::nullopt;
+  return strip ? checked_mul(*strip, *padded_rows / kTileRows) : std::nullopt;
+}
+
+}  // namespace edge

@@ -1,0 +1,57 @@
+// Tokenizer: text <-> ids from the tables that the converter compiled into the file (blob
+// "tokenizer"; byte layout in docs/FORMAT.md). BPE, byte-level or SentencePiece style with byte
+// fallback; the pre-tokenizer regex is a DFA over code point classes. Knows nothing of models.
+//
+// The blob is hostile input: create() validates every table before use. Thread-safe after create();
+// the blob must outlive the Tokenizer (it lives in the mapped file).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace edge {
+
+struct EncodeOptions {
+  bool special = false;  // true: special-token strings in the text become special ids
+  bool bos = true;       // put what the model's post-processor puts in front (usually BOS)
+};
+
+class Tokenizer {
+ public:
+  static Result<std::unique_ptr<Tokenizer>> create(std::span<const std::byte> blob);
+  virtual ~Tokenizer() = default;
+
+  // `text` must be valid UTF-8 (kInvalidUtf8 otherwise, with the byte offset).
+  virtual Result<std::vector<int32_t>> encode(std::string_view text,
+                                              const EncodeOptions& options) const = 0;
+  // Whole-sequence decode, equal to HF's decode(skip_special_tokens=!special). Ill-formed bytes
+  // become U+FFFD. Ids out of range are kTokenOutOfRange.
+  virtual Result<std::string> decode(std::span<const int32_t> ids, bool special) const = 0;
+  virtual int32_t n_vocab() const = 0;
+  virtual bool is_special(int32_t id) const = 0;
+  // The token as the vocabulary spells it ("Ġthe", "<0x0A>"), for inspection.
+  virtual Result<std::string> token_text(int32_t id) const = 0;
+};
+
+// Incremental decode: push ids one at a time, get text that is complete UTF-8. The concatenation of
+// all pieces plus flush() equals Tokenizer::decode of all ids.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool special);
+  Result<std::string> push(int32_t id);
+  std::string flush();  // what is still incomplete, as U+FFFD
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool special_;
+  std::vector<int32_t> pending_;  // ids whose text is not yet certain
+  bool at_start_ = true;
+};
+
+}  // namespace edge
