@@ -1,0 +1,319 @@
+"""The native runtime: what native/python/bindings.cc exports, and nothing else.
+
+Every failure raises a class of `edgellm.errors` as `Class(message, code=name)`; `error_table()`
+lists the codes and the class of each. Calls that can take longer than 0.1 ms run without the GIL.
+No C++ thread ever calls Python. Signals are the caller's matter: loop over `Session.run()`, whose
+slices are short, and Python sees Ctrl-C between them.
+
+Importing this module does not import numpy; the functions that return arrays do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Buffer
+
+class MemoryFigures(TypedDict):
+    total_bytes: int  # of the machine, or of the cgroup if that is less
+    available_bytes: int  # what may be taken without swapping
+    rss_bytes: int  # of this process now
+    peak_rss_bytes: int  # of this process so far
+
+class TensorInfo(TypedDict):
+    name: str
+    role: str
+    format: str  # a name of format_table(), "F32" (vectors) or "U8" (opaque blobs)
+    act: str
+    n_rows: int  # logical; 1 for vectors and blobs
+    n_cols: int
+    offset: int  # from EdgeFile.data_start
+    n_bytes: int
+
+class VerifyResult(TypedDict):
+    root: str
+    file_bytes: int
+    n_leaves: int
+    verify_ms: float
+
+class SessionStats(TypedDict):
+    n_prefill_tokens: int
+    n_decode_tokens: int
+    n_steps: int  # passes over the weights
+    prefill_ms: float
+    decode_ms: float  # steps of single tokens appended after the first run
+    kv_bytes: int  # KV pages held now
+    chunk_tokens: int  # rows the next prefill step would take
+
+# --- the machine -----------------------------------------------------------------------------
+
+def version() -> str:
+    """The version of the package this module was built for."""
+
+def isa_levels() -> list[str]:
+    """Kernel levels that this CPU can run, best first; "scalar" is always the last."""
+
+def active_isa() -> str:
+    """The level in use: the best one, or what EDGELLM_ISA says (UnsupportedError if it cannot)."""
+
+def default_n_threads() -> int:
+    """Physical performance cores within affinity and the cgroup quota."""
+
+def memory_figures() -> MemoryFigures: ...
+def format_table() -> list[tuple[str, int, int]]:
+    """(name, columns that share a scale, bytes of a 16 x 32 tile) of every weight format."""
+
+def error_table() -> list[tuple[str, str]]:
+    """(code, class name in edgellm.errors) of every error this module can raise."""
+
+def measure_read_bandwidth(n_threads: int = 0) -> float:
+    """Bytes per second of a plain read over 256 MiB, best of several; 0 threads: the default."""
+
+def measure_int8_peak(n_threads: int = 0) -> float:
+    """Multiply-accumulates per second of the 16-row int8 kernel on data that stays in L1."""
+
+# --- weights ---------------------------------------------------------------------------------
+
+def encode_tensor(
+    format: str,
+    weights: npt.NDArray[np.float32],
+    importance: npt.NDArray[np.float32] | None = None,
+    n_threads: int = 0,
+) -> npt.NDArray[np.uint8]:
+    """Quantize weights [n_rows, n_cols] to R16 strips; the same bytes for any CPU and threads.
+
+    importance: [n_cols], >= 0, weighs the squared error of each input column.
+    """
+
+def decode_rows(
+    format: str, data: Buffer, n_rows: int, n_cols: int, row0: int, n: int
+) -> npt.NDArray[np.float32]:
+    """Rows [row0, row0 + n) of a tensor [n_rows, n_cols] as f32; data: all bytes of the tensor."""
+
+# --- files -----------------------------------------------------------------------------------
+
+class EdgeFile:
+    """A `.edge` file, mapped; structure, header hash and hash root are checked, data is not."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """In file order, blobs included."""
+
+    @property
+    def root(self) -> str:
+        """The hash root, as 64 hex digits: the identity of the model."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def data_start(self) -> int: ...
+    def read(self, name: str) -> bytes | None:
+        """A copy of the stored bytes of a tensor or blob; None if there is none of that name."""
+
+def verify_file(path: str | os.PathLike[str], n_threads: int = 0) -> VerifyResult:
+    """Hash the whole file now; IntegrityError on the first leaf that is wrong."""
+
+# --- text ------------------------------------------------------------------------------------
+
+class Tokenizer:
+    """Thread-safe. Keeps the bytes it was made from alive."""
+
+    @staticmethod
+    def from_blob(blob: bytes) -> Tokenizer: ...
+    def encode(self, text: str, special: bool = False, bos: bool = True) -> list[int]:
+        """special: special-token strings in the text become special ids.
+        bos: put in front what the model's post-processor puts there.
+        """
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str: ...
+    def token_text(self, id: int) -> str:
+        """The token as the vocabulary spells it ("\u0120the", "<0x0A>")."""
+
+    def is_special(self, id: int) -> bool: ...
+    @property
+    def n_vocab(self) -> int: ...
+
+class StreamDecoder:
+    """Ids in, text that is complete UTF-8 out; all pieces joined equal Tokenizer.decode(ids)."""
+
+    def __init__(self, tokenizer: Tokenizer, special: bool = False) -> None: ...
+    def push(self, id: int) -> str: ...
+    def flush(self) -> str:
+        """What is still incomplete, as U+FFFD."""
+
+# --- the model -------------------------------------------------------------------------------
+
+class Model:
+    """A loaded model. Steps of all its sessions take turns; a waiting thread holds no GIL.
+
+    After close() every call of the model and its sessions raises InvalidArgumentError; a run() that
+    was under way in another thread raises Cancelled there. A child of fork() may use the models
+    that its parent loaded.
+    """
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        *,
+        n_threads: int = 0,
+        verify: Literal["once", "always", "never"] = "once",
+        max_memory_bytes: int = 0,
+        n_ctx: int = 0,
+    ) -> Model:
+        """Map the file and make it ready; weights are read when they are first used.
+
+        n_threads: 0 means default_n_threads().
+        verify: "once" hashes in the background and remembers success; what it finds wrong makes the
+            next run() raise IntegrityError. "always" hashes before it returns.
+        max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
+            available. MemoryBudgetError says what is needed, what there is and what to do.
+        n_ctx: check the cap for a session of this size at once; 0: for one page of KV.
+        """
+
+    def close(self) -> None:
+        """Free everything but what Tokenizer objects still use. Idempotent."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def spec_json(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None if the file holds no tokenizer."""
+
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    def blob(self, name: str) -> bytes | None:
+        """A copy of an opaque blob ("chat_template", "recipe", ...); None if absent."""
+
+    @property
+    def root(self) -> str: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def n_ctx_train(self) -> int: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def eos_ids(self) -> list[int]: ...
+    @property
+    def kv_bytes_per_token(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def load_ms(self) -> float: ...
+    @property
+    def verified_fraction(self) -> float:
+        """Share of the file known to be right: 1.0 when verified now or before, 0.0 for "never"."""
+
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def backend(self) -> str: ...
+
+class SamplerParams:
+    """Checked when made: InvalidArgumentError names the parameter that is out of range."""
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """temperature: 0 is greedy (ties to the lower id), at most 100.
+        top_k: keep the k most likely; 0 keeps all.
+        top_p: keep the most likely tokens until their mass reaches top_p, 0 < top_p <= 1.
+        min_p: keep tokens at least min_p times as likely as the best, 0 <= min_p <= 1.
+        seed: 0 .. 2**64 - 1. Filters apply in this order: temperature, top_k, top_p, min_p.
+        """
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def min_p(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+class Session:
+    """One sequence of tokens and its KV pages. For one thread at a time, except cancel().
+
+    Tokens are queued by append() and processed by run(). n_tokens and token_ids count processed
+    tokens only. A result never depends on how run() cut the queue into steps.
+    """
+
+    def __init__(self, model: Model, n_ctx: int = 0) -> None:
+        """n_ctx: 0 means n_ctx_train; more is refused. KV for n_ctx is reserved against the memory
+        cap here (MemoryBudgetError), and taken page by page as tokens come.
+        """
+
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def pending(self) -> int:
+        """Tokens queued and not yet processed."""
+
+    @property
+    def token_ids(self) -> list[int]: ...
+    def append(self, ids: Sequence[int]) -> None:
+        """Queue tokens: all of them or, on an error, none (InvalidArgumentError for an id outside
+        the vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx).
+        """
+
+    def run(self, budget_ms: float = 80.0) -> bool:
+        """Process queued tokens until none is left (True) or the budget is spent (False).
+
+        Always makes at least one step. Raises Cancelled after cancel() or Model.close(): what was
+        processed stays, the rest stays queued.
+        """
+
+    def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
+        """As run(), and return the logits of every token processed now: [n_processed, n_vocab].
+
+        Call until `pending` is 0 and concatenate.
+        """
+
+    def rewind(self, n_tokens: int) -> None:
+        """Keep the first n_tokens processed tokens; drop the others and the queue.
+
+        Unless n_tokens == self.n_tokens, there are no logits until the next run(): to sample again
+        at the last kept position, rewind to one less and append that token again. Replay gives the
+        same bits.
+        """
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """A copy of the logits [n_vocab] of the last processed token; InvalidArgumentError if there
+        are none (nothing ran yet, tokens are pending, or after rewind()).
+        """
+
+    def sample(self, params: SamplerParams, step: int | None = None) -> tuple[int, float]:
+        """Choose the next token: (id, log probability under the raw softmax). Does not append it.
+
+        step: counter of the random stream, the position of the token to come if None. The same
+        (logits, params, step) gives the same token on any CPU. NumericError on non-finite logits.
+        """
+
+    def cancel(self) -> None:
+        """Make the current run(), or else the next one, raise Cancelled once. From any thread."""
+
+    @property
+    def stats(self) -> SessionStats: ...
+    def close(self) -> None:
+        """Free the KV pages now; any later use raises InvalidArgumentError. Idempotent."""
