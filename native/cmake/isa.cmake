@@ -4,6 +4,10 @@
 set(EDGE_ISA_x86_sse41 -march=x86-64-v2)
 set(EDGE_ISA_x86_avx2 -march=x86-64-v3)
 set(EDGE_ISA_x86_avx512vnni -march=x86-64-v4 -mavx512vnni -mprefer-vector-width=512)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 105593: AVX-512 intrinsics with an undefined pass-through operand warn about it.
+  list(APPEND EDGE_ISA_x86_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)
+endif()
 
 function(edge_isa_sources target)
   set(isas scalar)

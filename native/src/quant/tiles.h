@@ -6,9 +6,9 @@
 // ik_llama.cpp's IQ4_KS by I. Kawrakow; the tile order and the 7-bit LUT are ours.
 #pragma once
 
-#include <cstdint>
+#include <stdint.h>
 
-#include "tensor/tensor.h"
+#include "tensor/tile_shape.h"
 
 namespace edge {
 
@@ -54,6 +54,6 @@ struct TileF16 {  // 16 bits per weight; column by column, 16 rows each; d_row i
 static_assert(sizeof(TileF16) == 1024);
 
 // The integer scale of a scale byte, for every E format: odd, -127..127.
-constexpr int group_scale(uint8_t sc) { return (sc & 0xFE) - 127; }
+static constexpr int group_scale(uint8_t sc) { return (sc & 0xFE) - 127; }
 
 }  // namespace edge

@@ -11,11 +11,9 @@
 #include <optional>
 #include <string_view>
 
-namespace edge {
+#include "tensor/tile_shape.h"
 
-constexpr int kTileRows = 16;
-constexpr int kTileK = 32;
-constexpr size_t kStripHeaderBytes = kTileRows * sizeof(float);  // d_row[16]
+namespace edge {
 
 enum class Format : uint8_t {
 #define EDGE_FORMAT(id, name, group_k, tile_bytes) id,

@@ -1,0 +1,31 @@
+// MatmulArgs alone, for ISA objects: they include no STL (docs/KERNELS.md, "nothing inline leaks").
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace edge {
+
+constexpr int kMaxKRows = 16;  // rows of one matmul call
+
+// y[r][16 * strip + lane] = sum over k of W[16 * strip + lane][k] * a[r][k] for K = n_rows rows.
+struct MatmulArgs {
+  const uint8_t* strips = nullptr;  // n_strips strips of n_tiles tiles each
+  int64_t n_strips = 0;
+  int64_t n_tiles = 0;
+  // Activations of the rows, as ActRows of backends/backend.h; stride = 32 * n_tiles elements.
+  const int8_t* q = nullptr;      // [n_rows][32 * n_tiles]
+  const float* d = nullptr;       // [n_rows][n_tiles]
+  const int32_t* bias = nullptr;  // [n_rows][2 * n_tiles], -64 * sum of 16 q
+  const float* f = nullptr;       // [n_rows][32 * n_tiles]; Act::kF32 only
+  int n_rows = 0;                 // 1..kMaxKRows
+  float* y = nullptr;
+  int64_t y_stride = 0;  // >= 16 * n_strips
+};
+using MatmulFn = void (*)(const MatmulArgs&);
+
+#define EDGE_MATMUL(isa, format, act, fn) void fn(const MatmulArgs&);
+#include "kernels/kernels.inc"
+#undef EDGE_MATMUL
+
+}  // namespace edge

@@ -1,0 +1,93 @@
+// The definition of the integer matmuls. Every other ISA must equal it bit for bit.
+#include "base/fma.h"
+#include "kernels/matmul_args.h"
+#include "quant/tiles.h"
+
+namespace edge {
+namespace {
+
+// Integer weight of (row, k) of a tile, zero point removed.
+inline int weight(const TileE4_16& tile, int row, int k) {
+  const uint8_t byte = tile.nibbles[k >> 3][row * 4 + (k & 3)];
+  const int q = (k & 4) ? byte >> 4 : byte & 15;
+  return kLutE4[q] + kLutE4Shift * (tile.sc[k >> 4][row] & 1) - kLutE4Zero;
+}
+inline int weight(const TileE4_32& tile, int row, int k) {
+  const uint8_t byte = tile.nibbles[k >> 3][row * 4 + (k & 3)];
+  const int q = (k & 4) ? byte >> 4 : byte & 15;
+  return kLutE4[q] + kLutE4Shift * (tile.sc[row] & 1) - kLutE4Zero;
+}
+inline int weight(const TileE6_16& tile, int row, int k) {
+  const int b = row * 4 + (k & 3);
+  const uint8_t byte = tile.nibbles[k >> 3][b];
+  const int low = (k & 4) ? byte >> 4 : byte & 15;
+  const int quad = k >> 2;
+  const int high = (tile.hi[quad >> 2][b] >> (2 * (quad & 3))) & 3;
+  return low + 16 * high - kE6Zero;
+}
+inline int weight(const TileE8_32& tile, int row, int k) {
+  return tile.quads[k >> 2][row * 4 + (k & 3)] - kE8Zero;
+}
+
+// One block of 32 columns: x of docs/KERNELS.md.
+template <class Tile>
+inline int32_t dot(const Tile& tile, int row, const int8_t* a, int k0, int k1) {
+  int32_t sum = 0;
+  for (int k = k0; k < k1; ++k) sum += weight(tile, row, k) * a[k];
+  return sum;
+}
+// Groups of 16: s0*D0 + s1*D1 is an exact int32 (|s*D| < 2^24).
+template <class Tile>
+inline float block_sum_16(const Tile& tile, int row, const int8_t* a) {
+  const int32_t x = group_scale(tile.sc[0][row]) * dot(tile, row, a, 0, 16) +
+                    group_scale(tile.sc[1][row]) * dot(tile, row, a, 16, 32);
+  return static_cast<float>(x);
+}
+// Groups of 32: the product is rounded once.
+template <class Tile>
+inline float block_sum_32(const Tile& tile, int row, const int8_t* a) {
+  return static_cast<float>(group_scale(tile.sc[row])) *
+         static_cast<float>(dot(tile, row, a, 0, 32));
+}
+inline float block_sum(const TileE4_16& tile, int row, const int8_t* a) {
+  return block_sum_16(tile, row, a);
+}
+inline float block_sum(const TileE6_16& tile, int row, const int8_t* a) {
+  return block_sum_16(tile, row, a);
+}
+inline float block_sum(const TileE4_32& tile, int row, const int8_t* a) {
+  return block_sum_32(tile, row, a);
+}
+inline float block_sum(const TileE8_32& tile, int row, const int8_t* a) {
+  return block_sum_32(tile, row, a);
+}
+
+template <class Tile>
+void matmul(const MatmulArgs& args) {
+  const size_t strip_size =
+      kStripHeaderBytes + sizeof(Tile) * static_cast<size_t>(args.n_tiles);
+  for (int64_t s = 0; s < args.n_strips; ++s) {
+    const uint8_t* strip = args.strips + static_cast<size_t>(s) * strip_size;
+    const float* d_row = reinterpret_cast<const float*>(strip);
+    const Tile* tiles = reinterpret_cast<const Tile*>(strip + kStripHeaderBytes);
+    for (int r = 0; r < args.n_rows; ++r) {
+      for (int row = 0; row < kTileRows; ++row) {
+        float f = 0;
+        for (int64_t i = 0; i < args.n_tiles; ++i) {
+          const float x = block_sum(tiles[i], row, args.q + 32 * (r * args.n_tiles + i));
+          f = fma_exact(x, args.d[r * args.n_tiles + i], f);
+        }
+        args.y[r * args.y_stride + s * kTileRows + row] = f * d_row[row];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void matmul_e4_16_a8_scalar(const MatmulArgs& args) { matmul<TileE4_16>(args); }
+void matmul_e4_32_a8_scalar(const MatmulArgs& args) { matmul<TileE4_32>(args); }
+void matmul_e6_16_a8_scalar(const MatmulArgs& args) { matmul<TileE6_16>(args); }
+void matmul_e8_32_a8_scalar(const MatmulArgs& args) { matmul<TileE8_32>(args); }
+
+}  // namespace edge

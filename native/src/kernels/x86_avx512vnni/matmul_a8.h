@@ -1,0 +1,82 @@
+// The K-templated integer matmul of this ISA: a tile is unpacked once into eight registers (one per
+// quad, 16 rows x 4 columns) and used for all K rows. Fmt supplies unpacking and the block sum.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/matmul_args.h"
+#include "quant/tiles.h"
+
+namespace edge {
+namespace {
+
+#define EDGE_ALWAYS_INLINE inline __attribute__((always_inline))
+
+// 16 group scales as floats, from 16 scale bytes.
+EDGE_ALWAYS_INLINE __m512 scales(__m128i sc) {
+  const __m512i wide = _mm512_cvtepu8_epi32(sc);
+  return _mm512_cvtepi32_ps(
+      _mm512_sub_epi32(_mm512_and_si512(wide, _mm512_set1_epi32(0xFE)), _mm512_set1_epi32(127)));
+}
+
+// acc + four quads of weights times 16 activations.
+EDGE_ALWAYS_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
+  for (int t = 0; t < 4; ++t) {
+    int32_t quad;
+    __builtin_memcpy(&quad, a + 4 * t, 4);
+    acc = _mm512_dpbusd_epi32(acc, w[t], _mm512_set1_epi32(quad));
+  }
+  return acc;
+}
+
+// Reads tile bytes `distance` ahead into L1: the hardware prefetcher stops at 4 KiB boundaries.
+template <int kBytes>
+EDGE_ALWAYS_INLINE void prefetch_ahead(const uint8_t* tile) {
+  constexpr int kDistance = 2304;
+  for (int b = 0; b < kBytes; b += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(tile) + kDistance + b, _MM_HINT_T0);
+  }
+}
+
+template <class Fmt, int K>
+EDGE_ALWAYS_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float* y) {
+  const int64_t n_tiles = args.n_tiles;
+  const uint8_t* tile = strip + kStripHeaderBytes;
+  __m512 sum[K];
+  for (int r = 0; r < K; ++r) sum[r] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < n_tiles; ++i, tile += Fmt::kTileBytes) {
+    prefetch_ahead<Fmt::kTileBytes>(tile);
+    const typename Fmt::template Unpacked<K> unpacked(tile);
+    for (int r = 0; r < K; ++r) {
+      const int64_t block = r * n_tiles + i;
+      const __m512 x = unpacked.block_sum(args.q + 32 * block, args.bias + 2 * block);
+      sum[r] = _mm512_fmadd_ps(x, _mm512_set1_ps(args.d[block]), sum[r]);
+    }
+  }
+  const __m512 d_row = _mm512_loadu_ps(reinterpret_cast<const float*>(strip));
+  for (int r = 0; r < K; ++r) {
+    _mm512_storeu_ps(y + r * args.y_stride, _mm512_mul_ps(sum[r], d_row));
+  }
+}
+
+template <class Fmt, int K>
+void matmul_k(const MatmulArgs& args) {
+  const size_t strip_size = kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
+  for (int64_t s = 0; s < args.n_strips; ++s) {
+    strip_rows<Fmt, K>(args.strips + static_cast<size_t>(s) * strip_size, args,
+                       args.y + s * kTileRows);
+  }
+}
+
+template <class Fmt>
+EDGE_ALWAYS_INLINE void matmul(const MatmulArgs& args) {
+  static constexpr MatmulFn kByRows[kMaxKRows] = {
+      matmul_k<Fmt, 1>,  matmul_k<Fmt, 2>,  matmul_k<Fmt, 3>,  matmul_k<Fmt, 4>,
+      matmul_k<Fmt, 5>,  matmul_k<Fmt, 6>,  matmul_k<Fmt, 7>,  matmul_k<Fmt, 8>,
+      matmul_k<Fmt, 9>,  matmul_k<Fmt, 10>, matmul_k<Fmt, 11>, matmul_k<Fmt, 12>,
+      matmul_k<Fmt, 13>, matmul_k<Fmt, 14>, matmul_k<Fmt, 15>, matmul_k<Fmt, 16>};
+  kByRows[args.n_rows - 1](args);
+}
+
+}  // namespace
+}  // namespace edge

@@ -1,0 +1,68 @@
+// E6_16 and E8_32 x int8, AVX-512 VNNI.
+#include "kernels/x86_avx512vnni/matmul_a8.h"
+
+namespace edge {
+namespace {
+
+struct E6_16 {
+  static constexpr int kTileBytes = sizeof(TileE6_16);
+
+  template <int K>
+  struct Unpacked {
+    __m512i w[8];
+    __m512 s0, s1;
+
+    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+      s0 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
+      s1 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16)));
+      const __m512i low = _mm512_set1_epi8(15);
+      const __m512i high = _mm512_set1_epi8(0x30);
+      const __m512i h0 = _mm512_loadu_si512(tile + 288);
+      const __m512i h1 = _mm512_loadu_si512(tile + 352);
+      const __m512i bits[8] = {_mm512_slli_epi16(h0, 4), _mm512_slli_epi16(h0, 2), h0,
+                               _mm512_srli_epi16(h0, 2), _mm512_slli_epi16(h1, 4),
+                               _mm512_slli_epi16(h1, 2), h1, _mm512_srli_epi16(h1, 2)};
+      for (int j = 0; j < 4; ++j) {
+        const __m512i x = _mm512_loadu_si512(tile + 32 + 64 * j);
+        w[2 * j] = _mm512_or_si512(_mm512_and_si512(x, low), _mm512_and_si512(bits[2 * j], high));
+        w[2 * j + 1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(x, 4), low),
+                                       _mm512_and_si512(bits[2 * j + 1], high));
+      }
+    }
+    // The zero point is 32, half of what bias carries.
+    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+      const __m512i d0 = dot4(_mm512_set1_epi32(bias[0] / 2), w, a);
+      const __m512i d1 = dot4(_mm512_set1_epi32(bias[1] / 2), w + 4, a + 16);
+      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1),
+                             _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
+    }
+  };
+};
+
+struct E8_32 {
+  static constexpr int kTileBytes = sizeof(TileE8_32);
+
+  template <int K>
+  struct Unpacked {
+    __m512i w[8];
+    __m512 s;
+
+    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+      s = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
+      for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(tile + 16 + 64 * t);
+    }
+    // The zero point is 128, twice what bias carries.
+    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+      const __m512i d0 = dot4(_mm512_set1_epi32(2 * bias[0]), w, a);
+      const __m512i d1 = dot4(_mm512_set1_epi32(2 * bias[1]), w + 4, a + 16);
+      return _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
+    }
+  };
+};
+
+}  // namespace
+
+void matmul_e6_16_a8_avx512vnni(const MatmulArgs& args) { matmul<E6_16>(args); }
+void matmul_e8_32_a8_avx512vnni(const MatmulArgs& args) { matmul<E8_32>(args); }
+
+}  // namespace edge
