@@ -1,0 +1,79 @@
+#include "base/cpu_info.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#ifdef _MSC_VER
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#include <cstdint>
+#endif
+
+namespace edge {
+
+#if defined(__x86_64__) || defined(_M_X64)
+namespace {
+
+struct Registers {
+  uint32_t eax, ebx, ecx, edx;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+#ifdef _MSC_VER
+  int r[4];
+  __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
+  return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]),
+          static_cast<uint32_t>(r[3])};
+#else
+  Registers r{};
+  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+  return r;
+#endif
+}
+
+uint64_t os_saved_registers() {
+#ifdef _MSC_VER
+  return _xgetbv(0);
+#else
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<uint64_t>(high) << 32) | low;
+#endif
+}
+
+constexpr bool has(uint32_t word, int bit) { return (word >> bit) & 1; }
+
+CpuFeatures detect() {
+  CpuFeatures features;
+  const uint32_t max_leaf = cpuid(0, 0).eax;
+  if (max_leaf < 1) return features;
+  const Registers one = cpuid(1, 0);
+  features.sse41 = has(one.ecx, 19) && has(one.ecx, 9);  // SSE4.1, SSSE3
+  const bool os_uses_xsave = has(one.ecx, 27);
+  if (max_leaf < 7 || !os_uses_xsave) return features;
+  const uint64_t saved = os_saved_registers();
+  const bool ymm_saved = (saved & 0x6) == 0x6;
+  const bool zmm_saved = (saved & 0xE6) == 0xE6;
+  const Registers seven = cpuid(7, 0);
+  const bool avx_fma_f16c = has(one.ecx, 28) && has(one.ecx, 12) && has(one.ecx, 29);
+  features.avx2 = ymm_saved && avx_fma_f16c && has(seven.ebx, 5) && has(seven.ebx, 8) &&
+                  has(seven.ebx, 3);  // AVX2, BMI2, BMI1
+  const bool avx512 = has(seven.ebx, 16) && has(seven.ebx, 17) && has(seven.ebx, 28) &&
+                      has(seven.ebx, 30) && has(seven.ebx, 31);  // F, DQ, CD, BW, VL
+  features.avx512vnni = features.avx2 && zmm_saved && avx512 && has(seven.ecx, 11);
+  return features;
+}
+
+}  // namespace
+#else
+namespace {
+CpuFeatures detect() { return {}; }
+}  // namespace
+#endif
+
+const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = detect();
+  return features;
+}
+
+}  // namespace edge

@@ -1,0 +1,194 @@
+#include "base/thread_pool.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/fp_env.h"
+#include "base/os.h"
+#include "base/os_thread.h"
+
+namespace edge {
+
+namespace {
+
+constexpr size_t kWorkerStackBytes = size_t{1} << 20;
+constexpr int kSpinIterations = 4000;  // about 50 us of pauses before a worker parks
+constexpr int kMaxThreads = 256;
+
+inline void cpu_pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+thread_local bool t_inside_unit = false;  // nested calls run serially
+
+// One call of pool_run. Lives on the caller's stack: workers may touch it only between joining
+// (n_inside incremented under the pool's lock-free protocol) and leaving.
+struct Job {
+  UnitFn fn;
+  void* context;
+  int64_t n_units;
+  int n_threads;  // at most this many threads, the caller included
+  std::atomic<int64_t> next_unit{0};
+  std::atomic<int> next_thread{1};  // 0 is the caller
+
+  void work(int thread) {
+    t_inside_unit = true;
+    for (;;) {
+      const int64_t unit = next_unit.fetch_add(1, std::memory_order_relaxed);
+      if (unit >= n_units) break;
+      fn(context, unit, thread);
+    }
+    t_inside_unit = false;
+  }
+};
+
+class Pool {
+ public:
+  void run(Job& job) {
+    std::lock_guard<std::mutex> turn(turn_);
+    start_workers(job.n_threads - 1);
+    // Publishing: workers join while n_inside_ is counted, so the job outlives every joiner.
+    job_.store(&job, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_seq_cst);
+    if (n_parked_.load(std::memory_order_seq_cst) > 0) {
+      std::lock_guard<std::mutex> lock(park_mutex_);
+      park_.notify_all();
+    }
+    job.work(0);
+    job_.store(nullptr, std::memory_order_seq_cst);
+    int spins = 0;
+    while (n_inside_.load(std::memory_order_seq_cst) != 0) {
+      if (++spins < kSpinIterations) {
+        cpu_pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  void stop() {
+    {
+      std::lock_guard<std::mutex> lock(park_mutex_);
+      stopping_.store(true, std::memory_order_seq_cst);
+      generation_.fetch_add(1, std::memory_order_seq_cst);
+      park_.notify_all();
+    }
+    for (const OsThread& worker : workers_) join_thread(worker);
+    workers_.clear();
+  }
+
+ private:
+  void start_workers(int n) {
+    while (static_cast<int>(workers_.size()) < n) {
+      const OsThread worker = start_thread(
+          kWorkerStackBytes, [](void* self) { static_cast<Pool*>(self)->work_loop(); }, this);
+      if (!worker.started) return;  // out of threads: those there are do the work
+      workers_.push_back(worker);
+    }
+  }
+
+  void work_loop() {
+    const FpEnvScope fp_env;
+    uint64_t seen = 0;
+    for (;;) {
+      wait_for_work(seen);
+      seen = generation_.load(std::memory_order_seq_cst);
+      if (stopping_.load(std::memory_order_seq_cst)) return;
+      n_inside_.fetch_add(1, std::memory_order_seq_cst);
+      // A job seen after n_inside_ was raised cannot be freed before it is lowered again.
+      if (Job* job = job_.load(std::memory_order_seq_cst)) {
+        const int thread = job->next_thread.fetch_add(1, std::memory_order_relaxed);
+        if (thread < job->n_threads) job->work(thread);
+      }
+      n_inside_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  }
+
+  void wait_for_work(uint64_t seen) {
+    for (int spins = 0; spins < kSpinIterations; ++spins) {
+      if (generation_.load(std::memory_order_relaxed) != seen) return;
+      cpu_pause();
+    }
+    std::unique_lock<std::mutex> lock(park_mutex_);
+    n_parked_.fetch_add(1, std::memory_order_seq_cst);
+    park_.wait(lock, [&] { return generation_.load(std::memory_order_seq_cst) != seen; });
+    n_parked_.fetch_sub(1, std::memory_order_seq_cst);
+  }
+
+  std::mutex turn_;  // one job at a time
+  std::vector<OsThread> workers_;
+  std::atomic<Job*> job_{nullptr};
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> n_inside_{0};
+  std::atomic<int> n_parked_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex park_mutex_;
+  std::condition_variable park_;
+};
+
+// Leaked on purpose and replaced after fork(): a child has no workers, only the parent's memory.
+std::atomic<Pool*> g_pool{nullptr};
+std::mutex g_pool_mutex;
+
+void stop_pool() {
+  if (Pool* pool = g_pool.exchange(nullptr)) {
+    pool->stop();
+    delete pool;
+  }
+}
+
+void before_fork() { g_pool_mutex.lock(); }
+void after_fork_in_parent() { g_pool_mutex.unlock(); }
+void after_fork_in_child() {
+  g_pool.store(nullptr);
+  t_inside_unit = false;
+  g_pool_mutex.unlock();
+}
+
+Pool& pool() {
+  if (Pool* existing = g_pool.load(std::memory_order_acquire)) return *existing;
+  std::lock_guard<std::mutex> lock(g_pool_mutex);
+  if (g_pool.load() == nullptr) {
+    static const bool registered = [] {
+      register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child);
+      std::atexit(stop_pool);
+      return true;
+    }();
+    static_cast<void>(registered);
+    g_pool.store(new Pool, std::memory_order_release);
+  }
+  return *g_pool.load();
+}
+
+}  // namespace
+
+void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context) {
+  if (n_units <= 0) return;
+  n_threads = n_threads < kMaxThreads ? n_threads : kMaxThreads;
+  if (n_threads > n_units) n_threads = static_cast<int>(n_units);
+  if (n_threads <= 1 || t_inside_unit) {
+    for (int64_t unit = 0; unit < n_units; ++unit) fn(context, unit, 0);
+    return;
+  }
+  Job job{fn, context, n_units, n_threads};
+  pool().run(job);
+}
+
+int default_n_threads() {
+  int n = static_cast<int>(physical_core_cpus().size());
+  const int usable = n_usable_cpus();
+  const int quota = n_quota_cpus();
+  if (n <= 0 || n > usable) n = usable;
+  if (quota > 0 && n > quota) n = quota;
+  return n > 0 ? n : 1;
+}
+
+}  // namespace edge

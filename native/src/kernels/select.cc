@@ -1,0 +1,124 @@
+// Which ISA runs, and the table of its kernels.
+#include <cstdlib>
+#include <string>
+
+#include "base/cpu_info.h"
+#include "base/thread_pool.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/encode_kernels.h"
+#include "kernels/kernels.h"
+
+namespace edge {
+
+namespace {
+
+constexpr struct {
+  Isa isa;
+  std::string_view name;
+} kIsas[] = {
+#define EDGE_ISA(id, name) {Isa::id, name},
+#include "kernels/isas.inc"
+#undef EDGE_ISA
+};
+
+bool is_supported(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512Vnni:
+      return cpu_features().avx512vnni;
+    case Isa::kAvx2:
+      return cpu_features().avx2;
+    case Isa::kSse41:
+      return cpu_features().sse41;
+    case Isa::kScalar:
+      return true;
+  }
+  return false;
+}
+
+Result<Isa> choose_isa() {
+  const char* forced = std::getenv("EDGELLM_ISA");
+  if (forced == nullptr || *forced == '\0') return supported_isas().front();
+  std::string known;
+  for (const auto& row : kIsas) {
+    if (row.name == forced) {
+      if (is_supported(row.isa)) return row.isa;
+      return Status(Code::kCpuUnsupported, "EDGELLM_ISA=" + std::string(forced) +
+                                               ": this CPU or operating system lacks it");
+    }
+    known += known.empty() ? "" : ", ";
+    known += row.name;
+  }
+  return Status(Code::kIsaUnknown, "EDGELLM_ISA=" + std::string(forced) +
+                                       " is not an instruction set; known: " + known);
+}
+
+KernelTable make_table(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__) || defined(_M_X64)
+    case Isa::kAvx512Vnni:
+      return {isa, &kElementwise_x86_avx512vnni, &kAttention_x86_avx512vnni,
+              &kEncode_x86_avx512vnni};
+    case Isa::kAvx2:
+      return {isa, &kElementwise_x86_avx2, &kAttention_x86_avx2, &kEncode_x86_avx2};
+    case Isa::kSse41:
+      return {isa, &kElementwise_x86_sse41, &kAttention_x86_sse41, &kEncode_x86_sse41};
+#endif
+    default:
+      return {Isa::kScalar, &kElementwise_scalar, &kAttention_scalar, &kEncode_scalar};
+  }
+}
+
+}  // namespace
+
+std::string_view isa_name(Isa isa) {
+  for (const auto& row : kIsas) {
+    if (row.isa == isa) return row.name;
+  }
+  return "unknown";
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> isas;
+  for (const auto& row : kIsas) {
+    if (is_supported(row.isa)) isas.push_back(row.isa);
+  }
+  return isas;
+}
+
+Result<Isa> active_isa() {
+  static const Result<Isa> chosen = choose_isa();
+  return chosen;
+}
+
+const std::vector<MatmulKernel>& all_matmul_kernels() {
+  static const std::vector<MatmulKernel> kernels = {
+#define EDGE_MATMUL(isa, format, act, fn) {Isa::isa, Format::format, Act::act, fn, #fn},
+#include "kernels/kernels.inc"
+#undef EDGE_MATMUL
+  };
+  return kernels;
+}
+
+MatmulFn KernelTable::matmul(Format format, Act act) const {
+  for (const MatmulKernel& kernel : all_matmul_kernels()) {
+    if (kernel.isa >= isa && kernel.format == format && kernel.act == act) return kernel.fn;
+  }
+  return nullptr;
+}
+
+const KernelTable& kernel_table(Isa isa) {
+  static const KernelTable tables[] = {
+#define EDGE_ISA(id, name) make_table(Isa::id),
+#include "kernels/isas.inc"
+#undef EDGE_ISA
+  };
+  return tables[static_cast<size_t>(isa)];
+}
+
+const KernelTable& active_kernels() {
+  const Result<Isa> isa = active_isa();
+  return kernel_table(isa.is_ok() ? isa.value() : Isa::kScalar);
+}
+
+}  // namespace edge
