@@ -1,0 +1,51 @@
+"""edgellm: small language models on your own device.
+
+    import edgellm
+    model = edgellm.load("model.edge")
+    for token in model.stream("Once upon a time", max_tokens=128):
+        print(token.text, end="", flush=True)
+
+Nothing here opens a network connection. Importing this package is cheap: numpy and the native
+module are loaded when first used.
+"""
+
+from __future__ import annotations
+
+from .errors import (
+    Cancelled,
+    ContextOverflowError,
+    DeviceError,
+    EdgeError,
+    FormatError,
+    IntegrityError,
+    InvalidArgumentError,
+    MemoryBudgetError,
+    NumericError,
+    UnsupportedError,
+)
+from .model import Model, load
+from .results import Generation, ModelInfo, Stats, Token
+from .stream import TokenStream
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cancelled",
+    "ContextOverflowError",
+    "DeviceError",
+    "EdgeError",
+    "FormatError",
+    "Generation",
+    "IntegrityError",
+    "InvalidArgumentError",
+    "MemoryBudgetError",
+    "Model",
+    "ModelInfo",
+    "NumericError",
+    "Stats",
+    "Token",
+    "TokenStream",
+    "UnsupportedError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,90 @@
+"""The command line: one file per verb, imported only when that verb is called.
+
+`run_command_line` parses, runs one verb and turns every failure into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import EdgeError
+from ..sanitize import visible_line
+from .exits import EXIT_CODES_HELP, Exit, exit_for
+from .output import print_error, print_json_error
+
+# Verb -> one line of help. The verb's module is edgellm.cli.<verb>, its function `command`.
+VERBS = {
+    "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
+    "run": "Continue a prompt; the text streams to stdout.",
+    "inspect": "Show what a .edge file holds, without loading it.",
+    "verify": "Hash a .edge file and compare with the hashes inside.",
+    "bench": "Measure prefill and decode speed on this machine.",
+}
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code is one of `exits.Exit`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return Exit.OK if arguments else Exit.USAGE
+    verb = arguments[0]
+    as_json = "--json" in arguments
+    if verb not in VERBS:
+        message = f"there is no verb {visible_line(verb)!r}; verbs: {', '.join(VERBS)}"
+        print_error(message)
+        return Exit.USAGE
+    try:
+        code = _run_verb(verb, list(arguments[1:]))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader of our output is gone (`edgellm run ... | head`): end quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("EDGELLM_DEBUG"):
+            raise
+        code = exit_for(error)
+        message = _message(error, verb)
+        print_error(message)
+        if as_json:
+            print_json_error(verb, error, message)
+        return code
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    import typer
+
+    module = importlib.import_module(f".{verb}", __package__)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    epilog = "Exit codes: " + EXIT_CODES_HELP
+    app.command(name=verb, help=VERBS[verb], epilog=epilog)(module.command)
+    code = app(args=arguments, prog_name=f"edgellm {verb}", standalone_mode=False)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _message(error: BaseException, verb: str) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if hasattr(error, "format_message"):  # usage errors of the parser
+        return f"{error.format_message()} (see: edgellm {verb} --help)"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    if isinstance(error, EdgeError):
+        return str(error)
+    return f"internal: {type(error).__name__}: {error} (EDGELLM_DEBUG=1 shows where)"
+
+
+def _overview() -> str:
+    width = max(len(verb) for verb in VERBS)
+    verbs = "".join(f"  {verb:<{width}}  {line}\n" for verb, line in VERBS.items())
+    return (
+        "usage: edgellm VERB [OPTIONS] ...\n\n"
+        f"{verbs}\n"
+        "Every verb has --help and --json. edgellm --version prints the version.\n"
+        f"Exit codes: {EXIT_CODES_HELP}\n"
+    )

@@ -1,0 +1,191 @@
+"""`edgellm bench`: prefill and decode speed of one model here, and the share of what the machine
+could do. Every figure is the median of the rounds; prefill and decode take turns in each round, so
+a slow spell of the machine hits both. Definitions of all keys: `_HELP`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+
+from .. import _native
+from ..edgefile import read_header
+from ..errors import ContextOverflowError
+from ..model import resolve
+from .output import JsonFlag, ThreadsOption, note, print_json, print_table
+
+_K_ROWS = (1, 2, 4, 8, 16)
+_K_CONTEXT_TOKENS = 16  # tokens before the K rows, so that attention has something to read
+_HELP: dict[str, str] = {
+    "prefill_tokens_per_s": "prompt tokens per second, from an empty context",
+    "decode_tokens_per_s": "new tokens per second, one at a time, from an empty context",
+    "decode_gb_per_s": "decode speed times the weight bytes that one token needs",
+    "read_bandwidth_gb_per_s": "plain reads of 256 MiB with the same threads, measured first",
+    "read_bandwidth_share": "decode_gb_per_s / read_bandwidth_gb_per_s; above 1: it is in cache",
+    "int8_peak_gmac_per_s": "int8 multiply-adds on data in L1 with the same threads",
+    "int8_peak_share": "multiply-adds of the weights in prefill / that peak",
+}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one token costs, from the tensors in the file."""
+
+    weight_bytes: int  # read for one decoded token
+    body_macs: int  # multiply-adds of one prompt token, head left out
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    prefill: Annotated[int, typer.Option(help="Prompt tokens.", min=1)] = 512,
+    decode: Annotated[int, typer.Option(help="New tokens.", min=1)] = 128,
+    threads: ThreadsOption = None,
+    rounds: Annotated[int, typer.Option(help="Medians are over these.", min=1)] = 5,
+    json: JsonFlag = False,
+) -> None:
+    """Measure; nothing is generated, so the token ids are arbitrary and the same every time."""
+    path = resolve(model)
+    loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
+    try:
+        data = _measure(loaded, _work(path), prefill, decode, rounds)
+    finally:
+        loaded.close()
+    data = {"path": str(path), "file_bytes": path.stat().st_size, **data}
+    if json:
+        print_json("bench", data)
+        return
+    print_table((name, _figure(value)) for name, value in data.items())
+    for name, meaning in _HELP.items():
+        note(f"{name}: {meaning}")
+
+
+def _measure(
+    model: _native.Model, work: _Work, prefill: int, decode: int, rounds: int
+) -> dict[str, Any]:
+    n_ctx = max(prefill, decode + 1, _K_CONTEXT_TOKENS + max(_K_ROWS))
+    if n_ctx > model.n_ctx_train:
+        message = (
+            f"{n_ctx} tokens are needed and the context of this model is {model.n_ctx_train}; "
+            "lower --prefill or --decode"
+        )
+        raise ContextOverflowError(message, code="context_overflow")
+    bandwidth = _native.measure_read_bandwidth(model.n_threads)
+    peak = _native.measure_int8_peak(model.n_threads)
+    session = _native.Session(model, n_ctx)
+    try:
+        _time_tokens(session, model, min(prefill, 32))  # touches every page once
+        prefill_s, decode_s = [], []
+        for n in range(rounds):
+            note(f"round {n + 1} of {rounds}")
+            prefill_s.append(_time_tokens(session, model, prefill))
+            decode_s.append(_time_one_by_one(session, model, decode))
+        k_rows_ms = _time_k_rows(session, model, rounds)
+    finally:
+        session.close()
+    prefill_tokens_per_s = prefill / statistics.median(prefill_s)
+    decode_tokens_per_s = decode / statistics.median(decode_s)
+    decode_bytes_per_s = decode_tokens_per_s * work.weight_bytes
+    return {
+        "isa": _native.active_isa(),
+        "backend": model.backend,
+        "threads": model.n_threads,
+        "prefill_tokens": prefill,
+        "decode_tokens": decode,
+        "rounds": rounds,
+        "prefill_tokens_per_s": prefill_tokens_per_s,
+        "decode_tokens_per_s": decode_tokens_per_s,
+        "prefill_tokens_per_s_rounds": [prefill / s for s in prefill_s],
+        "decode_tokens_per_s_rounds": [decode / s for s in decode_s],
+        "weight_bytes_per_token": work.weight_bytes,
+        "decode_gb_per_s": decode_bytes_per_s / 1e9,
+        "read_bandwidth_gb_per_s": bandwidth / 1e9,
+        "read_bandwidth_share": decode_bytes_per_s / bandwidth,
+        "int8_peak_gmac_per_s": peak / 1e9,
+        "int8_peak_share": prefill_tokens_per_s * work.body_macs / peak,
+        "k_rows_ms": k_rows_ms,
+        "load_ms": model.load_ms,
+        "kv_bytes_per_token": model.kv_bytes_per_token,
+        "peak_rss_bytes": _native.memory_figures()["peak_rss_bytes"],
+    }
+
+
+def _work(path: Path) -> _Work:
+    """Embedding rows are looked up, so that table counts only where it is the head as well."""
+    tensors = [t for t in read_header(path).tensors.values() if len(t.shape) == 2]
+    has_own_head = any(t.role == "output" for t in tensors)
+    head_role = "output" if has_own_head else "token_embd"
+    body = [t for t in tensors if t.role not in ("token_embd", "output")]
+    head = [t for t in tensors if t.role == head_role]
+    return _Work(
+        weight_bytes=sum(t.n_bytes for t in body + head),
+        body_macs=sum(math.prod(t.shape) for t in body),
+    )
+
+
+def _ids(n_tokens: int, n_vocab: int) -> list[int]:
+    """Arbitrary ids, spread over the vocabulary, the same every time."""
+    return [(7919 * t + 13) % n_vocab for t in range(n_tokens)]
+
+
+def _run(session: _native.Session) -> None:
+    while not session.run():
+        pass
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = perf_counter()
+    work()
+    return perf_counter() - started
+
+
+def _time_tokens(session: _native.Session, model: _native.Model, n_tokens: int) -> float:
+    """Seconds for one prompt of n_tokens, from an empty context."""
+    session.rewind(0)
+    session.append(_ids(n_tokens, model.n_vocab))
+    return _timed(lambda: _run(session))
+
+
+def _time_one_by_one(session: _native.Session, model: _native.Model, n_tokens: int) -> float:
+    """Seconds for n_tokens steps of one token each, after one untimed token."""
+    first, *others = _ids(n_tokens + 1, model.n_vocab)
+    session.rewind(0)
+    session.append([first])
+    _run(session)
+
+    def steps() -> None:
+        for token_id in others:
+            session.append([token_id])
+            _run(session)
+
+    return _timed(steps)
+
+
+def _time_k_rows(session: _native.Session, model: _native.Model, rounds: int) -> dict[str, float]:
+    """Median milliseconds of one step over K tokens, for each K, at the same context length."""
+    samples: dict[int, list[float]] = {k: [] for k in _K_ROWS}
+    ids = _ids(_K_CONTEXT_TOKENS + max(_K_ROWS), model.n_vocab)
+    session.rewind(0)
+    session.append(ids[:_K_CONTEXT_TOKENS])
+    _run(session)
+    for _ in range(3 * rounds):
+        for k, times in samples.items():
+            session.rewind(_K_CONTEXT_TOKENS)
+            session.append(ids[_K_CONTEXT_TOKENS : _K_CONTEXT_TOKENS + k])
+            times.append(1e3 * _timed(lambda: _run(session)))
+    return {str(k): statistics.median(times) for k, times in samples.items()}
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    if isinstance(value, list):
+        return ", ".join(_figure(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_figure(item)}" for name, item in value.items())
+    return str(value)

@@ -1,0 +1,80 @@
+"""`edgellm inspect`: what a file holds, read from its header alone; no weights, no native code."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import typer
+
+from ..edgefile import read_header
+from ..edgeheader import EdgeHeader, TensorInfo
+from ..model import resolve
+from .output import JsonFlag, print_json, print_table, print_text
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    json: JsonFlag = False,
+) -> None:
+    """Show the model, its formats and its tensors; checks the header, not the data."""
+    data = _describe(read_header(resolve(file)))
+    if json:
+        print_json("inspect", data)
+        return
+    _print_human(data)
+
+
+def _describe(header: EdgeHeader) -> dict[str, Any]:
+    tensors = list(header.tensors.values())
+    weights = [t for t in tensors if t.format != "U8"]
+    n_parameters = sum(math.prod(t.shape) for t in weights)
+    weight_bytes = sum(t.n_bytes for t in weights)
+    return {
+        "path": str(header.path),
+        "file_bytes": header.file_bytes,
+        "version": header.version,
+        "requires": list(header.requires),
+        "root": header.root,
+        "spec": header.spec,
+        "n_parameters": n_parameters,
+        "weight_bytes": weight_bytes,
+        "bits_per_weight": 8 * weight_bytes / n_parameters if n_parameters else 0.0,
+        "data_start": header.data_start,
+        "metadata": {k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
+        "source": header.source,
+        "tensors": [_tensor(t) for t in tensors],
+    }
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "role": tensor.role,
+        "format": tensor.format,
+        "shape": list(tensor.shape),
+        "act": tensor.act,
+        "offset": tensor.offset,
+        "n_bytes": tensor.n_bytes,
+    }
+
+
+def _print_human(data: dict[str, Any]) -> None:
+    print_table(
+        [
+            ("file", data["path"]),
+            ("bytes", data["file_bytes"]),
+            ("format version", data["version"]),
+            ("requires", ", ".join(data["requires"]) or "nothing"),
+            ("architecture", data["spec"].get("arch", "unknown")),
+            ("layers", len(data["spec"].get("layers", ()))),
+            ("parameters", f"{data['n_parameters']:,}"),
+            ("bits per weight", f"{data['bits_per_weight']:.3f}"),
+            ("root", data["root"]),
+        ]
+    )
+    print_text("\n")
+    print_table(
+        (t["name"], f"{t['format']:<6} {'x'.join(map(str, t['shape'])):<14} {t['n_bytes']:>12,}")
+        for t in data["tensors"]
+    )

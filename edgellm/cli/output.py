@@ -1,0 +1,66 @@
+"""What the verbs print and how: results on stdout, everything else on stderr, all of it sanitized.
+
+With --json stdout holds exactly one JSON document, the envelope of `print_json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ..sanitize import visible, visible_line
+
+SCHEMA_VERSION = 1
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")
+]
+
+
+def print_json(command: str, data: Mapping[str, Any]) -> None:
+    """The envelope every verb shares. Non-ASCII is escaped, so no control character gets out."""
+    _write_json({"schema_version": SCHEMA_VERSION, "command": command, "data": data})
+
+
+def print_json_error(command: str, error: BaseException, message: str) -> None:
+    """The envelope of a failure: `error` in the place of `data`."""
+    details = {
+        "type": type(error).__name__,
+        "code": getattr(error, "code", "internal"),
+        "message": message,
+    }
+    _write_json({"schema_version": SCHEMA_VERSION, "command": command, "error": details})
+
+
+def _write_json(document: Mapping[str, Any]) -> None:
+    json.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def print_text(text: str) -> None:
+    """Text of a model, to stdout, at once."""
+    sys.stdout.write(visible(text))
+    sys.stdout.flush()
+
+
+def print_table(rows: Iterable[tuple[str, object]]) -> None:
+    """Name and value, one pair a line."""
+    pairs = [(visible_line(name), visible_line(str(value))) for name, value in rows]
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        sys.stdout.write(f"{name:<{width}}  {value}\n")
+
+
+def note(message: str) -> None:
+    """One line about progress or timing, to stderr."""
+    sys.stderr.write(visible_line(message) + "\n")
+
+
+def print_error(message: str) -> None:
+    """The one line a failure gets."""
+    sys.stderr.write("error: " + visible_line(message) + "\n")

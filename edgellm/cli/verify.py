@@ -1,0 +1,31 @@
+"""`edgellm verify`: hash the whole file and compare with the hashes inside."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..model import resolve
+from .output import JsonFlag, ThreadsOption, print_json, print_text
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    threads: ThreadsOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Exit code 0: every byte is what was written. 4: some byte is not. 3: no .edge file."""
+    from .. import _native
+
+    path = resolve(file)
+    result = _native.verify_file(path, threads or 0)
+    if json:
+        print_json("verify", {"path": str(path), "ok": True, **result})
+        return
+    seconds = max(result["verify_ms"], 1e-3) / 1e3
+    rate_gb_per_s = result["file_bytes"] / seconds / 1e9
+    print_text(
+        f"ok: {result['file_bytes']} bytes in {result['n_leaves']} leaves, "
+        f"{rate_gb_per_s:.2f} GB/s\nroot {result['root']}\n"
+    )

@@ -1,0 +1,220 @@
+"""`load()` and `Model`: the Python face of a loaded model.
+
+Checks arguments, turns text into ids and back, and hands the work to the native runtime. Knows
+nothing of kernels, KV pages or terminals.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .errors import FormatError, InvalidArgumentError, UnsupportedError
+from .options import GenerateOptions, LoadOptions, VerifyMode, as_stops
+from .results import Generation, ModelInfo
+from .stream import SLICE_MS, TokenStream
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from . import _native
+
+DEMO = "demo"
+_DEMO_FILE = Path(__file__).parent / "demo" / "seed6m.edge"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    kv: str = "F16",
+    max_memory: int | None = None,
+    verify: VerifyMode = "once",
+) -> Model:
+    """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
+
+    The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
+    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
+    """
+    options = LoadOptions(backend, threads, kv, max_memory, verify)
+    return Model(resolve(path), options)
+
+
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means: the built-in model for "demo" (`./demo` is a file)."""
+    if path != DEMO:
+        return Path(path)
+    if not _DEMO_FILE.is_file():
+        message = f"the demo model is missing from this installation: {_DEMO_FILE}"
+        raise FormatError(message, code="file_not_found")
+    return _DEMO_FILE
+
+
+class Model:
+    """A loaded model. Threads may share it: their steps take turns. Make it with `load()`.
+
+    A context manager: leaving the block closes it. A child of fork() may go on using it.
+    """
+
+    def __init__(self, path: Path, options: LoadOptions) -> None:
+        from . import _native
+
+        self._path = path
+        self._options = options
+        self._native = _native.Model.load(
+            path,
+            n_threads=options.threads or 0,
+            verify=options.verify,
+            max_memory_bytes=options.max_memory or 0,
+        )
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
+        """Ids of `text`. `special=False`: nothing in the text can become a special token.
+        `bos`: put in front what the model expects there."""
+        return self._tokenizer().encode(text, special=special, bos=bos)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        return self._tokenizer().decode(ids)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Raw scores of the next token after each of `ids`: float32 [n_tokens, n_vocab]."""
+        import numpy as np
+
+        from . import _native
+
+        prompt = [int(token_id) for token_id in ids]
+        n_tokens = len(prompt)
+        if n_tokens == 0:
+            raise InvalidArgumentError("logits() needs at least one id", code="invalid_argument")
+        session = _native.Session(self._native, n_tokens)
+        try:
+            session.append(prompt)
+            scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
+            n_done = 0
+            while n_done < n_tokens:
+                rows = session.run_with_logits(SLICE_MS)
+                scores[n_done : n_done + len(rows)] = rows
+                n_done += len(rows)
+        finally:
+            session.close()
+        return scores
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] | None = None,
+    ) -> TokenStream:
+        """Generate token by token; see `GenerateOptions` for what each argument means.
+
+        Everything is checked here, before any work; the prompt is processed by the first `next()`.
+        Stop early by leaving the loop and calling `close()`, or by `cancel()` from any thread.
+        """
+        options = GenerateOptions(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=as_stops(stop),
+            stop_ids=None if stop_ids is None else tuple(stop_ids),
+        )
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return TokenStream(self._native, ids, options)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] | None = None,
+    ) -> Generation:
+        """Generate to the end; the same arguments as `stream()`."""
+        with self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop,
+            stop_ids=stop_ids,
+        ) as stream:
+            return stream.result()
+
+    def info(self) -> ModelInfo:
+        """What this model is, where it came from and what it costs."""
+        from . import _native
+
+        native = self._native
+        metadata = native.metadata
+        tensors = [
+            t for t in json.loads(metadata["edgellm.tensors"]).values() if t["format"] != "U8"
+        ]
+        return ModelInfo(
+            path=str(self._path),
+            file_bytes=native.file_bytes,
+            n_vocab=native.n_vocab,
+            n_ctx=native.n_ctx_train,
+            n_layers=len(json.loads(native.spec_json)["layers"]),
+            n_parameters=sum(math.prod(t["shape"]) for t in tensors),
+            weight_formats=dict(Counter(t["format"] for t in tensors)),
+            eos_ids=native.eos_ids,
+            has_tokenizer=native.tokenizer is not None,
+            kv_format=self._options.kv,
+            kv_bytes_per_token=native.kv_bytes_per_token,
+            backend=native.backend,
+            isa=_native.active_isa(),
+            threads=native.n_threads,
+            load_ms=native.load_ms,
+            verified_fraction=native.verified_fraction,
+            root=native.root,
+            source=json.loads(metadata.get("edgellm.source", "{}")),
+        )
+
+    def close(self) -> None:
+        """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
+        self._native.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _tokenizer(self) -> _native.Tokenizer:
+        tokenizer = self._native.tokenizer
+        if tokenizer is None:
+            message = f"{self._path} holds no tokenizer; give token ids instead of text"
+            raise UnsupportedError(message, code="tokenizer_unsupported")
+        return tokenizer

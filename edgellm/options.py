@@ -1,0 +1,92 @@
+"""What a caller can ask for, checked before any work: load options and generation options.
+
+Knows no model: limits that depend on one (context length, vocabulary) are checked in `stream.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from .errors import InvalidArgumentError, UnsupportedError
+
+VerifyMode = Literal["once", "always", "never"]
+BACKENDS = ("cpu",)
+KV_FORMATS = ("F16",)
+_MAX_SEED = 2**64 - 1
+
+
+def _fail(message: str) -> InvalidArgumentError:
+    return InvalidArgumentError(message, code="invalid_argument")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is opened. `threads=None`: the physical performance cores this process may use.
+
+    `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
+    weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
+    everything before the model can be used, "never" checks the header only.
+    """
+
+    backend: str = "cpu"
+    threads: int | None = None
+    kv: str = "F16"
+    max_memory: int | None = None
+    verify: VerifyMode = "once"
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            message = f"backend {self.backend!r} is not available; this version has: cpu"
+            raise UnsupportedError(message, code="backend_unsupported")
+        if self.kv not in KV_FORMATS:
+            message = f"KV format {self.kv!r} is not available; this version has: F16"
+            raise UnsupportedError(message, code="feature_unsupported")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise _fail(f"threads must be in 1..1024 or None, but is {self.threads}")
+        if self.max_memory is not None and self.max_memory < 1:
+            raise _fail(f"max_memory must be a positive number of bytes, but is {self.max_memory}")
+        if self.verify not in get_args(VerifyMode):
+            raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """How text is drawn. temperature 0 is greedy; the others narrow the choice when it is not.
+
+    `top_k=0`, `top_p=1` and `min_p=0` mean "no limit". The same seed gives the same tokens on any
+    CPU. `stop` are strings that end the text and are not part of it; `stop_ids=None` stops at the
+    model's own end-of-text tokens, `()` at none.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise _fail(f"max_tokens must be at least 1, but is {self.max_tokens}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise _fail(f"temperature must be finite and >= 0, but is {self.temperature}")
+        if self.top_k < 0:
+            raise _fail(f"top_k must be >= 0 (0: no limit), but is {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise _fail(f"top_p must be in (0, 1], but is {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise _fail(f"min_p must be in [0, 1], but is {self.min_p}")
+        if not 0 <= self.seed <= _MAX_SEED:
+            raise _fail(f"seed must be in 0..2**64-1, but is {self.seed}")
+
+
+def as_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One stop string or several, as a tuple."""
+    if stop is None:
+        return ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -1,0 +1,70 @@
+"""What comes back: tokens, generations and the numbers that go with them. Plain frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token. `text` may be empty while a character or a stop string is incomplete,
+    and then comes with a later token; the texts of all tokens join to the whole answer."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Measured, not estimated. Times are wall-clock; speeds are 0.0 where nothing was timed.
+
+    `ttft_ms` runs from the call to the first token; `tokens_per_s` counts the tokens after it.
+    """
+
+    prompt_tokens: int
+    reused_tokens: int
+    generated_tokens: int
+    ttft_ms: float
+    prefill_tokens_per_s: float
+    tokens_per_s: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished text. `logprobs[i]` is the natural-log probability of `token_ids[i]` under the
+    model itself, before temperature and truncation. A token that ended the text is not included."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a loaded model is and what it costs."""
+
+    path: str
+    file_bytes: int
+    n_vocab: int
+    n_ctx: int
+    n_layers: int
+    n_parameters: int
+    weight_formats: dict[str, int]  # format name -> number of tensors
+    eos_ids: list[int]
+    has_tokenizer: bool
+    kv_format: str
+    kv_bytes_per_token: int
+    backend: str
+    isa: str
+    threads: int
+    load_ms: float
+    verified_fraction: float
+    root: str  # SHA-256 over all weights, hex
+    source: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,211 @@
+"""One generation: a prompt goes in, tokens come out one by one.
+
+Drives a native session (append, run in short slices, sample) and turns ids into text. Knows
+nothing of files, chat templates or terminals. Python code runs between slices, so Ctrl-C and
+`cancel()` take effect within about 100 ms, in the prompt too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
+from .options import GenerateOptions
+from .results import FinishReason, Generation, Stats, Token
+from .stops import StopMatcher
+
+if TYPE_CHECKING:
+    from . import _native
+
+# Longest time in native code before Python looks for Ctrl-C.
+SLICE_MS = 80.0
+# Prompt tokens shown to the stream decoder before the first new one: enough to hold a character
+# cut into byte tokens, and to know that the text does not begin here.
+_DECODER_CONTEXT = 8
+
+
+class TokenStream:
+    """Iterator over the tokens of one generation. For one thread at a time, except `cancel()`.
+
+    Owns one sequence (its KV pages). They are freed at the end of the text, by `close()`, at the
+    end of a `with` block, or when the object is garbage-collected, whichever is first.
+    """
+
+    def __init__(
+        self, model: _native.Model, prompt_ids: Sequence[int], options: GenerateOptions
+    ) -> None:
+        from . import _native
+
+        started = perf_counter()
+        self._session: _native.Session | None = None
+        self._finish_reason: FinishReason | None = None
+        self._cancelled = False
+        self._tokens: list[Token] = []
+        self._prompt = [int(token_id) for token_id in prompt_ids]
+        self._options = options
+        _check_room(len(self._prompt), options.max_tokens, model.n_ctx_train)
+        self._params = _native.SamplerParams(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            seed=options.seed,
+        )
+        stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
+        self._stop_ids = frozenset(stop_ids)
+        _check_ids(self._stop_ids, model.n_vocab)
+        self._stops = StopMatcher(options.stop)
+        tokenizer = model.tokenizer
+        if options.stop and tokenizer is None:
+            message = "stop strings need a tokenizer and this file has none; use stop_ids instead"
+            raise UnsupportedError(message, code="tokenizer_unsupported")
+        self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
+        self._session = _native.Session(model, len(self._prompt) + options.max_tokens)
+        self._session.append(self._prompt)
+        if self._decoder is not None:
+            # The text continues the prompt: a leading space stays, a cut character is completed.
+            for token_id in self._prompt[-_DECODER_CONTEXT:]:
+                self._decoder.push(token_id)
+        # Time inside this object only: what the consumer does between tokens is not counted.
+        self._prefill_s = 0.0
+        self._decode_s = 0.0
+        self._setup_s = perf_counter() - started
+
+    def __iter__(self) -> TokenStream:
+        return self
+
+    def __next__(self) -> Token:
+        session = self._session
+        if session is None:
+            raise StopIteration
+        if self._cancelled:
+            self._finish("cancelled")
+            raise StopIteration
+        try:
+            return self._step(session)
+        except Cancelled:
+            self._finish("cancelled")
+            if self._cancelled:
+                raise StopIteration from None
+            raise  # the model was closed under us
+        except BaseException:
+            self.close()
+            raise
+
+    def _step(self, session: _native.Session) -> Token:
+        started = perf_counter()
+        if self._tokens:
+            session.append([self._tokens[-1].id])
+        while not session.run(SLICE_MS):
+            pass
+        token_id, logprob = session.sample(self._params)
+        ended = token_id in self._stop_ids
+        full = len(self._tokens) + 1 == self._options.max_tokens
+        text = "" if ended or self._decoder is None else self._decoder.push(token_id)
+        text = self._stops.push(text)
+        if self._stops.matched is None and (ended or full):
+            tail = "" if self._decoder is None else self._decoder.flush()
+            text += self._stops.push(tail) + self._stops.flush()
+        token = Token(token_id, text, logprob)
+        elapsed_s = perf_counter() - started
+        if self._tokens:
+            self._decode_s += elapsed_s
+        else:
+            self._prefill_s = elapsed_s
+        self._tokens.append(token)
+        if ended or self._stops.matched is not None:
+            self._finish("stop")
+        elif full:
+            self._finish("length")
+        return token
+
+    def cancel(self) -> None:
+        """End the text early, from any thread; the iteration stops within about 100 ms."""
+        self._cancelled = True
+        session = self._session
+        if session is not None:
+            with suppress(InvalidArgumentError):  # the text may end at this very moment
+                session.cancel()
+
+    def close(self) -> None:
+        """Free the sequence now. Ends an unfinished text as "cancelled". Idempotent."""
+        self._finish("cancelled")
+
+    def _finish(self, reason: FinishReason) -> None:
+        if self._finish_reason is None:
+            self._finish_reason = reason
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """ "stop", "length" or "cancelled"; None while the text goes on."""
+        return self._finish_reason
+
+    @property
+    def stats(self) -> Stats:
+        """Measured so far."""
+        from . import _native
+
+        n_new = len(self._tokens)
+        n_prompt = len(self._prompt)
+        return Stats(
+            prompt_tokens=n_prompt,
+            reused_tokens=0,
+            generated_tokens=n_new,
+            ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
+            prefill_tokens_per_s=n_prompt / self._prefill_s if self._prefill_s > 0 else 0.0,
+            tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
+            peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
+        )
+
+    def result(self) -> Generation:
+        """Run to the end and return everything, tokens already taken included."""
+        for _ in self:
+            pass
+        return Generation(
+            text="".join(token.text for token in self._tokens),
+            token_ids=[token.id for token in self._tokens],
+            logprobs=[token.logprob for token in self._tokens],
+            finish_reason=self._finish_reason or "cancelled",
+            stats=self.stats,
+        )
+
+
+def _check_ids(stop_ids: frozenset[int], n_vocab: int) -> None:
+    for token_id in sorted(stop_ids):
+        if not 0 <= token_id < n_vocab:
+            message = f"stop_ids holds {token_id}, but this model's ids are 0..{n_vocab - 1}"
+            raise InvalidArgumentError(message, code="token_out_of_range")
+
+
+def _check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:
+    """Refuse before any work what cannot end well."""
+    if n_prompt == 0:
+        message = "the prompt has no tokens; give at least one character or one id"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    if n_prompt + max_tokens <= n_ctx:
+        return
+    room = n_ctx - n_prompt
+    remedy = f"set max_tokens to at most {room}" if room > 0 else f"cut {1 - room} prompt tokens"
+    message = (
+        f"{n_prompt} prompt tokens + max_tokens {max_tokens} = {n_prompt + max_tokens}, "
+        f"but the context of this model is {n_ctx} tokens; {remedy}"
+    )
+    raise ContextOverflowError(message, code="context_overflow")
