@@ -6,6 +6,8 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define EDGE_INLINE static __forceinline
+#define EDGE_MEMBER_INLINE __forceinline
 #else
 #define EDGE_INLINE static inline __attribute__((always_inline))
+#define EDGE_MEMBER_INLINE inline __attribute__((always_inline))  // members of internal types
 #endif

@@ -1,39 +1,16 @@
 // The definition of the integer matmuls. Every other ISA must equal it bit for bit.
 #include "base/fma.h"
 #include "kernels/matmul_args.h"
-#include "quant/tiles.h"
+#include "quant/tile_weights.h"
 
 namespace edge {
 namespace {
-
-// Integer weight of (row, k) of a tile, zero point removed.
-inline int weight(const TileE4_16& tile, int row, int k) {
-  const uint8_t byte = tile.nibbles[k >> 3][row * 4 + (k & 3)];
-  const int q = (k & 4) ? byte >> 4 : byte & 15;
-  return kLutE4[q] + kLutE4Shift * (tile.sc[k >> 4][row] & 1) - kLutE4Zero;
-}
-inline int weight(const TileE4_32& tile, int row, int k) {
-  const uint8_t byte = tile.nibbles[k >> 3][row * 4 + (k & 3)];
-  const int q = (k & 4) ? byte >> 4 : byte & 15;
-  return kLutE4[q] + kLutE4Shift * (tile.sc[row] & 1) - kLutE4Zero;
-}
-inline int weight(const TileE6_16& tile, int row, int k) {
-  const int b = row * 4 + (k & 3);
-  const uint8_t byte = tile.nibbles[k >> 3][b];
-  const int low = (k & 4) ? byte >> 4 : byte & 15;
-  const int quad = k >> 2;
-  const int high = (tile.hi[quad >> 2][b] >> (2 * (quad & 3))) & 3;
-  return low + 16 * high - kE6Zero;
-}
-inline int weight(const TileE8_32& tile, int row, int k) {
-  return tile.quads[k >> 2][row * 4 + (k & 3)] - kE8Zero;
-}
 
 // One block of 32 columns: x of docs/KERNELS.md.
 template <class Tile>
 inline int32_t dot(const Tile& tile, int row, const int8_t* a, int k0, int k1) {
   int32_t sum = 0;
-  for (int k = k0; k < k1; ++k) sum += weight(tile, row, k) * a[k];
+  for (int k = k0; k < k1; ++k) sum += tile_weight(tile, row, k) * a[k];
   return sum;
 }
 // Groups of 16: s0*D0 + s1*D1 is an exact int32 (|s*D| < 2^24).

@@ -5,39 +5,38 @@
 
 #include <immintrin.h>
 
+#include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "quant/tiles.h"
 
 namespace edge {
 namespace {
 
-#define EDGE_ALWAYS_INLINE inline __attribute__((always_inline))
-
 constexpr int kMaxK = 4;
 
-EDGE_ALWAYS_INLINE __m256i load(const uint8_t* p) {
+EDGE_INLINE __m256i load(const uint8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
-EDGE_ALWAYS_INLINE __m256i wide_scale_bytes(const uint8_t* sc) {
+EDGE_INLINE __m256i wide_scale_bytes(const uint8_t* sc) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(sc)));
 }
 
 // Eight group scales as floats, from eight scale bytes.
-EDGE_ALWAYS_INLINE __m256 scales(const uint8_t* sc) {
+EDGE_INLINE __m256 scales(const uint8_t* sc) {
   return _mm256_cvtepi32_ps(
       _mm256_sub_epi32(_mm256_and_si256(wide_scale_bytes(sc), _mm256_set1_epi32(0xFE)),
                        _mm256_set1_epi32(127)));
 }
 
-EDGE_ALWAYS_INLINE __m256i broadcast_quad(const int8_t* a) {
+EDGE_INLINE __m256i broadcast_quad(const int8_t* a) {
   int32_t quad;
   __builtin_memcpy(&quad, a, 4);
   return _mm256_set1_epi32(quad);
 }
 
 // acc + four quads of unsigned weights times 16 activations.
-EDGE_ALWAYS_INLINE __m256i dot4(__m256i acc, const __m256i* w, const int8_t* a) {
+EDGE_INLINE __m256i dot4(__m256i acc, const __m256i* w, const int8_t* a) {
   const __m256i one = _mm256_set1_epi16(1);
   for (int t = 0; t < 4; ++t) {
     const __m256i pairs = _mm256_maddubs_epi16(w[t], broadcast_quad(a + 4 * t));
@@ -68,7 +67,7 @@ void half_strip_rows(const uint8_t* strip, int half, const MatmulArgs& args, int
 }
 
 template <class Fmt>
-EDGE_ALWAYS_INLINE void matmul(const MatmulArgs& args) {
+EDGE_INLINE void matmul(const MatmulArgs& args) {
   using HalfFn = void (*)(const uint8_t*, int, const MatmulArgs&, int, float*);
   static constexpr HalfFn kByRows[kMaxK] = {half_strip_rows<Fmt, 1>, half_strip_rows<Fmt, 2>,
                                             half_strip_rows<Fmt, 3>, half_strip_rows<Fmt, 4>};

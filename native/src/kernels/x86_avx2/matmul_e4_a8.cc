@@ -5,14 +5,14 @@ namespace edge {
 namespace {
 
 // Adds 2 to the weights of rows whose scale byte selects LUT 1 (LUT 1 = LUT 0 + 2).
-EDGE_ALWAYS_INLINE void shift_weights(__m256i* w, const uint8_t* sc) {
+EDGE_INLINE void shift_weights(__m256i* w, const uint8_t* sc) {
   const __m256i one = _mm256_set1_epi32(1);
   const __m256i lut1 = _mm256_cmpeq_epi32(_mm256_and_si256(wide_scale_bytes(sc), one), one);
   const __m256i two = _mm256_and_si256(lut1, _mm256_set1_epi8(2));
   for (int t = 0; t < 4; ++t) w[t] = _mm256_add_epi8(w[t], two);
 }
 
-EDGE_ALWAYS_INLINE void unpack_nibbles(const uint8_t* nibbles, __m256i* w) {
+EDGE_INLINE void unpack_nibbles(const uint8_t* nibbles, __m256i* w) {
   const __m256i lut =
       _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLutE4)));
   const __m256i low = _mm256_set1_epi8(15);
@@ -28,14 +28,14 @@ struct E4_16 {
   __m256i w[8];
   __m256 s0, s1;
 
-  EDGE_ALWAYS_INLINE E4_16(const uint8_t* tile, int half)
+  EDGE_MEMBER_INLINE E4_16(const uint8_t* tile, int half)
       : s0(scales(tile + 8 * half)), s1(scales(tile + 16 + 8 * half)) {
     unpack_nibbles(tile + 32 + 32 * half, w);
     shift_weights(w, tile + 8 * half);
     shift_weights(w + 4, tile + 16 + 8 * half);
   }
   // float(s0*D0 + s1*D1): both products are exact in f32, so the fma rounds the exact sum once.
-  EDGE_ALWAYS_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
+  EDGE_MEMBER_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
     const __m256i d0 = dot4(_mm256_set1_epi32(bias[0]), w, a);
     const __m256i d1 = dot4(_mm256_set1_epi32(bias[1]), w + 4, a + 16);
     return _mm256_fmadd_ps(s1, _mm256_cvtepi32_ps(d1), _mm256_mul_ps(s0, _mm256_cvtepi32_ps(d0)));
@@ -47,12 +47,12 @@ struct E4_32 {
   __m256i w[8];
   __m256 s;
 
-  EDGE_ALWAYS_INLINE E4_32(const uint8_t* tile, int half) : s(scales(tile + 8 * half)) {
+  EDGE_MEMBER_INLINE E4_32(const uint8_t* tile, int half) : s(scales(tile + 8 * half)) {
     unpack_nibbles(tile + 16 + 32 * half, w);
     shift_weights(w, tile + 8 * half);
     shift_weights(w + 4, tile + 8 * half);
   }
-  EDGE_ALWAYS_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
+  EDGE_MEMBER_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
     const __m256i d0 = dot4(_mm256_set1_epi32(bias[0] + bias[1]), w, a);
     return _mm256_mul_ps(s, _mm256_cvtepi32_ps(dot4(d0, w + 4, a + 16)));
   }

@@ -9,7 +9,7 @@ struct E6_16 {
   __m256i w[8];
   __m256 s0, s1;
 
-  EDGE_ALWAYS_INLINE E6_16(const uint8_t* tile, int half)
+  EDGE_MEMBER_INLINE E6_16(const uint8_t* tile, int half)
       : s0(scales(tile + 8 * half)), s1(scales(tile + 16 + 8 * half)) {
     const __m256i low = _mm256_set1_epi8(15);
     const __m256i high = _mm256_set1_epi8(0x30);
@@ -26,7 +26,7 @@ struct E6_16 {
     }
   }
   // The zero point is 32, half of what bias carries.
-  EDGE_ALWAYS_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
+  EDGE_MEMBER_INLINE __m256 block_sum(const int8_t* a, const int32_t* bias) const {
     const __m256i d0 = dot4(_mm256_set1_epi32(bias[0] / 2), w, a);
     const __m256i d1 = dot4(_mm256_set1_epi32(bias[1] / 2), w + 4, a + 16);
     return _mm256_fmadd_ps(s1, _mm256_cvtepi32_ps(d1), _mm256_mul_ps(s0, _mm256_cvtepi32_ps(d0)));
@@ -39,14 +39,14 @@ struct E8_32 {
   __m256i w[8];          // w - 128, for the signs
   __m256 s;
 
-  EDGE_ALWAYS_INLINE E8_32(const uint8_t* tile, int half) : s(scales(tile + 8 * half)) {
+  EDGE_MEMBER_INLINE E8_32(const uint8_t* tile, int half) : s(scales(tile + 8 * half)) {
     for (int t = 0; t < 8; ++t) {
       w[t] = _mm256_xor_si256(load(tile + 16 + 64 * t + 32 * half), _mm256_set1_epi8(-128));
       magnitude[t] = _mm256_abs_epi8(w[t]);
     }
   }
   // Weights need the full byte here, so the sign moves to the activations; no zero point is left.
-  EDGE_ALWAYS_INLINE __m256 block_sum(const int8_t* a, const int32_t*) const {
+  EDGE_MEMBER_INLINE __m256 block_sum(const int8_t* a, const int32_t*) const {
     const __m256i one = _mm256_set1_epi16(1);
     __m256i acc = _mm256_setzero_si256();
     for (int t = 0; t < 8; ++t) {

@@ -4,23 +4,22 @@
 
 #include <immintrin.h>
 
+#include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "quant/tiles.h"
 
 namespace edge {
 namespace {
 
-#define EDGE_ALWAYS_INLINE inline __attribute__((always_inline))
-
 // 16 group scales as floats, from 16 scale bytes.
-EDGE_ALWAYS_INLINE __m512 scales(__m128i sc) {
+EDGE_INLINE __m512 scales(__m128i sc) {
   const __m512i wide = _mm512_cvtepu8_epi32(sc);
   return _mm512_cvtepi32_ps(
       _mm512_sub_epi32(_mm512_and_si512(wide, _mm512_set1_epi32(0xFE)), _mm512_set1_epi32(127)));
 }
 
 // acc + four quads of weights times 16 activations.
-EDGE_ALWAYS_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
+EDGE_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
   for (int t = 0; t < 4; ++t) {
     int32_t quad;
     __builtin_memcpy(&quad, a + 4 * t, 4);
@@ -31,7 +30,7 @@ EDGE_ALWAYS_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) 
 
 // Reads tile bytes `distance` ahead into L1: the hardware prefetcher stops at 4 KiB boundaries.
 template <int kBytes>
-EDGE_ALWAYS_INLINE void prefetch_ahead(const uint8_t* tile) {
+EDGE_INLINE void prefetch_ahead(const uint8_t* tile) {
   constexpr int kDistance = 2304;
   for (int b = 0; b < kBytes; b += 64) {
     _mm_prefetch(reinterpret_cast<const char*>(tile) + kDistance + b, _MM_HINT_T0);
@@ -39,7 +38,7 @@ EDGE_ALWAYS_INLINE void prefetch_ahead(const uint8_t* tile) {
 }
 
 template <class Fmt, int K>
-EDGE_ALWAYS_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float* y) {
+EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float* y) {
   const int64_t n_tiles = args.n_tiles;
   const uint8_t* tile = strip + kStripHeaderBytes;
   __m512 sum[K];
@@ -69,7 +68,7 @@ void matmul_k(const MatmulArgs& args) {
 }
 
 template <class Fmt>
-EDGE_ALWAYS_INLINE void matmul(const MatmulArgs& args) {
+EDGE_INLINE void matmul(const MatmulArgs& args) {
   static constexpr MatmulFn kByRows[kMaxKRows] = {
       matmul_k<Fmt, 1>,  matmul_k<Fmt, 2>,  matmul_k<Fmt, 3>,  matmul_k<Fmt, 4>,
       matmul_k<Fmt, 5>,  matmul_k<Fmt, 6>,  matmul_k<Fmt, 7>,  matmul_k<Fmt, 8>,

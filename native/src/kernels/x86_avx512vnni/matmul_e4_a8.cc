@@ -4,7 +4,7 @@
 namespace edge {
 namespace {
 
-EDGE_ALWAYS_INLINE void unpack_nibbles(const uint8_t* nibbles, __m512i* w) {
+EDGE_INLINE void unpack_nibbles(const uint8_t* nibbles, __m512i* w) {
   const __m512i lut = _mm512_broadcast_i32x4(
       _mm_loadu_si128(reinterpret_cast<const __m128i*>(kLutE4)));
   const __m512i low = _mm512_set1_epi8(15);
@@ -16,7 +16,7 @@ EDGE_ALWAYS_INLINE void unpack_nibbles(const uint8_t* nibbles, __m512i* w) {
 }
 
 // Rows whose scale byte selects LUT 1.
-EDGE_ALWAYS_INLINE __mmask16 lut1_rows(__m128i sc) {
+EDGE_INLINE __mmask16 lut1_rows(__m128i sc) {
   return _mm512_test_epi32_mask(_mm512_cvtepu8_epi32(sc), _mm512_set1_epi32(1));
 }
 
@@ -24,13 +24,13 @@ EDGE_ALWAYS_INLINE __mmask16 lut1_rows(__m128i sc) {
 // more to correct the weights once.
 constexpr int kFirstKToShiftWeights = 2;
 
-EDGE_ALWAYS_INLINE void shift_weights(__m512i* w, __mmask16 lut1) {
+EDGE_INLINE void shift_weights(__m512i* w, __mmask16 lut1) {
   const __m512i two = _mm512_maskz_set1_epi32(lut1, 0x02020202);
   for (int t = 0; t < 4; ++t) w[t] = _mm512_add_epi8(w[t], two);
 }
 
 template <int K>
-EDGE_ALWAYS_INLINE __m512i zero_point(const int32_t* bias, __mmask16 lut1) {
+EDGE_INLINE __m512i zero_point(const int32_t* bias, __mmask16 lut1) {
   const __m512i b = _mm512_set1_epi32(*bias);
   if constexpr (K >= kFirstKToShiftWeights) return b;
   return _mm512_mask_sub_epi32(b, lut1, b, _mm512_srai_epi32(b, 5));
@@ -45,7 +45,7 @@ struct E4_16 {
     __m512 s0, s1;
     __mmask16 lut1[2];
 
-    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       const __m128i sc0 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
       const __m128i sc1 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16));
       s0 = scales(sc0);
@@ -59,7 +59,7 @@ struct E4_16 {
       }
     }
     // float(s0*D0 + s1*D1): both products are exact in f32, so the fma rounds the exact sum once.
-    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+    EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(zero_point<K>(bias, lut1[0]), w, a);
       const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1[1]), w + 4, a + 16);
       return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1),
@@ -77,7 +77,7 @@ struct E4_32 {
     __m512 s;
     __mmask16 lut1;
 
-    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       const __m128i sc = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
       s = scales(sc);
       lut1 = lut1_rows(sc);
@@ -87,7 +87,7 @@ struct E4_32 {
         shift_weights(w + 4, lut1);
       }
     }
-    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+    EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(zero_point<K>(bias, lut1), w, a);
       const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1), w + 4, a + 16);
       return _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));

@@ -12,7 +12,7 @@ struct E6_16 {
     __m512i w[8];
     __m512 s0, s1;
 
-    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       s0 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
       s1 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16)));
       const __m512i low = _mm512_set1_epi8(15);
@@ -30,7 +30,7 @@ struct E6_16 {
       }
     }
     // The zero point is 32, half of what bias carries.
-    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+    EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(_mm512_set1_epi32(bias[0] / 2), w, a);
       const __m512i d1 = dot4(_mm512_set1_epi32(bias[1] / 2), w + 4, a + 16);
       return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1),
@@ -47,12 +47,12 @@ struct E8_32 {
     __m512i w[8];
     __m512 s;
 
-    EDGE_ALWAYS_INLINE explicit Unpacked(const uint8_t* tile) {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       s = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
       for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(tile + 16 + 64 * t);
     }
     // The zero point is 128, twice what bias carries.
-    EDGE_ALWAYS_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+    EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(_mm512_set1_epi32(2 * bias[0]), w, a);
       const __m512i d1 = dot4(_mm512_set1_epi32(2 * bias[1]), w + 4, a + 16);
       return _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));

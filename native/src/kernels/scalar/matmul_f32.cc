@@ -1,0 +1,28 @@
+#include "base/inline.h"
+#include "kernels/scalar/vec16.h"
+#include "kernels/matmul_args.h"
+#include "quant/tile_weights.h"
+
+namespace edge::scalar {
+#include "kernels/generic/matmul_f32.inl.h"
+}  // namespace edge::scalar
+
+namespace edge {
+
+void matmul_f16_f32_scalar(const MatmulArgs& args) {
+  scalar::matmul_f32<scalar::F16Columns, TileF16>(args);
+}
+void matmul_e4_16_f32_scalar(const MatmulArgs& args) {
+  scalar::matmul_f32<scalar::DecodedColumns<TileE4_16>, TileE4_16>(args);
+}
+void matmul_e4_32_f32_scalar(const MatmulArgs& args) {
+  scalar::matmul_f32<scalar::DecodedColumns<TileE4_32>, TileE4_32>(args);
+}
+void matmul_e6_16_f32_scalar(const MatmulArgs& args) {
+  scalar::matmul_f32<scalar::DecodedColumns<TileE6_16>, TileE6_16>(args);
+}
+void matmul_e8_32_f32_scalar(const MatmulArgs& args) {
+  scalar::matmul_f32<scalar::DecodedColumns<TileE8_32>, TileE8_32>(args);
+}
+
+}  // namespace edge

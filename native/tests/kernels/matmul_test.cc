@@ -1,0 +1,174 @@
+// Every matmul kernel equals the scalar one bit for bit, for every number of rows.
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/half.h"
+#include "doctest/doctest.h"
+#include "kernels/kernels.h"
+#include "quant/tile_weights.h"
+
+namespace edge {
+namespace {
+
+struct Problem {
+  Format format;
+  int64_t n_strips, n_tiles;
+  std::vector<uint8_t> strips;
+  std::vector<int8_t> q;
+  std::vector<float> d, f;
+  std::vector<int32_t> bias;
+
+  MatmulArgs args(int row0, int n_rows, float* y) const {
+    const int64_t stride = n_tiles * kTileK;
+    return {strips.data(),           n_strips,
+            n_tiles,                 q.data() + row0 * stride,
+            d.data() + row0 * n_tiles, bias.data() + row0 * n_tiles * 2,
+            f.data() + row0 * stride, n_rows,
+            y,                       n_strips * kTileRows};
+  }
+};
+
+// Any byte is a valid weight or scale of the E formats, so weights are random bytes, extremes
+// included; activations are random with rows of all +127 and all -127.
+Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t seed) {
+  std::mt19937 rng(seed);
+  Problem p{format, n_strips, n_tiles, {}, {}, {}, {}, {}};
+  const size_t strip_size = strip_bytes(format, n_tiles);
+  p.strips.resize(strip_size * static_cast<size_t>(n_strips));
+  for (uint8_t& byte : p.strips) byte = static_cast<uint8_t>(rng());
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (int64_t s = 0; s < n_strips; ++s) {
+    uint8_t* strip = p.strips.data() + static_cast<size_t>(s) * strip_size;
+    for (int row = 0; row < kTileRows; ++row) {
+      const float d_row = format == Format::kF16 ? 1.0f : 0.01f * uniform(rng);
+      std::memcpy(strip + 4 * row, &d_row, 4);
+    }
+    if (format != Format::kF16) continue;
+    for (size_t b = kStripHeaderBytes; b < strip_size; b += 2) {
+      const uint16_t half = float_to_half(uniform(rng));
+      std::memcpy(strip + b, &half, 2);
+    }
+  }
+  const int64_t stride = n_tiles * kTileK;
+  for (int r = 0; r < kMaxKRows; ++r) {
+    for (int64_t k = 0; k < stride; ++k) {
+      const int8_t extreme = r % 5 == 3 ? 127 : -127;
+      p.q.push_back(r % 5 >= 3 ? extreme : static_cast<int8_t>(static_cast<int>(rng() % 255) - 127));
+      p.f.push_back(uniform(rng));
+    }
+    for (int64_t i = 0; i < n_tiles; ++i) p.d.push_back(0.02f * uniform(rng));
+    for (int64_t g = 0; g < 2 * n_tiles; ++g) {
+      int32_t sum = 0;
+      for (int64_t k = 16 * g; k < 16 * g + 16; ++k) sum += p.q[static_cast<size_t>(r * stride + k)];
+      p.bias.push_back(-64 * sum);
+    }
+  }
+  return p;
+}
+
+std::vector<float> run(MatmulFn fn, const Problem& p, int row0, int n_rows) {
+  std::vector<float> y(static_cast<size_t>(n_rows * p.n_strips * kTileRows), -1.0f);
+  fn(p.args(row0, n_rows, y.data()));
+  return y;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+bool runs_here(Isa isa) {
+  for (const Isa supported : supported_isas()) {
+    if (supported == isa) return true;
+  }
+  return false;
+}
+
+TEST_CASE("every matmul kernel equals scalar bit for bit for 1 to 16 rows") {
+  for (const MatmulKernel& kernel : all_matmul_kernels()) {
+    if (!runs_here(kernel.isa)) {
+      MESSAGE("SKIP " << std::string(kernel.name) << ": this CPU lacks it");
+      continue;
+    }
+    const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
+    for (const int64_t n_tiles : {1, 2, 7}) {
+      const Problem p = make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
+      for (int n_rows = 1; n_rows <= kMaxKRows; ++n_rows) {
+        CAPTURE(std::string(kernel.name));
+        CAPTURE(n_rows);
+        CHECK(same_bits(run(kernel.fn, p, 0, n_rows), run(scalar, p, 0, n_rows)));
+      }
+    }
+  }
+}
+
+TEST_CASE("a row of a 16-row call equals the row alone") {
+  for (const MatmulKernel& kernel : all_matmul_kernels()) {
+    if (!runs_here(kernel.isa)) continue;
+    const Problem p = make_problem(kernel.format, 2, 5, 99);
+    const std::vector<float> together = run(kernel.fn, p, 0, kMaxKRows);
+    for (int r = 0; r < kMaxKRows; ++r) {
+      const size_t n = static_cast<size_t>(p.n_strips * kTileRows);
+      const std::vector<float> row(together.begin() + static_cast<std::ptrdiff_t>(n) * r,
+                                   together.begin() + static_cast<std::ptrdiff_t>(n) * (r + 1));
+      CAPTURE(std::string(kernel.name));
+      CHECK(same_bits(row, run(kernel.fn, p, r, 1)));
+    }
+  }
+}
+
+template <class Tile>
+void check_against_doubles(Format format, Act act) {
+  const Problem p = make_problem(format, 2, 3, 5);
+  const std::vector<float> y = run(kernel_table(Isa::kScalar).matmul(format, act), p, 0, kMaxKRows);
+  const size_t strip_size = strip_bytes(format, p.n_tiles);
+  for (int r = 0; r < kMaxKRows; ++r) {
+    for (int64_t out = 0; out < p.n_strips * kTileRows; ++out) {
+      const int row = static_cast<int>(out % kTileRows);
+      const uint8_t* strip = p.strips.data() + strip_size * static_cast<size_t>(out / kTileRows);
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < p.n_tiles * kTileK; ++k) {
+        const auto& tile = reinterpret_cast<const Tile*>(strip + kStripHeaderBytes)[k / kTileK];
+        const size_t at = static_cast<size_t>(r * p.n_tiles * kTileK + k);
+        const double a = act == Act::kF32
+                             ? static_cast<double>(p.f[at])
+                             : static_cast<double>(p.q[at]) *
+                                   static_cast<double>(p.d[static_cast<size_t>(r * p.n_tiles + k / kTileK)]);
+        const double term = static_cast<double>(tile_value(tile, row, static_cast<int>(k % kTileK))) * a;
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      const double d_row = static_cast<double>(reinterpret_cast<const float*>(strip)[row]);
+      const double got = static_cast<double>(y[static_cast<size_t>(r * p.n_strips * kTileRows + out)]);
+      CHECK(std::abs(got - sum * d_row) <= 1e-5 * magnitude * std::abs(d_row) + 1e-12);
+    }
+  }
+}
+
+TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
+  check_against_doubles<TileE4_16>(Format::kE4_16, Act::kA8);
+  check_against_doubles<TileE4_32>(Format::kE4_32, Act::kA8);
+  check_against_doubles<TileE6_16>(Format::kE6_16, Act::kA8);
+  check_against_doubles<TileE8_32>(Format::kE8_32, Act::kA8);
+  check_against_doubles<TileF16>(Format::kF16, Act::kF32);
+  check_against_doubles<TileE4_16>(Format::kE4_16, Act::kF32);
+  check_against_doubles<TileE4_32>(Format::kE4_32, Act::kF32);
+  check_against_doubles<TileE6_16>(Format::kE6_16, Act::kF32);
+  check_against_doubles<TileE8_32>(Format::kE8_32, Act::kF32);
+}
+
+TEST_CASE("every tiled format has a kernel at every level") {
+  for (const Isa isa : supported_isas()) {
+    for (const Format format :
+         {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32}) {
+      CHECK(kernel_table(isa).matmul(format, Act::kA8) != nullptr);
+      CHECK(kernel_table(isa).matmul(format, Act::kF32) != nullptr);
+    }
+    CHECK(kernel_table(isa).matmul(Format::kF16, Act::kF32) != nullptr);
+    CHECK(kernel_table(isa).matmul(Format::kF16, Act::kA8) == nullptr);
+  }
+}
+
+}  // namespace
+}  // namespace edge
