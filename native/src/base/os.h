@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/status.h"
@@ -68,11 +70,16 @@ class PageBuffer {
 // temp file in the same directory, fsync, rename, fsync of the directory.
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes);
 
+// Starts a helper thread that blocks all signals, so that the host's handlers run on its own
+// threads. `low_priority` asks the OS to run it only when nothing else wants the core.
+Result<std::thread> start_helper_thread(std::function<void()> body, bool low_priority);
+
 // Logical CPUs this process may run on, after affinity; at least 1.
 int n_usable_cpus();
 // CPUs the cgroup quota allows, rounded up; 0 when there is no quota.
 int n_quota_cpus();
-// One logical CPU id per physical core (performance cores first where the OS tells) within affinity.
+// One logical CPU id per physical core (performance cores first where the OS tells) within
+// affinity.
 std::vector<int> physical_core_cpus();
 
 struct MemoryFigures {
@@ -85,6 +92,8 @@ MemoryFigures memory_figures();
 
 // The per-user cache directory of edgellm (XDG_CACHE_HOME/edgellm and its peers); "" if none.
 std::string user_cache_dir();
+// Differs between parent and child: helper threads do not survive a fork.
+int64_t process_id();
 // Monotonic clock in nanoseconds.
 int64_t monotonic_ns();
 

@@ -1,8 +1,10 @@
 // A strict JSON reader (RFC 8259): UTF-8 checked, duplicate keys refused, depth <= 32, numbers kept
-// as int64 where they are integers. For headers and specs: small, hostile input; fuzzed.
+// as int64 where they are integers and as finite doubles otherwise, at most 2^20 values. For
+// headers and specs: small, hostile input; fuzzed.
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,7 +34,7 @@ class Json {
   // kJsonUnknownKey if the object has a key that is not in `known`.
   Status only_keys(std::initializer_list<std::string_view> known, std::string_view where) const;
 
-  const std::vector<Json>& items() const { return items_; }                         // kArray
+  const std::vector<Json>& items() const { return items_; }                              // kArray
   const std::vector<std::pair<std::string, Json>>& members() const { return members_; }  // kObject
   bool as_bool() const { return bool_; }
   int64_t as_int() const { return int_; }
@@ -41,6 +43,9 @@ class Json {
 
  private:
   friend class JsonParser;
+  Result<const Json*> get(std::string_view key, std::string_view where) const;
+  Result<const Json*> get_kind(std::string_view key, std::string_view where, Kind kind,
+                               std::string_view kind_name) const;
   Kind kind_ = Kind::kNull;
   bool bool_ = false;
   int64_t int_ = 0;
@@ -49,5 +54,9 @@ class Json {
   std::vector<Json> items_;
   std::vector<std::pair<std::string, Json>> members_;
 };
+
+// `text` quoted for an error message: at most 80 bytes of it, everything but printable ASCII as
+// '?'.
+std::string printable(std::string_view text);
 
 }  // namespace edge

@@ -1,0 +1,234 @@
+#include "format/verifier.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/sha256.h"
+
+namespace edge {
+
+namespace {
+
+constexpr size_t kDigestBytes = 32;
+
+std::span<const std::byte> as_bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+std::filesystem::path to_path(const std::string& utf8) {
+  return {std::u8string(utf8.begin(), utf8.end())};
+}
+
+// What a remembered verification stands for; any rewrite of the file changes it.
+std::string memory_key(const EdgeFile& file) {
+  const FileIdentity& id = file.map().identity();
+  return "edgellm verified 1\nroot " + std::string(file.root_hex()) + "\ndevice " +
+         std::to_string(id.device) + "\ninode " + std::to_string(id.inode) + "\nsize " +
+         std::to_string(id.size_bytes) + "\nmtime_ns " + std::to_string(id.mtime_ns) +
+         "\nctime_ns " + std::to_string(id.ctime_ns) + "\n";
+}
+
+// Where the key is kept; "" without a cache directory or for bytes that are no file.
+std::string memory_path(const EdgeFile& file) {
+  const std::string cache = user_cache_dir();
+  if (cache.empty() || file.map().bytes().empty()) return "";
+  return cache + "/verified/" + to_hex(sha256(as_bytes(memory_key(file))));
+}
+
+bool is_remembered(const EdgeFile& file) {
+  const std::string path = memory_path(file);
+  if (path.empty()) return false;
+  const auto stored = MappedFile::open(path);
+  const std::string key = memory_key(file);
+  return stored.is_ok() && std::ranges::equal(stored.value().bytes(), as_bytes(key));
+}
+
+// Best effort: without the memory the next load hashes again.
+void remember(const EdgeFile& file) {
+  const std::string path = memory_path(file);
+  if (path.empty()) return;
+  std::error_code ignored;
+  std::filesystem::create_directories(to_path(path).parent_path(), ignored);
+  const Status written = atomic_write_file(path, as_bytes(memory_key(file)));
+  static_cast<void>(written);
+}
+
+Status check_leaf(const EdgeFile& file, size_t leaf) {
+  const auto hashed = file.hashed_bytes();
+  const size_t start = leaf * kLeafBytes;
+  const auto bytes = hashed.subspan(start, std::min<size_t>(kLeafBytes, hashed.size() - start));
+  Sha256Digest digest;
+  sha256_leaves(bytes, kLeafBytes, digest);
+  const auto want = file.leaf_hashes().subspan(leaf * kDigestBytes, kDigestBytes);
+  if (std::ranges::equal(digest, want)) return {};
+  std::string first, last;
+  for (const TensorEntry& entry : file.tensors()) {
+    if (entry.offset >= start + bytes.size()) break;
+    if (entry.offset + entry.tensor.n_bytes <= start) continue;
+    if (first.empty()) first = entry.name;
+    last = entry.name;
+  }
+  const std::string tensors =
+      first == last ? "tensor '" + first + "'" : "one of tensors '" + first + "' to '" + last + "'";
+  return {Code::kLeafHash, file.path() + ": damaged in " + tensors + ", in the " +
+                               std::to_string(bytes.size()) + " bytes at " +
+                               std::to_string(file.data_start() + start) + "; get the file again"};
+}
+
+// The hashes already say that these bytes are the writer's; this says that the writer kept to the
+// format, so that no byte of a good file is free to carry something else.
+Status check_padding(const EdgeFile& file) {
+  const auto& tensors = file.tensors();
+  const std::byte* file_end = file.hashed_bytes().data() + (file.file_bytes() - file.data_start());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& tensor = tensors[i].tensor;
+    const std::byte* next = i + 1 < tensors.size() ? tensors[i + 1].tensor.data : file_end;
+    if (std::any_of(tensor.data + tensor.n_bytes, next,
+                    [](std::byte b) { return b != std::byte{}; })) {
+      return {Code::kTensorPadding,
+              file.path() + ": padding of tensor '" + tensors[i].name + "' is not zero"};
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+struct Verifier::State {
+  std::shared_ptr<const EdgeFile> file;
+  size_t n_leaves = 0;
+  int64_t started_in = process_id();  // the background thread lives in this process only
+  std::atomic<size_t> next_leaf{0};
+  std::atomic<size_t> n_verified{0};
+  std::atomic<bool> stop{false};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  std::condition_variable ended;
+  bool done = true;        // guarded by mutex
+  size_t failed_leaf = 0;  // guarded by mutex
+  Status status;           // guarded by mutex
+  std::thread thread;
+
+  // Claims leaves in order until there are none left, one is wrong or we are told to stop. Leaves
+  // before a wrong one are claimed already, so the lowest wrong one is reported at any thread
+  // count.
+  void hash_leaves() {
+    while (!stop.load(std::memory_order_relaxed) && !failed.load(std::memory_order_relaxed)) {
+      const size_t leaf = next_leaf.fetch_add(1, std::memory_order_relaxed);
+      if (leaf >= n_leaves) return;
+      const Status checked = check_leaf(*file, leaf);
+      if (checked.is_ok()) {
+        n_verified.fetch_add(1, std::memory_order_relaxed);
+      } else {
+        fail(checked, leaf);
+      }
+    }
+  }
+
+  void fail(const Status& why, size_t leaf) {
+    const std::lock_guard lock(mutex);
+    if (status.is_ok() || leaf < failed_leaf) {
+      status = why;
+      failed_leaf = leaf;
+    }
+    failed.store(true, std::memory_order_release);
+  }
+
+  // After the last leaf.
+  void finish() {
+    if (!failed && n_verified == n_leaves) {
+      const Status padding = check_padding(*file);
+      if (padding.is_ok()) {
+        remember(*file);
+      } else {
+        fail(padding, n_leaves);
+      }
+    }
+    const std::lock_guard lock(mutex);
+    done = true;
+    ended.notify_all();
+  }
+
+  void hash_with(int n_threads) {
+    std::vector<std::thread> helpers;
+    const int64_t n_useful = std::min<int64_t>(n_threads, static_cast<int64_t>(n_leaves));
+    for (int64_t i = 1; i < n_useful; ++i) {
+      auto helper = start_helper_thread([this] { hash_leaves(); }, false);
+      if (!helper.is_ok()) break;  // fewer threads give the same answer
+      helpers.push_back(helper.take());
+    }
+    hash_leaves();
+    for (std::thread& helper : helpers) helper.join();
+    finish();
+  }
+};
+
+Verifier::Verifier(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Verifier::~Verifier() {
+  state_->stop = true;
+  if (!state_->thread.joinable()) return;
+  if (process_id() == state_->started_in) {
+    state_->thread.join();
+  } else {
+    state_->thread.detach();  // after a fork there is no such thread here
+  }
+}
+
+Result<std::unique_ptr<Verifier>> Verifier::start(std::shared_ptr<const EdgeFile> file,
+                                                  VerifyMode mode, int n_threads) {
+  auto owned = std::make_unique<State>();
+  State* state = owned.get();
+  state->n_leaves = file->leaf_hashes().size() / kDigestBytes;
+  state->file = std::move(file);
+  std::unique_ptr<Verifier> verifier(new Verifier(std::move(owned)));
+  if (mode == VerifyMode::kNever) return verifier;
+  if (mode == VerifyMode::kAlways) {
+    state->hash_with(n_threads);
+    EDGE_RETURN_IF_ERROR(verifier->status());
+    return verifier;
+  }
+  if (is_remembered(*state->file)) {
+    state->n_verified = state->n_leaves;
+    return verifier;
+  }
+  state->done = false;
+  auto thread = start_helper_thread(
+      [state] {
+        state->hash_leaves();
+        state->finish();
+      },
+      true);
+  if (thread.is_ok()) {
+    state->thread = thread.take();
+  } else {
+    state->hash_with(1);  // no thread to be had: now, rather than not at all
+    EDGE_RETURN_IF_ERROR(verifier->status());
+  }
+  return verifier;
+}
+
+double Verifier::verified_fraction() const {
+  return static_cast<double>(state_->n_verified.load()) / static_cast<double>(state_->n_leaves);
+}
+
+Status Verifier::status() const {
+  if (!state_->failed.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(state_->mutex);
+  return state_->status;
+}
+
+Status Verifier::wait() {
+  if (process_id() != state_->started_in && state_->n_verified < state_->n_leaves) {
+    return {Code::kOsFailure, state_->file->path() + ": verification did not survive the fork"};
+  }
+  std::unique_lock lock(state_->mutex);
+  state_->ended.wait(lock, [&] { return state_->done; });
+  return state_->status;
+}
+
+}  // namespace edge
