@@ -1,0 +1,96 @@
+# Two commands matter, on a fresh machine with python3 >= 3.11, a C++20 compiler and make:
+#   make demo   build, install and let the built-in model speak
+#   make test   everything that must hold before a change lands
+# Both create .venv and install what they need there; nothing else is touched.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+BIN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+NATIVE := $(shell find native -type f)
+PACKAGE := $(shell find edgellm converters -type f -not -name '*.py[co]' -not -name '*.so')
+CXX_FILES := native/src native/include native/python native/tools native/tests native/fuzz
+FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
+
+STORY := Once upon a time, there was a little girl named Lily. She
+QUESTION := How do I list all files, including hidden ones?
+CHAT := <|im_start|>user\n$(QUESTION)<|im_end|>\n<|im_start|>assistant\n
+
+.PHONY: demo test nightly lint format native sanitize bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.demo
+	@echo; echo "A story:"
+	@$(VENV)/bin/edgellm run demo "$(STORY)" --max-tokens 120 --temperature 0.7 --seed 7
+	@echo; echo "A question: $(QUESTION)"
+	@printf '$(CHAT)' | $(VENV)/bin/edgellm run demo - --special --max-tokens 80
+
+test: lint native sanitize
+	$(BIN) pytest -m "not slow"
+
+nightly: lint native sanitize
+	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
+	$(BIN) ctest --test-dir build/asan --output-on-failure
+	cd native && $(BIN) cmake --preset tsan -DEDGE_BUILD_TOOLS=OFF && $(BIN) cmake --build --preset tsan
+	$(BIN) ctest --test-dir build/tsan --output-on-failure
+	build/asan/fuzz/edge_mutate build/seed.edge 100000 --seed 1
+	$(BIN) pytest
+
+lint: $(VENV)/.dev
+	$(BIN) ruff check .
+	$(BIN) ruff format --check .
+	$(BIN) mypy
+	$(FIND_CXX) | $(BIN) xargs clang-format --dry-run -Werror
+
+format: $(VENV)/.dev
+	$(BIN) ruff check --fix .
+	$(BIN) ruff format .
+	$(FIND_CXX) | $(BIN) xargs clang-format -i
+
+native: $(VENV)/.dev
+	cd native && $(BIN) cmake --preset release && $(BIN) cmake --build --preset release
+	$(BIN) ctest --test-dir build/release --output-on-failure
+
+# The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
+SANITIZED := test_base test_format edge_mutate
+sanitize: $(VENV)/.dev
+	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan --target $(SANITIZED)
+	$(BIN) ctest --test-dir build/asan --output-on-failure -R '^(base|format)$$'
+	$(PY) -P tests/make_seed_file.py build/seed.edge
+	build/asan/fuzz/edge_mutate build/seed.edge 5000
+
+bench: $(VENV)/.demo
+	$(VENV)/bin/edgellm bench demo
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# --- environments ---------------------------------------------------------------------------------
+
+$(PY):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: $(PYTHON) not found; install Python 3.11 or newer (package python3)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) -V); edgellm needs 3.11 or newer (package python3.11," \
+	  "then: make PYTHON=python3.11)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments; install package python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig as s; s = s.get_path("include"); \
+	  raise SystemExit(not os.path.exists(os.path.join(s, "Python.h")))' || { \
+	  echo "error: the C headers of $(PYTHON) are missing; install package python3-dev"; exit 1; }
+	@for cxx in "$$CXX" c++ g++ clang++; do \
+	  echo '#include <span>' | $${cxx:-false} -std=c++20 -x c++ -fsyntax-only - 2>/dev/null && exit 0; \
+	done; echo "error: no C++20 compiler found; install package g++ (11 or newer) or clang"; exit 1
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+$(VENV)/.demo: $(PY) pyproject.toml $(NATIVE) $(PACKAGE)
+	@echo "building and installing edgellm into $(VENV) (a minute or two the first time) ..."
+	$(PIP) .
+	@rm -f $(VENV)/.dev && touch $@
+
+$(VENV)/.dev: $(PY) pyproject.toml $(NATIVE)
+	$(PIP) --group dev
+	$(PIP) --editable '.[convert]'
+	@rm -f $(VENV)/.demo && touch $@
