@@ -1,0 +1,121 @@
+"""What travels beside the weights: tokenizer, chat template, recipe, and digests of the inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+from edgellm.errors import Cancelled, FormatError
+
+from .checkpoint import Checkpoint
+from .plan import Job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HASH_CHUNK_BYTES = 1 << 20
+INPUT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+
+def text_blobs(job: Job) -> dict[str, bytes]:
+    """Everything beside the tensors whose content is known before they are encoded."""
+    blobs: dict[str, bytes] = {}
+    checkpoint = job.checkpoint
+    if any(
+        (checkpoint.directory / name).exists() for name in ("tokenizer.json", "tokenizer.model")
+    ):
+        from .tokenizer import compile_tokenizer
+
+        compiled = compile_tokenizer(checkpoint.directory)
+        if compiled.n_vocab > job.spec.n_vocab:
+            raise FormatError(
+                f"{checkpoint.directory}: the tokenizer has {compiled.n_vocab} tokens, config.json "
+                f"says vocab_size {job.spec.n_vocab}",
+                code="tokenizer_invalid",
+            )
+        blobs["tokenizer"] = compiled.blob
+        blobs["vectors"] = json.dumps(compiled.vectors, separators=(",", ":")).encode()
+    else:
+        job.warnings.append("no tokenizer.json: the file will accept and return token ids only")
+    template = _chat_template(job)
+    if template is not None:
+        blobs["chat_template"] = template.encode()
+    blobs["recipe"] = job.recipe.to_json().encode()
+    return blobs
+
+
+def _chat_template(job: Job) -> str | None:
+    """chat_template.jinja, else tokenizer_config.json's, as transformers looks for it."""
+    text = job.checkpoint.optional_text("chat_template.jinja")
+    if text is not None:
+        return text
+    value = job.checkpoint.optional_json("tokenizer_config.json").get("chat_template")
+    if isinstance(value, list):
+        named = {
+            entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)
+        }
+        others = sorted(str(name) for name in named if name != "default")
+        if others:
+            job.warnings.append(f"chat templates left out: {', '.join(others)}")
+        value = named.get("default")
+    if value is None or isinstance(value, str):
+        return value or None
+    raise FormatError("tokenizer_config.json: 'chat_template' must be a string", code="json_type")
+
+
+class SourceDigests:
+    """SHA-256 of every input file, on a thread of its own."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        named = [checkpoint.directory / name for name in INPUT_FILES]
+        self.paths = [path for path in named if path.exists()] + checkpoint.weight_paths
+        self._digests: dict[str, dict[str, Any]] = {}
+        self._error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edgellm-digest", daemon=True)
+
+    def __enter__(self) -> SourceDigests:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def result(self) -> dict[str, dict[str, Any]]:
+        """Waits for the last file."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._digests
+
+    def _run(self) -> None:
+        try:
+            for path in self.paths:
+                self._digests[path.name] = self._digest(path)
+        except OSError as error:
+            self._error = FormatError(f"cannot be read: {error}", code="file_unreadable")
+        except Cancelled as error:
+            self._error = error
+
+    def _digest(self, path: Path) -> dict[str, Any]:
+        digest, n_bytes = hashlib.sha256(), 0
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(HASH_CHUNK_BYTES):
+                if self._stop.is_set():
+                    raise Cancelled(f"{path}: digest stopped")
+                digest.update(chunk)
+                n_bytes += len(chunk)
+        return {"sha256": digest.hexdigest(), "n_bytes": n_bytes}

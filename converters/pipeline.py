@@ -1,0 +1,255 @@
+"""Converts a Hugging Face directory into one compact file, tensor by tensor in bounded memory.
+
+Reading, encoding and writing overlap: one thread reads blocks of rows as float32, one encodes them
+(the encoder itself is threaded), and the caller's thread hashes and writes. Another thread digests
+the input files meanwhile. Knows no architecture and no byte layout.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgellm.edgefile import EdgeWriter
+from edgellm.errors import EdgeError, FormatError, NumericError
+
+from .background import Ahead
+from .checkpoint import Checkpoint
+from .extras import SourceDigests, text_blobs
+from .plan import Job, Options
+from .quant import decode_matrix, encode_matrix
+from .quant.tiles import TILE_ROWS, F32Array, U8Array
+from .report import (
+    ConvertPlan,
+    ConvertReport,
+    PlannedTensor,
+    TensorReport,
+    peak_rss_bytes,
+    quality_json,
+)
+
+BLOCK_WEIGHTS = 4 << 20  # 16 MiB as float32; five or so are alive at a time
+MEASURE_ALL_WEIGHTS = 1 << 20  # up to this size the error is measured on every row
+MEASURE_STRIDE = 16  # beyond, on every 16th strip
+SPARE_DISK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ConvertProgress:
+    """Passed to the progress callback after every block written."""
+
+    tensor: str
+    n_weights_done: int
+    n_weights_total: int
+
+
+ProgressFn = Callable[[ConvertProgress], None]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of one tensor. [n_rows, n_cols] float32; row0 is a multiple of 16."""
+
+    tensor: PlannedTensor
+    row0: int
+    weights: F32Array
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    data: U8Array
+    n_weights: int
+    n_rows_measured: int
+    error_square_sum: float
+    weight_square_sum: float
+
+
+class _Meter:
+    """Counts weights written and tells the callback."""
+
+    def __init__(self, n_total: int, progress: ProgressFn | None) -> None:
+        self._n_total = n_total
+        self._n_done = 0
+        self._progress = progress
+
+    def advance(self, tensor: str, n_weights: int) -> None:
+        self._n_done += n_weights
+        if self._progress is not None:
+            self._progress(ConvertProgress(tensor, self._n_done, self._n_total))
+
+
+def plan_conversion(
+    src: Path,
+    *,
+    format: str = "E4_16",
+    embed_format: str | None = None,
+    head_format: str | None = None,
+    act: str | None = None,
+) -> ConvertPlan:
+    """Everything convert() would do, without reading a weight (except to compare a tied head)."""
+    with Checkpoint(Path(src)) as checkpoint:
+        return Job(checkpoint, Options(format, embed_format, head_format, act)).as_plan()
+
+
+def convert(
+    src: Path,
+    out: Path,
+    *,
+    format: str = "E4_16",
+    embed_format: str | None = None,
+    head_format: str | None = None,
+    act: str | None = None,
+    n_threads: int = 0,
+    progress: ProgressFn | None = None,
+) -> ConvertReport:
+    """Writes `out` (whole, or not at all) and says what was done.
+
+    act: "a8" or "f32" for all E formats; None takes each format's default. n_threads: of the
+    encoder, 0 for all performance cores. An exception of `progress` cancels.
+    """
+    start = time.monotonic()
+    with Checkpoint(Path(src)) as checkpoint:
+        job = Job(checkpoint, Options(format, embed_format, head_format, act))
+        blobs = text_blobs(job)
+        _check_disk(Path(out), job)
+        with SourceDigests(checkpoint) as digests:
+            tensors, source = _write(job, Path(out), blobs, digests, n_threads, progress)
+        plan = job.as_plan()
+    return ConvertReport(
+        path=Path(out),
+        recipe_name=plan.recipe_name,
+        n_weights=plan.n_weights,
+        n_bytes=plan.n_bytes,
+        tensors=tensors,
+        source=source,
+        warnings=plan.warnings,
+        seconds=time.monotonic() - start,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+
+
+def _write(
+    job: Job,
+    out: Path,
+    blobs: dict[str, bytes],
+    digests: SourceDigests,
+    n_threads: int,
+    progress: ProgressFn | None,
+) -> tuple[tuple[TensorReport, ...], dict[str, Any]]:
+    reserve_bytes = 8192 + 256 * len(digests.paths)
+    reports: list[TensorReport] = []
+    meter = _Meter(sum(item.n_weights for item in job.planned), progress)
+    with (
+        EdgeWriter(out, spec=asdict(job.spec), reserve_bytes=reserve_bytes) as writer,
+        Ahead(_read_blocks(job)) as blocks,
+        Ahead(_encode_blocks(blocks, n_threads)) as encoded,
+    ):
+        for item in job.planned:
+            writer.plan(item.name, item.role, format=item.format, shape=item.shape, act=item.act)
+        for item in job.planned:
+            parts: list[_Encoded] = []
+            writer.add(item.name, _stream(item, encoded, parts, meter))
+            if item.act is not None:
+                reports.append(_tensor_report(item, parts))
+        for name, data in blobs.items():
+            writer.append(name, name, data)
+        writer.append("report", "report", quality_json(tuple(reports), tuple(job.warnings)))
+        source = {"kind": "huggingface", "files": digests.result()}
+        writer.set_source(source)
+    return tuple(reports), source
+
+
+def _stream(
+    item: PlannedTensor, encoded: Iterator[_Encoded], parts: list[_Encoded], meter: _Meter
+) -> Iterator[memoryview]:
+    """The bytes of one tensor; leaves its error figures in `parts`."""
+    n_left = item.n_weights
+    while n_left > 0:
+        block = next(encoded)
+        n_left -= block.n_weights
+        yield block.data.data
+        parts.append(replace(block, data=np.empty(0, dtype=np.uint8)))
+        meter.advance(item.name, block.n_weights)
+
+
+def _read_blocks(job: Job) -> Iterator[_Block]:
+    for item in job.planned:
+        n_rows, n_cols = item.rows_cols
+        if item.source is None:
+            yield _Block(item, 0, job.inv_freq.reshape(1, -1))
+            continue
+        n_block = max(TILE_ROWS, BLOCK_WEIGHTS // n_cols // TILE_ROWS * TILE_ROWS)
+        for row0 in range(0, n_rows, n_block):
+            n = min(n_block, n_rows - row0)
+            yield _Block(item, row0, job.checkpoint.read_rows(item.source, row0, n))
+
+
+def _encode_blocks(blocks: Iterator[_Block], n_threads: int) -> Iterator[_Encoded]:
+    for block in blocks:
+        item = block.tensor
+        if item.act is None:
+            if not np.isfinite(block.weights).all():
+                raise NumericError(
+                    f"tensor '{item.source}' holds a value that is not finite", code="numeric"
+                )
+            data = block.weights.astype("<f4").reshape(-1).view(np.uint8)
+            yield _Encoded(data, block.weights.size, 0, 0.0, 0.0)
+            continue
+        try:
+            data = encode_matrix(item.format, block.weights, None, n_threads)
+        except EdgeError as error:
+            raise type(error)(
+                f"tensor '{item.source}', block at row {block.row0}: {error}", code=error.code
+            ) from error
+        yield _measured(block, data)
+
+
+def _measured(block: _Block, data: U8Array) -> _Encoded:
+    """The encoded block with its squared error, on all strips or on every 16th."""
+    item = block.tensor
+    n_rows, n_cols = block.weights.shape
+    stride = 1 if item.n_weights <= MEASURE_ALL_WEIGHTS else MEASURE_STRIDE
+    strips = data.reshape(-(-n_rows // TILE_ROWS), -1)
+    first = -(block.row0 // TILE_ROWS) % stride
+    n_measured, error_sum, weight_sum = 0, 0.0, 0.0
+    for index in range(first, len(strips), stride):
+        row0 = index * TILE_ROWS
+        original = block.weights[row0 : row0 + TILE_ROWS]
+        decoded = decode_matrix(item.format, strips[index], len(original), n_cols)
+        error_sum += float(np.square(decoded - original, dtype=np.float64).sum())
+        weight_sum += float(np.square(original, dtype=np.float64).sum())
+        n_measured += len(original)
+    return _Encoded(data, block.weights.size, n_measured, error_sum, weight_sum)
+
+
+def _tensor_report(item: PlannedTensor, parts: list[_Encoded]) -> TensorReport:
+    weight_sum = sum(part.weight_square_sum for part in parts)
+    error_sum = sum(part.error_square_sum for part in parts)
+    return TensorReport(
+        name=item.name,
+        format=item.format,
+        act=item.act or "",
+        bits_per_weight=8 * item.n_bytes / item.n_weights,
+        rel_rms_error=math.sqrt(error_sum / weight_sum) if weight_sum > 0 else 0.0,
+        n_rows_measured=sum(part.n_rows_measured for part in parts),
+    )
+
+
+def _check_disk(out: Path, job: Job) -> None:
+    if out.is_dir():
+        raise FormatError(f"{out}: is a directory", code="file_write_failed")
+    if not out.parent.is_dir():
+        raise FormatError(f"{out.parent}: no such directory", code="file_write_failed")
+    needed = sum(item.n_bytes for item in job.planned) + SPARE_DISK_BYTES
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise FormatError(
+            f"{out}: needs {needed} bytes, {free} are free on that disk", code="file_write_failed"
+        )

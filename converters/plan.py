@@ -1,0 +1,132 @@
+"""Decides a whole conversion from config.json and tensor names, before a weight is read.
+
+What cannot be honoured is refused here. (A head that claims to be tied is the exception: it is
+compared with the embedding.) Knows no byte layout and writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgellm.edgefile import tensor_bytes
+from edgellm.errors import FormatError, UnsupportedError
+
+from . import archs
+from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
+from .recipe import preset
+from .report import ConvertPlan, PlannedTensor
+from .spec import ModelSpec
+
+COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller chose; see convert()."""
+
+    format: str
+    embed_format: str | None
+    head_format: str | None
+    act: str | None
+
+
+class Job:
+    """An opened checkpoint with everything decided and nothing written."""
+
+    def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
+        config = checkpoint.config
+        self.checkpoint = checkpoint
+        self.arch = archs.find(config)
+        self.warnings: list[str] = []
+        spec = self.arch.to_spec(config, checkpoint.optional_json("generation_config.json"))
+        self.spec = self._settle_head(spec)
+        self.recipe = preset(
+            options.format,
+            embed_format=options.embed_format,
+            head_format=options.head_format,
+            act=options.act,
+            tied_head=self.spec.tied_head,
+        )
+        sources = self.arch.tensors(self.spec)
+        check_names(
+            checkpoint.tensors,
+            [item.source for item in sources],
+            self.arch.ignorable(self.spec),
+            checkpoint.directory,
+        )
+        self._check_tensors(sources)
+        self.inv_freq = self.arch.inv_freq(config)
+        self.planned = self._plan(sources)
+        unread = self.arch.unread_keys(config)
+        if unread:
+            self.warnings.append(f"config.json keys without effect: {', '.join(unread)}")
+
+    def _settle_head(self, spec: ModelSpec) -> ModelSpec:
+        """A tied model may store a head as well; like transformers, untie it if it differs."""
+        heads = {item.source for item in self.arch.tensors(replace(spec, tied_head=False))}
+        heads -= {item.source for item in self.arch.tensors(spec)}
+        stored = heads & set(self.checkpoint.tensors)
+        if not spec.tied_head or not stored:
+            return spec
+        head = stored.pop()
+        embedding = self.arch.tensors(spec)[0].source
+        if _same_tensor(self.checkpoint, head, embedding):
+            return spec
+        self.warnings.append(
+            f"config.json ties the head to the embedding, but '{head}' differs from "
+            f"'{embedding}': the head is kept"
+        )
+        return replace(spec, tied_head=False)
+
+    def _check_tensors(self, sources: list[archs.TensorSource]) -> None:
+        for item in sources:
+            info = self.checkpoint.tensors[item.source]
+            if info.shape != item.shape:
+                raise FormatError(
+                    f"{info.path}: tensor '{item.source}' is {list(info.shape)}, config.json asks "
+                    f"for {list(item.shape)}",
+                    code="tensor_shape",
+                )
+            if info.dtype not in READABLE_DTYPES:
+                raise UnsupportedError(
+                    f"{info.path}: tensor '{item.source}' is {info.dtype}; only "
+                    f"{', '.join(READABLE_DTYPES)} can be converted",
+                    code="tensor_dtype",
+                )
+
+    def _plan(self, sources: list[archs.TensorSource]) -> tuple[PlannedTensor, ...]:
+        """Execution order; the rotary frequencies come right after the embedding."""
+        planned = [self._planned(item.name, item.role, item.shape, item.source) for item in sources]
+        rope = self._planned("rope_inv_freq", "rope_inv_freq", self.inv_freq.shape, None)
+        return (planned[0], rope, *planned[1:])
+
+    def _planned(
+        self, name: str, role: str, shape: tuple[int, ...], source: str | None
+    ) -> PlannedTensor:
+        rule = self.recipe.choose(role)
+        n_bytes = tensor_bytes(rule.format, *matrix_shape(shape))
+        return PlannedTensor(name, role, rule.format, rule.act, shape, source, n_bytes)
+
+    def as_plan(self) -> ConvertPlan:
+        return ConvertPlan(
+            self.checkpoint.directory,
+            self.spec,
+            self.recipe.name,
+            self.planned,
+            tuple(self.warnings),
+        )
+
+
+def _same_tensor(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    first, second = checkpoint.tensors[a], checkpoint.tensors[b]
+    if first.shape != second.shape or len(first.shape) != 2:
+        return False
+    n_rows, n_cols = first.shape
+    n_block = max(1, COMPARE_WEIGHTS // max(n_cols, 1))
+    for row0 in range(0, n_rows, n_block):
+        n = min(n_block, n_rows - row0)
+        if not np.array_equal(checkpoint.read_rows(a, row0, n), checkpoint.read_rows(b, row0, n)):
+            return False
+    return True

@@ -1,0 +1,16 @@
+"""E8_32: eight bits a weight, one scale byte per 32 columns. w = d_row * s * (q - 128)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .tiles import F32Array, U8Array, dequantize, group_scale, split_strips, unpack_bytes
+
+ZERO = np.float32(128)
+
+
+def decode_e8_32(data: U8Array, n_cols: int) -> F32Array:
+    d_row, tiles = split_strips(data, n_cols, 528)
+    sc = tiles[..., :16].reshape(*tiles.shape[:2], 1, 16)
+    values = unpack_bytes(tiles[..., 16:]).astype(np.float32) - ZERO
+    return dequantize(d_row, group_scale(sc), values)

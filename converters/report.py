@@ -1,0 +1,140 @@
+"""What a conversion did: sizes and errors per tensor, and what was ignored or substituted.
+
+The part stored in the file depends on the inputs and the recipe only, never on the machine or the
+clock, so that the same inputs give the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the file to be. source: its name in the checkpoint, None if computed."""
+
+    name: str
+    role: str
+    format: str
+    act: str | None
+    shape: tuple[int, ...]
+    source: str | None
+    n_bytes: int
+
+    @property
+    def n_weights(self) -> int:
+        n_rows, n_cols = self.rows_cols
+        return n_rows * n_cols
+
+    @property
+    def rows_cols(self) -> tuple[int, int]:
+        return (self.shape[0], self.shape[1]) if len(self.shape) == 2 else (1, self.shape[0])
+
+
+@dataclass(frozen=True)
+class ConvertPlan:
+    """What convert() would write."""
+
+    source: Path
+    spec: ModelSpec
+    recipe_name: str
+    tensors: tuple[PlannedTensor, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def n_weights(self) -> int:
+        return sum(tensor.n_weights for tensor in self.tensors)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the tensors; the header and the tokenizer come on top."""
+        return sum(tensor.n_bytes for tensor in self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "source": str(self.source),
+            "arch": self.spec.arch,
+            "recipe": self.recipe_name,
+            "n_weights": self.n_weights,
+            "n_bytes": self.n_bytes,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
+            "warnings": list(self.warnings),
+        }
+
+    def table(self) -> str:
+        """One line per role, in execution order of the first layer."""
+        rows: dict[str, list[PlannedTensor]] = {}
+        for tensor in self.tensors:
+            rows.setdefault(tensor.role, []).append(tensor)
+        lines = [f"{'role':<14} {'n':>4} {'format':<6} {'act':<4} {'shape':<16} {'MiB':>9}"]
+        for role, group in rows.items():
+            shapes = sorted({"x".join(map(str, tensor.shape)) for tensor in group})
+            n_mib = sum(tensor.n_bytes for tensor in group) / (1 << 20)
+            shape = shapes[0] + (" ..." if len(shapes) > 1 else "")
+            act = group[0].act or "-"
+            lines.append(
+                f"{role:<14} {len(group):>4} {group[0].format:<6} {act:<4} {shape:<16} "
+                f"{n_mib:>9.2f}"
+            )
+        bits = 8 * self.n_bytes / self.n_weights
+        lines.append(
+            f"{self.n_weights:,} weights, {self.n_bytes / (1 << 20):.2f} MiB, "
+            f"{bits:.3f} bits per weight"
+        )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """How one matrix fared. The error is measured on n_rows_measured rows, evenly spread."""
+
+    name: str
+    format: str
+    act: str
+    bits_per_weight: float
+    rel_rms_error: float  # sqrt(sum (w - w')^2 / sum w^2)
+    n_rows_measured: int
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """The result of convert()."""
+
+    path: Path
+    recipe_name: str
+    n_weights: int
+    n_bytes: int
+    tensors: tuple[TensorReport, ...]
+    source: dict[str, Any]
+    warnings: tuple[str, ...]
+    seconds: float
+    peak_rss_bytes: int | None  # of this process, None where the system does not tell
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.n_bytes / self.n_weights
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path), "bits_per_weight": self.bits_per_weight}
+
+
+def quality_json(tensors: tuple[TensorReport, ...], warnings: tuple[str, ...]) -> bytes:
+    """The "report" blob."""
+    value = {"tensors": [asdict(tensor) for tensor in tensors], "warnings": list(warnings)}
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def peak_rss_bytes() -> int | None:
+    """Of this process so far."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

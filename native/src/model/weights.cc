@@ -1,0 +1,133 @@
+#include "model/weights.h"
+
+#include <string>
+#include <unordered_set>
+
+namespace edge {
+
+namespace {
+
+// Looks tensors up by name and remembers which ones the model has claimed.
+class Binder {
+ public:
+  explicit Binder(const EdgeFile& file) : file_(file) {}
+
+  Status matrix(const std::string& prefix, std::string_view role, int64_t n_rows, int64_t n_cols,
+                Tensor& out) {
+    EDGE_ASSIGN_OR_RETURN(const TensorEntry* entry, find(prefix, role));
+    const Tensor& tensor = entry->tensor;
+    if (tile_bytes(tensor.format) == 0) return wrong_format(*entry, "a tiled format");
+    if (tensor.format == Format::kF16 && tensor.act != Act::kF32) {
+      return {Code::kTensorAct, "tensor '" + entry->name +
+                                    "': F16 weights take f32 activations, the file asks for " +
+                                    std::string(act_name(tensor.act))};
+    }
+    EDGE_RETURN_IF_ERROR(check_shape(*entry, n_rows, n_cols));
+    out = tensor;
+    return {};
+  }
+
+  Status vector(const std::string& prefix, std::string_view role, int64_t n, Tensor& out) {
+    EDGE_ASSIGN_OR_RETURN(const TensorEntry* entry, find(prefix, role));
+    if (entry->tensor.format != Format::kF32) return wrong_format(*entry, "F32");
+    EDGE_RETURN_IF_ERROR(check_shape(*entry, 1, n));
+    out = entry->tensor;
+    return {};
+  }
+
+  // Blobs (U8) are not the model's; every other tensor must have been claimed.
+  Status check_nothing_left() const {
+    for (const TensorEntry& entry : file_.tensors()) {
+      if (entry.tensor.format == Format::kU8 || claimed_.contains(&entry)) continue;
+      return {Code::kTensorUnexpected,
+              "tensor '" + entry.name + "': the model spec has no place for it"};
+    }
+    return {};
+  }
+
+ private:
+  Result<const TensorEntry*> find(const std::string& prefix, std::string_view role) {
+    const std::string name = prefix + std::string(role);
+    const TensorEntry* entry = file_.find(name);
+    if (entry == nullptr) {
+      return Status(Code::kTensorMissing, "tensor '" + name + "': the model spec asks for it");
+    }
+    if (entry->role != role) {
+      return Status(Code::kTensorRole, "tensor '" + name + "': role is '" + entry->role +
+                                           "', expected '" + std::string(role) + "'");
+    }
+    claimed_.insert(entry);
+    return entry;
+  }
+
+  static Status wrong_format(const TensorEntry& entry, const std::string& expected) {
+    return {Code::kTensorFormat, "tensor '" + entry.name + "': format is " +
+                                     std::string(format_name(entry.tensor.format)) + ", expected " +
+                                     expected};
+  }
+
+  static Status check_shape(const TensorEntry& entry, int64_t n_rows, int64_t n_cols) {
+    const Tensor& tensor = entry.tensor;
+    if (tensor.n_rows != n_rows || tensor.n_cols != n_cols) {
+      return {Code::kTensorShape, "tensor '" + entry.name + "': shape is " +
+                                      shape_text(tensor.n_rows, tensor.n_cols) +
+                                      ", the model spec asks for " + shape_text(n_rows, n_cols)};
+    }
+    const auto n_bytes =
+        tensor_bytes(tensor.format, static_cast<uint64_t>(n_rows), static_cast<uint64_t>(n_cols));
+    if (!n_bytes || tensor.data == nullptr || tensor.n_bytes < *n_bytes) {
+      return {Code::kTensorShape, "tensor '" + entry.name + "': " + std::to_string(tensor.n_bytes) +
+                                      " bytes do not hold " + shape_text(n_rows, n_cols)};
+    }
+    return {};
+  }
+
+  static std::string shape_text(int64_t n_rows, int64_t n_cols) {
+    return "[" + std::to_string(n_rows) + ", " + std::to_string(n_cols) + "]";
+  }
+
+  const EdgeFile& file_;
+  std::unordered_set<const TensorEntry*> claimed_;
+};
+
+Status bind_layer(Binder& binder, const ModelSpec& spec, size_t index, LayerWeights& out) {
+  const LayerSpec& layer = spec.layers[index];
+  const std::string prefix = "layers." + std::to_string(index) + ".";
+  const int64_t d_model = spec.d_model;
+  const int64_t d_q = int64_t{layer.n_heads} * layer.head_dim;
+  const int64_t d_kv = int64_t{layer.n_kv_heads} * layer.head_dim;
+  const int64_t d_ffn = layer.d_ffn;
+  EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_norm", d_model, out.attn_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_q", d_q, d_model, out.attn_q));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_k", d_kv, d_model, out.attn_k));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_v", d_kv, d_model, out.attn_v));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
+  EDGE_RETURN_IF_ERROR(binder.vector(prefix, "ffn_norm", d_model, out.ffn_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_gate", d_ffn, d_model, out.ffn_gate));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_up", d_ffn, d_model, out.ffn_up));
+  return binder.matrix(prefix, "ffn_down", d_model, d_ffn, out.ffn_down);
+}
+
+}  // namespace
+
+Result<Weights> Weights::bind(const EdgeFile& file, const ModelSpec& spec) {
+  Binder binder(file);
+  Weights weights;
+  EDGE_RETURN_IF_ERROR(
+      binder.matrix("", "token_embd", spec.n_vocab, spec.d_model, weights.token_embd));
+  EDGE_RETURN_IF_ERROR(binder.vector("", "rope_inv_freq", spec.n_rope / 2, weights.rope_inv_freq));
+  weights.layers.resize(spec.layers.size());
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    EDGE_RETURN_IF_ERROR(bind_layer(binder, spec, l, weights.layers[l]));
+  }
+  EDGE_RETURN_IF_ERROR(binder.vector("", "output_norm", spec.d_model, weights.output_norm));
+  if (spec.tied_head) {
+    weights.output = weights.token_embd;
+  } else {
+    EDGE_RETURN_IF_ERROR(binder.matrix("", "output", spec.n_vocab, spec.d_model, weights.output));
+  }
+  EDGE_RETURN_IF_ERROR(binder.check_nothing_left());
+  return weights;
+}
+
+}  // namespace edge
