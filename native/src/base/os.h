@@ -4,11 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/status.h"
@@ -70,9 +68,8 @@ class PageBuffer {
 // temp file in the same directory, fsync, rename, fsync of the directory.
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes);
 
-// Starts a helper thread that blocks all signals, so that the host's handlers run on its own
-// threads. `low_priority` asks the OS to run it only when nothing else wants the core.
-Result<std::thread> start_helper_thread(std::function<void()> body, bool low_priority);
+// Asks the OS to run the calling thread only when nothing else wants the core; best effort.
+void lower_thread_priority();
 
 // Logical CPUs this process may run on, after affinity; at least 1.
 int n_usable_cpus();

@@ -1,9 +1,7 @@
 // Linux first, macOS where it is cheap to say. Limits of containers are honoured: affinity, cgroup
 // v1 and v2 quotas and memory limits, each taken at its tightest between our cgroup and the root.
 #include <fcntl.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -23,6 +21,7 @@
 #include "base/os.h"
 #ifdef __APPLE__
 #include <mach/mach.h>
+#include <pthread.h>
 #include <sys/sysctl.h>
 #endif
 
@@ -229,25 +228,12 @@ Status atomic_write_file(const std::string& path, std::span<const std::byte> byt
   return fsync_directory_of(path);
 }
 
-Result<std::thread> start_helper_thread(std::function<void()> body, bool low_priority) {
-  sigset_t all, saved;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &saved);  // inherited, so there is no moment without it
-  std::optional<std::thread> thread;
-  try {
-    thread.emplace([body = std::move(body), low_priority] {
+void lower_thread_priority() {
 #ifdef __linux__
-      if (low_priority) ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 19);
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 19);
 #elif defined(__APPLE__)
-      if (low_priority) pthread_set_qos_class_self_np(QOS_CLASS_BACKGROUND, 0);
+  pthread_set_qos_class_self_np(QOS_CLASS_BACKGROUND, 0);
 #endif
-      body();
-    });
-  } catch (const std::system_error&) {  // the standard library's only way to say EAGAIN
-  }
-  pthread_sigmask(SIG_SETMASK, &saved, nullptr);
-  if (!thread) return {Code::kOsFailure, "cannot start a thread: the system's limit is reached"};
-  return std::move(*thread);
 }
 
 #ifdef __APPLE__
@@ -331,6 +317,16 @@ bool list_contains(std::string_view list, int cpu) {
   return false;
 }
 
+// Whether the comma-separated `names` have `name` among them.
+bool names_contain(std::string_view names, std::string_view name) {
+  while (!names.empty()) {
+    const size_t comma = std::min(names.find(','), names.size());
+    if (names.substr(0, comma) == name) return true;
+    names.remove_prefix(std::min(comma + 1, names.size()));
+  }
+  return false;
+}
+
 // Our cgroup directory for a v1 controller, or the unified v2 one for "", then its ancestors.
 std::vector<std::string> cgroup_dirs(std::string_view controller) {
   const std::string root =
@@ -343,9 +339,8 @@ std::vector<std::string> cgroup_dirs(std::string_view controller) {
     const size_t first = row.find(':');
     const size_t second = first == row.npos ? row.npos : row.find(':', first + 1);
     if (second != row.npos) {
-      const std::string names = "," + std::string(row.substr(first + 1, second - first - 1)) + ",";
-      const std::string wanted = "," + std::string(controller) + ",";
-      if (controller.empty() ? names == ",," : names.find(wanted) != names.npos) {
+      const std::string_view names = row.substr(first + 1, second - first - 1);
+      if (controller.empty() ? names.empty() : names_contain(names, controller)) {
         path = row.substr(second + 1);
       }
     }

@@ -4,9 +4,9 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
-#include <thread>
 #include <vector>
 
+#include "base/os_thread.h"
 #include "base/sha256.h"
 
 namespace edge {
@@ -14,6 +14,7 @@ namespace edge {
 namespace {
 
 constexpr size_t kDigestBytes = 32;
+constexpr size_t kStackBytes = 256 << 10;
 
 std::span<const std::byte> as_bytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
@@ -111,7 +112,7 @@ struct Verifier::State {
   bool done = true;        // guarded by mutex
   size_t failed_leaf = 0;  // guarded by mutex
   Status status;           // guarded by mutex
-  std::thread thread;
+  OsThread thread;
 
   // Claims leaves in order until there are none left, one is wrong or we are told to stop. Leaves
   // before a wrong one are claimed already, so the lowest wrong one is reported at any thread
@@ -154,15 +155,16 @@ struct Verifier::State {
   }
 
   void hash_with(int n_threads) {
-    std::vector<std::thread> helpers;
+    const auto hash = [](void* raw) { static_cast<State*>(raw)->hash_leaves(); };
+    std::vector<OsThread> helpers;
     const int64_t n_useful = std::min<int64_t>(n_threads, static_cast<int64_t>(n_leaves));
     for (int64_t i = 1; i < n_useful; ++i) {
-      auto helper = start_helper_thread([this] { hash_leaves(); }, false);
-      if (!helper.is_ok()) break;  // fewer threads give the same answer
-      helpers.push_back(helper.take());
+      const OsThread helper = start_thread(kStackBytes, hash, this);
+      if (!helper.started) break;  // fewer threads give the same answer
+      helpers.push_back(helper);
     }
     hash_leaves();
-    for (std::thread& helper : helpers) helper.join();
+    for (const OsThread helper : helpers) join_thread(helper);
     finish();
   }
 };
@@ -171,12 +173,8 @@ Verifier::Verifier(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Verifier::~Verifier() {
   state_->stop = true;
-  if (!state_->thread.joinable()) return;
-  if (process_id() == state_->started_in) {
-    state_->thread.join();
-  } else {
-    state_->thread.detach();  // after a fork there is no such thread here
-  }
+  // After a fork the thread exists in the parent only.
+  if (state_->thread.started && process_id() == state_->started_in) join_thread(state_->thread);
 }
 
 Result<std::unique_ptr<Verifier>> Verifier::start(std::shared_ptr<const EdgeFile> file,
@@ -197,15 +195,13 @@ Result<std::unique_ptr<Verifier>> Verifier::start(std::shared_ptr<const EdgeFile
     return verifier;
   }
   state->done = false;
-  auto thread = start_helper_thread(
-      [state] {
-        state->hash_leaves();
-        state->finish();
-      },
-      true);
-  if (thread.is_ok()) {
-    state->thread = thread.take();
-  } else {
+  const auto hash_in_background = [](void* raw) {
+    lower_thread_priority();
+    static_cast<State*>(raw)->hash_leaves();
+    static_cast<State*>(raw)->finish();
+  };
+  state->thread = start_thread(kStackBytes, hash_in_background, state);
+  if (!state->thread.started) {
     state->hash_with(1);  // no thread to be had: now, rather than not at all
     EDGE_RETURN_IF_ERROR(verifier->status());
   }
