@@ -1,5 +1,5 @@
 // Tokenizer: text <-> ids from the tables that the converter compiled into the file (blob
-// "tokenizer"; byte layout in docs/FORMAT.md). BPE, byte-level or SentencePiece style with byte
+// "tokenizer"; byte layout in docs/TOKENIZER.md). BPE, byte-level or SentencePiece style with byte
 // fallback; the pre-tokenizer regex is a DFA over code point classes. Knows nothing of models.
 //
 // The blob is hostile input: create() validates every table before use. Thread-safe after create();
@@ -19,7 +19,16 @@ namespace edge {
 
 struct EncodeOptions {
   bool special = false;  // true: special-token strings in the text become special ids
-  bool bos = true;       // put what the model's post-processor puts in front (usually BOS)
+  bool bos = true;       // add what the model's post-processor adds (usually BOS in front)
+};
+
+// Where an incremental decode stands. Owned by the caller; start with a fresh one.
+struct DecodeState {
+  std::string pending;           // bytes whose text is not certain yet
+  uint64_t n_tokens = 0;         // tokens seen, without those left out
+  uint32_t n_strip_checked = 0;  // leading characters that were looked at for stripping
+  bool strip_done = false;
+  bool bad_run = false;          // the current run of byte tokens cannot become UTF-8
 };
 
 class Tokenizer {
@@ -33,6 +42,10 @@ class Tokenizer {
   // Whole-sequence decode, equal to HF's decode(skip_special_tokens=!special). Ill-formed bytes
   // become U+FFFD. Ids out of range are kTokenOutOfRange.
   virtual Result<std::string> decode(std::span<const int32_t> ids, bool special) const = 0;
+  // One step of decode(): appends the text that became certain to `out`. decode() is these two.
+  virtual Status decode_step(DecodeState& state, int32_t id, bool special,
+                             std::string& out) const = 0;
+  virtual void decode_finish(DecodeState& state, std::string& out) const = 0;
   virtual int32_t n_vocab() const = 0;
   virtual bool is_special(int32_t id) const = 0;
   // The token as the vocabulary spells it ("Ġthe", "<0x0A>"), for inspection.
@@ -50,8 +63,7 @@ class StreamDecoder {
  private:
   const Tokenizer* tokenizer_;
   bool special_;
-  std::vector<int32_t> pending_;  // ids whose text is not yet certain
-  bool at_start_ = true;
+  DecodeState state_;
 };
 
 }  // namespace edge
