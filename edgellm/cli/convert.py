@@ -1,0 +1,103 @@
+"""`edgellm convert`: a Hugging Face checkpoint in, one compact file out, progress on stderr."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InvalidArgumentError, UnsupportedError
+from ..sanitize import visible_line
+from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+
+
+def command(
+    src: Annotated[Path, typer.Argument(help="Directory with config.json and *.safetensors.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The .edge file to write; not needed with --dry-run.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Weights: E4_16, E4_32, E6_16, E8_32 or F16.")
+    ] = "E4_16",
+    embed_format: Annotated[
+        str | None, typer.Option(help="Of the embedding; default: as the others.")
+    ] = None,
+    head_format: Annotated[
+        str | None, typer.Option(help="Of the output head; default: as the others.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
+    ] = False,
+    threads: ThreadsOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
+    converters = _converters()
+    formats = {"format": format, "embed_format": embed_format, "head_format": head_format}
+    if dry_run:
+        result = converters.plan_conversion(src, **formats)
+        text = result.table() + "\n"
+    else:
+        if out is None:
+            raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
+        with _progress() as show:
+            result = converters.convert(src, out, n_threads=threads or 0, progress=show, **formats)
+        text = _summary(result)
+    for warning in result.warnings:
+        note(f"note: {warning}")
+    if json:
+        print_json("convert", result.to_dict())
+    else:
+        print_text(text)
+
+
+def _converters() -> ModuleType:
+    try:
+        return importlib.import_module("edgellm.converters")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("edgellm"):
+            raise
+        message = f"converting needs {error.name}: pip install 'edgellm[convert]'"
+        raise UnsupportedError(message, code="feature_unsupported") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Any], None]]:
+    """A bar on a terminal (rich honours NO_COLOR); silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _state: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name = TextColumn("{task.description:<24}", markup=False)
+    percent = TextColumn("{task.percentage:>3.0f}%")
+    console = Console(stderr=True)
+    with Progress(
+        name, BarColumn(), percent, TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show(state: Any) -> None:
+            bar.update(
+                task,
+                description=visible_line(state.tensor),
+                completed=state.n_weights_done,
+                total=state.n_weights_total,
+            )
+
+        yield show
+
+
+def _summary(report: Any) -> str:
+    return (
+        f"{visible_line(str(report.path))}: {report.n_weights:,} weights in "
+        f"{report.n_bytes / 1e6:.2f} MB ({report.bits_per_weight:.3f} bits each), "
+        f"{report.seconds:.1f} s\n"
+    )
