@@ -1,0 +1,72 @@
+// KvCache: the KV pages of one model, shared by all its sessions: allocation, reference counts, and
+// the account of bytes against a budget. Knows nothing of tokens or layers; a page is page_bytes of
+// memory with an id.
+//
+// Sessions reserve what they may need when they are made, so that a generation that has started is
+// never refused a page. Pages come zeroed, from slabs straight from the OS that go back when their
+// last page is released. A page with several owners (a prefix shared by sequences) is retained once
+// per owner. Thread-safe.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "base/os.h"
+#include "base/status.h"
+#include "runtime/kv_plan.h"
+
+namespace edge {
+
+struct KvCacheFigures {
+  uint64_t reserved_bytes = 0;  // promised to sessions
+  uint64_t used_bytes = 0;      // in pages that have an owner
+  uint64_t held_bytes = 0;      // taken from the OS
+};
+
+class KvCache {
+ public:
+  // budget_bytes: cap on reservations. page_bytes > 0.
+  KvCache(size_t page_bytes, uint64_t budget_bytes);
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  size_t page_bytes() const { return page_bytes_; }
+
+  // kMemoryBudget when n_pages more than what is reserved would pass the budget.
+  Status reserve(int n_pages);
+  void unreserve(int n_pages);
+
+  // A zeroed page with one owner. kOutOfMemory when the OS has no more.
+  Result<PageId> take();
+  void retain(PageId page);
+  void release(PageId page);  // frees it with its last owner
+  std::byte* data(PageId page) const;
+
+  KvCacheFigures figures() const;
+  // The lock of all state, for fork(): a child must not inherit it half-way.
+  std::mutex& mutex() { return mutex_; }
+
+ private:
+  static constexpr size_t kMaxSlabPages = 64;
+  struct Slab {
+    PageBuffer memory;  // empty when no page is in use
+    size_t n_used = 0;
+    uint64_t dirty = 0;                            // pages that were used since the OS zeroed them
+    std::array<uint32_t, kMaxSlabPages> owners{};  // 0: free
+  };
+
+  std::byte* page_address(PageId page) const;
+
+  const size_t page_bytes_;
+  const uint64_t budget_bytes_;
+  const size_t slab_pages_;
+  mutable std::mutex mutex_;
+  std::vector<Slab> slabs_;  // page id = slab * slab_pages_ + index
+  uint64_t n_reserved_ = 0;
+  uint64_t n_used_ = 0;
+};
+
+}  // namespace edge

@@ -1,0 +1,187 @@
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <string>
+
+#include "backends/kv_layout.h"
+#include "base/os.h"
+
+namespace edge {
+namespace {
+
+constexpr int kFirstChunkRows = 16;    // before anything was measured: one matmul call
+constexpr int kSmallestChunkRows = 4;  // below, a row costs almost a pass over the weights
+constexpr int kChunkGrowth = 4;        // a longer step is tried only after a shorter one was timed
+constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
+
+}  // namespace
+
+Session::Session(StepModel& model, KvCache& cache, int n_ctx)
+    : model_(model), cache_(cache), plan_(n_ctx), ceiling_rows_(kFirstChunkRows) {
+  page_data_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
+}
+
+Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx) {
+  if (n_ctx < 1) {
+    return {Code::kInvalidArgument,
+            "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
+  }
+  std::unique_ptr<Session> session(new Session(model, cache, n_ctx));
+  EDGE_RETURN_IF_ERROR(cache.reserve(n_pages_for(n_ctx)));
+  session->n_reserved_pages_ = n_pages_for(n_ctx);
+  return session;
+}
+
+Session::~Session() {
+  for (const PageId page : plan_.pages()) cache_.release(page);
+  cache_.unreserve(n_reserved_pages_);
+}
+
+std::span<const int32_t> Session::token_ids() const {
+  return std::span(tokens_).first(static_cast<size_t>(plan_.n_tokens()));
+}
+
+SessionStats Session::stats() const {
+  SessionStats stats = stats_;
+  stats.kv_bytes = plan_.pages().size() * cache_.page_bytes();
+  stats.chunk_tokens = std::min(ceiling_rows_, model_.max_rows());
+  return stats;
+}
+
+Status Session::append(std::span<const int32_t> ids) {
+  if (ids.empty()) return Status::ok();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= model_.n_vocab()) {
+      return {Code::kTokenOutOfRange,
+              "token " + std::to_string(i) + " is " + std::to_string(ids[i]) +
+                  "; the vocabulary has ids 0 to " + std::to_string(model_.n_vocab() - 1)};
+    }
+  }
+  if (ids.size() > static_cast<size_t>(n_ctx()) - tokens_.size()) {
+    return {Code::kContextOverflow,
+            std::to_string(tokens_.size()) + " tokens and " + std::to_string(ids.size()) +
+                " more exceed the context of " + std::to_string(n_ctx()) +
+                "; shorten the input, or make a session with a larger n_ctx"};
+  }
+  is_decoding_ = n_pending() == 0 && n_tokens() > 0 && ids.size() == 1;
+  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  has_logits_ = false;
+  return Status::ok();
+}
+
+Status Session::run(double budget_ms, std::vector<float>* all_logits) {
+  if (!(budget_ms >= 0)) {
+    return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
+  }
+  const int64_t start_ns = monotonic_ns();
+  bool made_a_step = false;
+  while (true) {
+    if (is_cancelled_->exchange(false)) {
+      return {Code::kCancelled, "cancelled with " + std::to_string(n_pending()) + " tokens to go"};
+    }
+    if (n_pending() == 0) return Status::ok();
+    const double spent_ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
+    int n_rows = rows_within(budget_ms - spent_ms, all_logits != nullptr);
+    if (made_a_step && n_rows < std::min(kSmallestChunkRows, n_pending())) return Status::ok();
+    n_rows = std::clamp(n_rows, std::min(kSmallestChunkRows, n_pending()), n_pending());
+    EDGE_RETURN_IF_ERROR(step(n_rows, all_logits));
+    made_a_step = true;
+  }
+}
+
+// Rows of the next step that should fit into the time that is left; 0 when none is left.
+int Session::rows_within(double remaining_ms, bool wants_all_logits) const {
+  if (remaining_ms <= 0) return 0;
+  size_t n_most = static_cast<size_t>(std::min(ceiling_rows_, model_.max_rows()));
+  if (wants_all_logits) {
+    n_most = std::min(n_most, kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1);
+  }
+  const int n_rows = std::min(static_cast<int>(n_most), n_pending());
+  if (ms_per_row_ <= 0) return n_rows;
+  const double n_affordable = remaining_ms / ms_per_row_;
+  return n_affordable >= n_rows ? n_rows : static_cast<int>(n_affordable);
+}
+
+Status Session::attach_pages(int n_new_pages) {
+  for (int i = 0; i < n_new_pages; ++i) {
+    EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take());
+    plan_.attach(page);
+    page_data_.push_back(cache_.data(page));
+  }
+  return Status::ok();
+}
+
+Status Session::step(int n_rows, std::vector<float>* all_logits) {
+  n_rows = std::min(n_rows, model_.max_rows());
+  EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
+  EDGE_RETURN_IF_ERROR(attach_pages(plan.n_new_pages));
+  const KvView view{page_data_.data(), static_cast<int>(page_data_.size())};
+  std::vector<RowInput> rows(static_cast<size_t>(n_rows));
+  std::vector<int32_t> logit_rows;
+  const bool is_last = n_rows == n_pending();
+  for (int i = 0; i < n_rows; ++i) {
+    const int position = plan.first_position + i;
+    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view};
+    if (all_logits != nullptr || (is_last && i == n_rows - 1)) logit_rows.push_back(i);
+  }
+  const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
+  float* out = nullptr;
+  const size_t n_before = all_logits != nullptr ? all_logits->size() : 0;
+  if (all_logits != nullptr) {
+    all_logits->resize(n_before + logit_rows.size() * n_vocab);
+    out = all_logits->data() + n_before;
+  } else if (is_last) {
+    logits_.resize(n_vocab);
+    out = logits_.data();
+  }
+  const int64_t start_ns = monotonic_ns();
+  if (Status status = model_.step(rows, logit_rows, out); !status.is_ok()) {
+    if (all_logits != nullptr) all_logits->resize(n_before);
+    return status;
+  }
+  record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
+  EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
+  if (is_last && all_logits != nullptr) {
+    logits_.assign(all_logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all_logits->end());
+  }
+  has_logits_ = is_last;
+  return Status::ok();
+}
+
+void Session::record(int n_rows, double step_ms) {
+  ++stats_.n_steps;
+  if (is_decoding_) {
+    ++stats_.n_decode_tokens;
+    stats_.decode_ms += step_ms;
+    return;
+  }
+  stats_.n_prefill_tokens += n_rows;
+  stats_.prefill_ms += step_ms;
+  // Short steps say little about long ones: a pass over the weights costs the same for 1 row.
+  if (n_rows < std::min(kFirstChunkRows, ceiling_rows_) && ms_per_row_ > 0) return;
+  ms_per_row_ = step_ms / n_rows;
+  ceiling_rows_ = std::min(std::max(ceiling_rows_, n_rows * kChunkGrowth), model_.max_rows());
+}
+
+Status Session::rewind(int n_tokens) {
+  const bool is_shorter = n_tokens != plan_.n_tokens();
+  const bool had_pending = n_pending() > 0;
+  EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> let_go, plan_.rewind(n_tokens));
+  for (const PageId page : let_go) cache_.release(page);
+  page_data_.resize(plan_.pages().size());
+  tokens_.resize(static_cast<size_t>(n_tokens));
+  if (is_shorter || had_pending) has_logits_ = false;
+  return Status::ok();
+}
+
+Result<std::span<const float>> Session::logits() const {
+  if (has_logits_) return std::span<const float>(logits_);
+  if (n_pending() > 0) {
+    return {Code::kInvalidArgument,
+            "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};
+  }
+  return {Code::kInvalidArgument,
+          "no logits: append tokens and run() first (rewind() drops them, too)"};
+}
+
+}  // namespace edge

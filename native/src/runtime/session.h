@@ -1,0 +1,86 @@
+// Session: one sequence: its tokens, its KV pages and the logits of its last token. Cuts queued
+// tokens into steps whose length follows the speed measured; the results do not depend on the cut.
+// Knows nothing of text and sampling. For one thread at a time, except the cancel flag.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "runtime/kv_cache.h"
+#include "runtime/kv_plan.h"
+#include "runtime/step_model.h"
+
+namespace edge {
+
+struct SessionStats {
+  int64_t n_prefill_tokens = 0;
+  int64_t n_decode_tokens = 0;
+  int64_t n_steps = 0;
+  double prefill_ms = 0;
+  double decode_ms = 0;  // steps of single tokens appended after the first run
+  uint64_t kv_bytes = 0;
+  int chunk_tokens = 0;  // rows the next prefill step would take, given time for it
+};
+
+class Session {
+ public:
+  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session.
+  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  int n_ctx() const { return plan_.n_ctx(); }
+  int n_tokens() const { return plan_.n_tokens(); }  // processed
+  int n_pending() const { return static_cast<int>(tokens_.size()) - plan_.n_tokens(); }
+  std::span<const int32_t> token_ids() const;  // processed
+  SessionStats stats() const;
+
+  // Queues all tokens or none: kTokenOutOfRange, kContextOverflow.
+  Status append(std::span<const int32_t> ids);
+
+  // Processes queued tokens until none is left or budget_ms are spent; at least one step. With
+  // all_logits, appends the logits of every token processed [n][n_vocab] to it. On failure what was
+  // processed stays and the rest stays queued.
+  Status run(double budget_ms, std::vector<float>* all_logits);
+
+  // Keeps the first n_tokens processed tokens, drops the others and the queue. Shorter than before,
+  // there are no logits until the next run(): to sample again at the last kept position, rewind to
+  // one less and append that token again.
+  Status rewind(int n_tokens);
+
+  // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
+  // none: nothing ran yet, tokens are pending, or after rewind().
+  Result<std::span<const float>> logits() const;
+
+  // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
+  // thread; shared so that a canceller need not know whether the session still exists.
+  std::shared_ptr<std::atomic<bool>> cancel_flag() const { return is_cancelled_; }
+
+ private:
+  Session(StepModel& model, KvCache& cache, int n_ctx);
+  int rows_within(double remaining_ms, bool wants_all_logits) const;
+  Status step(int n_rows, std::vector<float>* all_logits);
+  Status attach_pages(int n_new_pages);
+  void record(int n_rows, double step_ms);
+
+  StepModel& model_;
+  KvCache& cache_;
+  KvPlan plan_;
+  int n_reserved_pages_ = 0;
+  std::vector<std::byte*> page_data_;  // of plan_.pages(), for KvView
+  std::vector<int32_t> tokens_;        // processed, then queued
+  std::vector<float> logits_;          // [n_vocab] if has_logits_
+  bool has_logits_ = false;
+  bool is_decoding_ = false;  // the queue is one token that was appended to an empty queue
+  int ceiling_rows_;          // growth of the next measured step is bounded
+  double ms_per_row_ = 0;     // of the last step that tells; 0: unknown
+  SessionStats stats_;
+  std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+}  // namespace edge

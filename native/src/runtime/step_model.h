@@ -1,0 +1,25 @@
+// StepModel: what a session needs of a model: one pass over the weights for a few rows. The engine
+// implements it with a Decoder, tests with a function.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backends/backend.h"
+#include "base/status.h"
+
+namespace edge {
+
+class StepModel {
+ public:
+  virtual ~StepModel() = default;
+  virtual int n_vocab() const = 0;
+  virtual int max_rows() const = 0;  // of one step
+  // As Decoder::step: writes K and V of all rows to their pages, and the logits of rows
+  // `logit_rows` to logits [logit_rows.size()][n_vocab]. Calls take turns; kCancelled when the
+  // model is being closed.
+  virtual Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
+                      float* logits) = 0;
+};
+
+}  // namespace edge
