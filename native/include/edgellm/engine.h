@@ -1,0 +1,240 @@
+// The public C++ interface of the edgellm runtime: a model file in, tokens out.
+//
+//   edgellm::Model model = edgellm::Model::load("model.edge");
+//   edgellm::Session session(model);
+//   session.append(model.tokenizer()->encode("Once upon a time"));
+//   while (!session.run()) {}
+//   edgellm::SampledToken token = session.sample({});
+//
+// Failures throw edgellm::Error. Objects are handles: a copy names the same thing, and what they
+// need lives as long as they do. Nothing here calls back.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace edgellm {
+
+// code(): the stable name of what went wrong ("leaf_hash"); category(): the class of error that the
+// Python binding raises for it ("IntegrityError"). what() says what, where and what to do.
+class Error : public std::runtime_error {
+ public:
+  Error(std::string_view code, std::string_view category, const std::string& message)
+      : std::runtime_error(message), code_(code), category_(category) {}
+  const std::string& code() const { return code_; }
+  const std::string& category() const { return category_; }
+
+ private:
+  std::string code_;
+  std::string category_;
+};
+
+using Metadata = std::vector<std::pair<std::string, std::string>>;
+
+struct TensorInfo {
+  std::string name, role, format, act;
+  int64_t n_rows = 0;  // logical; 1 for vectors and blobs
+  int64_t n_cols = 0;
+  uint64_t offset = 0;  // from EdgeFile::data_start()
+  uint64_t n_bytes = 0;
+};
+
+// A `.edge` file, mapped: structure, header hash and hash root are checked, data is not.
+class EdgeFile {
+ public:
+  explicit EdgeFile(const std::string& path);
+  const Metadata& metadata() const;
+  std::vector<TensorInfo> tensors() const;  // file order, blobs included
+  std::string_view root() const;            // 64 hex digits: the identity of the model
+  uint64_t file_bytes() const;
+  uint64_t data_start() const;
+  // The stored bytes of a tensor or blob, inside the mapping; nullopt if there is none.
+  std::optional<std::span<const std::byte>> find(std::string_view name) const;
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Hashes a whole file now; throws for the first leaf that is wrong.
+struct VerifyResult {
+  std::string root;
+  uint64_t file_bytes = 0;
+  uint64_t n_leaves = 0;
+  double verify_ms = 0;
+};
+VerifyResult verify_file(const std::string& path, int n_threads = 0);
+
+// Text <-> ids. Thread-safe.
+class Tokenizer {
+ public:
+  static Tokenizer from_blob(std::string blob);
+  // special: special-token strings in the text become special ids. bos: put in front what the
+  // model's post-processor puts there.
+  std::vector<int32_t> encode(std::string_view text, bool special = false, bool bos = true) const;
+  std::string decode(std::span<const int32_t> ids, bool special = false) const;
+  std::string token_text(int32_t id) const;
+  bool is_special(int32_t id) const;
+  int32_t n_vocab() const;
+
+  struct Impl;
+  explicit Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Ids in, complete UTF-8 out; the pieces joined equal decode() of all ids.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool special = false);
+  std::string push(int32_t id);
+  std::string flush();  // what is still incomplete, as U+FFFD
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+enum class Verify { kOnce, kAlways, kNever };
+
+struct LoadOptions {
+  int n_threads = 0;              // 0: default_n_threads()
+  Verify verify = Verify::kOnce;  // once: in the background; what it finds fails the next run()
+  uint64_t max_memory_bytes = 0;  // cap on file + scratch + KV; 0: what the machine has available
+  int n_ctx = 0;                  // check the cap for a session of this size now; 0: one KV page
+};
+
+struct ModelInfo {
+  std::string spec_json;
+  Metadata metadata;
+  std::string root, backend;
+  int n_vocab = 0;
+  int n_ctx_train = 0;
+  int32_t bos_id = -1;  // -1: none
+  std::vector<int32_t> eos_ids;
+  uint64_t kv_bytes_per_token = 0;
+  uint64_t scratch_bytes = 0;
+  uint64_t file_bytes = 0;
+  int n_threads = 0;
+  double load_ms = 0;
+};
+
+// A loaded model. Thread-safe: steps of all its sessions take turns.
+class Model {
+ public:
+  static Model load(const std::string& path, const LoadOptions& options = {});
+  const ModelInfo& info() const;
+  std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
+  std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
+  double verified_fraction() const;
+  // Frees everything but what Tokenizers still use. A run() in another thread throws "cancelled";
+  // later calls throw "invalid_argument". Idempotent.
+  void close();
+  bool is_closed() const;
+
+  struct Impl;
+  explicit Model(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  const std::shared_ptr<Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+// Filters apply in the order of the fields, to softmax(logits / temperature).
+struct SamplerParams {
+  double temperature = 0;  // 0: greedy, ties to the lower id; at most 100
+  int64_t top_k = 0;       // 0: all
+  double top_p = 1;        // (0, 1]
+  double min_p = 0;        // [0, 1], relative to the best token
+  uint64_t seed = 0;
+  void check() const;  // throws for the first parameter out of its range, naming it
+};
+
+struct SampledToken {
+  int32_t id = 0;
+  double logprob = 0;  // log softmax of the raw logits
+};
+
+struct SessionStats {
+  int64_t n_prefill_tokens = 0;
+  int64_t n_decode_tokens = 0;
+  int64_t n_steps = 0;  // passes over the weights
+  double prefill_ms = 0;
+  double decode_ms = 0;
+  uint64_t kv_bytes = 0;
+  int chunk_tokens = 0;
+};
+
+// One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
+// was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
+class Session {
+ public:
+  explicit Session(const Model& model, int n_ctx = 0);  // 0: n_ctx_train
+  int n_ctx() const;
+  int n_tokens() const;
+  int n_pending() const;
+  std::vector<int32_t> token_ids() const;
+  void append(std::span<const int32_t> ids);  // all or none
+  // True when nothing is pending, false when the budget is spent first; at least one step.
+  bool run(double budget_ms = 80);
+  // As run(); returns the logits [n_processed][n_vocab] of the tokens processed now.
+  std::vector<float> run_with_logits(double budget_ms = 80);
+  // Keeps the first n_tokens processed tokens. Shorter than before, there are no logits until the
+  // next run(): to sample again at the last kept position, rewind to one less and append it again.
+  void rewind(int n_tokens);
+  std::vector<float> logits() const;  // [n_vocab] of the last token
+  // step: counter of the random stream; the position of the token to come if negative.
+  SampledToken sample(const SamplerParams& params, int64_t step = -1) const;
+  void cancel();  // the current run(), or else the next one, throws "cancelled" once
+  SessionStats stats() const;
+  void close();  // frees the KV pages now; idempotent
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+// The machine and the build.
+struct MemoryFigures {
+  uint64_t total_bytes = 0, available_bytes = 0, rss_bytes = 0, peak_rss_bytes = 0;
+};
+struct FormatInfo {
+  std::string name;
+  int group_k = 0;        // columns that share a scale
+  size_t tile_bytes = 0;  // of 16 rows x 32 columns
+};
+std::vector<std::string> isa_levels();  // that this CPU can run, best first
+std::string active_isa();
+int default_n_threads();
+MemoryFigures memory_figures();
+std::vector<FormatInfo> format_table();
+std::vector<std::pair<std::string, std::string>> error_table();  // (code, category)
+double measure_read_bandwidth(int n_threads = 0);                // bytes per second
+double measure_int8_peak(int n_threads = 0);                     // multiply-accumulates per second
+
+// Weights. Row-major f32 [n_rows][n_cols]; importance is empty or [n_cols] and >= 0.
+std::vector<std::byte> encode_tensor(std::string_view format, std::span<const float> weights,
+                                     int64_t n_rows, int64_t n_cols,
+                                     std::span<const float> importance = {}, int n_threads = 0);
+// Rows [row0, row0 + n) of a tensor whose bytes are `data`, to out [n][n_cols].
+void decode_rows(std::string_view format, std::span<const std::byte> data, int64_t n_rows,
+                 int64_t n_cols, int64_t row0, int64_t n, std::span<float> out);
+
+// Text from a file or a model, made safe for a terminal: C0 except \n and \t, DEL, C1 and
+// bidirectional controls become visible, ill-formed UTF-8 becomes U+FFFD.
+std::string sanitize(std::string_view text);
+
+}  // namespace edgellm

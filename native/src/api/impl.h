@@ -1,0 +1,81 @@
+// What the handles of engine.h point to. Lifetimes: a Session holds its Model, a Model and its
+// Tokenizers hold the mapped file.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "edgellm/engine.h"
+#include "format/edge_file.h"
+#include "format/verifier.h"
+#include "model/decoder.h"
+#include "model/spec.h"
+#include "model/weights.h"
+#include "runtime/kv_cache.h"
+#include "runtime/session.h"
+#include "runtime/step_model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace edgellm {
+
+// The logical bytes of an opaque blob; what is stored may be padded.
+inline std::span<const std::byte> blob_bytes(const edge::Tensor& tensor) {
+  const size_t n_logical = static_cast<size_t>(tensor.n_rows) * static_cast<size_t>(tensor.n_cols);
+  return {tensor.data, std::min(n_logical, tensor.n_bytes)};
+}
+
+struct EdgeFile::Impl {
+  std::shared_ptr<const edge::EdgeFile> file;
+};
+
+struct Tokenizer::Impl {
+  std::shared_ptr<const edge::EdgeFile> file;  // owner of the blob, or
+  std::string bytes;                           // the blob itself
+  std::unique_ptr<edge::Tokenizer> tokenizer;
+};
+
+struct StreamDecoder::Impl {
+  std::shared_ptr<const Tokenizer::Impl> tokenizer;
+  edge::StreamDecoder decoder;
+};
+
+// The parts of an open model; close() drops all but info, spec and cache.
+struct Model::Impl final : edge::StepModel {
+  ModelInfo info;
+  std::shared_ptr<const Tokenizer::Impl> tokenizer;  // null: the file has none
+  std::shared_ptr<const edge::EdgeFile> file;
+  edge::ModelSpec spec;
+  edge::Weights weights;
+  std::unique_ptr<edge::Verifier> verifier;
+  std::unique_ptr<edge::Decoder> decoder;  // null once closed
+  std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
+  int fork_generation = 0;                 // of the process that loaded it
+
+  mutable std::mutex step_mutex;  // held by a step, and while the parts above go away
+  std::atomic<bool> is_closing{false};
+  std::mutex sessions_mutex;
+  std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
+
+  ~Impl() override;
+  int n_vocab() const override { return spec.n_vocab; }
+  int max_rows() const override { return edge::Decoder::kMaxRows; }
+  edge::Status step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
+                    float* logits) override;
+  void check_open() const;  // throws invalid_argument once closed
+  void drop_verifier();
+};
+
+struct Session::Impl {
+  std::shared_ptr<Model::Impl> model;
+  std::shared_ptr<std::atomic<bool>> cancel_flag;
+  std::mutex mutex;                        // everything but the flag
+  std::unique_ptr<edge::Session> session;  // null once closed
+};
+
+}  // namespace edgellm

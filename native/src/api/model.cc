@@ -1,0 +1,229 @@
+// Loading: open, bind, check the memory, then verify. No weight is read before the memory check.
+#include <algorithm>
+#include <string>
+
+#include "api/fork_guard.h"
+#include "api/guard.h"
+#include "api/impl.h"
+#include "backends/cpu/cpu_backend.h"
+#include "base/checked.h"
+#include "base/os.h"
+#include "base/thread_pool.h"
+#include "kernels/kernels.h"
+
+namespace edgellm {
+namespace {
+
+using edge::Code;
+using edge::Status;
+using edge::api::check;
+using edge::api::entry;
+using edge::api::raise;
+using edge::api::take_or_throw;
+
+constexpr int kMaxThreads = 256;
+
+struct MemoryNeed {
+  uint64_t file_bytes = 0;
+  uint64_t scratch_bytes = 0;
+  uint64_t kv_bytes = 0;
+};
+
+std::string mib(uint64_t n_bytes) {
+  return std::to_string((n_bytes + (1u << 20) - 1) >> 20) + " MiB";
+}
+
+// What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
+edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes, int n_ctx) {
+  const auto fixed = edge::checked_add(need.file_bytes, need.scratch_bytes);
+  const auto total = fixed ? edge::checked_add(*fixed, need.kv_bytes) : std::nullopt;
+  if (total && *total <= limit_bytes) return limit_bytes - *fixed;
+  return {Code::kMemoryBudget, "needs " + mib(total.value_or(UINT64_MAX)) + " (file " +
+                                   mib(need.file_bytes) + ", scratch " + mib(need.scratch_bytes) +
+                                   ", KV cache for " + std::to_string(n_ctx) + " tokens " +
+                                   mib(need.kv_bytes) + ") and " + mib(limit_bytes) +
+                                   " may be used; use a smaller n_ctx or model, or free memory"};
+}
+
+edge::VerifyMode verify_mode(Verify verify) {
+  switch (verify) {
+    case Verify::kAlways:
+      return edge::VerifyMode::kAlways;
+    case Verify::kNever:
+      return edge::VerifyMode::kNever;
+    case Verify::kOnce:
+      break;
+  }
+  return edge::VerifyMode::kOnce;
+}
+
+void check_options(const LoadOptions& options) {
+  if (options.n_threads < 0 || options.n_threads > kMaxThreads) {
+    raise(Code::kInvalidArgument, "n_threads is " + std::to_string(options.n_threads) +
+                                      "; it must be from 0 (default) to " +
+                                      std::to_string(kMaxThreads));
+  }
+  if (options.n_ctx < 0) {
+    raise(Code::kInvalidArgument,
+          "n_ctx is " + std::to_string(options.n_ctx) + "; it must be 0 (one page) or more");
+  }
+}
+
+void open_tokenizer(Model::Impl& model) {
+  const edge::TensorEntry* entry = model.file->find("tokenizer");
+  if (entry == nullptr) return;
+  const auto tokenizer = std::make_shared<Tokenizer::Impl>();
+  tokenizer->file = model.file;
+  tokenizer->tokenizer = take_or_throw(edge::Tokenizer::create(blob_bytes(entry->tensor)));
+  if (tokenizer->tokenizer->n_vocab() > model.spec.n_vocab) {
+    raise(Code::kTokenizerInvalid,
+          "the tokenizer has " + std::to_string(tokenizer->tokenizer->n_vocab()) +
+              " tokens and the model " + std::to_string(model.spec.n_vocab));
+  }
+  model.tokenizer = tokenizer;
+}
+
+void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLayout& kv) {
+  ModelInfo& info = model.info;
+  info.spec_json = model.file->metadata("edgellm.spec");
+  info.metadata = model.file->all_metadata();
+  info.root = model.file->root_hex();
+  info.backend = "cpu";
+  info.n_vocab = model.spec.n_vocab;
+  info.n_ctx_train = model.spec.n_ctx_train;
+  info.bos_id = model.spec.bos_id;
+  info.eos_ids = model.spec.eos_ids;
+  info.kv_bytes_per_token = kv.page_bytes / edge::kPageTokens;
+  info.scratch_bytes = model.decoder->scratch_bytes();
+  info.file_bytes = model.file->file_bytes();
+  info.n_threads = options.n_threads;
+}
+
+void load_into(Model::Impl& model, const std::string& path, LoadOptions options) {
+  check_options(options);
+  check(edge::active_isa().status());
+  if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
+  model.file = take_or_throw(edge::EdgeFile::open(path));
+  model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
+  model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
+
+  const edge::KvLayout kv = model.spec.kv_layout();
+  const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
+  const auto kv_bytes =
+      edge::checked_mul(static_cast<uint64_t>(edge::n_pages_for(n_ctx)), kv.page_bytes);
+  const uint64_t available = edge::memory_figures().available_bytes;
+  const uint64_t limit =
+      options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
+  MemoryNeed need{model.file->file_bytes(), 0, kv_bytes.value_or(UINT64_MAX)};
+  check(kv_budget(need, limit, n_ctx).status());  // before scratch is taken
+  model.decoder = take_or_throw(edge::Decoder::create(model.spec, model.weights,
+                                                      edge::create_cpu_backend(options.n_threads)));
+  need.scratch_bytes = model.decoder->scratch_bytes();
+  model.cache.emplace(kv.page_bytes, take_or_throw(kv_budget(need, limit, n_ctx)));
+
+  model.verifier = take_or_throw(
+      edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
+  open_tokenizer(model);
+  fill_info(model, options, kv);
+}
+
+}  // namespace
+
+Model::Impl::~Impl() {
+  edge::api::forget_locks(&step_mutex);
+  drop_verifier();
+}
+
+// The thread of a verifier that a parent process started does not exist here: to join it would
+// hang.
+void Model::Impl::drop_verifier() {
+  if (verifier && fork_generation != edge::api::fork_generation()) {
+    static_cast<void>(verifier.release());
+  }
+  verifier.reset();
+}
+
+Status Model::Impl::step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
+                         float* logits) {
+  const std::lock_guard lock(step_mutex);
+  if (is_closing) return {Code::kCancelled, "the model was closed"};
+  EDGE_RETURN_IF_ERROR(verifier->status());
+  return decoder->step(rows, logit_rows, logits);
+}
+
+void Model::Impl::check_open() const {
+  if (is_closing) raise(Code::kInvalidArgument, "the model is closed");
+}
+
+Model Model::load(const std::string& path, const LoadOptions& options) {
+  return entry([&] {
+    const int64_t start_ns = edge::monotonic_ns();
+    auto impl = std::make_shared<Impl>();
+    try {
+      load_into(*impl, path, options);
+    } catch (const Error& error) {
+      throw Error(error.code(), error.category(), "'" + path + "': " + error.what());
+    }
+    impl->fork_generation = edge::api::fork_generation();
+    edge::api::register_locks(&impl->step_mutex, &impl->cache->mutex());
+    impl->info.load_ms = static_cast<double>(edge::monotonic_ns() - start_ns) * 1e-6;
+    return Model(std::move(impl));
+  });
+}
+
+const ModelInfo& Model::info() const { return impl_->info; }
+
+std::optional<Tokenizer> Model::tokenizer() const {
+  return entry([&]() -> std::optional<Tokenizer> {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    if (!impl_->tokenizer) return std::nullopt;
+    return Tokenizer(impl_->tokenizer);
+  });
+}
+
+std::optional<std::string> Model::blob(std::string_view name) const {
+  return entry([&]() -> std::optional<std::string> {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    const edge::TensorEntry* found = impl_->file->find(name);
+    if (found == nullptr || found->tensor.format != edge::Format::kU8) return std::nullopt;
+    const std::span<const std::byte> bytes = blob_bytes(found->tensor);
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+}
+
+double Model::verified_fraction() const {
+  return entry([&] {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    return impl_->verifier->verified_fraction();
+  });
+}
+
+void Model::close() {
+  entry([&] {
+    if (impl_->is_closing.exchange(true)) return;
+    std::vector<std::weak_ptr<Session::Impl>> sessions;
+    {
+      const std::lock_guard lock(impl_->sessions_mutex);
+      sessions.swap(impl_->sessions);
+    }
+    for (const std::weak_ptr<Session::Impl>& weak : sessions) {
+      if (const std::shared_ptr<Session::Impl> session = weak.lock()) {
+        const std::lock_guard lock(session->mutex);  // a run() there ends within a step
+        session->session.reset();
+      }
+    }
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->drop_verifier();
+    impl_->decoder.reset();
+    impl_->weights = {};
+    impl_->tokenizer.reset();
+    impl_->file.reset();
+  });
+}
+
+bool Model::is_closed() const { return impl_->is_closing; }
+
+}  // namespace edgellm

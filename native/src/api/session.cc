@@ -1,0 +1,144 @@
+#include <string>
+
+#include "api/guard.h"
+#include "api/impl.h"
+#include "runtime/sampler.h"
+
+namespace edgellm {
+namespace {
+
+using edge::Code;
+using edge::api::check;
+using edge::api::entry;
+using edge::api::raise;
+using edge::api::take_or_throw;
+
+edge::SamplerParams internal(const SamplerParams& params) {
+  return {.temperature = params.temperature,
+          .top_k = params.top_k,
+          .top_p = params.top_p,
+          .min_p = params.min_p,
+          .seed = params.seed};
+}
+
+// Runs body(edge::Session&) under the session's lock.
+template <class Impl, class F>
+auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
+  return entry([&] {
+    const std::lock_guard lock(impl->mutex);
+    if (!impl->session) {
+      raise(Code::kInvalidArgument, impl->model->is_closing ? "the model of the session is closed"
+                                                            : "the session is closed");
+    }
+    return body(*impl->session);
+  });
+}
+
+}  // namespace
+
+void SamplerParams::check() const { edge::api::check(internal(*this).check()); }
+
+Session::Session(const Model& model, int n_ctx) {
+  entry([&] {
+    const std::shared_ptr<Model::Impl>& owner = model.impl();
+    owner->check_open();
+    const int n_ctx_train = owner->info.n_ctx_train;
+    if (n_ctx < 0 || n_ctx > n_ctx_train) {
+      raise(Code::kInvalidArgument,
+            "n_ctx is " + std::to_string(n_ctx) + "; it must be from 0 (the most) to " +
+                std::to_string(n_ctx_train) + ", the positions the model was trained for");
+    }
+    impl_ = std::make_shared<Impl>();
+    impl_->model = owner;
+    impl_->session = take_or_throw(
+        edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_train : n_ctx));
+    impl_->cancel_flag = impl_->session->cancel_flag();
+    const std::lock_guard lock(owner->sessions_mutex);
+    owner->check_open();
+    std::erase_if(owner->sessions, [](const auto& weak) { return weak.expired(); });
+    owner->sessions.push_back(impl_);
+  });
+}
+
+int Session::n_ctx() const {
+  return with_session(impl_, [](const edge::Session& session) { return session.n_ctx(); });
+}
+
+int Session::n_tokens() const {
+  return with_session(impl_, [](const edge::Session& session) { return session.n_tokens(); });
+}
+
+int Session::n_pending() const {
+  return with_session(impl_, [](const edge::Session& session) { return session.n_pending(); });
+}
+
+std::vector<int32_t> Session::token_ids() const {
+  return with_session(impl_, [](const edge::Session& session) {
+    const std::span<const int32_t> ids = session.token_ids();
+    return std::vector<int32_t>(ids.begin(), ids.end());
+  });
+}
+
+void Session::append(std::span<const int32_t> ids) {
+  with_session(impl_, [&](edge::Session& session) { check(session.append(ids)); });
+}
+
+bool Session::run(double budget_ms) {
+  return with_session(impl_, [&](edge::Session& session) {
+    check(session.run(budget_ms, nullptr));
+    return session.n_pending() == 0;
+  });
+}
+
+std::vector<float> Session::run_with_logits(double budget_ms) {
+  return with_session(impl_, [&](edge::Session& session) {
+    std::vector<float> logits;
+    check(session.run(budget_ms, &logits));
+    return logits;
+  });
+}
+
+void Session::rewind(int n_tokens) {
+  with_session(impl_, [&](edge::Session& session) { check(session.rewind(n_tokens)); });
+}
+
+std::vector<float> Session::logits() const {
+  return with_session(impl_, [](const edge::Session& session) {
+    const std::span<const float> logits = take_or_throw(session.logits());
+    return std::vector<float>(logits.begin(), logits.end());
+  });
+}
+
+SampledToken Session::sample(const SamplerParams& params, int64_t step) const {
+  return with_session(impl_, [&](const edge::Session& session) {
+    const std::span<const float> logits = take_or_throw(session.logits());
+    const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
+    const edge::SampledToken token = take_or_throw(edge::sample(logits, internal(params), counter));
+    return SampledToken{token.id, token.logprob};
+  });
+}
+
+void Session::cancel() { impl_->cancel_flag->store(true); }
+
+SessionStats Session::stats() const {
+  return with_session(impl_, [](const edge::Session& session) {
+    const edge::SessionStats stats = session.stats();
+    return SessionStats{.n_prefill_tokens = stats.n_prefill_tokens,
+                        .n_decode_tokens = stats.n_decode_tokens,
+                        .n_steps = stats.n_steps,
+                        .prefill_ms = stats.prefill_ms,
+                        .decode_ms = stats.decode_ms,
+                        .kv_bytes = stats.kv_bytes,
+                        .chunk_tokens = stats.chunk_tokens};
+  });
+}
+
+void Session::close() {
+  entry([&] {
+    impl_->cancel_flag->store(true);  // ends a run() under way in another thread
+    const std::lock_guard lock(impl_->mutex);
+    impl_->session.reset();
+  });
+}
+
+}  // namespace edgellm
