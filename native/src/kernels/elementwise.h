@@ -1,0 +1,51 @@
+// Element-wise and row-reduction kernels, one table per ISA, all equal to the scalar one bit for
+// bit. They are written once (kernels/generic/elementwise.inl.h) on the 16 lanes of vec16.h.
+//
+// Arguments are not checked. Rows need no alignment and no padding unless said; n may be 0.
+// Knows nothing of threads, tensors or models.
+#pragma once
+
+#include <cstdint>
+
+namespace edge {
+
+struct ElementwiseKernels {
+  // y = (x * r) * weight with r = 1 / sqrt(sum(x^2) / n + eps); n > 0. The sum runs over 16 lanes
+  // with fma and the fixed tree. y holds n rounded up to 32, the padding is set to zero.
+  void (*rmsnorm)(const float* x, const float* weight, float eps, int64_t n, float* y);
+
+  // int8 per 32 columns: amax = max |x|, d = amax / 127, q = round_even(x * (127 / amax)) in
+  // -127..127; d = 0 and q = 0 where amax < 2^-100. bias[g] = -64 * sum of q over 16 columns.
+  // n_padded is a multiple of 32; q [n_padded], d [n_padded / 32], bias [n_padded / 16].
+  // False, with the outputs unspecified, if a value is not finite.
+  bool (*quantize_row)(const float* x, int64_t n_padded, int8_t* q, float* d, int32_t* bias);
+
+  bool (*is_finite_row)(const float* x, int64_t n);
+
+  // y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). y may be gate or up.
+  void (*swiglu)(const float* gate, const float* up, int64_t n, float* y);
+
+  // x += y.
+  void (*add)(const float* y, float* x, int64_t n);
+
+  // Rotates the first n_rope dimensions of one head in place, halves convention: with x1 the first
+  // and x2 the second n_rope / 2 of them, x1 = fma(x1, c, -(x2 * s)), x2 = fma(x2, c, x1 * s).
+  void (*rope_row)(float* head, const float* cos, const float* sin, int n_rope);
+
+  // cos[i] and sin[i] of the angle fl32(position * inv_freq[i]), each times `factor`.
+  void (*rope_angles)(const float* inv_freq, int n, int32_t position, float factor, float* cos,
+                      float* sin);
+
+  // y[i] = half(x[i]), and y[i * stride] = half(x[i]) for a column of a transposed page.
+  void (*store_f16_row)(const float* x, int64_t n, uint16_t* y);
+  void (*store_f16_column)(const float* x, int64_t n, int64_t stride, uint16_t* y);
+  // y[i] = float(x[i]), exact.
+  void (*load_f16_row)(const uint16_t* x, int64_t n, float* y);
+};
+
+extern const ElementwiseKernels kElementwise_scalar;
+extern const ElementwiseKernels kElementwise_x86_sse41;
+extern const ElementwiseKernels kElementwise_x86_avx2;
+extern const ElementwiseKernels kElementwise_x86_avx512vnni;
+
+}  // namespace edge

@@ -1,0 +1,151 @@
+// The element-wise kernels of kernels/elementwise.h, which documents them.
+//
+// Included once per ISA inside its namespace, after vec16.h.
+#include "kernels/generic/math.inl.h"
+
+// i runs over 0..n in steps of 16; `lanes` of them are in the row.
+#define EDGE_FOR_LANES(i, lanes, n) \
+  for (int64_t i = 0, lanes = 0; i < (n) && (lanes = (n) - i < 16 ? (n) - i : 16, true); i += 16)
+
+EDGE_INLINE V load_some(const float* p, int64_t lanes) {
+  return lanes == 16 ? load(p) : load_n(p, static_cast<int>(lanes));
+}
+EDGE_INLINE void store_some(float* p, V x, int64_t lanes) {
+  if (lanes == 16) {
+    store(p, x);
+  } else {
+    store_n(p, x, static_cast<int>(lanes));
+  }
+}
+
+void row_rmsnorm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+  V squares = zero();
+  EDGE_FOR_LANES(i, lanes, n) {
+    const V v = load_some(x + i, lanes);
+    squares = fma(v, v, squares);
+  }
+  const V mean = set1(reduce_add(squares) / static_cast<float>(n) + eps);
+  const V r = div(set1(1.0f), sqrt(mean));
+  const int64_t n_padded = (n + 31) / 32 * 32;
+  EDGE_FOR_LANES(i, lanes, n) {
+    const V v = mul(mul(load_some(x + i, lanes), r), load_some(weight + i, lanes));
+    store_some(y + i, v, lanes);
+  }
+  for (int64_t i = n; i < n_padded; ++i) y[i] = 0.0f;
+}
+
+bool row_quantize(const float* x, int64_t n_padded, int8_t* q, float* d, int32_t* bias) {
+  const I magnitude_bits = set1_i(0x7fffffff);
+  const I limit = set1_i(127);
+  const V levels = set1(127.0f);
+  for (int64_t block = 0; block < n_padded / 32; ++block) {
+    const V x0 = load(x + 32 * block);
+    const V x1 = load(x + 32 * block + 16);
+    const I m0 = bit_and(as_i(x0), magnitude_bits);
+    const I m1 = bit_and(as_i(x1), magnitude_bits);
+    const I amax_bits = set1_i(reduce_max_i(max(m0, m1)));
+    if (any(cmp_gt(amax_bits, set1_i(0x7f7fffff)))) return false;
+    const V amax = as_f(amax_bits);
+    const M is_zero = cmp_lt(amax, set1(0x1p-100f));
+    const V inverse = select(is_zero, zero(), div(levels, amax));
+    const V scale = select(is_zero, zero(), div(amax, levels));
+    const I q0 = max(min(to_int(mul(x0, inverse)), limit), sub(zero_i(), limit));
+    const I q1 = max(min(to_int(mul(x1, inverse)), limit), sub(zero_i(), limit));
+    store_i8(q + 32 * block, q0);
+    store_i8(q + 32 * block + 16, q1);
+    store_n(d + block, scale, 1);
+    bias[2 * block] = -64 * reduce_add_i(q0);
+    bias[2 * block + 1] = -64 * reduce_add_i(q1);
+  }
+  return true;
+}
+
+bool row_is_finite(const float* x, int64_t n) {
+  const I magnitude_bits = set1_i(0x7fffffff);
+  I largest = zero_i();
+  EDGE_FOR_LANES(i, lanes, n) {
+    largest = max(largest, bit_and(as_i(load_some(x + i, lanes)), magnitude_bits));
+  }
+  return reduce_max_i(largest) < 0x7f800000;
+}
+
+void row_swiglu(const float* gate, const float* up, int64_t n, float* y) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    store_some(y + i, mul(silu(load_some(gate + i, lanes)), load_some(up + i, lanes)), lanes);
+  }
+}
+
+void row_add(const float* y, float* x, int64_t n) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    store_some(x + i, add(load_some(x + i, lanes), load_some(y + i, lanes)), lanes);
+  }
+}
+
+void row_rope(float* head, const float* cos, const float* sin, int n_rope) {
+  float* x1 = head;
+  float* x2 = head + n_rope / 2;
+  EDGE_FOR_LANES(i, lanes, n_rope / 2) {
+    const V a = load_some(x1 + i, lanes);
+    const V b = load_some(x2 + i, lanes);
+    const V c = load_some(cos + i, lanes);
+    const V s = load_some(sin + i, lanes);
+    store_some(x1 + i, fma(a, c, neg(mul(b, s))), lanes);
+    store_some(x2 + i, fma(b, c, mul(a, s)), lanes);
+  }
+}
+
+void row_rope_angles(const float* inv_freq, int n, int32_t position, float factor, float* cos,
+                     float* sin) {
+  for (int i = 0; i < n; ++i) {
+    const CosSin value = cos_sin(static_cast<float>(position) * inv_freq[i]);
+    cos[i] = value.cos * factor;
+    sin[i] = value.sin * factor;
+  }
+}
+
+void row_store_f16(const float* x, int64_t n, uint16_t* y) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    if (lanes == 16) {
+      store_f16(y + i, load(x + i));
+      continue;
+    }
+    uint16_t tail[16];
+    store_f16(tail, load_some(x + i, lanes));
+    for (int64_t l = 0; l < lanes; ++l) y[i + l] = tail[l];
+  }
+}
+
+void column_store_f16(const float* x, int64_t n, int64_t stride, uint16_t* y) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    uint16_t halves[16];
+    store_f16(halves, load_some(x + i, lanes));
+    for (int64_t l = 0; l < lanes; ++l) y[(i + l) * stride] = halves[l];
+  }
+}
+
+void row_load_f16(const uint16_t* x, int64_t n, float* y) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    if (lanes == 16) {
+      store(y + i, load_f16(x + i));
+      continue;
+    }
+    uint16_t tail[16] = {};
+    for (int64_t l = 0; l < lanes; ++l) tail[l] = x[i + l];
+    store_some(y + i, load_f16(tail), lanes);
+  }
+}
+
+constexpr ElementwiseKernels kTable = {
+    .rmsnorm = row_rmsnorm,
+    .quantize_row = row_quantize,
+    .is_finite_row = row_is_finite,
+    .swiglu = row_swiglu,
+    .add = row_add,
+    .rope_row = row_rope,
+    .rope_angles = row_rope_angles,
+    .store_f16_row = row_store_f16,
+    .store_f16_column = column_store_f16,
+    .load_f16_row = row_load_f16,
+};
+
+#undef EDGE_FOR_LANES
