@@ -57,7 +57,7 @@ SANITIZED := test_base test_format edge_mutate
 sanitize: $(VENV)/.dev
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan --target $(SANITIZED)
 	$(BIN) ctest --test-dir build/asan --output-on-failure -R '^(base|format)$$'
-	$(PY) -P tests/make_seed_file.py build/seed.edge
+	$(PY) -P tests/tiny_model.py build/seed.edge
 	build/asan/fuzz/edge_mutate build/seed.edge 5000
 
 bench: $(VENV)/.demo

@@ -13,9 +13,12 @@ def main() -> None:
 
         sys.stdout.write(f"edgellm {__version__}\n")
         return
-    from .cli import run_command_line
+    try:
+        from .cli import run_command_line
 
-    sys.exit(run_command_line(arguments))
+        sys.exit(run_command_line(arguments))
+    except KeyboardInterrupt:  # while modules load
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tiny_model
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real checkpoints, tokenizers and texts; not part of the repository."""
+    named = os.environ.get("EDGELLM_SHARED_DATA")
+    directory = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not directory.is_dir():
+        pytest.skip(f"no shared data at {directory}; set EDGELLM_SHARED_DATA to a copy")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def demo_path() -> Path:
+    """The built-in demo model. Part of the package: absent is a failure, not a skip."""
+    from edgellm.model import resolve
+
+    return resolve("demo")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with a byte-level tokenizer, as a Hugging Face directory."""
+    return tiny_model.write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_edge(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` converted to E4_16."""
+    from edgellm.converters import convert
+
+    out = tmp_path_factory.mktemp("edge") / "tiny.edge"
+    convert(tiny_checkpoint, out)
+    return out
