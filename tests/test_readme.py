@@ -1,0 +1,48 @@
+"""The README's Python blocks run as they stand, on the demo model; its commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgellm.cli import VERBS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readme_has_python_blocks():
+    assert len(PYTHON_BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("code", PYTHON_BLOCKS)
+def test_python_blocks_run(code, demo_path, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+
+
+def test_commands_in_the_readme_are_verbs():
+    used = re.findall(r"^(?:\S*/)?edgellm (\w+)", README, re.MULTILINE)
+    assert len(used) >= 5
+    assert set(used) <= set(VERBS)
+
+
+def test_links_in_the_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert targets
+    assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_make_targets_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
