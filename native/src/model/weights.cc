@@ -83,7 +83,9 @@ class Binder {
   }
 
   static std::string shape_text(int64_t n_rows, int64_t n_cols) {
-    return "[" + std::to_string(n_rows) + ", " + std::to_string(n_cols) + "]";
+    std::string text = "[";
+    text.append(std::to_string(n_rows)).append(", ").append(std::to_string(n_cols)).append("]");
+    return text;
   }
 
   const EdgeFile& file_;

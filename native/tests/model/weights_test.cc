@@ -1,0 +1,170 @@
+#include "model/weights.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "edge_fixture.h"
+
+namespace {
+
+using edge::Act;
+using edge::Code;
+using edge::Format;
+using edge::ModelSpec;
+using edge::Weights;
+using edge::test::FixtureTensor;
+
+// Two layers that differ, odd widths, grouped heads.
+ModelSpec make_spec(bool tied_head) {
+  ModelSpec spec;
+  spec.arch = "llama";
+  spec.n_vocab = 37;
+  spec.d_model = 20;
+  spec.n_ctx_train = 64;
+  spec.norm_eps = 1e-5f;
+  spec.tied_head = tied_head;
+  spec.n_rope = 8;
+  spec.layers = {{4, 2, 8, 44}, {2, 2, 10, 17}};
+  return spec;
+}
+
+std::vector<FixtureTensor> make_tensors(const ModelSpec& spec, Format format, Act act) {
+  std::vector<FixtureTensor> out;
+  const auto matrix = [&](const std::string& prefix, const std::string& role, int64_t n_rows,
+                          int64_t n_cols) {
+    out.push_back({prefix + role, role, format, n_rows, n_cols, act});
+  };
+  const auto vector = [&](const std::string& prefix, const std::string& role, int64_t n) {
+    out.push_back({prefix + role, role, Format::kF32, 1, n, Act::kA8});
+  };
+  matrix("", "token_embd", spec.n_vocab, spec.d_model);
+  vector("", "rope_inv_freq", spec.n_rope / 2);
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    const edge::LayerSpec& layer = spec.layers[l];
+    const std::string prefix = "layers." + std::to_string(l) + ".";
+    vector(prefix, "attn_norm", spec.d_model);
+    matrix(prefix, "attn_q", layer.n_heads * layer.head_dim, spec.d_model);
+    matrix(prefix, "attn_k", layer.n_kv_heads * layer.head_dim, spec.d_model);
+    matrix(prefix, "attn_v", layer.n_kv_heads * layer.head_dim, spec.d_model);
+    matrix(prefix, "attn_o", spec.d_model, layer.n_heads * layer.head_dim);
+    vector(prefix, "ffn_norm", spec.d_model);
+    matrix(prefix, "ffn_gate", layer.d_ffn, spec.d_model);
+    matrix(prefix, "ffn_up", layer.d_ffn, spec.d_model);
+    matrix(prefix, "ffn_down", spec.d_model, layer.d_ffn);
+  }
+  vector("", "output_norm", spec.d_model);
+  if (!spec.tied_head) matrix("", "output", spec.n_vocab, spec.d_model);
+  return out;
+}
+
+FixtureTensor& named(std::vector<FixtureTensor>& tensors, const std::string& name) {
+  const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                  [&](const FixtureTensor& t) { return t.name == name; });
+  REQUIRE(found != tensors.end());
+  return *found;
+}
+
+// The status of binding these tensors; the file itself must be valid.
+edge::Status bind_status(const std::vector<FixtureTensor>& tensors, const ModelSpec& spec) {
+  auto file = edge::test::open_fixture(tensors, "{}");
+  REQUIRE_MESSAGE(file.is_ok(), file.status().message());
+  return Weights::bind(*file.value(), spec).status();
+}
+
+}  // namespace
+
+TEST_CASE("every tensor is bound to its place, for every weight format") {
+  const ModelSpec spec = make_spec(false);
+  for (const Format format :
+       {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32, Format::kF16}) {
+    const Act act = format == Format::kF16 ? Act::kF32 : Act::kA8;
+    auto file = edge::test::open_fixture(make_tensors(spec, format, act), "{}");
+    REQUIRE_MESSAGE(file.is_ok(), file.status().message());
+    auto bound = Weights::bind(*file.value(), spec);
+    REQUIRE_MESSAGE(bound.is_ok(), bound.status().message());
+    const Weights& w = bound.value();
+    REQUIRE(w.layers.size() == 2);
+    CHECK(w.layers[1].ffn_down.data == file.value()->find("layers.1.ffn_down")->tensor.data);
+    CHECK(w.layers[1].ffn_down.n_cols == 17);
+    CHECK(w.layers[0].attn_q.n_rows == 32);
+    CHECK(w.layers[0].attn_k.n_rows == 16);
+    CHECK(w.rope_inv_freq.n_cols == 4);
+    CHECK(w.output.data == file.value()->find("output")->tensor.data);
+    CHECK(w.output.format == format);
+  }
+}
+
+TEST_CASE("a tied head is the embedding table") {
+  const ModelSpec spec = make_spec(true);
+  auto file = edge::test::open_fixture(make_tensors(spec, Format::kE4_16, Act::kA8), "{}");
+  REQUIRE(file.is_ok());
+  auto bound = Weights::bind(*file.value(), spec);
+  REQUIRE(bound.is_ok());
+  CHECK(bound.value().output.data == bound.value().token_embd.data);
+}
+
+TEST_CASE("each missing tensor is named") {
+  const ModelSpec spec = make_spec(false);
+  const auto all = make_tensors(spec, Format::kE4_16, Act::kA8);
+  for (size_t i = 0; i < all.size(); ++i) {
+    auto tensors = all;
+    tensors.erase(tensors.begin() + static_cast<std::ptrdiff_t>(i));
+    const edge::Status status = bind_status(tensors, spec);
+    CAPTURE(all[i].name);
+    CHECK(status.code() == Code::kTensorMissing);
+    CHECK(status.message().find("'" + all[i].name + "'") != std::string::npos);
+  }
+}
+
+TEST_CASE("a tensor with a wrong shape is refused, transposed or one off") {
+  const ModelSpec spec = make_spec(false);
+  const auto all = make_tensors(spec, Format::kE4_16, Act::kA8);
+  for (const FixtureTensor& tensor : all) {
+    auto tensors = all;
+    named(tensors, tensor.name).n_cols += 1;
+    CAPTURE(tensor.name);
+    CHECK(bind_status(tensors, spec).code() == Code::kTensorShape);
+  }
+  auto tensors = all;
+  std::swap(named(tensors, "layers.0.ffn_up").n_rows, named(tensors, "layers.0.ffn_up").n_cols);
+  CHECK(bind_status(tensors, spec).code() == Code::kTensorShape);
+}
+
+TEST_CASE("a tensor with another role is refused") {
+  const ModelSpec spec = make_spec(false);
+  auto tensors = make_tensors(spec, Format::kE4_16, Act::kA8);
+  named(tensors, "layers.1.ffn_up").role = "ffn_gate";
+  CHECK(bind_status(tensors, spec).code() == Code::kTensorRole);
+}
+
+TEST_CASE("vectors must be F32, matrices tiled") {
+  const ModelSpec spec = make_spec(false);
+  const auto all = make_tensors(spec, Format::kE4_16, Act::kA8);
+  auto tensors = all;
+  named(tensors, "output_norm").format = Format::kE8_32;
+  CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
+  tensors = all;
+  named(tensors, "output").format = Format::kF32;
+  CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
+  tensors = all;
+  named(tensors, "layers.0.attn_v").format = Format::kU8;
+  CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
+}
+
+TEST_CASE("F16 weights with 8-bit activations are refused") {
+  const ModelSpec spec = make_spec(false);
+  CHECK(bind_status(make_tensors(spec, Format::kF16, Act::kA8), spec).code() == Code::kTensorAct);
+}
+
+TEST_CASE("a tensor that the spec has no place for is refused, blobs are not") {
+  const ModelSpec tied = make_spec(true);
+  auto tensors = make_tensors(tied, Format::kE4_16, Act::kA8);
+  tensors.push_back({"tokenizer", "tokenizer", Format::kU8, 1, 100, Act::kA8});
+  CHECK(bind_status(tensors, tied).is_ok());
+  tensors.push_back({"output", "output", Format::kE4_16, 37, 20, Act::kA8});
+  const edge::Status status = bind_status(tensors, tied);
+  CHECK(status.code() == Code::kTensorUnexpected);
+  CHECK(status.message().find("'output'") != std::string::npos);
+}
