@@ -183,6 +183,7 @@ class Session {
  public:
   explicit Session(const Model& model, int n_ctx = 0);  // 0: n_ctx_train
   int n_ctx() const;
+  int n_vocab() const;
   int n_tokens() const;
   int n_pending() const;
   std::vector<int32_t> token_ids() const;
@@ -229,9 +230,9 @@ double measure_int8_peak(int n_threads = 0);                     // multiply-acc
 std::vector<std::byte> encode_tensor(std::string_view format, std::span<const float> weights,
                                      int64_t n_rows, int64_t n_cols,
                                      std::span<const float> importance = {}, int n_threads = 0);
-// Rows [row0, row0 + n) of a tensor whose bytes are `data`, to out [n][n_cols].
-void decode_rows(std::string_view format, std::span<const std::byte> data, int64_t n_rows,
-                 int64_t n_cols, int64_t row0, int64_t n, std::span<float> out);
+// Rows [row0, row0 + n) as f32 [n][n_cols] of a tensor whose stored bytes are `data`.
+std::vector<float> decode_rows(std::string_view format, std::span<const std::byte> data,
+                               int64_t n_rows, int64_t n_cols, int64_t row0, int64_t n);
 
 // Text from a file or a model, made safe for a terminal: C0 except \n and \t, DEL, C1 and
 // bidirectional controls become visible, ill-formed UTF-8 becomes U+FFFD.

@@ -1,7 +1,6 @@
 #include "api/fork_guard.h"
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "base/os_thread.h"
@@ -18,7 +17,6 @@ struct Locks {
 struct Registry {
   std::mutex mutex;
   std::vector<Locks> models;
-  std::atomic<int> generation{0};
 };
 
 // Never destroyed: fork handlers may run after static destructors.
@@ -43,17 +41,12 @@ void after_fork() {
   registry().mutex.unlock();
 }
 
-void after_fork_in_child() {
-  registry().generation.fetch_add(1);
-  after_fork();
-}
-
 bool install_handlers() {
   // Handlers run in reverse order of registration before a fork. The pool registers its own with
   // its first use: after this, ours run first and may wait for a step that is about to start the
   // pool.
   parallel_for(2, 2, [](int64_t, int) {});
-  register_fork_handlers(before_fork, after_fork, after_fork_in_child);
+  register_fork_handlers(before_fork, after_fork, after_fork);
   return true;
 }
 
@@ -70,7 +63,5 @@ void forget_locks(std::mutex* step) {
   const std::lock_guard lock(registry().mutex);
   std::erase_if(registry().models, [step](const Locks& locks) { return locks.step == step; });
 }
-
-int fork_generation() { return registry().generation.load(); }
 
 }  // namespace edge::api

@@ -10,8 +10,5 @@ namespace edge::api {
 // Registers a model's locks; both must outlive the forget_locks() call with the same `step`.
 void register_locks(std::mutex* step, std::mutex* cache);
 void forget_locks(std::mutex* step);
-// How many fork()s lie between the start of the first process and this one. Threads that an older
-// generation started are not there any more.
-int fork_generation();
 
 }  // namespace edge::api

@@ -55,7 +55,6 @@ struct Model::Impl final : edge::StepModel {
   std::unique_ptr<edge::Verifier> verifier;
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
-  int fork_generation = 0;                 // of the process that loaded it
 
   mutable std::mutex step_mutex;  // held by a step, and while the parts above go away
   std::atomic<bool> is_closing{false};
@@ -68,7 +67,6 @@ struct Model::Impl final : edge::StepModel {
   edge::Status step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
                     float* logits) override;
   void check_open() const;  // throws invalid_argument once closed
-  void drop_verifier();
 };
 
 struct Session::Impl {

@@ -159,9 +159,9 @@ std::vector<std::byte> encode_tensor(std::string_view format, std::span<const fl
   });
 }
 
-void decode_rows(std::string_view format, std::span<const std::byte> data, int64_t n_rows,
-                 int64_t n_cols, int64_t row0, int64_t n, std::span<float> out) {
-  entry([&] {
+std::vector<float> decode_rows(std::string_view format, std::span<const std::byte> data,
+                               int64_t n_rows, int64_t n_cols, int64_t row0, int64_t n) {
+  return entry([&] {
     const edge::Format tiled = tiled_format(format);
     check_size("data bytes", data.size(), checked_tensor_bytes(tiled, n_rows, n_cols));
     if (row0 < 0 || n < 0 || row0 > n_rows || n > n_rows - row0) {
@@ -169,7 +169,7 @@ void decode_rows(std::string_view format, std::span<const std::byte> data, int64
                                         " are not inside the " + std::to_string(n_rows) +
                                         " rows of the tensor");
     }
-    check_size("output", out.size(), static_cast<uint64_t>(n) * static_cast<uint64_t>(n_cols));
+    std::vector<float> out(static_cast<size_t>(n) * static_cast<size_t>(n_cols));
     // In a file tensors are 64-byte aligned; a caller's slice need not hold floats at all.
     std::vector<std::byte> aligned;
     if (reinterpret_cast<uintptr_t>(data.data()) % alignof(float) != 0) {
@@ -182,6 +182,7 @@ void decode_rows(std::string_view format, std::span<const std::byte> data, int64
                               .data = data.data(),
                               .n_bytes = data.size()};
     edge::decode_rows(tensor, row0, n, out.data());
+    return out;
   });
 }
 

@@ -116,8 +116,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
   MemoryNeed need{model.file->file_bytes(), 0, kv_bytes.value_or(UINT64_MAX)};
   check(kv_budget(need, limit, n_ctx).status());  // before scratch is taken
-  model.decoder = take_or_throw(edge::Decoder::create(model.spec, model.weights,
-                                                      edge::create_cpu_backend(options.n_threads)));
+  model.decoder = take_or_throw(
+      edge::Decoder::create(model.spec, model.weights,
+                            edge::create_cpu_backend(edge::active_kernels(), options.n_threads)));
   need.scratch_bytes = model.decoder->scratch_bytes();
   model.cache.emplace(kv.page_bytes, take_or_throw(kv_budget(need, limit, n_ctx)));
 
@@ -129,19 +130,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 
 }  // namespace
 
-Model::Impl::~Impl() {
-  edge::api::forget_locks(&step_mutex);
-  drop_verifier();
-}
-
-// The thread of a verifier that a parent process started does not exist here: to join it would
-// hang.
-void Model::Impl::drop_verifier() {
-  if (verifier && fork_generation != edge::api::fork_generation()) {
-    static_cast<void>(verifier.release());
-  }
-  verifier.reset();
-}
+Model::Impl::~Impl() { edge::api::forget_locks(&step_mutex); }
 
 Status Model::Impl::step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
                          float* logits) {
@@ -162,9 +151,10 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     try {
       load_into(*impl, path, options);
     } catch (const Error& error) {
-      throw Error(error.code(), error.category(), "'" + path + "': " + error.what());
+      const std::string message = error.what();
+      if (message.find(path) != std::string::npos) throw;
+      throw Error(error.code(), error.category(), path + ": " + message);
     }
-    impl->fork_generation = edge::api::fork_generation();
     edge::api::register_locks(&impl->step_mutex, &impl->cache->mutex());
     impl->info.load_ms = static_cast<double>(edge::monotonic_ns() - start_ns) * 1e-6;
     return Model(std::move(impl));
@@ -216,7 +206,7 @@ void Model::close() {
       }
     }
     const std::lock_guard lock(impl_->step_mutex);
-    impl_->drop_verifier();
+    impl_->verifier.reset();
     impl_->decoder.reset();
     impl_->weights = {};
     impl_->tokenizer.reset();

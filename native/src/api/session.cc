@@ -64,6 +64,8 @@ int Session::n_ctx() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_ctx(); });
 }
 
+int Session::n_vocab() const { return impl_->model->info.n_vocab; }
+
 int Session::n_tokens() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_tokens(); });
 }

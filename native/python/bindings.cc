@@ -1,0 +1,388 @@
+// edgellm._native: conversion of arguments and results, the GIL, and nothing else. What the
+// functions mean stands in edgellm/_native.pyi; a test compares the two.
+//
+// Only functions that take or return arrays touch numpy, so importing the module does not load it.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "edgellm/engine.h"
+
+namespace py = pybind11;
+using edgellm::EdgeFile;
+using edgellm::Model;
+using edgellm::Session;
+using edgellm::StreamDecoder;
+using edgellm::Tokenizer;
+
+namespace {
+
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+using F32Array = py::array_t<float, py::array::c_style>;
+
+// Raises edgellm.errors.<category>(message, code=code).
+void raise_in_python(const edgellm::Error& error) {
+  const py::object errors = py::module_::import("edgellm.errors");
+  const py::object type = errors.attr(error.category().c_str());
+  const py::str message = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(error.what(), py::ssize_t(std::strlen(error.what())), "replace"));
+  py::set_error(type, type(message, py::arg("code") = error.code()));
+}
+
+// str(path) and os.PathLike through os.fspath, as UTF-8.
+std::string path_text(const py::object& path) {
+  return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
+}
+
+py::bytes to_bytes(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+py::dict to_dict(const edgellm::Metadata& metadata) {
+  py::dict dict;
+  for (const auto& [key, value] : metadata) dict[py::str(key)] = value;
+  return dict;
+}
+
+// An array that owns the vector it shows.
+template <class T, class Element>
+py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) {
+  auto owner = std::make_unique<std::vector<Element>>(std::move(values));
+  const void* data = owner->data();
+  const py::capsule base(owner.get(),
+                         [](void* p) { delete static_cast<std::vector<Element>*>(p); });
+  static_cast<void>(owner.release());
+  return py::array(py::dtype::of<T>(), std::move(shape), data, base);
+}
+
+std::vector<py::dict> tensor_dicts(const EdgeFile& file) {
+  std::vector<py::dict> dicts;
+  for (const edgellm::TensorInfo& tensor : file.tensors()) {
+    py::dict dict;
+    dict["name"] = tensor.name;
+    dict["role"] = tensor.role;
+    dict["format"] = tensor.format;
+    dict["act"] = tensor.act;
+    dict["n_rows"] = tensor.n_rows;
+    dict["n_cols"] = tensor.n_cols;
+    dict["offset"] = tensor.offset;
+    dict["n_bytes"] = tensor.n_bytes;
+    dicts.push_back(std::move(dict));
+  }
+  return dicts;
+}
+
+py::array encode_tensor(const std::string& format, const py::object& weights_in,
+                        const py::object& importance_in, int n_threads) {
+  const F32Array weights = F32Array::ensure(weights_in);
+  if (!weights) throw py::error_already_set();
+  if (weights.ndim() != 2) throw py::value_error("weights must have two dimensions");
+  F32Array importance;
+  if (!importance_in.is_none()) {
+    importance = F32Array::ensure(importance_in);
+    if (!importance) throw py::error_already_set();
+    if (importance.ndim() != 1) throw py::value_error("importance must have one dimension");
+  }
+  const std::span<const float> values(weights.data(), static_cast<size_t>(weights.size()));
+  std::span<const float> column_weights;
+  if (!importance_in.is_none()) {
+    column_weights = {importance.data(), static_cast<size_t>(importance.size())};
+    if (column_weights.empty()) throw py::value_error("importance is empty");
+  }
+  std::vector<std::byte> bytes;
+  {
+    const py::gil_scoped_release unlocked;
+    bytes = edgellm::encode_tensor(format, values, weights.shape(0), weights.shape(1),
+                                   column_weights, n_threads);
+  }
+  const py::ssize_t n_bytes = static_cast<py::ssize_t>(bytes.size());
+  return to_array<uint8_t>(std::move(bytes), {n_bytes});
+}
+
+py::array decode_rows(const std::string& format, const py::buffer& data, int64_t n_rows,
+                      int64_t n_cols, int64_t row0, int64_t n) {
+  const py::buffer_info info = data.request();
+  if (!PyBuffer_IsContiguous(info.view(), 'C')) throw py::value_error("data is not contiguous");
+  const std::span<const std::byte> bytes(static_cast<const std::byte*>(info.ptr),
+                                         static_cast<size_t>(info.size * info.itemsize));
+  std::vector<float> out;
+  {
+    const py::gil_scoped_release unlocked;
+    out = edgellm::decode_rows(format, bytes, n_rows, n_cols, row0, n);
+  }
+  return to_array<float>(std::move(out), {n, n_cols});
+}
+
+edgellm::Verify verify_from(const std::string& name) {
+  if (name == "once") return edgellm::Verify::kOnce;
+  if (name == "always") return edgellm::Verify::kAlways;
+  if (name == "never") return edgellm::Verify::kNever;
+  throw edgellm::Error("invalid_argument", "InvalidArgumentError",
+                       "verify must be 'once', 'always' or 'never'");
+}
+
+Model load(const py::object& path, int n_threads, const std::string& verify,
+           uint64_t max_memory_bytes, int n_ctx) {
+  const std::string text = path_text(path);
+  const edgellm::LoadOptions options{.n_threads = n_threads,
+                                     .verify = verify_from(verify),
+                                     .max_memory_bytes = max_memory_bytes,
+                                     .n_ctx = n_ctx};
+  const py::gil_scoped_release unlocked;
+  return Model::load(text, options);
+}
+
+// Gives the parts of ModelInfo as properties.
+template <class T>
+auto info(T edgellm::ModelInfo::* field) {
+  return [field](const Model& model) { return model.info().*field; };
+}
+
+py::array run_with_logits(Session& session, double budget_ms) {
+  std::vector<float> logits;
+  py::ssize_t n_vocab = 0;
+  {
+    const py::gil_scoped_release unlocked;
+    logits = session.run_with_logits(budget_ms);
+    n_vocab = session.n_vocab();
+  }
+  const py::ssize_t n_rows = static_cast<py::ssize_t>(logits.size()) / n_vocab;
+  return to_array<float>(std::move(logits), {n_rows, n_vocab});
+}
+
+py::array last_logits(const Session& session) {
+  std::vector<float> logits;
+  {
+    const py::gil_scoped_release unlocked;
+    logits = session.logits();
+  }
+  const py::ssize_t n_vocab = static_cast<py::ssize_t>(logits.size());
+  return to_array<float>(std::move(logits), {n_vocab});
+}
+
+std::pair<int32_t, double> sample(const Session& session, const edgellm::SamplerParams& params,
+                                  std::optional<int64_t> step) {
+  if (step && *step < 0) throw py::value_error("step must be 0 or more");
+  const py::gil_scoped_release unlocked;
+  const edgellm::SampledToken token = session.sample(params, step.value_or(-1));
+  return {token.id, token.logprob};
+}
+
+py::dict stats_dict(const edgellm::SessionStats& stats) {
+  py::dict dict;
+  dict["n_prefill_tokens"] = stats.n_prefill_tokens;
+  dict["n_decode_tokens"] = stats.n_decode_tokens;
+  dict["n_steps"] = stats.n_steps;
+  dict["prefill_ms"] = stats.prefill_ms;
+  dict["decode_ms"] = stats.decode_ms;
+  dict["kv_bytes"] = stats.kv_bytes;
+  dict["chunk_tokens"] = stats.chunk_tokens;
+  return dict;
+}
+
+void bind_machine(py::module_& m) {
+  m.def("version", [] { return EDGELLM_VERSION; });
+  m.def("isa_levels", &edgellm::isa_levels);
+  m.def("active_isa", &edgellm::active_isa);
+  m.def("default_n_threads", &edgellm::default_n_threads);
+  m.def("memory_figures", [] {
+    const edgellm::MemoryFigures figures = edgellm::memory_figures();
+    py::dict dict;
+    dict["total_bytes"] = figures.total_bytes;
+    dict["available_bytes"] = figures.available_bytes;
+    dict["rss_bytes"] = figures.rss_bytes;
+    dict["peak_rss_bytes"] = figures.peak_rss_bytes;
+    return dict;
+  });
+  m.def("format_table", [] {
+    py::list table;
+    for (const edgellm::FormatInfo& format : edgellm::format_table()) {
+      table.append(py::make_tuple(format.name, format.group_k, format.tile_bytes));
+    }
+    return table;
+  });
+  m.def("error_table", &edgellm::error_table);
+  m.def("measure_read_bandwidth", &edgellm::measure_read_bandwidth, py::arg("n_threads") = 0,
+        Unlocked());
+  m.def("measure_int8_peak", &edgellm::measure_int8_peak, py::arg("n_threads") = 0, Unlocked());
+  m.def("encode_tensor", &encode_tensor, py::arg("format"), py::arg("weights"),
+        py::arg("importance") = py::none(), py::arg("n_threads") = 0);
+  m.def("decode_rows", &decode_rows, py::arg("format"), py::arg("data"), py::arg("n_rows"),
+        py::arg("n_cols"), py::arg("row0"), py::arg("n"));
+}
+
+void bind_files(py::module_& m) {
+  py::class_<EdgeFile>(m, "EdgeFile")
+      .def(py::init([](const py::object& path) {
+             const std::string text = path_text(path);
+             const py::gil_scoped_release unlocked;
+             return EdgeFile(text);
+           }),
+           py::arg("path"))
+      .def_property_readonly("metadata",
+                             [](const EdgeFile& file) { return to_dict(file.metadata()); })
+      .def_property_readonly("tensors", &tensor_dicts)
+      .def_property_readonly("root", &EdgeFile::root)
+      .def_property_readonly("file_bytes", &EdgeFile::file_bytes)
+      .def_property_readonly("data_start", &EdgeFile::data_start)
+      .def(
+          "read",
+          [](const EdgeFile& file, const std::string& name) -> std::optional<py::bytes> {
+            const auto bytes = file.find(name);
+            if (!bytes) return std::nullopt;
+            return to_bytes(*bytes);
+          },
+          py::arg("name"));
+  m.def(
+      "verify_file",
+      [](const py::object& path, int n_threads) {
+        const std::string text = path_text(path);
+        edgellm::VerifyResult result;
+        {
+          const py::gil_scoped_release unlocked;
+          result = edgellm::verify_file(text, n_threads);
+        }
+        py::dict dict;
+        dict["root"] = result.root;
+        dict["file_bytes"] = result.file_bytes;
+        dict["n_leaves"] = result.n_leaves;
+        dict["verify_ms"] = result.verify_ms;
+        return dict;
+      },
+      py::arg("path"), py::arg("n_threads") = 0);
+}
+
+void bind_text(py::module_& m) {
+  py::class_<Tokenizer>(m, "Tokenizer")
+      .def_static(
+          "from_blob", [](const py::bytes& blob) { return Tokenizer::from_blob(blob); },
+          py::arg("blob"))
+      .def("encode", &Tokenizer::encode, py::arg("text"), py::arg("special") = false,
+           py::arg("bos") = true, Unlocked())
+      .def(
+          "decode",
+          [](const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool special) {
+            return tokenizer.decode(ids, special);
+          },
+          py::arg("ids"), py::arg("special") = false, Unlocked())
+      .def("token_text", &Tokenizer::token_text, py::arg("id"))
+      .def("is_special", &Tokenizer::is_special, py::arg("id"))
+      .def_property_readonly("n_vocab", &Tokenizer::n_vocab);
+  py::class_<StreamDecoder>(m, "StreamDecoder")
+      .def(py::init<const Tokenizer&, bool>(), py::arg("tokenizer"), py::arg("special") = false)
+      .def("push", &StreamDecoder::push, py::arg("id"))
+      .def("flush", &StreamDecoder::flush);
+}
+
+void bind_model(py::module_& m) {
+  py::class_<Model>(m, "Model")
+      .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0)
+      .def("close", &Model::close, Unlocked())
+      .def_property_readonly("closed", &Model::is_closed)
+      .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))
+      .def_property_readonly("tokenizer", py::cpp_function(&Model::tokenizer, Unlocked()))
+      .def_property_readonly("metadata",
+                             [](const Model& model) { return to_dict(model.info().metadata); })
+      .def(
+          "blob",
+          [](const Model& model, const std::string& name) -> std::optional<py::bytes> {
+            std::optional<std::string> bytes;
+            {
+              const py::gil_scoped_release unlocked;
+              bytes = model.blob(name);
+            }
+            if (!bytes) return std::nullopt;
+            return py::bytes(*bytes);
+          },
+          py::arg("name"))
+      .def_property_readonly("root", info(&edgellm::ModelInfo::root))
+      .def_property_readonly("n_vocab", info(&edgellm::ModelInfo::n_vocab))
+      .def_property_readonly("n_ctx_train", info(&edgellm::ModelInfo::n_ctx_train))
+      .def_property_readonly("bos_id",
+                             [](const Model& model) -> std::optional<int32_t> {
+                               const int32_t id = model.info().bos_id;
+                               return id < 0 ? std::nullopt : std::optional(id);
+                             })
+      .def_property_readonly("eos_ids", info(&edgellm::ModelInfo::eos_ids))
+      .def_property_readonly("kv_bytes_per_token", info(&edgellm::ModelInfo::kv_bytes_per_token))
+      .def_property_readonly("scratch_bytes", info(&edgellm::ModelInfo::scratch_bytes))
+      .def_property_readonly("file_bytes", info(&edgellm::ModelInfo::file_bytes))
+      .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
+      .def_property_readonly("verified_fraction",
+                             py::cpp_function(&Model::verified_fraction, Unlocked()))
+      .def_property_readonly("n_threads", info(&edgellm::ModelInfo::n_threads))
+      .def_property_readonly("backend", info(&edgellm::ModelInfo::backend));
+}
+
+void bind_session(py::module_& m) {
+  using Params = edgellm::SamplerParams;
+  py::class_<Params>(m, "SamplerParams")
+      .def(py::init(
+               [](double temperature, int64_t top_k, double top_p, double min_p, uint64_t seed) {
+                 const Params params{.temperature = temperature,
+                                     .top_k = top_k,
+                                     .top_p = top_p,
+                                     .min_p = min_p,
+                                     .seed = seed};
+                 params.check();
+                 return params;
+               }),
+           py::kw_only(), py::arg("temperature") = 0.0, py::arg("top_k") = 0,
+           py::arg("top_p") = 1.0, py::arg("min_p") = 0.0, py::arg("seed") = 0)
+      .def_readonly("temperature", &Params::temperature)
+      .def_readonly("top_k", &Params::top_k)
+      .def_readonly("top_p", &Params::top_p)
+      .def_readonly("min_p", &Params::min_p)
+      .def_readonly("seed", &Params::seed);
+  const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
+  py::class_<Session>(m, "Session")
+      .def(py::init<const Model&, int>(), py::arg("model"), py::arg("n_ctx") = 0, Unlocked())
+      .def_property_readonly("n_ctx", getter(&Session::n_ctx))
+      .def_property_readonly("n_tokens", getter(&Session::n_tokens))
+      .def_property_readonly("pending", getter(&Session::n_pending))
+      .def_property_readonly("token_ids", getter(&Session::token_ids))
+      .def(
+          "append", [](Session& session, const std::vector<int32_t>& ids) { session.append(ids); },
+          py::arg("ids"), Unlocked())
+      .def("run", &Session::run, py::arg("budget_ms") = 80.0, Unlocked())
+      .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
+      .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
+      .def("logits", &last_logits)
+      .def("sample", &sample, py::arg("params"), py::arg("step") = py::none())
+      .def("cancel", &Session::cancel)
+      .def_property_readonly("stats",
+                             [](const Session& session) {
+                               edgellm::SessionStats stats;
+                               {
+                                 const py::gil_scoped_release unlocked;
+                                 stats = session.stats();
+                               }
+                               return stats_dict(stats);
+                             })
+      .def("close", &Session::close, Unlocked());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const edgellm::Error& typed) {
+      raise_in_python(typed);
+    }
+  });
+  bind_machine(m);
+  bind_files(m);
+  bind_text(m);
+  bind_model(m);
+  bind_session(m);
+}
