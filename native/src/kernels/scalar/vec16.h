@@ -160,6 +160,25 @@ EDGE_INLINE uint32_t mask_bits(M a) {
 EDGE_INLINE bool any(M a) { return mask_bits(a) != 0; }
 #undef EDGE_LANES
 
+// a + b where m, else a.
+EDGE_INLINE I add_where(M m, I a, I b) { return select(m, add(a, b), a); }
+
+// ---- tables of 16 bytes, read by lanes in 0..15
+
+struct Table {
+  uint8_t v[16];
+};
+EDGE_INLINE Table table_u8(const uint8_t* p) {
+  Table r;
+  memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+EDGE_INLINE I lookup(Table t, I index) {
+  I r;
+  for (int l = 0; l < 16; ++l) r.v[l] = t.v[index.v[l]];
+  return r;
+}
+
 // ---- reductions
 
 // The one tree of all float sums: lanes i and i + 8, then i + 4, i + 2, i + 1.

@@ -173,6 +173,22 @@ EDGE_INLINE uint32_t mask_bits(M x) {
 }
 EDGE_INLINE bool any(M x) { return _mm256_movemask_ps(_mm256_or_ps(x.a, x.b)) != 0; }
 
+EDGE_INLINE I add_where(M m, I x, I y) { return add(x, bit_and(as_i(V{m.a, m.b}), y)); }
+
+// ---- tables of 16 bytes
+
+struct Table {
+  __m256i a;
+};
+EDGE_INLINE Table table_u8(const uint8_t* p) {
+  return {_mm256_broadcastsi128_si256(load_16_bytes(p))};
+}
+EDGE_INLINE I lookup(Table t, I index) {
+  const __m256i rest = _mm256_set1_epi32(static_cast<int>(0xffffff00));  // these bytes become 0
+  return {_mm256_shuffle_epi8(t.a, _mm256_or_si256(index.a, rest)),
+          _mm256_shuffle_epi8(t.a, _mm256_or_si256(index.b, rest))};
+}
+
 // ---- reductions
 
 EDGE_INLINE float reduce_add(V x) {

@@ -118,6 +118,16 @@ EDGE_INLINE M mask_not(M x) { return {static_cast<__mmask16>(~x.a)}; }
 EDGE_INLINE uint32_t mask_bits(M x) { return x.a; }
 EDGE_INLINE bool any(M x) { return x.a != 0; }
 
+EDGE_INLINE I add_where(M m, I x, I y) { return {_mm512_mask_add_epi32(x.a, m.a, x.a, y.a)}; }
+
+// ---- tables of 16 bytes
+
+struct Table {
+  __m512i a;
+};
+EDGE_INLINE Table table_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(load_16_bytes(p))}; }
+EDGE_INLINE I lookup(Table t, I index) { return {_mm512_permutexvar_epi32(index.a, t.a)}; }
+
 // ---- reductions
 
 EDGE_INLINE float reduce_add(V x) {

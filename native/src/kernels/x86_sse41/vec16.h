@@ -262,6 +262,22 @@ EDGE_INLINE void store_f16(uint16_t* p, V x) {
   store_16_bytes(p + 8, _mm_packus_epi32(float_to_half4(x.c), float_to_half4(x.d)));
 }
 
+EDGE_INLINE I add_where(M m, I x, I y) { return add(x, bit_and(as_i(V{m.a, m.b, m.c, m.d}), y)); }
+
+// ---- tables of 16 bytes
+
+struct Table {
+  __m128i a;
+};
+EDGE_INLINE Table table_u8(const uint8_t* p) { return {load_16_bytes(p)}; }
+EDGE_INLINE I lookup(Table t, I index) {
+  const __m128i rest = _mm_set1_epi32(static_cast<int>(0xffffff00));  // these bytes become 0
+  return {_mm_shuffle_epi8(t.a, _mm_or_si128(index.a, rest)),
+          _mm_shuffle_epi8(t.a, _mm_or_si128(index.b, rest)),
+          _mm_shuffle_epi8(t.a, _mm_or_si128(index.c, rest)),
+          _mm_shuffle_epi8(t.a, _mm_or_si128(index.d, rest))};
+}
+
 // ---- reductions
 
 EDGE_INLINE float reduce_add(V x) {

@@ -1,0 +1,283 @@
+// Encoding one strip of 16 rows. A row is a lane of vec16.h, so nothing is summed across lanes and
+// the bytes are the same on every ISA. Sums are written as mul and add, not fma, which is slow
+// where it is emulated.
+//
+// Per row and group, (1) try scales around amax / |extreme level| in both signs and with every LUT;
+// with the nearest levels v the best scale is s = sum(h x v) / sum(h v^2) and it removes
+// sum(h x v)^2 / sum(h v^2) of the error, h being the importance. (2) d_row = max |s| / 127.
+// (3) Around s / d_row try odd integer scales with every LUT and keep the smallest error.
+//
+// Included once per ISA inside its namespace, after vec16.h.
+
+// ---- levels: how a format maps x / s to an index and the index to the integer weight.
+// position(x, c) with c = kPositionScale / s is shared by the LUTs; nearest(position, lut) is the
+// index; level(index, lut) the integer weight as f32. lut has lanes of 0 or 1.
+
+// The 16 unevenly spaced levels of E4. Position is floor(2 (x / s + 64)): midpoints are multiples
+// of a half, so a binary search among 15 integers finds the nearest level.
+struct LevelsE4 {
+  static constexpr int kLuts = 2;
+  static constexpr float kPositionScale = 2.0f;
+  static constexpr float kExtremes[] = {40, 44, 48, 51, 54, 56, 58, 60, 62, 64, 66, 69, 73};
+  static constexpr int kSteps = 2;
+
+  Table levels = table_u8(kLutE4);
+  Table after_1;  // after 1, 2, 3 steps of the search: the midpoint to compare with, less one
+  Table after_2;
+  Table after_3;
+  I middle;
+
+  LevelsE4() {
+    uint8_t midpoints[16];
+    for (int i = 0; i < 15; ++i) midpoints[i] = static_cast<uint8_t>(kLutE4[i] + kLutE4[i + 1] - 1);
+    midpoints[15] = 255;
+    uint8_t shifted[2][16];
+    for (int i = 0; i < 16; ++i) {
+      shifted[0][i] = midpoints[(i + 3) & 15];
+      shifted[1][i] = midpoints[(i + 1) & 15];
+    }
+    after_1 = table_u8(shifted[0]);
+    after_2 = table_u8(shifted[1]);
+    after_3 = table_u8(midpoints);
+    middle = set1_i(midpoints[7]);
+  }
+
+  EDGE_MEMBER_INLINE I position(V x, V c) const {
+    return to_int(add(mul(x, c), set1(2.0f * kLutE4Zero - 0.5f)));
+  }
+  EDGE_MEMBER_INLINE I nearest(I at, I lut) const {
+    at = sub(at, shl(lut, 2));  // LUT 1 is LUT 0 plus 2, that is 4 half-units
+    I q = add_where(cmp_gt(at, middle), zero_i(), set1_i(8));
+    q = add_where(cmp_gt(at, lookup(after_1, q)), q, set1_i(4));
+    q = add_where(cmp_gt(at, lookup(after_2, q)), q, set1_i(2));
+    return add_where(cmp_gt(at, lookup(after_3, q)), q, set1_i(1));
+  }
+  EDGE_MEMBER_INLINE V level(I q, I lut) const {
+    const I shift = sub(shl(lut, 1), set1_i(kLutE4Zero));
+    return to_float(add(lookup(levels, q), shift));
+  }
+};
+
+template <int kZero>  // levels -kZero .. kZero - 1
+struct LevelsLinear {
+  static constexpr int kLuts = 1;
+  static constexpr float kPositionScale = 1.0f;
+  static constexpr float kExtremes[] = {kZero * 0.82f, kZero * 0.88f, kZero * 0.92f, kZero * 0.95f,
+                                        kZero * 0.98f, kZero * 1.00f, kZero * 1.02f, kZero * 1.05f};
+  static constexpr int kSteps = 2;
+
+  EDGE_MEMBER_INLINE I position(V x, V c) const { return to_int(mul(x, c)); }
+  EDGE_MEMBER_INLINE I nearest(I at, I) const {
+    return add(max(min(at, set1_i(kZero - 1)), set1_i(-kZero)), set1_i(kZero));
+  }
+  EDGE_MEMBER_INLINE V level(I q, I) const { return to_float(sub(q, set1_i(kZero))); }
+};
+
+// ---- the search
+
+// The real-valued scale of one group that leaves the smallest error. x: [n][16], h: [n].
+template <class Levels>
+EDGE_INLINE V best_scale(const Levels& levels, const float* x, const float* h, int n) {
+  V amax = zero();
+  for (int k = 0; k < n; ++k) amax = max(amax, abs(load(x + 16 * k)));
+  const M is_zero = cmp_lt(amax, set1(0x1p-60f));  // rows are scaled to about 1
+  const V inverse = select(is_zero, zero(), div(set1(Levels::kPositionScale), amax));
+  V best_gain = zero();
+  V best = zero();
+  for (const float extreme : Levels::kExtremes) {
+    for (const float sign : {1.0f, -1.0f}) {
+      const V c = mul(inverse, set1(sign * extreme));
+      V xv[2] = {zero(), zero()};
+      V vv[2] = {zero(), zero()};
+      for (int k = 0; k < n; ++k) {
+        const V w = load(x + 16 * k);
+        const V weight = set1(h[k]);
+        const I at = levels.position(w, c);
+        for (int lut = 0; lut < Levels::kLuts; ++lut) {
+          const V v = levels.level(levels.nearest(at, set1_i(lut)), set1_i(lut));
+          const V hv = mul(weight, v);
+          xv[lut] = add(xv[lut], mul(hv, w));
+          vv[lut] = add(vv[lut], mul(hv, v));
+        }
+      }
+      for (int lut = 0; lut < Levels::kLuts; ++lut) {
+        const V scale = select(cmp_gt(vv[lut], zero()), div(xv[lut], vv[lut]), zero());
+        const V gain = mul(scale, xv[lut]);
+        const M better = cmp_gt(gain, best_gain);
+        best_gain = select(better, gain, best_gain);
+        best = select(better, scale, best);
+      }
+    }
+  }
+  return best;
+}
+
+struct GroupChoice {
+  I scale;    // odd, -127..127
+  I lut;      // 0 or 1
+  V inverse;  // kPositionScale / (d_row * scale), 0 where d_row is 0
+};
+
+// The best odd integer scale near `wanted` / d and its LUT. Ties: lower |scale|, then LUT 0.
+template <class Levels>
+EDGE_INLINE GroupChoice choose_group(const Levels& levels, const float* x, const float* h, int n,
+                                     V wanted, V d) {
+  const M is_zero = cmp_eq(d, zero());
+  const V ratio = select(is_zero, zero(), div(wanted, d));
+  const I nearest_odd = add(shl(to_int(floor(mul(ratio, set1(0.5f)))), 1), set1_i(1));
+  GroupChoice best = {set1_i(1), zero_i(), zero()};
+  V best_error = set1(0x1.fffffep+127f);
+  for (int step = -Levels::kSteps; step <= Levels::kSteps; ++step) {
+    const I scale = max(min(add(nearest_odd, set1_i(2 * step)), set1_i(127)), set1_i(-127));
+    const I magnitude = max(scale, sub(zero_i(), scale));
+    const V s = mul(d, to_float(scale));
+    const V c = select(is_zero, zero(), div(set1(Levels::kPositionScale), s));
+    V error[2] = {zero(), zero()};
+    for (int k = 0; k < n; ++k) {
+      const V w = load(x + 16 * k);
+      const V weight = set1(h[k]);
+      const I at = levels.position(w, c);
+      for (int lut = 0; lut < Levels::kLuts; ++lut) {
+        const V v = levels.level(levels.nearest(at, set1_i(lut)), set1_i(lut));
+        const V rest = sub(w, mul(s, v));
+        error[lut] = add(error[lut], mul(mul(weight, rest), rest));
+      }
+    }
+    for (int lut = 0; lut < Levels::kLuts; ++lut) {
+      const I best_magnitude = max(best.scale, sub(zero_i(), best.scale));
+      const M is_tie = mask_and(cmp_eq(error[lut], best_error), cmp_lt(magnitude, best_magnitude));
+      const M better = mask_or(cmp_lt(error[lut], best_error), is_tie);
+      best_error = select(better, error[lut], best_error);
+      best = {select(better, scale, best.scale), select(better, set1_i(lut), best.lut),
+              select(better, c, best.inverse)};
+    }
+  }
+  return best;
+}
+
+// ---- tiles
+
+// Transposes the strip to x [n_cols_padded][16] with zeros where there is no weight.
+EDGE_INLINE void transpose_strip(const EncodeStripArgs& args, int64_t n_cols_padded, float* x) {
+  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 16) {
+    for (int row = 0; row < 16; ++row) {
+      const float* from = args.weights + row * args.n_cols;
+      for (int64_t k = k0; k < k0 + 16; ++k) {
+        x[16 * k + row] = row < args.n_rows && k < args.n_cols ? from[k] : 0.0f;
+      }
+    }
+  }
+}
+
+// Multiplies every row by the power of two that brings its largest magnitude to [1, 2), so that no
+// sum of squares over- or underflows; returns the inverses of the factors.
+EDGE_INLINE V scale_rows(float* x, int64_t n_cols_padded) {
+  V amax = zero();
+  for (int64_t k = 0; k < n_cols_padded; ++k) amax = max(amax, abs(load(x + 16 * k)));
+  const I exponent = shr(as_i(amax), 23);  // biased
+  const I up = max(min(sub(set1_i(254), exponent), set1_i(253)), set1_i(1));
+  const V factor = as_f(shl(up, 23));
+  for (int64_t k = 0; k < n_cols_padded; ++k) store(x + 16 * k, mul(load(x + 16 * k), factor));
+  return as_f(shl(sub(set1_i(254), up), 23));
+}
+
+// Four indices per row as the bytes of one word per row.
+EDGE_INLINE I quad_word(const I* q) {
+  return bit_or(bit_or(q[0], shl(q[1], 8)), bit_or(shl(q[2], 16), shl(q[3], 24)));
+}
+EDGE_INLINE void store_word(void* p, I x) { store_i(static_cast<int32_t*>(p), x); }
+
+// q: [32] indices; the tiles of quant/tiles.h.
+EDGE_INLINE void store_nibbles(uint8_t nibbles[4][64], const I* q) {
+  for (int j = 0; j < 4; ++j) {
+    I both[4];
+    for (int c = 0; c < 4; ++c) {
+      const I low = bit_and(q[8 * j + c], set1_i(15));
+      both[c] = bit_or(low, shl(bit_and(q[8 * j + 4 + c], set1_i(15)), 4));
+    }
+    store_word(nibbles[j], quad_word(both));
+  }
+}
+EDGE_INLINE void store_tile(TileE4_16* tile, const I* q, const I* sc) {
+  store_u8(tile->sc[0], sc[0]);
+  store_u8(tile->sc[1], sc[1]);
+  store_nibbles(tile->nibbles, q);
+}
+EDGE_INLINE void store_tile(TileE4_32* tile, const I* q, const I* sc) {
+  store_u8(tile->sc, sc[0]);
+  store_nibbles(tile->nibbles, q);
+}
+EDGE_INLINE void store_tile(TileE6_16* tile, const I* q, const I* sc) {
+  store_u8(tile->sc[0], sc[0]);
+  store_u8(tile->sc[1], sc[1]);
+  store_nibbles(tile->nibbles, q);
+  for (int half = 0; half < 2; ++half) {
+    I high[4] = {zero_i(), zero_i(), zero_i(), zero_i()};
+    for (int i = 0; i < 4; ++i) {
+      for (int c = 0; c < 4; ++c) {
+        high[c] = bit_or(high[c], shl(shr(q[16 * half + 4 * i + c], 4), 2 * i));
+      }
+    }
+    store_word(tile->hi[half], quad_word(high));
+  }
+}
+EDGE_INLINE void store_tile(TileE8_32* tile, const I* q, const I* sc) {
+  store_u8(tile->sc, sc[0]);
+  for (int t = 0; t < 8; ++t) store_word(tile->quads[t], quad_word(q + 4 * t));
+}
+
+template <class Tile, class Levels, int kGroup>
+void encode_strip(const EncodeStripArgs& args) {
+  const Levels levels;
+  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
+  float* const x = args.scratch;
+  float* const wanted = x + 16 * n_cols_padded;
+  transpose_strip(args, n_cols_padded, x);
+  const V unscale = scale_rows(x, n_cols_padded);
+
+  V largest = zero();
+  for (int64_t k = 0; k < n_cols_padded; k += kGroup) {
+    const V scale = best_scale(levels, x + 16 * k, args.importance + k, kGroup);
+    store(wanted + 16 * (k / kGroup), scale);
+    largest = max(largest, abs(scale));
+  }
+  const V d = div(largest, set1(127.0f));
+  store(reinterpret_cast<float*>(args.out), mul(d, unscale));
+
+  Tile* tile = reinterpret_cast<Tile*>(args.out + kStripHeaderBytes);
+  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) {
+    I q[32];
+    I sc[2];
+    for (int g = 0; g < 32 / kGroup; ++g) {
+      const int64_t k = k0 + g * kGroup;
+      const V scale = load(wanted + 16 * (k / kGroup));
+      const GroupChoice choice =
+          choose_group(levels, x + 16 * k, args.importance + k, kGroup, scale, d);
+      sc[g] = bit_or(add(choice.scale, set1_i(127)), choice.lut);
+      for (int i = 0; i < kGroup; ++i) {
+        const I at = levels.position(load(x + 16 * (k + i)), choice.inverse);
+        q[g * kGroup + i] = levels.nearest(at, choice.lut);
+      }
+    }
+    store_tile(tile, q, sc);
+  }
+}
+
+void encode_strip_f16(const EncodeStripArgs& args) {
+  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
+  float* const x = args.scratch;
+  transpose_strip(args, n_cols_padded, x);
+  float ones[16];
+  store(ones, set1(1.0f));
+  store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
+  TileF16* const tiles = reinterpret_cast<TileF16*>(args.out + kStripHeaderBytes);
+  for (int64_t k = 0; k < n_cols_padded; ++k) store_f16(tiles[k / 32].w[k % 32], load(x + 16 * k));
+}
+
+constexpr EncodeKernels kTable = {
+    .e4_16 = encode_strip<TileE4_16, LevelsE4, 16>,
+    .e4_32 = encode_strip<TileE4_32, LevelsE4, 32>,
+    .e6_16 = encode_strip<TileE6_16, LevelsLinear<kE6Zero>, 16>,
+    .e8_32 = encode_strip<TileE8_32, LevelsLinear<kE8Zero>, 32>,
+    .f16 = encode_strip_f16,
+};
