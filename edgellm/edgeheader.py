@@ -39,7 +39,7 @@ FORMATS: dict[str, tuple[int, int]] = {
 PLAIN_FORMATS: dict[str, int] = {"F32": 4, "U8": 1}  # one-dimensional: name -> bytes per element
 ACTS = ("a8", "f32")
 
-_DIGEST = re.compile(rb'"edgellm\.header_sha256":"([0-9a-f]{64})"')
+_DIGEST_FIELD = b'"edgellm.header_sha256":"'
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,255}")
 _ROLE = re.compile(r"[a-z0-9_]{1,64}")
 
@@ -175,10 +175,9 @@ def seal_header(text: bytes, data_start: int) -> bytes:
         )
     header = text.ljust(data_start - 8, b" ")
     prefix = struct.pack("<Q", len(header))
-    found = _DIGEST.search(header)
-    assert found is not None
-    digest = header_digest(prefix, header, found.start(1))
-    return prefix + header[: found.start(1)] + digest.encode() + header[found.end(1) :]
+    digits_at = header.index(_DIGEST_FIELD) + len(_DIGEST_FIELD)
+    digest = header_digest(prefix, header, digits_at).encode("ascii")
+    return prefix + header[:digits_at] + digest + header[digits_at + 64 :]
 
 
 def parse_header(path: Path, prefix: bytes, raw: bytes, file_bytes: int) -> EdgeHeader:
@@ -246,10 +245,12 @@ def _metadata(document: dict[str, Json], where: str) -> dict[str, str]:
 
 
 def _check_digest(metadata: dict[str, str], prefix: bytes, raw: bytes, where: str) -> None:
-    found = list(_DIGEST.finditer(raw))
-    if len(found) != 1 or found[0][1].decode() != metadata["edgellm.header_sha256"]:
+    want = metadata["edgellm.header_sha256"]
+    digits_at = raw.find(_DIGEST_FIELD) + len(_DIGEST_FIELD)
+    stored = raw[digits_at : digits_at + 64]
+    if raw.count(_DIGEST_FIELD) != 1 or stored != want.encode():
         raise IntegrityError(f"{where}: edgellm.header_sha256 is not 64 hex digits", "header_hash")
-    if header_digest(prefix, raw, found[0].start(1)) != metadata["edgellm.header_sha256"]:
+    if header_digest(prefix, raw, digits_at) != want:
         raise IntegrityError(f"{where}: the header is damaged; get the file again", "header_hash")
 
 
