@@ -1,7 +1,9 @@
 # edge_isa_sources(target): adds src/kernels/<isa>/*.cc, each directory with its own flags. The
 # baseline of everything else is x86-64-v2 / armv8.0; dispatch is at run time (kernels/select.cc).
 # Objects must not leak inline functions: tests check that they define no weak symbol.
-set(EDGE_ISA_x86_sse41 -march=x86-64-v2)
+# -O2 where fma is software: unrolling it further only makes the module larger.
+set(EDGE_ISA_scalar -O2)
+set(EDGE_ISA_x86_sse41 -march=x86-64-v2 -O2)
 set(EDGE_ISA_x86_avx2 -march=x86-64-v3)
 set(EDGE_ISA_x86_avx512vnni -march=x86-64-v4 -mavx512vnni -mprefer-vector-width=512)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

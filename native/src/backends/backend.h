@@ -72,12 +72,13 @@ class Backend {
   // out = quant(rmsnorm(x) * weight). Rows `pick[i]` of x if pick is not empty.
   virtual void norm_quant(const float* x, int64_t stride, std::span<const int32_t> pick,
                           const Tensor& weight, float eps, ActNeeds needs, ActRows& out) = 0;
-  // q[r] = rope(act Wq), keys and values of row r go to its page. q: [n_rows][n_heads * head_dim].
+  // q[r] = rope(act Wq), keys and values of row r go to its page. q: [n_rows][stride], stride =
+  // n_heads * head_dim rounded up to 16.
   virtual void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk,
                               const Tensor& wv, const AttentionShape& shape, const RopeTable& rope,
                               const KvLayerLayout& kv, float* q) = 0;
-  // out = quant(softmax(q K^T * scale) V), causal, over each row's own sequence.
-  virtual void attention(const float* q, const AttentionShape& shape, const KvLayerLayout& kv,
+  // out = quant(softmax(q K^T * scale) V), causal, over each row's own sequence. q is overwritten.
+  virtual void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                          ActNeeds needs, ActRows& out) = 0;
   // x += act W^T.
   virtual void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) = 0;

@@ -33,6 +33,8 @@ class Decoder {
  private:
   Decoder() = default;
   struct Scratch;
+  void write_logits(std::span<const int32_t> logit_rows, float* logits);
+
   const ModelSpec* spec_ = nullptr;
   const Weights* weights_ = nullptr;
   std::unique_ptr<Backend> backend_;

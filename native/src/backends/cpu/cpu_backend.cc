@@ -1,0 +1,317 @@
+#include "backends/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "backends/cpu/matmul_driver.h"
+#include "base/os.h"
+#include "base/thread_pool.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "quant/decode.h"
+
+namespace edge {
+
+namespace {
+
+constexpr int64_t kQuantBlock = 32;
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Grow-only scratch with one part per thread.
+class ThreadScratch {
+ public:
+  explicit ThreadScratch(int n_threads) : parts_(static_cast<size_t>(n_threads)) {}
+  void reserve(int64_t n_floats) {
+    for (auto& part : parts_) {
+      if (static_cast<int64_t>(part.size()) < n_floats) part.resize(static_cast<size_t>(n_floats));
+    }
+  }
+  float* get(int thread) { return parts_[static_cast<size_t>(thread)].data(); }
+
+ private:
+  std::vector<std::vector<float>> parts_;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const KernelTable& kernels, int n_threads)
+      : kernels_(kernels),
+        ops_(*kernels.elementwise),
+        attention_(*kernels.attention),
+        matmul_(kernels, n_threads),
+        n_threads_(n_threads),
+        scratch_(n_threads) {}
+
+  const char* name() const override { return "cpu"; }
+
+  Result<std::byte*> alloc(size_t n_bytes) override {
+    EDGE_ASSIGN_OR_RETURN(PageBuffer buffer, PageBuffer::allocate(n_bytes));
+    buffers_.push_back(std::move(buffer));
+    return buffers_.back().data();
+  }
+
+  void begin_step(std::span<const RowInput> rows) override {
+    rows_ = rows;
+    non_finite_.store(false, std::memory_order_relaxed);
+  }
+
+  Status end_step() override {
+    if (!non_finite_.load(std::memory_order_relaxed)) return {};
+    return {Code::kNumeric,
+            "an activation became infinite or NaN; the weights are broken or the format too narrow"};
+  }
+
+  void embed(const Tensor& table, float* x, int64_t stride) override {
+    for_rows([&](int r, int) { decode_rows(table, rows_[index(r)].token, 1, x + r * stride); });
+  }
+
+  void rope_table(const float* inv_freq, float factor, RopeTable& out) override {
+    const int half = out.n_rope / 2;
+    float* cos = const_cast<float*>(out.cos);
+    float* sin = const_cast<float*>(out.sin);
+    for_rows([&](int r, int) {
+      ops_.rope_angles(inv_freq, half, rows_[index(r)].position, factor, cos + r * half,
+                       sin + r * half);
+    });
+  }
+
+  void norm_quant(const float* x, int64_t stride, std::span<const int32_t> pick,
+                  const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
+    const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
+    scratch_.reserve(out.n_cols_padded);
+    for_n_rows(n_rows, [&](int r, int thread) {
+      const int64_t source = pick.empty() ? r : pick[index(r)];
+      float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
+      ops_.rmsnorm(x + source * stride, weight.as_f32(), eps, weight.n_cols, y);
+      finish_act(y, out.n_cols_padded, r, 0, needs, out);
+    });
+  }
+
+  void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk, const Tensor& wv,
+                      const AttentionShape& shape, const RopeTable& rope, const KvLayerLayout& kv,
+                      float* q) override {
+    const int64_t q_stride = round_up(wq.n_rows, kTileRows);
+    const int64_t kv_stride = round_up(wk.n_rows, kTileRows);
+    const size_t n_kv = static_cast<size_t>(n_step_rows() * kv_stride);
+    if (keys_.size() < n_kv) keys_.resize(n_kv);
+    if (values_.size() < n_kv) values_.resize(n_kv);
+    matmul_.run({{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}},
+                act, n_step_rows());
+    for_rows([&](int r, int) {
+      rotate_heads(q + r * q_stride, shape.n_heads, shape.head_dim, rope, r);
+      rotate_heads(keys_.data() + r * kv_stride, shape.n_kv_heads, shape.head_dim, rope, r);
+      store_kv(r, keys_.data() + r * kv_stride, values_.data() + r * kv_stride, kv);
+    });
+  }
+
+  void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv, ActNeeds needs,
+                 ActRows& out) override {
+    const int group = shape.n_heads / shape.n_kv_heads;
+    const int rows_per_unit = std::max(1, kMaxQueries / group);
+    const int64_t n_blocks = (n_step_rows() + rows_per_unit - 1) / rows_per_unit;
+    // Per query: o so far and o of the segment being added.
+    scratch_.reserve(int64_t{2} * kMaxQueries * shape.head_dim);
+    parallel_for(n_threads_, n_blocks * shape.n_kv_heads, [&](int64_t unit, int thread) {
+      const int kv_head = static_cast<int>(unit % shape.n_kv_heads);
+      const int row0 = static_cast<int>(unit / shape.n_kv_heads) * rows_per_unit;
+      const int row1 = std::min(row0 + rows_per_unit, n_step_rows());
+      attend_rows(q, shape, kv, kv_head, row0, row1, scratch_.get(thread));
+    });
+    const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
+    const int64_t q_stride = round_up(n_cols, kTileRows);
+    scratch_.reserve(out.n_cols_padded);
+    for_rows([&](int r, int thread) {
+      float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
+      std::copy_n(q + r * q_stride, n_cols, y);
+      std::fill(y + n_cols, y + out.n_cols_padded, 0.0f);
+      finish_act(y, out.n_cols_padded, r, 0, needs, out);
+    });
+  }
+
+  void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) override {
+    const int64_t step = matmul_.unit_strips(weight);
+    const int64_t n_units = (weight.n_strips() + step - 1) / step;
+    const int n_rows = n_step_rows();
+    scratch_.reserve(n_rows * step * kTileRows);
+    parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
+      const int64_t strip0 = unit * step;
+      const int64_t n_strips = std::min(step, weight.n_strips() - strip0);
+      const int64_t column0 = strip0 * kTileRows;
+      const int64_t n_cols = std::min(n_strips * kTileRows, weight.n_rows - column0);
+      float* y = scratch_.get(thread);
+      matmul_.run_strips(weight, act, n_rows, strip0, n_strips, y, n_strips * kTileRows);
+      for (int r = 0; r < n_rows; ++r) {
+        ops_.add(y + r * n_strips * kTileRows, x + r * stride + column0, n_cols);
+      }
+    });
+  }
+
+  void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
+              ActRows& out) override {
+    // Units of whole quantization blocks, so that a unit can finish its own columns.
+    const int64_t step = round_up(matmul_.unit_strips(gate), kQuantBlock / kTileRows);
+    const int64_t n_strips_padded = out.n_cols_padded / kTileRows;
+    const int64_t n_units = (n_strips_padded + step - 1) / step;
+    const int n_rows = n_step_rows();
+    const int64_t part = n_rows * step * kTileRows;
+    scratch_.reserve(2 * part);
+    parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
+      const int64_t strip0 = unit * step;
+      const int64_t n_padded = std::min(step, n_strips_padded - strip0);
+      const int64_t n_strips = std::min(n_padded, gate.n_strips() - strip0);
+      const int64_t width = n_padded * kTileRows;
+      float* g = scratch_.get(thread);
+      float* u = g + part;
+      matmul_.run_strips(gate, act, n_rows, strip0, n_strips, g, width);
+      matmul_.run_strips(up, act, n_rows, strip0, n_strips, u, width);
+      for (int r = 0; r < n_rows; ++r) {
+        const int64_t column0 = strip0 * kTileRows;
+        float* y = needs.f32 ? out.f + r * out.n_cols_padded + column0 : g + r * width;
+        ops_.swiglu(g + r * width, u + r * width, n_strips * kTileRows, y);
+        std::fill(y + n_strips * kTileRows, y + width, 0.0f);
+        finish_act(y, width, r, column0, needs, out);
+      }
+    });
+  }
+
+  void head(const ActRows& act, int n_rows, const Tensor& weight, float* logits,
+            int64_t stride) override {
+    matmul_.run({{&weight, logits, stride}}, act, n_rows);
+  }
+
+ private:
+  static size_t index(int r) { return static_cast<size_t>(r); }
+  int n_step_rows() const { return static_cast<int>(rows_.size()); }
+
+  template <class F>
+  void for_n_rows(int n_rows, F&& body) {
+    parallel_for(n_threads_, n_rows,
+                 [&](int64_t r, int thread) { body(static_cast<int>(r), thread); });
+  }
+  template <class F>
+  void for_rows(F&& body) {
+    for_n_rows(n_step_rows(), body);
+  }
+
+  // Columns [column0, column0 + n) of row r of `out` from y; n is a multiple of 32.
+  void finish_act(const float* y, int64_t n, int r, int64_t column0, ActNeeds needs, ActRows& out) {
+    bool finite = true;
+    if (needs.a8) {
+      finite = ops_.quantize_row(y, n, out.q + r * out.n_cols_padded + column0,
+                                 out.d + (r * out.n_cols_padded + column0) / 32,
+                                 out.bias + (r * out.n_cols_padded + column0) / 16);
+    } else {
+      finite = ops_.is_finite_row(y, n);
+    }
+    if (!finite) non_finite_.store(true, std::memory_order_relaxed);
+  }
+
+  void rotate_heads(float* heads, int n_heads, int head_dim, const RopeTable& rope, int r) {
+    const int half = rope.n_rope / 2;
+    for (int h = 0; h < n_heads; ++h) {
+      ops_.rope_row(heads + h * head_dim, rope.cos + r * half, rope.sin + r * half, rope.n_rope);
+    }
+  }
+
+  void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {
+    const RowInput& row = rows_[index(r)];
+    std::byte* page = row.kv.pages[row.position / kPageTokens];
+    const int slot = row.position % kPageTokens;
+    for (int h = 0; h < kv.n_kv_heads; ++h) {
+      auto* k = reinterpret_cast<uint16_t*>(page + kv.key_offset(h));
+      auto* v = reinterpret_cast<uint16_t*>(page + kv.value_offset(h));
+      ops_.store_f16_column(keys + h * kv.head_dim, kv.head_dim, kPageTokens, k + slot);
+      ops_.store_f16_row(values + h * kv.head_dim, kv.head_dim, v + slot * kv.head_dim);
+    }
+  }
+
+  // All queries of rows [row0, row1) that share one kv head, in groups that also share a sequence.
+  void attend_rows(float* q, const AttentionShape& shape, const KvLayerLayout& kv, int kv_head,
+                   int row0, int row1, float* scratch) {
+    const int group = shape.n_heads / shape.n_kv_heads;
+    int row = row0, head = 0;
+    while (row < row1) {
+      Queries queries;
+      const int first_row = row;
+      while (row < row1 && queries.n < kMaxQueries &&
+             rows_[index(row)].kv.pages == rows_[index(first_row)].kv.pages) {
+        queries.q[queries.n] = q + row * round_up(int64_t{shape.n_heads} * shape.head_dim, kTileRows) +
+                               (kv_head * group + head) * shape.head_dim;
+        queries.n_visible[queries.n++] = rows_[index(row)].position + 1;
+        if (++head == group) {
+          head = 0;
+          ++row;
+        }
+      }
+      attend(queries, rows_[index(first_row)].kv, shape, kv, kv_head, scratch);
+    }
+  }
+
+  struct Queries {
+    int n = 0;
+    float* q[kMaxQueries] = {};  // [head_dim] in, the attention output out
+    int n_visible[kMaxQueries] = {};
+  };
+
+  // Segments in ascending order; a query takes part in those it sees.
+  void attend(const Queries& queries, const KvView& view, const AttentionShape& shape,
+              const KvLayerLayout& kv, int kv_head, float* scratch) {
+    float m[kMaxQueries] = {}, l[kMaxQueries] = {};
+    const auto part = [&](int i, int which) {
+      return scratch + (2 * i + which) * int64_t{shape.head_dim};
+    };
+    const int n_positions = *std::max_element(queries.n_visible, queries.n_visible + queries.n);
+    for (int first = 0; first < n_positions; first += kSegmentTokens) {
+      AttentionSegmentArgs args;
+      args.pages = reinterpret_cast<const uint8_t* const*>(view.pages + first / kPageTokens);
+      args.key_offset = kv.key_offset(kv_head);
+      args.value_offset = kv.value_offset(kv_head);
+      args.head_dim = shape.head_dim;
+      args.scale = shape.scale;
+      int who[kMaxQueries];
+      for (int i = 0; i < queries.n; ++i) {
+        if (queries.n_visible[i] <= first) continue;
+        const int at = args.n_queries++;
+        who[at] = i;
+        args.q[at] = queries.q[i];
+        args.n_visible[at] = std::min(kSegmentTokens, queries.n_visible[i] - first);
+        args.o[at] = part(i, first == 0 ? 0 : 1);
+      }
+      attention_.segment(args);
+      for (int at = 0; at < args.n_queries; ++at) {
+        const int i = who[at];
+        if (first == 0) {
+          m[i] = args.m[at];
+          l[i] = args.l[at];
+        } else {
+          attention_.merge(&m[i], &l[i], part(i, 0), args.m[at], args.l[at], part(i, 1),
+                           shape.head_dim);
+        }
+      }
+    }
+    for (int i = 0; i < queries.n; ++i) {
+      attention_.finish(part(i, 0), l[i], shape.head_dim, queries.q[i]);
+    }
+  }
+
+  const KernelTable& kernels_;
+  const ElementwiseKernels& ops_;
+  const AttentionKernels& attention_;
+  MatmulDriver matmul_;
+  int n_threads_;
+  ThreadScratch scratch_;
+  std::vector<PageBuffer> buffers_;
+  std::vector<float> keys_, values_;
+  std::span<const RowInput> rows_;
+  std::atomic<bool> non_finite_{false};
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> create_cpu_backend(const KernelTable& kernels, int n_threads) {
+  return std::make_unique<CpuBackend>(kernels, n_threads);
+}
+
+}  // namespace edge

@@ -1,0 +1,185 @@
+// Attention kernels, written once on vec16.h and generic/math.inl.h, included inside each ISA's
+// namespace. kernels/attention.h gives the contract.
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kPagePositions = 32;
+constexpr int kValueBlocks = 4;  // 16-wide blocks of a value row held in registers
+
+EDGE_INLINE I lane_numbers() {
+  static constexpr int32_t kNumbers[kLanes] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                               8, 9, 10, 11, 12, 13, 14, 15};
+  return load_i(kNumbers);
+}
+
+// Scores of all 32 positions of a page for kQ queries; positions beyond what a query sees get
+// values that are never read.
+template <int kQ>
+EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, const uint16_t* keys,
+                             float (*scores)[kSegmentTokens], int first) {
+  V sum[kQ][2];
+  for (int i = 0; i < kQ; ++i) sum[i][0] = sum[i][1] = zero();
+  for (int dim = 0; dim < args.head_dim; ++dim) {
+    const V low = load_f16(keys + dim * kPagePositions);
+    const V high = load_f16(keys + dim * kPagePositions + kLanes);
+    for (int i = 0; i < kQ; ++i) {
+      const V q = set1(args.q[i][dim]);
+      sum[i][0] = fma(q, low, sum[i][0]);
+      sum[i][1] = fma(q, high, sum[i][1]);
+    }
+  }
+  const V scale = set1(args.scale);
+  for (int i = 0; i < kQ; ++i) {
+    store(scores[i] + first, mul(sum[i][0], scale));
+    store(scores[i] + first + kLanes, mul(sum[i][1], scale));
+  }
+}
+
+// scores -> exp(scores - m) in place; m and l of one query.
+EDGE_INLINE void softmax_parts(float* scores, int n_visible, float* m, float* l) {
+  const V lowest = set1(-3.402823466e38f);
+  V largest = lowest;
+  const int n_full = n_visible & ~(kLanes - 1);
+  const int rest = n_visible - n_full;
+  for (int t = 0; t < n_full; t += kLanes) largest = max(load(scores + t), largest);
+  if (rest > 0) {
+    const M seen = cmp_lt(lane_numbers(), set1_i(rest));
+    largest = max(select(seen, load(scores + n_full), lowest), largest);
+  }
+  float lanes[kLanes];
+  store(lanes, largest);
+  float top = lanes[0];
+  for (int i = 1; i < kLanes; ++i) top = lanes[i] > top ? lanes[i] : top;
+  V sum = zero();
+  const V shift = set1(top);
+  for (int t = 0; t < n_full; t += kLanes) {
+    const V p = exp(sub(load(scores + t), shift));
+    store(scores + t, p);
+    sum = add(sum, p);
+  }
+  if (rest > 0) {
+    const M seen = cmp_lt(lane_numbers(), set1_i(rest));
+    const V p = select(seen, exp(sub(load(scores + n_full), shift)), zero());
+    store(scores + n_full, p);
+    sum = add(sum, p);
+  }
+  *m = top;
+  *l = reduce_add(sum);
+}
+
+// 16 values of a row from column `column` on; short rows are copied so that nothing past the page is
+// read.
+EDGE_INLINE V load_values(const uint16_t* row, int column, int head_dim) {
+  if (column + kLanes <= head_dim) return load_f16(row + column);
+  uint16_t padded[kLanes] = {};
+  for (int i = column; i < head_dim; ++i) padded[i - column] = row[i];
+  return load_f16(padded);
+}
+
+EDGE_INLINE const uint16_t* value_row(const AttentionSegmentArgs& args, int t) {
+  return reinterpret_cast<const uint16_t*>(args.pages[t / kPagePositions] + args.value_offset) +
+         (t % kPagePositions) * args.head_dim;
+}
+
+// o of kQ queries for kBlocks blocks of 16 columns: the positions all of them see together, then
+// each one's own rest. The order of positions is the same for a query in any company.
+template <int kQ, int kBlocks>
+EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args,
+                                 const float (*p)[kSegmentTokens], int column) {
+  V sum[kQ][kBlocks];
+  int n_common = args.n_visible[0];
+  for (int i = 0; i < kQ; ++i) {
+    if (args.n_visible[i] < n_common) n_common = args.n_visible[i];
+    for (int b = 0; b < kBlocks; ++b) sum[i][b] = zero();
+  }
+  for (int t = 0; t < n_common; ++t) {
+    const uint16_t* row = value_row(args, t);
+    for (int b = 0; b < kBlocks; ++b) {
+      const V v = load_values(row, column + kLanes * b, args.head_dim);
+      for (int i = 0; i < kQ; ++i) sum[i][b] = fma(set1(p[i][t]), v, sum[i][b]);
+    }
+  }
+  for (int i = 0; i < kQ; ++i) {
+    for (int t = n_common; t < args.n_visible[i]; ++t) {
+      const uint16_t* row = value_row(args, t);
+      for (int b = 0; b < kBlocks; ++b) {
+        const V v = load_values(row, column + kLanes * b, args.head_dim);
+        sum[i][b] = fma(set1(p[i][t]), v, sum[i][b]);
+      }
+    }
+    for (int b = 0; b < kBlocks; ++b) {
+      const int at = column + kLanes * b;
+      const int n = args.head_dim - at < kLanes ? args.head_dim - at : kLanes;
+      if (n == kLanes) {
+        store(args.o[i] + at, sum[i][b]);
+      } else {
+        store_n(args.o[i] + at, sum[i][b], n);
+      }
+    }
+  }
+}
+
+template <int kQ>
+void segment_queries(AttentionSegmentArgs& args) {
+  alignas(64) float scores[kQ][kSegmentTokens];
+  int n_visible = 0;
+  for (int i = 0; i < kQ; ++i) {
+    if (args.n_visible[i] > n_visible) n_visible = args.n_visible[i];
+  }
+  for (int first = 0; first < n_visible; first += kPagePositions) {
+    page_scores<kQ>(
+        args,
+        reinterpret_cast<const uint16_t*>(args.pages[first / kPagePositions] + args.key_offset),
+        scores, first);
+  }
+  for (int i = 0; i < kQ; ++i) {
+    softmax_parts(scores[i], args.n_visible[i], &args.m[i], &args.l[i]);
+  }
+  int column = 0;
+  for (; column + kValueBlocks * kLanes <= args.head_dim; column += kValueBlocks * kLanes) {
+    weighted_values<kQ, kValueBlocks>(args, scores, column);
+  }
+  for (; column < args.head_dim; column += kLanes) weighted_values<kQ, 1>(args, scores, column);
+}
+
+void segment(AttentionSegmentArgs& args) {
+  switch (args.n_queries) {
+    case 1:
+      return segment_queries<1>(args);
+    case 2:
+      return segment_queries<2>(args);
+    case 3:
+      return segment_queries<3>(args);
+    default:
+      return segment_queries<4>(args);
+  }
+}
+
+float first_lane(V x) {
+  float lanes[kLanes];
+  store(lanes, x);
+  return lanes[0];
+}
+
+void merge(float* m, float* l, float* o, float m2, float l2, const float* o2, int head_dim) {
+  const float top = *m > m2 ? *m : m2;
+  const V scale1 = exp(set1(*m - top));
+  const V scale2 = exp(set1(m2 - top));
+  for (int i = 0; i < head_dim; i += kLanes) {
+    const int n = head_dim - i < kLanes ? head_dim - i : kLanes;
+    store_n(o + i, fma(load_n(o2 + i, n), scale2, mul(load_n(o + i, n), scale1)), n);
+  }
+  *l = first_lane(fma(set1(l2), scale2, mul(set1(*l), scale1)));
+  *m = top;
+}
+
+void finish(const float* o, float l, int head_dim, float* out) {
+  const V sum = set1(l);
+  for (int i = 0; i < head_dim; i += kLanes) {
+    const int n = head_dim - i < kLanes ? head_dim - i : kLanes;
+    store_n(out + i, div(load_n(o + i, n), sum), n);
+  }
+}
+
+}  // namespace

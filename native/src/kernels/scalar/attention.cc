@@ -1,0 +1,17 @@
+#include "kernels/attention.h"
+
+#include "base/inline.h"
+#include "kernels/scalar/vec16.h"
+
+namespace edge::scalar {
+// clang-format off: attention is written on math
+#include "kernels/generic/math.inl.h"
+#include "kernels/generic/attention.inl.h"
+// clang-format on
+}  // namespace edge::scalar
+
+namespace edge {
+
+const AttentionKernels kAttention_scalar = {scalar::segment, scalar::merge, scalar::finish};
+
+}  // namespace edge

@@ -1,0 +1,175 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace edge {
+
+namespace {
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
+  ActNeeds needs;
+  for (const Tensor* tensor : consumers) {
+    (tensor->act == Act::kA8 ? needs.a8 : needs.f32) = true;
+  }
+  return needs;
+}
+
+}  // namespace
+
+// Activation memory of one step, allocated once for kMaxRows rows.
+struct Decoder::Scratch {
+  int64_t x_stride = 0;
+  float* x = nullptr;  // [kMaxRows][x_stride] residual stream
+  float* q = nullptr;  // [kMaxRows][widest n_heads * head_dim]
+  ActRows model_act;   // normed residual: input of q, k, v, gate, up, output
+  ActRows heads_act;   // attention output: input of o
+  ActRows ffn_act;     // input of down
+  RopeTable rope;
+  int64_t logits_stride = 0;
+  float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
+
+  static constexpr int kHeadRows = 16;
+};
+
+namespace {
+
+// Counts and hands out backend memory.
+struct Allocator {
+  Backend& backend;
+  size_t n_bytes = 0;
+
+  template <class T>
+  Status take(int64_t n, T*& out) {
+    const size_t bytes = static_cast<size_t>(round_up(n, 16)) * sizeof(T);
+    EDGE_ASSIGN_OR_RETURN(std::byte * memory, backend.alloc(bytes));
+    n_bytes += bytes;
+    out = reinterpret_cast<T*>(memory);
+    return {};
+  }
+
+  Status take_act(int64_t n_cols, ActNeeds needs, ActRows& act) {
+    constexpr int64_t kRows = Decoder::kMaxRows;
+    act.n_cols_padded = round_up(n_cols, kTileK);
+    if (needs.a8) {
+      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded, act.q));
+      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded / 32, act.d));
+      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded / 16, act.bias));
+    }
+    if (needs.f32) EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded, act.f));
+    return {};
+  }
+};
+
+struct Widths {
+  int64_t heads = 0, ffn = 0;
+  ActNeeds model, heads_needs, ffn_needs;
+};
+
+Widths widest(const ModelSpec& spec, const Weights& weights) {
+  Widths w;
+  const auto merge = [](ActNeeds& into, ActNeeds from) {
+    into.a8 |= from.a8;
+    into.f32 |= from.f32;
+  };
+  merge(w.model, needs_of({&weights.output}));
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    const LayerWeights& lw = weights.layers[l];
+    w.heads = std::max(w.heads, int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim);
+    w.ffn = std::max(w.ffn, int64_t{spec.layers[l].d_ffn});
+    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v, &lw.ffn_gate, &lw.ffn_up}));
+    merge(w.heads_needs, needs_of({&lw.attn_o}));
+    merge(w.ffn_needs, needs_of({&lw.ffn_down}));
+  }
+  return w;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
+                                                 std::unique_ptr<Backend> backend) {
+  std::unique_ptr<Decoder> decoder(new Decoder);
+  decoder->spec_ = &spec;
+  decoder->weights_ = &weights;
+  decoder->kv_ = spec.kv_layout();
+  decoder->scratch_ = std::make_shared<Scratch>();
+  Scratch& s = *decoder->scratch_;
+  Allocator allocator{*backend};
+  const Widths widths = widest(spec, weights);
+  s.x_stride = round_up(spec.d_model, kTileRows);
+  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * s.x_stride, s.x));
+  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * round_up(widths.heads, kTileRows), s.q));
+  EDGE_RETURN_IF_ERROR(allocator.take_act(spec.d_model, widths.model, s.model_act));
+  EDGE_RETURN_IF_ERROR(allocator.take_act(widths.heads, widths.heads_needs, s.heads_act));
+  EDGE_RETURN_IF_ERROR(allocator.take_act(widths.ffn, widths.ffn_needs, s.ffn_act));
+  float *cos = nullptr, *sin = nullptr;
+  EDGE_RETURN_IF_ERROR(allocator.take(int64_t{kMaxRows} * spec.n_rope / 2, cos));
+  EDGE_RETURN_IF_ERROR(allocator.take(int64_t{kMaxRows} * spec.n_rope / 2, sin));
+  s.rope = {cos, sin, spec.n_rope};
+  s.logits_stride = round_up(spec.n_vocab, kTileRows);
+  if (s.logits_stride != spec.n_vocab) {
+    EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
+  }
+  decoder->scratch_bytes_ = allocator.n_bytes;
+  decoder->backend_ = std::move(backend);
+  return decoder;
+}
+
+Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
+                     float* logits) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const ModelSpec& spec = *spec_;
+  b.begin_step(rows);
+  b.embed(weights_->token_embd, s.x, s.x_stride);
+  b.rope_table(weights_->rope_inv_freq.as_f32(), spec.rope_factor, s.rope);
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    const LayerSpec& layer = spec.layers[l];
+    const LayerWeights& w = weights_->layers[l];
+    const AttentionShape shape{layer.n_heads, layer.n_kv_heads, layer.head_dim,
+                               1.0f / std::sqrt(static_cast<float>(layer.head_dim))};
+    ActRows heads_act = s.heads_act;
+    heads_act.n_cols_padded = round_up(int64_t{layer.n_heads} * layer.head_dim, kTileK);
+    ActRows ffn_act = s.ffn_act;
+    ffn_act.n_cols_padded = round_up(layer.d_ffn, kTileK);
+
+    b.norm_quant(s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
+                 needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
+    b.qkv_rope_store(s.model_act, w.attn_q, w.attn_k, w.attn_v, shape, s.rope, kv_.layers[l], s.q);
+    b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
+    b.proj_residual(heads_act, w.attn_o, s.x, s.x_stride);
+
+    b.norm_quant(s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps, needs_of({&w.ffn_gate, &w.ffn_up}),
+                 s.model_act);
+    b.ffn_in(s.model_act, w.ffn_gate, w.ffn_up, needs_of({&w.ffn_down}), ffn_act);
+    b.proj_residual(ffn_act, w.ffn_down, s.x, s.x_stride);
+  }
+  write_logits(logit_rows, logits);
+  return b.end_step();
+}
+
+void Decoder::write_logits(std::span<const int32_t> logit_rows, float* logits) {
+  Scratch& s = *scratch_;
+  const int64_t n_vocab = spec_->n_vocab;
+  while (!logit_rows.empty()) {
+    const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
+    backend_->norm_quant(s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
+                         spec_->norm_eps, needs_of({&weights_->output}), s.model_act);
+    float* out = s.logits == nullptr ? logits : s.logits;
+    backend_->head(s.model_act, static_cast<int>(n), weights_->output, out, s.logits_stride);
+    if (s.logits != nullptr) {
+      for (size_t i = 0; i < n; ++i) {
+        std::memcpy(logits + static_cast<int64_t>(i) * n_vocab,
+                    s.logits + static_cast<int64_t>(i) * s.logits_stride,
+                    static_cast<size_t>(n_vocab) * sizeof(float));
+      }
+    }
+    logits += static_cast<int64_t>(n) * n_vocab;
+    logit_rows = logit_rows.subspan(n);
+  }
+}
+
+}  // namespace edge
