@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.nn.functional import silu
 
 from edgellm.edgefile import read_header, read_tensor
 
@@ -71,7 +71,7 @@ class Reference:
             prefix = f"layers.{index}."
             x = x + self._attention(x, layer, prefix, cos, sin, store)
             h = self._norm(x, w[prefix + "ffn_norm"])
-            gated = F.silu(h @ w[prefix + "ffn_gate"].T) * (h @ w[prefix + "ffn_up"].T)
+            gated = silu(h @ w[prefix + "ffn_gate"].T) * (h @ w[prefix + "ffn_up"].T)
             x = x + gated @ w[prefix + "ffn_down"].T
         head = w["token_embd"] if self.spec.tied_head else w["output"]
         return self._norm(x, w["output_norm"]) @ head.T

@@ -54,7 +54,9 @@ def pack_nibbles(values: U8Array) -> U8Array:
 def unpack_pairs(hi: U8Array) -> U8Array:
     """[..., 2 * 64] bytes -> [..., 16, 32] of 0..3: byte b of half h holds quads 4h .. 4h + 3."""
     h = hi.reshape(*hi.shape[:-1], 2, TILE_ROWS, 4)
-    quads = np.stack([h >> np.uint8(2 * i) & np.uint8(3) for i in range(4)], axis=-3)
+    quads = np.empty((*hi.shape[:-1], 2, 4, TILE_ROWS, 4), dtype=np.uint8)
+    for i in range(4):
+        quads[..., i, :, :] = h >> (2 * i) & 3
     return _rows_first(quads.reshape(*hi.shape[:-1], 8, TILE_ROWS, 4))
 
 

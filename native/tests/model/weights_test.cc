@@ -145,12 +145,12 @@ TEST_CASE("vectors must be F32, matrices tiled") {
   auto tensors = all;
   named(tensors, "output_norm").format = Format::kE8_32;
   CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
-  tensors = all;
-  named(tensors, "output").format = Format::kF32;
-  CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
-  tensors = all;
-  named(tensors, "layers.0.attn_v").format = Format::kU8;
-  CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
+  for (const Format flat : {Format::kF32, Format::kU8}) {
+    tensors = all;
+    FixtureTensor& output = named(tensors, "output");
+    output = {output.name, output.role, flat, 1, output.n_rows * output.n_cols, Act::kA8};
+    CHECK(bind_status(tensors, spec).code() == Code::kTensorFormat);
+  }
 }
 
 TEST_CASE("F16 weights with 8-bit activations are refused") {
