@@ -66,7 +66,8 @@ Status AddedTokens::read_tokens(SectionReader& reader, uint32_t n_tokens, std::s
     first_[static_cast<uint8_t>(text[0]) + 1] = i + 1;
   }
   // Bytes that start no token get an empty range.
-  for (size_t byte = 1; byte <= 256; ++byte) first_[byte] = std::max(first_[byte], first_[byte - 1]);
+  for (size_t byte = 1; byte <= 256; ++byte)
+    first_[byte] = std::max(first_[byte], first_[byte - 1]);
   return Status::ok();
 }
 
@@ -126,9 +127,8 @@ void AddedTokens::split(std::string_view text, bool special, std::vector<Segment
   size_t done = 0;
   for (size_t offset = 0; !tokens_.empty() && offset < text.size();) {
     const auto first = static_cast<uint8_t>(text[offset]);
-    const int64_t found = first_[first] == first_[size_t{first} + 1]
-                              ? -1
-                              : longest_at(text.substr(offset));
+    const int64_t found =
+        first_[first] == first_[size_t{first} + 1] ? -1 : longest_at(text.substr(offset));
     if (found < 0) {
       ++offset;
       continue;

@@ -43,9 +43,9 @@ class AddedTokens {
   Status read_tokens(SectionReader& reader, uint32_t n_tokens, std::string_view texts,
                      uint32_t n_vocab);
 
-  std::vector<Token> tokens_;     // sorted by bytes
-  uint32_t first_[257] = {};      // tokens_ range of each first byte
-  TableView<uint32_t> spaces_;    // pairs: first and last code point of a white-space range
+  std::vector<Token> tokens_;   // sorted by bytes
+  uint32_t first_[257] = {};    // tokens_ range of each first byte
+  TableView<uint32_t> spaces_;  // pairs: first and last code point of a white-space range
 };
 
 struct AddedTokens::Lists {

@@ -14,10 +14,10 @@ namespace edge {
 // Reused between pieces so that encoding a text does not allocate per word.
 struct BpeScratch {
   std::vector<uint32_t> ids;
-  std::vector<Merge> merges;     // merges[i] joins symbol i with the next one
-  std::vector<int32_t> next;     // long pieces: linked list over symbols, -1 = none
+  std::vector<Merge> merges;  // merges[i] joins symbol i with the next one
+  std::vector<int32_t> next;  // long pieces: linked list over symbols, -1 = none
   std::vector<int32_t> previous;
-  std::vector<uint64_t> heap;    // rank << 32 | position
+  std::vector<uint64_t> heap;  // rank << 32 | position
 };
 
 class Bpe {

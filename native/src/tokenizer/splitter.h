@@ -1,5 +1,5 @@
-// Splitting text with a DFA over code point classes. Knows nothing of tokens: the converter compiled
-// the pre-tokenizer's regex (leftmost-first semantics) into the tables used here in place.
+// Splitting text with a DFA over code point classes. Knows nothing of tokens: the converter
+// compiled the pre-tokenizer's regex (leftmost-first semantics) into the tables used here in place.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,9 @@ class DfaSet {
                std::vector<std::string_view>& pieces) const;
 
  private:
-  // transitions[state * (n_classes + 1) + class]: low 15 bits next state (0 = dead), top bit "a match
-  // ends before this code point". The last class is the end of the text. Matching starts in state 1.
+  // transitions[state * (n_classes + 1) + class]: low 15 bits next state (0 = dead), top bit "a
+  // match ends before this code point". The last class is the end of the text. Matching starts in
+  // state 1.
   struct Dfa {
     TableView<uint16_t> transitions;
     uint32_t n_states = 0;

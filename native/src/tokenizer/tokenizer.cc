@@ -89,7 +89,8 @@ Status BpeTokenizer::init(std::span<const std::byte> blob) {
 }
 
 Status BpeTokenizer::read_affixes(const Sections& sections) {
-  EDGE_ASSIGN_OR_RETURN(const auto bytes, sections.get(SectionId::kPostProcessor, "post-processor"));
+  EDGE_ASSIGN_OR_RETURN(const auto bytes,
+                        sections.get(SectionId::kPostProcessor, "post-processor"));
   SectionReader reader(bytes);
   const uint32_t n_prefix = reader.u32();
   const uint32_t n_suffix = reader.u32();
@@ -160,8 +161,8 @@ Status BpeTokenizer::encode_normalized(std::string_view text, bool at_start, Wor
 }
 
 Status BpeTokenizer::out_of_range(int32_t id) const {
-  return {Code::kTokenOutOfRange, "token id " + std::to_string(id) + " is not in 0.." +
-                                      std::to_string(n_vocab() - 1)};
+  return {Code::kTokenOutOfRange,
+          "token id " + std::to_string(id) + " is not in 0.." + std::to_string(n_vocab() - 1)};
 }
 
 Result<std::string> BpeTokenizer::decode(std::span<const int32_t> ids, bool special) const {

@@ -28,7 +28,7 @@ struct DecodeState {
   uint64_t n_tokens = 0;         // tokens seen, without those left out
   uint32_t n_strip_checked = 0;  // leading characters that were looked at for stripping
   bool strip_done = false;
-  bool bad_run = false;          // the current run of byte tokens cannot become UTF-8
+  bool bad_run = false;  // the current run of byte tokens cannot become UTF-8
 };
 
 class Tokenizer {

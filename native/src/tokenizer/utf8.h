@@ -1,4 +1,5 @@
-// UTF-8: validation, decoding and the lossy conversion that HF (Rust) uses. Knows nothing of tokens.
+// UTF-8: validation, decoding and the lossy conversion that HF (Rust) uses. Knows nothing of
+// tokens.
 #pragma once
 
 #include <cstddef>

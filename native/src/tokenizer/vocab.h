@@ -11,11 +11,11 @@
 namespace edge {
 
 enum TokenFlag : uint8_t {
-  kTokenSpecial = 1,   // left out by decode(special=false)
-  kTokenWhole = 2,     // a piece equal to this token encodes to exactly this id
-  kTokenByte = 4,      // "<0xNN>": one byte for the byte-fallback decoder
-  kTokenLiteral = 8,   // byte alphabet: spelt as it stands, not through the byte-to-character map
-  kTokenAbsent = 16,   // a hole in the ids: decodes to nothing
+  kTokenSpecial = 1,  // left out by decode(special=false)
+  kTokenWhole = 2,    // a piece equal to this token encodes to exactly this id
+  kTokenByte = 4,     // "<0xNN>": one byte for the byte-fallback decoder
+  kTokenLiteral = 8,  // byte alphabet: spelt as it stands, not through the byte-to-character map
+  kTokenAbsent = 16,  // a hole in the ids: decodes to nothing
 };
 
 constexpr uint32_t kMaxProbes = 64;
@@ -54,8 +54,7 @@ struct Merge {
 
 class MergeTable {
  public:
-  static Result<MergeTable> create(const Sections& sections, uint32_t n_vocab,
-                                   uint32_t max_probes);
+  static Result<MergeTable> create(const Sections& sections, uint32_t n_vocab, uint32_t max_probes);
 
   Merge find(uint32_t left, uint32_t right) const {
     uint64_t slot = hash(left, right) >> shift_;

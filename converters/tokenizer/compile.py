@@ -1,0 +1,197 @@
+"""`tokenizer.json` -> the tokenizer blob, proven equal to HF `tokenizers` before it is returned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from edgellm.errors import FormatError
+
+from .blob import (
+    Section,
+    pack_added,
+    pack_affixes,
+    pack_classes,
+    pack_decoder,
+    pack_dfas,
+    pack_ops,
+    pack_ranges,
+    pack_sections,
+)
+from .components import (
+    Json,
+    Pipeline,
+    add_word_split,
+    read_affixes,
+    read_decoder,
+    read_pipeline,
+    refuse,
+)
+from .proof import TokenVector, load_native, prove
+from .regex_dfa import compile_dfa, make_partition
+from .regex_syntax import literal_node
+from .unicode_classes import probe_spaces
+from .vocabulary import Vocabulary, build_vocabulary, check_model
+
+_META = "\u2581"
+
+
+@dataclass(frozen=True)
+class CompiledTokenizer:
+    blob: bytes
+    n_vocab: int
+    bos_id: (
+        int | None
+    )  # what the checkpoint calls BOS, else the first id its template puts in front
+    add_bos: bool  # whether encode(bos=True) puts bos_id in front
+    eos_ids: tuple[
+        int, ...
+    ]  # hints: from generation_config.json, config.json, tokenizer_config.json
+    unk_id: int | None
+    special_ids: dict[str, int]
+    vectors: tuple[TokenVector, ...]
+
+
+def compile_tokenizer(directory: Path) -> CompiledTokenizer:
+    """Compiles `directory`/tokenizer.json; UnsupportedError names what cannot be compiled."""
+    path = directory / "tokenizer.json"
+    data = _load_json(path)
+    if data is None:
+        raise FormatError(f"{path}: no such file", code="file_not_found")
+    try:
+        oracle = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise FormatError(f"{path}: {error}", code="tokenizer_invalid") from error
+    # Both are set for training batches; at inference nothing may be cut or filled silently.
+    oracle.no_truncation()
+    oracle.no_padding()
+    blob, vocabulary, prefix = _compile(path, data, oracle)
+    vectors = prove(path, load_native(blob), oracle, seed=0)
+    bos_id = _bos_id(directory, oracle, prefix)
+    unk = data["model"].get("unk_token")
+    return CompiledTokenizer(
+        blob=blob,
+        n_vocab=vocabulary.n_vocab,
+        bos_id=bos_id,
+        add_bos=bos_id is not None and bos_id in prefix[:1],
+        eos_ids=_eos_ids(directory, oracle),
+        unk_id=data["model"]["vocab"].get(unk) if unk else None,
+        special_ids=dict(sorted(vocabulary.specials.items(), key=lambda item: item[1])),
+        vectors=vectors,
+    )
+
+
+def build_blob(path: Path, data: Json, oracle: Tokenizer) -> bytes:
+    """The blob alone, not proven."""
+    return _compile(path, data, oracle)[0]
+
+
+def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabulary, list[int]]:
+    model = data["model"]
+    check_model(path, model)
+    pipeline = read_pipeline(path, data)
+    if pipeline.byte_level and model.get("byte_fallback"):
+        raise refuse(path, "BPE option 'byte_fallback' with a byte-level pre-tokenizer")
+    vocabulary = build_vocabulary(path, model, oracle, pipeline.byte_level)
+    _check_specials_unreachable(path, data, oracle, vocabulary)
+    if _may_cut_before_words(model, pipeline, vocabulary):
+        add_word_split(pipeline, _META)
+    prefix, suffix = read_affixes(path, data)
+    partition = make_partition(pipeline.regexes or [literal_node(" ")])
+    dfas = [compile_dfa(node, partition) for node in pipeline.regexes]
+    index, blocks = pack_classes(partition)
+    sections = {
+        **vocabulary.sections,
+        Section.CLASS_INDEX: index,
+        Section.CLASS_BLOCKS: blocks,
+        Section.DFAS: pack_dfas(dfas, partition.n_classes),
+        Section.NORMALIZER: pack_ops(pipeline.normalizer),
+        Section.PRE_TOKENIZER: pack_ops(pipeline.pre_tokenizer),
+        Section.ADDED: pack_added(vocabulary.raw_added, vocabulary.normalized_added),
+        Section.SPACES: _spaces(vocabulary),
+        Section.POST_PROCESSOR: pack_affixes(prefix, suffix),
+        Section.DECODER: pack_decoder(read_decoder(path, data, pipeline.byte_level)),
+    }
+    return pack_sections(sections), vocabulary, prefix
+
+
+def _spaces(vocabulary: Vocabulary) -> bytes:
+    entries = (*vocabulary.raw_added, *vocabulary.normalized_added)
+    strips = any(entry.lstrip or entry.rstrip for entry in entries)
+    return pack_ranges(probe_spaces()) if strips else b""
+
+
+def _may_cut_before_words(model: Json, pipeline: Pipeline, vocabulary: Vocabulary) -> bool:
+    """Whether "x|_y" can be cut without changing an id: no merge joins such an x with the mark.
+
+    The mark must be a token, so that it also ends a run of unknown characters.
+    """
+    if pipeline.byte_level or pipeline.regexes or _META not in model["vocab"]:
+        return False
+    texts = {id_: text for text, id_ in model["vocab"].items()}
+    return not any(
+        texts[right].startswith(_META) and not texts[left].endswith(_META)
+        for left, right in vocabulary.merges
+    )
+
+
+def _check_specials_unreachable(
+    path: Path, data: Json, oracle: Tokenizer, vocabulary: Vocabulary
+) -> None:
+    """Text must never make a special id: refuse vocabularies whose merges spell one."""
+    unk = data["model"].get("unk_token")
+    harmless = {data["model"]["vocab"].get(unk)}
+    forbidden = set(vocabulary.specials.values()) - harmless
+    oracle.encode_special_tokens = True
+    texts = list(vocabulary.specials)
+    for text, encoding in zip(
+        texts, oracle.encode_batch(texts, add_special_tokens=False), strict=True
+    ):
+        if forbidden & set(encoding.ids):
+            raise refuse(path, f"special token {text!r}, which ordinary text can spell,")
+    oracle.encode_special_tokens = False
+
+
+def _load_json(path: Path) -> Json | None:
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: {error}", code="json_syntax") from error
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: not a JSON object", code="json_type")
+    return data
+
+
+def _token_text(value: Any) -> str | None:
+    """tokenizer_config.json writes a token as a string or as {"content": ...}."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) else None
+
+
+def _bos_id(directory: Path, oracle: Tokenizer, prefix: list[int]) -> int | None:
+    config = _load_json(directory / "tokenizer_config.json") or {}
+    text = _token_text(config.get("bos_token"))
+    found = oracle.token_to_id(text) if text else None
+    return found if found is not None else (prefix[0] if prefix else None)
+
+
+def _eos_ids(directory: Path, oracle: Tokenizer) -> tuple[int, ...]:
+    ids: dict[int, None] = {}
+    for name in ("generation_config.json", "config.json"):
+        value = (_load_json(directory / name) or {}).get("eos_token_id")
+        for id_ in value if isinstance(value, list) else [value]:
+            if isinstance(id_, int) and not isinstance(id_, bool):
+                ids.setdefault(id_)
+    config = _load_json(directory / "tokenizer_config.json") or {}
+    text = _token_text(config.get("eos_token"))
+    found = oracle.token_to_id(text) if text else None
+    if found is not None:
+        ids.setdefault(found)
+    return tuple(ids)

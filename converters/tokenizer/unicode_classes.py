@@ -1,0 +1,109 @@
+"""Sets of code points, taken from the oracle itself.
+
+What `\\p{L}` or `(?i:s)` matches depends on the Unicode version and the case folding of the regex
+engine inside HF `tokenizers`. So these sets are probed, never derived from Python's own tables.
+Knows nothing of regex structure beyond one character's worth of pattern.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, pre_tokenizers
+
+N_CODE_POINTS = 0x110000
+_CHUNK = 0x10000
+# Surrogates cannot occur in well-formed text; they are members of no set.
+_SURROGATES = range(0xD800, 0xE000)
+
+Mask = NDArray[np.bool_]  # [N_CODE_POINTS], True = member
+
+
+def mask_of(code_points: list[int]) -> Mask:
+    mask = np.zeros(N_CODE_POINTS, dtype=np.bool_)
+    mask[code_points] = True
+    return mask
+
+
+def complement(mask: Mask) -> Mask:
+    inverse = ~mask
+    inverse[_SURROGATES.start : _SURROGATES.stop] = False
+    return inverse
+
+
+def _chunks() -> list[list[int]]:
+    return [
+        [c for c in range(base, base + _CHUNK) if c not in _SURROGATES]
+        for base in range(0, N_CODE_POINTS, _CHUNK)
+    ]
+
+
+@cache
+def probe_atom(source: str) -> Mask:
+    """The code points that the one-character pattern `source` matches."""
+    splitter = pre_tokenizers.Split(Regex(f"(?:{source})+"), "removed")
+    mask = np.ones(N_CODE_POINTS, dtype=np.bool_)
+    for code_points in _chunks():
+        text = "".join(map(chr, code_points))
+        for _, (begin, end) in splitter.pre_tokenize_str(text):
+            mask[code_points[begin] : code_points[end - 1] + 1] = False
+    mask[_SURROGATES.start : _SURROGATES.stop] = False
+    return mask
+
+
+@cache
+def probe_digits() -> Mask:
+    """What the Digits pre-tokenizer takes for a digit (Rust's char::is_numeric)."""
+    splitter = pre_tokenizers.Digits(individual_digits=False)
+    mask = np.zeros(N_CODE_POINTS, dtype=np.bool_)
+    for code_points in _chunks():
+        # A leading letter makes the first piece a non-digit one; from there pieces alternate.
+        pieces = splitter.pre_tokenize_str("a" + "".join(map(chr, code_points)))
+        for _, (begin, end) in pieces[1::2]:
+            mask[code_points[begin - 1] : code_points[end - 2] + 1] = True
+    mask[_SURROGATES.start : _SURROGATES.stop] = False
+    return mask
+
+
+@cache
+def probe_spaces() -> Mask:
+    """White space as lstrip and rstrip of added tokens see it (Rust's char::is_whitespace)."""
+    splitter = pre_tokenizers.WhitespaceSplit()
+    mask = np.ones(N_CODE_POINTS, dtype=np.bool_)
+    for code_points in _chunks():
+        for _, (begin, end) in splitter.pre_tokenize_str("".join(map(chr, code_points))):
+            mask[code_points[begin] : code_points[end - 1] + 1] = False
+    mask[_SURROGATES.start : _SURROGATES.stop] = False
+    return mask
+
+
+@cache
+def _cased() -> list[str]:
+    return [
+        chr(c)
+        for c in range(N_CODE_POINTS)
+        if c not in _SURROGATES
+        and (chr(c).lower() != chr(c) or chr(c).upper() != chr(c) or chr(c).casefold() != chr(c))
+    ]
+
+
+def _matches_one(splitter: pre_tokenizers.Split, character: str) -> bool:
+    return not splitter.pre_tokenize_str(character)
+
+
+@lru_cache(maxsize=4096)
+def probe_literal_ignoring_case(literal: str) -> tuple[int, ...]:
+    """Single code points that `(?i:literal)` matches.
+
+    Only cased characters can, and a literal of several characters matches one code point only where
+    Unicode folds it so ("ss" and U+00DF).
+    """
+    escaped = "".join(f"\\x{{{ord(c):X}}}" for c in literal)
+    splitter = pre_tokenizers.Split(Regex(f"(?i:{escaped})"), "removed")
+    candidates = _cased() if len(literal) == 1 else [c for c in _cased() if len(c.casefold()) > 1]
+    found = {ord(c) for c in candidates if _matches_one(splitter, c)}
+    if len(literal) == 1:
+        found.add(ord(literal))
+    return tuple(sorted(found))
