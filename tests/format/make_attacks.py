@@ -1,4 +1,5 @@
-"""Writes native/tests/format/attacks.json: one small valid file and every way to spoil it.
+"""Writes native/fuzz/seeds/tiny.edge, a small valid file, and native/tests/format/attacks.json, every
+way to spoil it.
 
 Both readers, C++ and Python, take the table and must report the stated code for every case:
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from edgellm.edgefile import EdgeWriter
 
 TABLE = Path(__file__).parents[2] / "native" / "tests" / "format" / "attacks.json"
+SEED = Path(__file__).parents[2] / "native" / "fuzz" / "seeds" / "tiny.edge"
 WEIGHT_BYTES = 2 * (64 + 2 * 288)  # E4_16 [17, 40]: two strips of two tiles
 
 
@@ -195,4 +197,5 @@ def table() -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    SEED.write_bytes(base_file())
     TABLE.write_text(json.dumps(table(), indent=1) + "\n", encoding="ascii")
