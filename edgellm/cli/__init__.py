@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import EdgeError
 from ..sanitize import visible_line
@@ -61,9 +62,31 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     module = importlib.import_module(f".{verb}", __package__)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = "Exit codes: " + EXIT_CODES_HELP
-    app.command(name=verb, help=VERBS[verb], epilog=epilog)(module.command)
-    code = app(args=arguments, prog_name=f"edgellm {verb}", standalone_mode=False)
+    app.command(name=verb, help=VERBS[verb], epilog=epilog)(_guarded(module.command))
+    try:
+        code = app(args=arguments, prog_name=f"edgellm {verb}", standalone_mode=False)
+    except _Carried as carried:
+        raise carried.error from None
     return code if isinstance(code, int) else Exit.OK
+
+
+class _Carried(Exception):
+    """Brings an error past the parser, which has its own idea of Ctrl-C and closed pipes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def guarded(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except (KeyboardInterrupt, OSError) as error:
+            raise _Carried(error) from error
+
+    return guarded
 
 
 def _message(error: BaseException, verb: str) -> str:

@@ -253,8 +253,11 @@ def test_ctrl_c_in_run_is_exit_code_130(tiny_edge, tmp_path):
 
 
 def test_output_into_a_closed_pipe_ends_quietly(tiny_edge, tmp_path):
-    command = f"'{sys.executable}' -m edgellm inspect '{tiny_edge}' --json | head -c 1 >/dev/null"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edgellm", "inspect", str(tiny_edge), "--json"]
     run = subprocess.run(
-        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
     )
-    assert run.stderr == ""
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (Exit.BROKEN_PIPE, "")
