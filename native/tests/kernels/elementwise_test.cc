@@ -1,0 +1,241 @@
+// The element-wise kernels: every ISA equals scalar bit for bit, and scalar equals double
+// arithmetic within stated bounds.
+#include "kernels/elementwise.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/half.h"
+#include "doctest/doctest.h"
+#include "kernels/kernels.h"
+
+namespace edge {
+namespace {
+
+using Floats = std::vector<float>;
+
+Floats random_row(std::mt19937& rng, int64_t n, float scale) {
+  std::normal_distribution<float> normal(0, scale);
+  Floats row(static_cast<size_t>(n));
+  for (float& x : row) x = rng() % 16 == 0 ? normal(rng) * 0x1p-130f : normal(rng);
+  return row;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// Distance of a float from a double in units of the last place of the float nearest to the double.
+double ulps(float actual, double expected) {
+  const float nearest = std::fabs(static_cast<float>(expected));
+  const double ulp = nearest < FLT_MIN ? static_cast<double>(FLT_TRUE_MIN)
+                                       : std::ldexp(1.0, std::ilogb(nearest) - 23);
+  return std::fabs(static_cast<double>(actual) - expected) / ulp;
+}
+
+// What all kernels of one ISA make of rows of n random values.
+struct Results {
+  std::vector<float> floats;
+  std::vector<int32_t> ints;
+  std::vector<uint16_t> halves;
+};
+
+Results run_all(const ElementwiseKernels& kernels, int64_t n, uint32_t seed) {
+  std::mt19937 rng(seed);
+  const Floats x = random_row(rng, n, 3.0f);
+  const Floats w = random_row(rng, n, 1.0f);
+  const int64_t n_padded = (n + 31) / 32 * 32;
+  Results r;
+
+  Floats normed(static_cast<size_t>(n_padded), 99.0f);
+  kernels.rmsnorm(x.data(), w.data(), 1e-5f, n, normed.data());
+  r.floats = normed;
+  std::vector<int8_t> q(static_cast<size_t>(n_padded));
+  Floats d(static_cast<size_t>(n_padded / 32));
+  std::vector<int32_t> bias(static_cast<size_t>(n_padded / 16));
+  REQUIRE(kernels.quantize_row(normed.data(), n_padded, q.data(), d.data(), bias.data()));
+  r.ints.assign(q.begin(), q.end());
+  r.ints.insert(r.ints.end(), bias.begin(), bias.end());
+  r.floats.insert(r.floats.end(), d.begin(), d.end());
+
+  Floats y(static_cast<size_t>(n + 1), 7.0f);
+  kernels.swiglu(x.data(), w.data(), n, y.data());
+  r.floats.insert(r.floats.end(), y.begin(), y.end());
+  kernels.add(w.data(), y.data(), n);
+  r.floats.insert(r.floats.end(), y.begin(), y.end());
+
+  Floats angles_cos(static_cast<size_t>(n)), angles_sin(static_cast<size_t>(n));
+  kernels.rope_angles(w.data(), static_cast<int>(n), 12345, 1.25f, angles_cos.data(),
+                      angles_sin.data());
+  Floats head = random_row(rng, 2 * n, 1.0f);
+  kernels.rope_row(head.data(), angles_cos.data(), angles_sin.data(), static_cast<int>(2 * n));
+  r.floats.insert(r.floats.end(), head.begin(), head.end());
+
+  r.halves.assign(static_cast<size_t>(4 * n + 1), 0x1234);
+  kernels.store_f16_row(x.data(), n, r.halves.data());
+  kernels.store_f16_column(x.data(), n, 3, r.halves.data() + n);
+  kernels.load_f16_row(r.halves.data(), n, y.data());
+  r.floats.insert(r.floats.end(), y.begin(), y.end());
+  return r;
+}
+
+TEST_CASE("every instruction set equals scalar in every element-wise kernel and row length") {
+  for (const Isa isa : supported_isas()) {
+    CAPTURE(isa_name(isa));
+    for (const int64_t n : {1, 7, 15, 16, 17, 32, 33, 63, 64, 100, 576, 2048}) {
+      CAPTURE(n);
+      const Results expected = run_all(kElementwise_scalar, n, static_cast<uint32_t>(n));
+      const Results actual = run_all(*kernel_table(isa).elementwise, n, static_cast<uint32_t>(n));
+      CHECK(same_bits(actual.floats, expected.floats));
+      CHECK(same_bits(actual.ints, expected.ints));
+      CHECK(same_bits(actual.halves, expected.halves));
+    }
+  }
+}
+
+TEST_CASE("rmsnorm agrees with double arithmetic and pads with zeros") {
+  std::mt19937 rng(1);
+  for (const int64_t n : {1, 20, 33, 576}) {
+    const Floats x = random_row(rng, n, 2.0f);
+    const Floats w = random_row(rng, n, 1.0f);
+    const int64_t n_padded = (n + 31) / 32 * 32;
+    Floats y(static_cast<size_t>(n_padded + 1), 99.0f);
+    kElementwise_scalar.rmsnorm(x.data(), w.data(), 1e-5f, n, y.data());
+    double squares = 0;
+    for (const float v : x) squares += static_cast<double>(v) * static_cast<double>(v);
+    const double r = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = static_cast<double>(x[i]) * r * static_cast<double>(w[i]);
+      CHECK(static_cast<double>(y[i]) == doctest::Approx(expected).epsilon(1e-6));
+    }
+    for (size_t i = x.size(); i < static_cast<size_t>(n_padded); ++i) CHECK(y[i] == 0.0f);
+    CHECK(y.back() == 99.0f);
+  }
+}
+
+TEST_CASE("quantize_row is within half a step, uses all of -127..127 and sums its bias") {
+  std::mt19937 rng(2);
+  const Floats x = random_row(rng, 96, 5.0f);
+  std::vector<int8_t> q(96);
+  Floats d(3);
+  std::vector<int32_t> bias(6);
+  REQUIRE(kElementwise_scalar.quantize_row(x.data(), 96, q.data(), d.data(), bias.data()));
+  for (size_t block = 0; block < 3; ++block) {
+    float amax = 0;
+    int largest = 0;
+    for (size_t i = 32 * block; i < 32 * block + 32; ++i) {
+      amax = std::max(amax, std::fabs(x[i]));
+      largest = std::max(largest, std::abs(static_cast<int>(q[i])));
+      CHECK(std::fabs(x[i] - d[block] * static_cast<float>(q[i])) <= d[block] * 0.5001f);
+    }
+    CHECK(d[block] == amax / 127.0f);
+    CHECK(largest == 127);
+  }
+  for (size_t g = 0; g < 6; ++g) {
+    int sum = 0;
+    for (size_t i = 16 * g; i < 16 * g + 16; ++i) sum += q[i];
+    CHECK(bias[g] == -64 * sum);
+  }
+}
+
+TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") {
+  for (const Isa isa : supported_isas()) {
+    CAPTURE(isa_name(isa));
+    const ElementwiseKernels& kernels = *kernel_table(isa).elementwise;
+    Floats x(64, 0x1p-101f);
+    x[40] = 0x1p-100f;
+    std::vector<int8_t> q(64, 5);
+    Floats d(2, 5.0f);
+    std::vector<int32_t> bias(4, 5);
+    REQUIRE(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+    CHECK(d[0] == 0.0f);
+    CHECK(q[0] == 0);
+    CHECK(bias[0] == 0);
+    CHECK(d[1] == 0x1p-100f / 127.0f);
+    CHECK(q[40] == 127);
+    for (const float bad : {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN()}) {
+      x[63] = bad;
+      CHECK_FALSE(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+      CHECK_FALSE(kernels.is_finite_row(x.data(), 64));
+      CHECK(kernels.is_finite_row(x.data(), 63));
+    }
+    x[63] = FLT_MAX;
+    CHECK(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+    CHECK(q[63] == 127);
+  }
+}
+
+// swiglu with up = 1 is silu; exp is reached through it at -x.
+float silu_of(float x) {
+  const float one = 1.0f;
+  float y;
+  active_kernels().elementwise->swiglu(&x, &one, 1, &y);
+  return y;
+}
+
+TEST_CASE("silu is within 3 ulp of double arithmetic while exp(-x) is finite") {
+  Floats x, up, y;
+  for (uint32_t bits = 0; bits < 0x7f800000u; bits += 4093) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (value > 1e30f) break;
+    x.push_back(value);
+    if (value < 88.7f) x.push_back(-value);
+  }
+  up.assign(x.size(), 1.0f);
+  y.resize(x.size());
+  active_kernels().elementwise->swiglu(x.data(), up.data(), static_cast<int64_t>(x.size()),
+                                       y.data());
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double value = static_cast<double>(x[i]);
+    worst = std::max(worst, ulps(y[i], value / (1 + std::exp(-value))));
+  }
+  MESSAGE("silu: worst error in ulp: ", worst);
+  CHECK(worst <= 3.0);
+  CHECK(silu_of(0.0f) == 0.0f);
+  CHECK(silu_of(-1e30f) == 0.0f);
+  CHECK(silu_of(1e30f) == 1e30f);
+}
+
+TEST_CASE("rope_angles is within 1 ulp of double cos and sin for positions up to 2^31") {
+  std::mt19937 rng(4);
+  double worst = 0;
+  for (int i = 0; i < 400000; ++i) {
+    const int32_t position = static_cast<int32_t>(rng() >> (1 + rng() % 31));
+    const float inv_freq =
+        i % 3 == 0 ? 1.0f : std::exp2(-20.0f * static_cast<float>(rng() % 1000) / 1000.0f);
+    float cos, sin;
+    kElementwise_scalar.rope_angles(&inv_freq, 1, position, 1.0f, &cos, &sin);
+    const double angle = static_cast<double>(static_cast<float>(position) * inv_freq);
+    worst = std::max({worst, ulps(cos, std::cos(angle)), ulps(sin, std::sin(angle))});
+  }
+  MESSAGE("cos and sin: worst error in ulp: ", worst);
+  CHECK(worst <= 1.0);
+}
+
+TEST_CASE("rope_row rotates pairs of the two halves and leaves the rest of the head alone") {
+  const int n_rope = 20;
+  Floats cos(10), sin(10), head(24, 0.25f);
+  for (size_t i = 0; i < 10; ++i) {
+    cos[i] = 0.0f;  // a quarter turn: (x1, x2) -> (-x2, x1)
+    sin[i] = 1.0f;
+    head[i] = static_cast<float>(i + 1);
+    head[10 + i] = static_cast<float>(100 + i);
+  }
+  kElementwise_scalar.rope_row(head.data(), cos.data(), sin.data(), n_rope);
+  for (size_t i = 0; i < 10; ++i) {
+    CHECK(head[i] == -static_cast<float>(100 + i));
+    CHECK(head[10 + i] == static_cast<float>(i + 1));
+  }
+  for (size_t i = 20; i < 24; ++i) CHECK(head[i] == 0.25f);
+}
+
+}  // namespace
+}  // namespace edge
