@@ -7,13 +7,15 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-from edgellm.errors import Cancelled, FormatError
+from edgellm.errors import Cancelled, FormatError, UnsupportedError
 
 from .checkpoint import Checkpoint
 from .plan import Job
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .tokenizer import CompiledTokenizer
 
 HASH_CHUNK_BYTES = 1 << 20
 INPUT_FILES = (
@@ -36,9 +38,7 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     if any(
         (checkpoint.directory / name).exists() for name in ("tokenizer.json", "tokenizer.model")
     ):
-        from .tokenizer import compile_tokenizer
-
-        compiled = compile_tokenizer(checkpoint.directory)
+        compiled = _compile_tokenizer(checkpoint.directory)
         if compiled.n_vocab > job.spec.n_vocab:
             raise FormatError(
                 f"{checkpoint.directory}: the tokenizer has {compiled.n_vocab} tokens, config.json "
@@ -46,7 +46,8 @@ def text_blobs(job: Job) -> dict[str, bytes]:
                 code="tokenizer_invalid",
             )
         blobs["tokenizer"] = compiled.blob
-        blobs["vectors"] = json.dumps(compiled.vectors, separators=(",", ":")).encode()
+        vectors = [{"text": item.text, "ids": list(item.ids)} for item in compiled.vectors]
+        blobs["vectors"] = json.dumps(vectors, separators=(",", ":")).encode()
     else:
         job.warnings.append("no tokenizer.json: the file will accept and return token ids only")
     template = _chat_template(job)
@@ -54,6 +55,17 @@ def text_blobs(job: Job) -> dict[str, bytes]:
         blobs["chat_template"] = template.encode()
     blobs["recipe"] = job.recipe.to_json().encode()
     return blobs
+
+
+def _compile_tokenizer(directory: Path) -> CompiledTokenizer:
+    try:
+        from .tokenizer import compile_tokenizer
+    except ImportError as error:  # the tokenizers package, of the "convert" extra
+        raise UnsupportedError(
+            f"compiling a tokenizer needs more packages ({error}): pip install 'edgellm[convert]'",
+            code="tokenizer_unsupported",
+        ) from error
+    return compile_tokenizer(directory)
 
 
 def _chat_template(job: Job) -> str | None:

@@ -1,0 +1,105 @@
+"""ModelSpec: the JSON round trip and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from edgellm.converters.spec import LayerSpec, ModelSpec
+from edgellm.errors import FormatError
+from hypothesis import given
+from hypothesis import strategies as st
+
+LAYER = LayerSpec(n_heads=8, n_kv_heads=4, head_dim=8, d_ffn=172)
+SPEC = ModelSpec(
+    arch="llama",
+    n_vocab=512,
+    d_model=64,
+    n_ctx_train=256,
+    norm_eps=1e-5,
+    tied_head=True,
+    n_rope=8,
+    rope_factor=1.0,
+    bos_id=1,
+    eos_ids=(1, 2),
+    layers=(LAYER, replace(LAYER, head_dim=16, d_ffn=1)),
+)
+
+
+def test_json_round_trip_is_exact() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+@given(
+    n_kv_heads=st.integers(1, 32),
+    group=st.integers(1, 32),
+    half_dim=st.integers(1, 512),
+    eps=st.floats(1e-12, 1e-3),
+)
+def test_every_valid_spec_survives_the_round_trip(
+    n_kv_heads: int, group: int, half_dim: int, eps: float
+) -> None:
+    layer = LayerSpec(n_kv_heads * group, n_kv_heads, 2 * half_dim, 7)
+    spec = replace(SPEC, layers=(layer,), n_rope=2 * half_dim, norm_eps=eps)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_vocab": 0}, "'n_vocab' is 0, allowed is 1 to 16777216"),
+        ({"d_model": 65537}, "'d_model' is 65537"),
+        ({"norm_eps": 0.0}, "'norm_eps' is 0.0"),
+        ({"norm_eps": float("nan")}, "'norm_eps' is nan"),
+        ({"rope_factor": float("inf")}, "'rope_factor' is inf"),
+        ({"n_rope": 7}, "'n_rope' is 7, it must be even"),
+        ({"n_rope": 10}, "'head_dim' is 8, it must be at least n_rope (10)"),
+        ({"bos_id": 512}, "'bos_id' is 512, allowed is -1 to 511"),
+        ({"eos_ids": (512,)}, "'eos_ids[0]' is 512"),
+        ({"layers": ()}, "layers (their number)"),
+        ({"layers": (LAYER,) * 1025}, "layers (their number)"),
+        ({"layers": (replace(LAYER, n_kv_heads=3),)}, "'n_kv_heads' is 3, it must divide"),
+        ({"layers": (replace(LAYER, head_dim=9),)}, "'head_dim' is 9, it must be even"),
+    ],
+)
+def test_values_outside_their_range_are_refused_by_name(
+    change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(FormatError) as caught:
+        replace(SPEC, **change)  # type: ignore[arg-type]
+    assert caught.value.code == "spec_invalid"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "code"),
+    [
+        (lambda v: v.update(window=1), "json_unknown_key"),
+        (lambda v: v["layers"][1].update(window=1), "json_unknown_key"),
+        (lambda v: v.pop("bos_id"), "json_missing_key"),
+        (lambda v: v["layers"][0].pop("d_ffn"), "json_missing_key"),
+        (lambda v: v.update(d_model="64"), "json_type"),
+        (lambda v: v.update(d_model=True), "json_type"),
+        (lambda v: v.update(layers={}), "json_type"),
+        (lambda v: v.update(eos_ids=[1.5]), "json_type"),
+        (lambda v: v["layers"].append(3), "json_type"),
+    ],
+)
+def test_wrong_keys_and_types_have_codes_of_their_own(edit: object, code: str) -> None:
+    value = json.loads(SPEC.to_json())
+    edit(value)  # type: ignore[operator]
+    with pytest.raises(FormatError) as caught:
+        ModelSpec.from_json(json.dumps(value))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nul", SPEC.to_json() + "x", "[" * 100_000])
+def test_text_that_is_not_a_spec_is_a_format_error(text: str) -> None:
+    with pytest.raises(FormatError):
+        ModelSpec.from_json(text)
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(FormatError, match="stands twice"):
+        ModelSpec.from_json(SPEC.to_json().replace('"arch"', '"bos_id":3,"arch"', 1))
