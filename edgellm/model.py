@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .errors import FormatError, InvalidArgumentError, UnsupportedError
+from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
 from .options import GenerateOptions, LoadOptions, VerifyMode, as_stops
 from .results import Generation, ModelInfo
-from .stream import SLICE_MS, TokenStream
+from .stream import SLICE_MS, TokenStream, checked_ids
 
 if TYPE_CHECKING:
     import os
@@ -92,10 +92,13 @@ class Model:
 
         from . import _native
 
-        prompt = [int(token_id) for token_id in ids]
-        n_tokens = len(prompt)
+        prompt = checked_ids(ids, self._native.n_vocab, "ids")
+        n_tokens, n_ctx = len(prompt), self._native.n_ctx_train
         if n_tokens == 0:
             raise InvalidArgumentError("logits() needs at least one id", code="invalid_argument")
+        if n_tokens > n_ctx:
+            message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
+            raise ContextOverflowError(message, code="context_overflow")
         session = _native.Session(self._native, n_tokens)
         try:
             session.append(prompt)

@@ -5,7 +5,6 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
 KV_FORMATS = ("F16",)
 _MAX_SEED = 2**64 - 1
+_MAX_TEMPERATURE = 100.0
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -46,8 +46,8 @@ class LoadOptions:
             raise UnsupportedError(message, code="feature_unsupported")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise _fail(f"threads must be in 1..1024 or None, but is {self.threads}")
-        if self.max_memory is not None and self.max_memory < 1:
-            raise _fail(f"max_memory must be a positive number of bytes, but is {self.max_memory}")
+        if self.max_memory is not None and not 1 <= self.max_memory < 2**63:
+            raise _fail(f"max_memory must be in 1..2**63-1 bytes, but is {self.max_memory}")
         if self.verify not in get_args(VerifyMode):
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
 
@@ -73,10 +73,10 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise _fail(f"max_tokens must be at least 1, but is {self.max_tokens}")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise _fail(f"temperature must be finite and >= 0, but is {self.temperature}")
-        if self.top_k < 0:
-            raise _fail(f"top_k must be >= 0 (0: no limit), but is {self.top_k}")
+        if not 0 <= self.temperature <= _MAX_TEMPERATURE:
+            raise _fail(f"temperature must be in 0..100, but is {self.temperature}")
+        if not 0 <= self.top_k < 2**31:
+            raise _fail(f"top_k must be in 0..2**31-1 (0: no limit), but is {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise _fail(f"top_p must be in (0, 1], but is {self.top_p}")
         if not 0 <= self.min_p <= 1:

@@ -7,11 +7,12 @@ nothing of files, chat templates or terminals. Python code runs between slices, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from operator import index
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .options import GenerateOptions
@@ -45,7 +46,7 @@ class TokenStream:
         self._finish_reason: FinishReason | None = None
         self._cancelled = False
         self._tokens: list[Token] = []
-        self._prompt = [int(token_id) for token_id in prompt_ids]
+        self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
         _check_room(len(self._prompt), options.max_tokens, model.n_ctx_train)
         self._params = _native.SamplerParams(
@@ -56,8 +57,7 @@ class TokenStream:
             seed=options.seed,
         )
         stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
-        self._stop_ids = frozenset(stop_ids)
-        _check_ids(self._stop_ids, model.n_vocab)
+        self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
         self._stops = StopMatcher(options.stop)
         tokenizer = model.tokenizer
         if options.stop and tokenizer is None:
@@ -188,11 +188,18 @@ class TokenStream:
         )
 
 
-def _check_ids(stop_ids: frozenset[int], n_vocab: int) -> None:
-    for token_id in sorted(stop_ids):
+def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[int]:
+    """`ids` as plain ints, every one of them in the vocabulary; `name` is for the message."""
+    try:
+        plain = [index(token_id) for token_id in ids]
+    except TypeError as error:
+        message = f"{name} must hold token ids, whole numbers: {error}"
+        raise InvalidArgumentError(message, code="invalid_argument") from error
+    for at, token_id in enumerate(plain):
         if not 0 <= token_id < n_vocab:
-            message = f"stop_ids holds {token_id}, but this model's ids are 0..{n_vocab - 1}"
+            message = f"{name}[{at}] is {token_id}, but this model's ids are 0..{n_vocab - 1}"
             raise InvalidArgumentError(message, code="token_out_of_range")
+    return plain
 
 
 def _check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:

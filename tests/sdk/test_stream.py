@@ -83,6 +83,9 @@ def test_a_context_overflow_is_refused_before_any_work_and_names_the_numbers(fak
     [
         ("max_tokens", 0),
         ("temperature", -1.0),
+        ("temperature", 101.0),
+        ("top_k", 2**31),
+        ("stop_ids", ["a"]),
         ("temperature", float("nan")),
         ("top_k", -1),
         ("top_p", 0.0),
