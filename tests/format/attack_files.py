@@ -51,7 +51,8 @@ def build(table: AttackTable, case: dict[str, Any]) -> bytes:
         blob = bytearray(seal(text, data_start))
     else:
         for find, replace in case.get("edits", ()):
-            assert padded.count(find) == 1 and len(find) == len(replace)
+            assert padded.count(find) == 1
+            assert len(find) == len(replace)
             padded = padded.replace(find, replace)
         blob = bytearray(struct.pack("<Q", len(padded)) + padded.encode("ascii"))
     blob += table.data

@@ -1,7 +1,7 @@
-"""Writes native/fuzz/seeds/tiny.edge, a small valid file, and native/tests/format/attacks.json, every
-way to spoil it.
+"""Writes native/fuzz/seeds/tiny.edge, a small valid file, and every way to spoil it.
 
-Both readers, C++ and Python, take the table and must report the stated code for every case:
+The cases go to native/tests/format/attacks.json. Both readers, C++ and Python, take that table and
+must report the stated code for every case:
 
     python tests/format/make_attacks.py
 
@@ -61,6 +61,14 @@ W = _entry("w", 1280, 0)
 NORM = _entry("norm", 64, 1280)
 NOTE = _entry("note", 64, 1344)
 HASHES = _entry("edgellm.hashes", 64, 1408)
+
+
+FAR_PAST_THE_END = (  # consistent in itself: the blob claims nearly 2^48 bytes
+    ("[1408,1472]", "[281474976710592,281474976710656]"),
+    ("[1344,1408]", "[1344,281474976710592]"),
+    ('[64],"data_offsets":[1344', '[281474976709248],"data_offsets":[1344'),
+    ("[10]", "[281474976709248]"),
+)
 
 
 def _row(name: str, rest: str) -> str:
@@ -155,16 +163,29 @@ TENSORS = (
     Case("same place twice", "tensor_overlap", (("[1344,1408]", "[1280,1344]"),)),
     Case("hole", "tensor_hole", ((NOTE + ",", ""), ("," + NOTE_ROW, ""))),
     Case("first tensor not at zero", "tensor_hole", (("[0,1280]", "[64,1344]"),)),
-    Case("far past the end", "tensor_past_end", (("[1408,1472]", "[281474976710592,281474976710656]"), ("[1344,1408]", "[1344,281474976710592]"), ("[64],\"data_offsets\":[1344", "[281474976709248],\"data_offsets\":[1344"), (r"[10]", "[281474976709248]"))),
+    Case("far past the end", "tensor_past_end", FAR_PAST_THE_END),
     Case("row without data", "tensor_missing", ((NOTE + ",", ""),)),
     Case("data without row", "tensor_unexpected", (("," + NOTE_ROW, ""),)),
-    Case("no hashes", "tensor_missing", (("," + HASHES, ""), ("," + HASHES_ROW, "")), file_bytes=16384 + 1408),
+    Case(
+        "no hashes",
+        "tensor_missing",
+        (("," + HASHES, ""), ("," + HASHES_ROW, "")),
+        file_bytes=16384 + 1408,
+    ),
     Case("hashes of another role", "tensor_role", ((r"\"hashes\"", r"\"hushes\""),)),
     Case("too few hashes", "tensor_shape", (("[32]", "[31]"),)),
     Case("unknown format", "tensor_format", (("E4_16", "E5_16"),)),
     Case("unknown act", "tensor_act", ((r"\"a8\"", r"\"a7\""),)),
-    Case("matrix without act", "json_missing_key", _w_row('"role":"ffn_up","format":"E4_16","shape":[17,40]')),
-    Case("vector with act", "json_unknown_key", ((r"\"shape\":[5]", r"\"shape\":[5],\"act\":\"a8\""),)),
+    Case(
+        "matrix without act",
+        "json_missing_key",
+        _w_row('"role":"ffn_up","format":"E4_16","shape":[17,40]'),
+    ),
+    Case(
+        "vector with act",
+        "json_unknown_key",
+        ((r"\"shape\":[5]", r"\"shape\":[5],\"act\":\"a8\""),),
+    ),
     Case("role in capitals", "tensor_role", (("ffn_up", "FFN_UP"),)),
     Case("role with a control character", "tensor_role", (("ffn_up", r"ffn\\u001bup"),)),
     Case("name with a blank", "tensor_name", (('"w":{', '"w w":{'), (r"\"w\":{", r"\"w w\":{"))),
@@ -174,10 +195,14 @@ TENSORS = (
     Case("one row too many for the data", "tensor_shape", (("[17,40]", "[33,40]"),)),
     Case("zero rows", "tensor_shape", (("[17,40]", "[0,40]"),)),
     Case("negative rows", "tensor_shape", (("[17,40]", "[-17,40]"),)),
-    Case("product beyond 64 bits", "tensor_shape", (("[17,40]", "[281474976710656,281474976710656]"),)),
+    Case(
+        "product beyond 64 bits",
+        "tensor_shape",
+        (("[17,40]", "[281474976710656,281474976710656]"),),
+    ),
     Case("row is a list", "json_type", ((NOTE_ROW, r"\"note\":[]"),)),
     Case("role is a number", "json_type", ((r"\"ffn_up\"", "1"),)),
-)  # fmt: skip
+)
 
 CASES = CONTAINER + JSON_RULES + TENSORS
 

@@ -1,0 +1,106 @@
+"""Writes the worked example of docs/FORMAT.md: a real file, dumped, and one weight decoded by hand.
+
+python tests/format/make_hexdump.py
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+from pathlib import Path
+
+from edgellm.edgefile import EdgeHeader, EdgeWriter, read_header
+
+DOC = Path(__file__).parents[2] / "docs" / "FORMAT.md"
+MARKERS = ("<!-- hexdump: tests/format/make_hexdump.py -->\n", "<!-- end of hexdump -->\n")
+LUT = (0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120)
+ROW, K = 1, 21  # the weight that is decoded
+
+
+def strip_bytes() -> bytes:
+    """One E4_16 strip of one tile: 2 rows x 32 k, rows 2 to 15 are padding."""
+    d_row = struct.pack("<16f", 0.5, 0.25, *[0.0] * 14)
+    scales = bytes(
+        0x90 + 2 * group + row if row < 2 else 0 for group in range(2) for row in range(16)
+    )
+    nibbles = bytes((37 * j + 29 * b) % 256 if b < 8 else 0 for j in range(4) for b in range(64))
+    return d_row + scales + nibbles
+
+
+def example_file(path: Path) -> None:
+    with EdgeWriter(path, spec={}) as writer:
+        writer.plan("w", "ffn_up", format="E4_16", shape=(2, 32), act="a8")
+        writer.plan("norm", "ffn_norm", format="F32", shape=(4,))
+        writer.add("w", strip_bytes())
+        writer.add("norm", struct.pack("<4f", 1.0, 2.0, 3.0, 4.0))
+
+
+def example() -> str:
+    """The text between the markers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "example.edge"
+        example_file(path)
+        return _describe(path.read_bytes(), read_header(path))
+
+
+def _describe(file: bytes, header: EdgeHeader) -> str:
+    text = file[8 : header.data_start].rstrip(b" ").decode("ascii")
+    w, norm, hashes = (header.data_start + t.offset for t in header.tensors.values())
+    pieces = [
+        (0, 8, f"header_len = {header.data_start - 8}"),
+        (8, 24, f"the header, {len(text)} bytes of JSON, then blanks up to {header.data_start}"),
+        (w, 16, "w: strip 0: f32 d_row[0..3] = 0.5, 0.25, 0, 0; twelve more are 0"),
+        (w + 64, 16, "w: tile 0: sc[0][row], columns 0 to 15"),
+        (w + 80, 16, "w: tile 0: sc[1][row], columns 16 to 31"),
+        (w + 96, 16, "w: tile 0: nibbles[0], rows 0 to 3, columns 0-3 low, 4-7 high"),
+        (w + 96 + 2 * 64, 16, "w: tile 0: nibbles[2], rows 0 to 3, columns 16-19 low, 20-23 high"),
+        (w + 352, 16, "w: padding, 352 bytes up to 384"),
+        (norm, 16, "norm: f32[4] = 1, 2, 3, 4"),
+        (hashes, 32, "edgellm.hashes: SHA-256 of the 448 bytes before it"),
+        (len(file) - 16, 16, f"its padding; the file ends at {len(file)}"),
+    ]
+    lines = ["The header, broken into lines here:", "", "```json"]
+    lines += re.sub(r'(?<=",)(?="edgellm)|(?<=\},)(?=\\?")', "\n", text).splitlines()
+    lines += ["```", "", "```text"]
+    for start, n_bytes, what in pieces:
+        lines.append(f"# {what}")
+        lines += [
+            _row(file, at, min(16, start + n_bytes - at))
+            for at in range(start, start + n_bytes, 16)
+        ]
+    return "\n".join([*lines, "```", "", *_decode(strip_bytes()), ""])
+
+
+def _row(file: bytes, at: int, n_bytes: int) -> str:
+    chunk = file[at : at + n_bytes]
+    shown = "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in chunk)
+    return f"{at:08x}  {chunk.hex(' '):<47}  |{shown}|"
+
+
+def _decode(strip: bytes) -> list[str]:
+    d_row = struct.unpack_from("<16f", strip)[ROW]
+    sc = strip[64 + 16 * (K // 16) + ROW]
+    group, column = K // 8, K % 8
+    byte = strip[96 + 64 * group + 4 * ROW + column % 4]
+    q = byte >> 4 if column >= 4 else byte & 15
+    s = (sc & 0xFE) - 127
+    weight = d_row * s * (LUT[q] + 2 * (sc & 1) - 64)
+    return [
+        f"The weight at row {ROW}, column {K}: `d_row[{ROW}]` = {d_row};"
+        f" `sc[{K // 16}][{ROW}]` = 0x{sc:02x}, so `s` = (0x{sc:02x} & 0xfe) - 127 = {s} and"
+        f" the LUT is U{sc & 1}; byte {4 * ROW + column % 4} of `nibbles[{group}]` is"
+        f" 0x{byte:02x}, whose {'high' if column >= 4 else 'low'} half is q = {q};",
+        f"w = {d_row} * {s} * ({LUT[q]} + {2 * (sc & 1)} - 64) = {weight}.",
+    ]
+
+
+def document(text: str) -> str:
+    """`text` of the document with the example replaced by a fresh one."""
+    before, rest = text.split(MARKERS[0])
+    _, after = rest.split(MARKERS[1])
+    return before + MARKERS[0] + example() + MARKERS[1] + after
+
+
+if __name__ == "__main__":
+    DOC.write_text(document(DOC.read_text(encoding="utf-8")), encoding="utf-8")
