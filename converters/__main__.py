@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgellm.errors import EdgeError
 
@@ -17,7 +18,7 @@ from .report import ConvertReport
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done. 1: refused, with the reason on stderr."""
     args = _parser().parse_args(argv)
-    choices = {
+    choices: dict[str, Any] = {
         "format": args.format,
         "embed_format": args.embed_format,
         "head_format": args.head_format,
@@ -56,7 +57,7 @@ def _default_out(src: Path) -> Path:
     return Path.cwd() / f"{src.resolve().name}.edge"
 
 
-def _convert_with_bar(src: Path, out: Path, choices: dict[str, str | None]) -> ConvertReport:
+def _convert_with_bar(src: Path, out: Path, choices: dict[str, Any]) -> ConvertReport:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -66,26 +67,23 @@ def _convert_with_bar(src: Path, out: Path, choices: dict[str, str | None]) -> C
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("reading", total=None)
 
-        def show(state: ConvertProgress) -> None:
-            bar.update(
-                task,
-                description=state.tensor,
-                completed=state.n_weights_done,
-                total=state.n_weights_total,
-            )
-
-        return convert(
-            src,
-            out,
-            format=choices["format"] or "E4_16",
-            embed_format=choices["embed_format"],
-            head_format=choices["head_format"],
-            act=choices["act"],
-            progress=show,
+    def show(state: ConvertProgress) -> None:
+        bar.start()  # here, so that a refused input leaves no bar
+        bar.update(
+            task,
+            description=state.tensor,
+            completed=state.n_weights_done,
+            total=state.n_weights_total,
         )
+
+    try:
+        return convert(src, out, **choices, progress=show)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _summary(report: ConvertReport) -> str:

@@ -40,7 +40,9 @@ def unpack_nibbles(groups: U8Array) -> U8Array:
     Byte b of group j: row b >> 2, column class b & 3; the low nibble is quad 2j, the high 2j + 1.
     """
     g = groups.reshape(*groups.shape[:-1], 4, TILE_ROWS, 4)  # group, row, class
-    quads = np.stack([g & 15, g >> 4], axis=-3)  # group, half, row, class
+    quads = np.empty((*groups.shape[:-1], 4, 2, TILE_ROWS, 4), dtype=np.uint8)
+    quads[..., 0, :, :] = g & 15
+    quads[..., 1, :, :] = g >> 4
     return _rows_first(quads.reshape(*groups.shape[:-1], 8, TILE_ROWS, 4))
 
 

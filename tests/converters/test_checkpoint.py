@@ -10,10 +10,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from edgellm.converters.checkpoint import Checkpoint, read_safetensors_header
-from edgellm.errors import EdgeError, FormatError, UnsupportedError
-from golden.tiny import CASES, hf_config, llama_shapes, named_weights, tiny_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from edgellm.errors import EdgeError, FormatError, UnsupportedError
+from golden.tiny import CASES, hf_config, llama_shapes, named_weights, tiny_checkpoint
 
 CASE = CASES[0]
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from edgellm.converters.spec import LayerSpec, ModelSpec
-from edgellm.errors import FormatError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgellm.errors import FormatError
 
 LAYER = LayerSpec(n_heads=8, n_kv_heads=4, head_dim=8, d_ffn=172)
 SPEC = ModelSpec(

@@ -11,12 +11,13 @@ import lzma
 from collections.abc import Callable
 from pathlib import Path
 
-import edgellm
 import numpy as np
 import numpy.typing as npt
 import pytest
 from edgellm.converters import convert
 from edgellm.converters.reference import Reference
+
+import edgellm
 from golden.measures import max_abs, mean_kl, nmse
 from golden.tiny import (
     CASE_NAMES,

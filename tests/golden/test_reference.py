@@ -12,6 +12,7 @@ import torch
 from edgellm.converters.checkpoint import Checkpoint
 from edgellm.converters.plan import Job, Options
 from edgellm.converters.reference import Reference
+
 from golden.measures import max_abs
 from golden.tiny import (
     CASE_NAMES,
