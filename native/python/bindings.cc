@@ -16,6 +16,7 @@
 #include "edgellm/engine.h"
 
 namespace py = pybind11;
+using py::literals::operator""_a;
 using edgellm::EdgeFile;
 using edgellm::Model;
 using edgellm::Session;
@@ -34,6 +35,20 @@ void raise_in_python(const edgellm::Error& error) {
   const py::str message = py::reinterpret_steal<py::str>(
       PyUnicode_DecodeUTF8(error.what(), py::ssize_t(std::strlen(error.what())), "replace"));
   py::set_error(type, type(message, py::arg("code") = error.code()));
+}
+
+// Python integers as token ids; what no id can be is refused as such.
+std::vector<int32_t> to_ids(const std::vector<int64_t>& values) {
+  std::vector<int32_t> ids;
+  ids.reserve(values.size());
+  for (const int64_t value : values) {
+    if (value < 0 || value > INT32_MAX) {
+      throw edgellm::Error("token_out_of_range", "InvalidArgumentError",
+                           std::to_string(value) + " is not a token id");
+    }
+    ids.push_back(static_cast<int32_t>(value));
+  }
+  return ids;
 }
 
 // str(path) and os.PathLike through os.fspath, as UTF-8.
@@ -65,16 +80,10 @@ py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) 
 std::vector<py::dict> tensor_dicts(const EdgeFile& file) {
   std::vector<py::dict> dicts;
   for (const edgellm::TensorInfo& tensor : file.tensors()) {
-    py::dict dict;
-    dict["name"] = tensor.name;
-    dict["role"] = tensor.role;
-    dict["format"] = tensor.format;
-    dict["act"] = tensor.act;
-    dict["n_rows"] = tensor.n_rows;
-    dict["n_cols"] = tensor.n_cols;
-    dict["offset"] = tensor.offset;
-    dict["n_bytes"] = tensor.n_bytes;
-    dicts.push_back(std::move(dict));
+    dicts.push_back(py::dict("name"_a = tensor.name, "role"_a = tensor.role,
+                             "format"_a = tensor.format, "act"_a = tensor.act,
+                             "n_rows"_a = tensor.n_rows, "n_cols"_a = tensor.n_cols,
+                             "offset"_a = tensor.offset, "n_bytes"_a = tensor.n_bytes));
   }
   return dicts;
 }
@@ -176,15 +185,10 @@ std::pair<int32_t, double> sample(const Session& session, const edgellm::Sampler
 }
 
 py::dict stats_dict(const edgellm::SessionStats& stats) {
-  py::dict dict;
-  dict["n_prefill_tokens"] = stats.n_prefill_tokens;
-  dict["n_decode_tokens"] = stats.n_decode_tokens;
-  dict["n_steps"] = stats.n_steps;
-  dict["prefill_ms"] = stats.prefill_ms;
-  dict["decode_ms"] = stats.decode_ms;
-  dict["kv_bytes"] = stats.kv_bytes;
-  dict["chunk_tokens"] = stats.chunk_tokens;
-  return dict;
+  return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
+                  "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
+                  "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
+                  "kv_bytes"_a = stats.kv_bytes, "chunk_tokens"_a = stats.chunk_tokens);
 }
 
 void bind_machine(py::module_& m) {
@@ -194,12 +198,9 @@ void bind_machine(py::module_& m) {
   m.def("default_n_threads", &edgellm::default_n_threads);
   m.def("memory_figures", [] {
     const edgellm::MemoryFigures figures = edgellm::memory_figures();
-    py::dict dict;
-    dict["total_bytes"] = figures.total_bytes;
-    dict["available_bytes"] = figures.available_bytes;
-    dict["rss_bytes"] = figures.rss_bytes;
-    dict["peak_rss_bytes"] = figures.peak_rss_bytes;
-    return dict;
+    return py::dict("total_bytes"_a = figures.total_bytes,
+                    "available_bytes"_a = figures.available_bytes,
+                    "rss_bytes"_a = figures.rss_bytes, "peak_rss_bytes"_a = figures.peak_rss_bytes);
   });
   m.def("format_table", [] {
     py::list table;
@@ -249,12 +250,8 @@ void bind_files(py::module_& m) {
           const py::gil_scoped_release unlocked;
           result = edgellm::verify_file(text, n_threads);
         }
-        py::dict dict;
-        dict["root"] = result.root;
-        dict["file_bytes"] = result.file_bytes;
-        dict["n_leaves"] = result.n_leaves;
-        dict["verify_ms"] = result.verify_ms;
-        return dict;
+        return py::dict("root"_a = result.root, "file_bytes"_a = result.file_bytes,
+                        "n_leaves"_a = result.n_leaves, "verify_ms"_a = result.verify_ms);
       },
       py::arg("path"), py::arg("n_threads") = 0);
 }
@@ -268,8 +265,8 @@ void bind_text(py::module_& m) {
            py::arg("bos") = true, Unlocked())
       .def(
           "decode",
-          [](const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool special) {
-            return tokenizer.decode(ids, special);
+          [](const Tokenizer& tokenizer, const std::vector<int64_t>& ids, bool special) {
+            return tokenizer.decode(to_ids(ids), special);
           },
           py::arg("ids"), py::arg("special") = false, Unlocked())
       .def("token_text", &Tokenizer::token_text, py::arg("id"))
@@ -350,7 +347,8 @@ void bind_session(py::module_& m) {
       .def_property_readonly("pending", getter(&Session::n_pending))
       .def_property_readonly("token_ids", getter(&Session::token_ids))
       .def(
-          "append", [](Session& session, const std::vector<int32_t>& ids) { session.append(ids); },
+          "append",
+          [](Session& session, const std::vector<int64_t>& ids) { session.append(to_ids(ids)); },
           py::arg("ids"), Unlocked())
       .def("run", &Session::run, py::arg("budget_ms") = 80.0, Unlocked())
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)

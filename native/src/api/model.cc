@@ -10,6 +10,7 @@
 #include "base/os.h"
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
+#include "runtime/mib_text.h"
 
 namespace edgellm {
 namespace {
@@ -29,20 +30,17 @@ struct MemoryNeed {
   uint64_t kv_bytes = 0;
 };
 
-std::string mib(uint64_t n_bytes) {
-  return std::to_string((n_bytes + (1u << 20) - 1) >> 20) + " MiB";
-}
-
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
 edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes, int n_ctx) {
   const auto fixed = edge::checked_add(need.file_bytes, need.scratch_bytes);
   const auto total = fixed ? edge::checked_add(*fixed, need.kv_bytes) : std::nullopt;
   if (total && *total <= limit_bytes) return limit_bytes - *fixed;
-  return {Code::kMemoryBudget, "needs " + mib(total.value_or(UINT64_MAX)) + " (file " +
-                                   mib(need.file_bytes) + ", scratch " + mib(need.scratch_bytes) +
-                                   ", KV cache for " + std::to_string(n_ctx) + " tokens " +
-                                   mib(need.kv_bytes) + ") and " + mib(limit_bytes) +
-                                   " may be used; use a smaller n_ctx or model, or free memory"};
+  return {Code::kMemoryBudget,
+          "needs " + edge::mib_text(total.value_or(UINT64_MAX)) + " (file " +
+              edge::mib_text(need.file_bytes) + ", scratch " + edge::mib_text(need.scratch_bytes) +
+              ", KV cache for " + std::to_string(n_ctx) + " tokens " +
+              edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
+              " may be used; use a smaller n_ctx or model, or free memory"};
 }
 
 edge::VerifyMode verify_mode(Verify verify) {

@@ -6,16 +6,12 @@
 
 #include "backends/kv_layout.h"
 #include "base/checked.h"
+#include "runtime/mib_text.h"
 
 namespace edge {
 namespace {
 
 constexpr size_t kSlabBytes = size_t{1} << 20;  // about what one request to the OS is worth
-
-std::string mib(uint64_t n_bytes) {
-  const uint64_t tenths = n_bytes / 104858;  // of a MiB
-  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " MiB";
-}
 
 }  // namespace
 
@@ -33,8 +29,9 @@ Status KvCache::reserve(int n_pages) {
     const uint64_t n_fit = free_bytes / page_bytes_;
     return {Code::kMemoryBudget,
             "the KV cache needs " +
-                mib(checked_mul(static_cast<uint64_t>(n_pages), page_bytes_).value_or(UINT64_MAX)) +
-                " and " + mib(free_bytes) + " are left; use an n_ctx of at most " +
+                mib_text(
+                    checked_mul(static_cast<uint64_t>(n_pages), page_bytes_).value_or(UINT64_MAX)) +
+                " and " + mib_text(free_bytes) + " are left; use an n_ctx of at most " +
                 std::to_string(n_fit * kPageTokens) + ", close other sessions or raise max_memory"};
   }
   n_reserved_ = n_wanted;

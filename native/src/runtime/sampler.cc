@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -131,6 +132,12 @@ int32_t choose(std::span<const float> logits, size_t best, const SamplerParams& 
   return draw(candidates, uniform_draw(params.seed, step));
 }
 
+// The shortest text that reads back as x.
+std::string number_text(double x) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, x).ptr};
+}
+
 Status out_of_range(const char* name, const std::string& value, const char* range) {
   return {Code::kInvalidArgument, std::string(name) + " is " + value + "; it must be " + range};
 }
@@ -140,15 +147,15 @@ Status out_of_range(const char* name, const std::string& value, const char* rang
 Status SamplerParams::check() const {
   // Written so that NaN fails every test.
   if (!(temperature == 0 || (temperature >= 1e-6 && temperature <= 100))) {
-    return out_of_range("temperature", std::to_string(temperature),
+    return out_of_range("temperature", number_text(temperature),
                         "0 (greedy) or from 0.000001 to 100");
   }
   if (top_k < 0) return out_of_range("top_k", std::to_string(top_k), "0 (off) or more");
   if (!(top_p > 0 && top_p <= 1)) {
-    return out_of_range("top_p", std::to_string(top_p), "more than 0 and at most 1");
+    return out_of_range("top_p", number_text(top_p), "more than 0 and at most 1");
   }
   if (!(min_p >= 0 && min_p <= 1)) {
-    return out_of_range("min_p", std::to_string(min_p), "from 0 to 1");
+    return out_of_range("min_p", number_text(min_p), "from 0 to 1");
   }
   return Status::ok();
 }

@@ -1,10 +1,12 @@
-// Writes small but complete `.edge` files for tests: all tensors zero unless set. Test code only.
+// Writes small but complete `.edge` files for tests: all tensors zero unless filled. Test code
+// only.
 #pragma once
 
 #include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,9 @@ struct FixtureTensor {
   Act act = Act::kA8;
 };
 
+// Writes the bytes of a tensor; `out` is zeroed and exactly as long as the tensor.
+using FillFn = std::function<void(const FixtureTensor&, std::span<std::byte>)>;
+
 inline void append_u64(std::string& out, uint64_t value) {
   for (int i = 0; i < 8; ++i) out.push_back(static_cast<char>(value >> (8 * i) & 0xFF));
 }
@@ -37,8 +42,9 @@ inline std::string escaped(const std::string& text) {
   return out;
 }
 
-// The bytes of a file with these tensors, in this order, whose data is all zero.
-inline std::string edge_bytes(const std::vector<FixtureTensor>& tensors, const std::string& spec) {
+// The bytes of a file with these tensors, in this order; their data is zero without `fill`.
+inline std::string edge_bytes(const std::vector<FixtureTensor>& tensors, const std::string& spec,
+                              const FillFn& fill = {}) {
   std::string described = "{";
   std::string entries;
   uint64_t offset = 0;
@@ -61,6 +67,13 @@ inline std::string edge_bytes(const std::vector<FixtureTensor>& tensors, const s
   }
   const uint64_t n_hashed = offset;
   std::string data(n_hashed, '\0');
+  for (size_t at = 0; const FixtureTensor& t : tensors) {
+    const size_t n_bytes =
+        tensor_bytes(t.format, static_cast<uint64_t>(t.n_rows), static_cast<uint64_t>(t.n_cols))
+            .value();
+    if (fill) fill(t, std::as_writable_bytes(std::span(data)).subspan(at, n_bytes));
+    at += (n_bytes + 63) / 64 * 64;
+  }
   const uint64_t n_leaves = (n_hashed + kLeafBytes - 1) / kLeafBytes;
   std::vector<std::byte> hashes((32 * n_leaves + 63) / 64 * 64);
   sha256_leaves(std::as_bytes(std::span(data)), kLeafBytes, std::span(hashes).first(32 * n_leaves));
