@@ -14,7 +14,7 @@ CXX_FILES := native/src native/include native/python native/tools native/tests n
 FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 
 STORY := Once upon a time, there was a little girl named Lily. She
-QUESTION := How do I list all files, including hidden ones?
+QUESTION := How do I show the current date?
 CHAT := <|im_start|>user\n$(QUESTION)<|im_end|>\n<|im_start|>assistant\n
 
 .PHONY: demo test nightly lint format native sanitize bench clean

@@ -26,7 +26,7 @@ _HELP: dict[str, str] = {
     "prefill_tokens_per_s": "prompt tokens per second, from an empty context",
     "decode_tokens_per_s": "new tokens per second, one at a time, from an empty context",
     "decode_gb_per_s": "decode speed times the weight bytes that one token needs",
-    "read_bandwidth_gb_per_s": "plain reads of 256 MiB with the same threads, measured first",
+    "read_bandwidth_gb_per_s": "plain reads of 256 MiB with the same threads",
     "read_bandwidth_share": "decode_gb_per_s / read_bandwidth_gb_per_s; above 1: it is in cache",
     "int8_peak_gmac_per_s": "int8 multiply-adds on data in L1 with the same threads",
     "int8_peak_share": "multiply-adds of the weights in prefill / that peak",
@@ -75,8 +75,6 @@ def _measure(
             "lower --prefill or --decode"
         )
         raise ContextOverflowError(message, code="context_overflow")
-    bandwidth = _native.measure_read_bandwidth(model.n_threads)
-    peak = _native.measure_int8_peak(model.n_threads)
     session = _native.Session(model, n_ctx)
     try:
         _time_tokens(session, model, min(prefill, 32))  # touches every page once
@@ -88,6 +86,10 @@ def _measure(
         k_rows_ms = _time_k_rows(session, model, rounds)
     finally:
         session.close()
+    # Before the machine is measured: that takes buffers of its own.
+    peak_rss_bytes = _native.memory_figures()["peak_rss_bytes"]
+    bandwidth = _native.measure_read_bandwidth(model.n_threads)
+    peak = _native.measure_int8_peak(model.n_threads)
     prefill_tokens_per_s = prefill / statistics.median(prefill_s)
     decode_tokens_per_s = decode / statistics.median(decode_s)
     decode_bytes_per_s = decode_tokens_per_s * work.weight_bytes
@@ -111,7 +113,7 @@ def _measure(
         "k_rows_ms": k_rows_ms,
         "load_ms": model.load_ms,
         "kv_bytes_per_token": model.kv_bytes_per_token,
-        "peak_rss_bytes": _native.memory_figures()["peak_rss_bytes"],
+        "peak_rss_bytes": peak_rss_bytes,
     }
 
 
