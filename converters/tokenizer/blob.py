@@ -175,7 +175,7 @@ def hash_texts(texts: Sequence[bytes]) -> NDArray[np.uint64]:
     lengths = np.array([len(text) for text in texts])
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        matrix = np.frombuffer(b"".join(texts[i] for i in rows), dtype=np.uint8)
+        matrix = np.frombuffer(b"".join(texts[i] for i in rows.tolist()), dtype=np.uint8)
         matrix = matrix.reshape(len(rows), length)
         values = hashes[rows]
         for column in range(length):

@@ -28,7 +28,8 @@ HARD_STRINGS = (
     "def f(x: int) -> str:\n    return f'{x!r}'  # comment\n\n\n",
     "\u00e9\u0301 na\u00efve caf\u00e9 \u0130stanbul \u017fpecial \u212a elvin 'S '\u017f",
     "\u4f60\u597d\uff0c\u4e16\u754c\u3002 \u3053\u3093\u306b\u3061\u306f \uc548\ub155",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "\U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd \u2764\ufe0f",
     "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd \u0928\u092e\u0938\u094d\u0924\u0947",
     "\u00a0\u2003\u3000\u200b\ufeff\u2028\u2029\u0085",
     "\x00\x01\x1f\x7f\x9f",
@@ -81,7 +82,7 @@ class TokenVector:
 
 
 def load_native(blob: bytes) -> NativeTokenizer:
-    from edgellm._native import Tokenizer as Native  # noqa: PLC0415
+    from edgellm._native import Tokenizer as Native
 
     return Native.from_blob(blob)
 

@@ -193,7 +193,7 @@ def _merge_equal_states(transitions: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def find_pieces(dfa: Dfa, partition: Partition, text: str) -> list[tuple[str, bool]]:
-    """(piece, is a match) for all of `text`; plain Python, the definition of the native splitter."""
+    """(piece, is a match) over all of `text`: the definition of the native splitter."""
     table = dfa.transitions.tolist()
     classes = [int(partition.class_of[ord(c)]) for c in text] + [partition.n_classes]
     pieces: list[tuple[str, bool]] = []

@@ -13,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Regex, pre_tokenizers
 
+from edgellm.errors import UnsupportedError
+
 N_CODE_POINTS = 0x110000
 _CHUNK = 0x10000
 # Surrogates cannot occur in well-formed text; they are members of no set.
 _SURROGATES = range(0xD800, 0xE000)
+# Planes without any assigned character: probing them in full costs more than all the others. Their
+# edges (noncharacters included) are probed, and only if those agree the plane takes their value.
+_EMPTY_PLANES = range(4, 14)
+_EDGE = 256
 
 Mask = NDArray[np.bool_]  # [N_CODE_POINTS], True = member
 
@@ -33,24 +39,51 @@ def complement(mask: Mask) -> Mask:
     return inverse
 
 
-def _chunks() -> list[list[int]]:
-    return [
-        [c for c in range(base, base + _CHUNK) if c not in _SURROGATES]
-        for base in range(0, N_CODE_POINTS, _CHUNK)
+@cache
+def _chunks() -> tuple[list[int], ...]:
+    planes = [n for n in range(N_CODE_POINTS // _CHUNK) if n not in _EMPTY_PLANES]
+    full = [
+        [c for c in range(n * _CHUNK, (n + 1) * _CHUNK) if c not in _SURROGATES] for n in planes
     ]
+    edges = [
+        c
+        for n in _EMPTY_PLANES
+        for begin in (n * _CHUNK, (n + 1) * _CHUNK - _EDGE)
+        for c in range(begin, begin + _EDGE)
+    ]
+    return (*full, edges)
+
+
+def _complete(mask: Mask, source: str) -> Mask:
+    """Fills the inside of the empty planes, and leaves the surrogates out."""
+    for plane in _EMPTY_PLANES:
+        begin, end = plane * _CHUNK, (plane + 1) * _CHUNK
+        edges = np.concatenate([mask[begin : begin + _EDGE], mask[end - _EDGE : end]])
+        if edges.any() != edges.all():
+            raise UnsupportedError(
+                f"regex {source!r} tells unassigned code points apart", code="tokenizer_unsupported"
+            )
+        mask[begin:end] = edges[0]
+    mask[_SURROGATES.start : _SURROGATES.stop] = False
+    return mask
 
 
 @cache
 def probe_atom(source: str) -> Mask:
     """The code points that the one-character pattern `source` matches."""
     splitter = pre_tokenizers.Split(Regex(f"(?:{source})+"), "removed")
+    return _probe_removed(splitter, source)
+
+
+def _probe_removed(splitter: pre_tokenizers.PreTokenizer, source: str) -> Mask:
+    """The code points that `splitter` takes away."""
     mask = np.ones(N_CODE_POINTS, dtype=np.bool_)
     for code_points in _chunks():
         text = "".join(map(chr, code_points))
+        members = np.array(code_points)
         for _, (begin, end) in splitter.pre_tokenize_str(text):
-            mask[code_points[begin] : code_points[end - 1] + 1] = False
-    mask[_SURROGATES.start : _SURROGATES.stop] = False
-    return mask
+            mask[members[begin:end]] = False
+    return _complete(mask, source)
 
 
 @cache
@@ -61,22 +94,16 @@ def probe_digits() -> Mask:
     for code_points in _chunks():
         # A leading letter makes the first piece a non-digit one; from there pieces alternate.
         pieces = splitter.pre_tokenize_str("a" + "".join(map(chr, code_points)))
+        members = np.array(code_points)
         for _, (begin, end) in pieces[1::2]:
-            mask[code_points[begin - 1] : code_points[end - 2] + 1] = True
-    mask[_SURROGATES.start : _SURROGATES.stop] = False
-    return mask
+            mask[members[begin - 1 : end - 1]] = True
+    return _complete(mask, "Digits")
 
 
 @cache
 def probe_spaces() -> Mask:
     """White space as lstrip and rstrip of added tokens see it (Rust's char::is_whitespace)."""
-    splitter = pre_tokenizers.WhitespaceSplit()
-    mask = np.ones(N_CODE_POINTS, dtype=np.bool_)
-    for code_points in _chunks():
-        for _, (begin, end) in splitter.pre_tokenize_str("".join(map(chr, code_points))):
-            mask[code_points[begin] : code_points[end - 1] + 1] = False
-    mask[_SURROGATES.start : _SURROGATES.stop] = False
-    return mask
+    return _probe_removed(pre_tokenizers.WhitespaceSplit(), "WhitespaceSplit")
 
 
 @cache
