@@ -50,7 +50,7 @@ def pack_nibbles(values: U8Array) -> U8Array:
     """The inverse of unpack_nibbles."""
     quads = _quads_first(values)
     even, odd = quads[..., 0::2, :, :], quads[..., 1::2, :, :]
-    return (even | odd << 4).reshape(*values.shape[:-2], 256)
+    return (even | odd << np.uint8(4)).reshape(*values.shape[:-2], 256)
 
 
 def unpack_pairs(hi: U8Array) -> U8Array:
@@ -89,7 +89,8 @@ def dequantize(d_row: F32Array, scales: F32Array, values: F32Array) -> F32Array:
     """
     n_groups = scales.shape[2]
     per_column = np.repeat(np.swapaxes(scales, 2, 3), TILE_K // n_groups, axis=3)
-    products = (per_column * values).transpose(0, 2, 1, 3)  # strip, row, tile, column
+    products = per_column * values + np.float32(0)  # as integers: no negative zero
+    products = products.transpose(0, 2, 1, 3)  # strip, row, tile, column
     return untile(d_row[:, :, None, None] * products)
 
 
