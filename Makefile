@@ -21,7 +21,7 @@ CHAT := <|im_start|>user\n$(QUESTION)<|im_end|>\n<|im_start|>assistant\n
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
-	@echo; echo "A story:"
+	@printf '\nA story:\n%s' "$(STORY)"
 	@$(VENV)/bin/edgellm run demo "$(STORY)" --max-tokens 120 --temperature 0.7 --seed 7
 	@echo; echo "A question: $(QUESTION)"
 	@printf '$(CHAT)' | $(VENV)/bin/edgellm run demo - --special --max-tokens 80
