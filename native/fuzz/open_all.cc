@@ -3,6 +3,9 @@
 #include "format/edge_file.h"
 #include "format/json.h"
 #include "format/verifier.h"
+#include "model/spec.h"
+#include "model/weights.h"
+#include "tokenizer/tokenizer.h"
 
 namespace edge::fuzz {
 
@@ -18,6 +21,19 @@ unsigned touch(const EdgeFile& file) {
   return sum;
 }
 
+// What a load of a model makes of the file. A seed of the container alone has none of it.
+Status load(const EdgeFile& file) {
+  if (file.find("token_embd") != nullptr) {
+    EDGE_ASSIGN_OR_RETURN(const ModelSpec spec,
+                          ModelSpec::from_json(file.metadata("edgellm.spec")));
+    EDGE_RETURN_IF_ERROR(Weights::bind(file, spec).status());
+  }
+  if (const TensorEntry* blob = file.find("tokenizer")) {
+    EDGE_RETURN_IF_ERROR(Tokenizer::create({blob->tensor.data, blob->tensor.n_bytes}).status());
+  }
+  return {};
+}
+
 }  // namespace
 
 Status open_all(std::span<const std::byte> bytes) {
@@ -27,7 +43,7 @@ Status open_all(std::span<const std::byte> bytes) {
   volatile unsigned sink = touch(*file);
   static_cast<void>(sink);
   EDGE_RETURN_IF_ERROR(Json::parse(file->metadata("edgellm.spec")).status());
-  return {};
+  return load(*file);
 }
 
 }  // namespace edge::fuzz
