@@ -153,9 +153,9 @@ class StreamDecoder:
 class Model:
     """A loaded model. Steps of all its sessions take turns; a waiting thread holds no GIL.
 
-    After close() every call of the model and its sessions raises InvalidArgumentError; a run() that
-    was under way in another thread raises Cancelled there. A child of fork() may use the models
-    that its parent loaded.
+    After close() every call that needs the file, and any of its sessions, raises
+    InvalidArgumentError; a run() under way in another thread raises Cancelled there. A child of
+    fork() may use the models that its parent loaded, and sessions that no other thread was in.
     """
 
     @staticmethod
@@ -293,9 +293,9 @@ class Session:
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
-        Unless n_tokens == self.n_tokens, there are no logits until the next run(): to sample again
-        at the last kept position, rewind to one less and append that token again. Replay gives the
-        same bits.
+        Logits stay only if they are those of the last kept token (n_tokens == self.n_tokens, and no
+        run() left tokens pending): to sample again at an earlier token, rewind to one less and
+        append it again. Replay gives the same bits.
         """
 
     def logits(self) -> npt.NDArray[np.float32]:

@@ -192,8 +192,9 @@ class Session {
   bool run(double budget_ms = 80);
   // As run(); returns the logits [n_processed][n_vocab] of the tokens processed now.
   std::vector<float> run_with_logits(double budget_ms = 80);
-  // Keeps the first n_tokens processed tokens. Shorter than before, there are no logits until the
-  // next run(): to sample again at the last kept position, rewind to one less and append it again.
+  // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
+  // they are those of the last kept token; to sample again at another one, rewind to one token less
+  // and append it again.
   void rewind(int n_tokens);
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative.

@@ -65,7 +65,6 @@ Status Session::append(std::span<const int32_t> ids) {
   }
   is_decoding_ = n_pending() == 0 && n_tokens() > 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
-  has_logits_ = false;
   return Status::ok();
 }
 
@@ -131,6 +130,7 @@ Status Session::step(int n_rows, std::vector<float>* all_logits) {
     all_logits->resize(n_before + logit_rows.size() * n_vocab);
     out = all_logits->data() + n_before;
   } else if (is_last) {
+    logits_at_ = -1;  // until the step has succeeded
     logits_.resize(n_vocab);
     out = logits_.data();
   }
@@ -144,7 +144,7 @@ Status Session::step(int n_rows, std::vector<float>* all_logits) {
   if (is_last && all_logits != nullptr) {
     logits_.assign(all_logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all_logits->end());
   }
-  has_logits_ = is_last;
+  if (is_last) logits_at_ = plan_.n_tokens();
   return Status::ok();
 }
 
@@ -164,24 +164,22 @@ void Session::record(int n_rows, double step_ms) {
 }
 
 Status Session::rewind(int n_tokens) {
-  const bool is_shorter = n_tokens != plan_.n_tokens();
-  const bool had_pending = n_pending() > 0;
   EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> let_go, plan_.rewind(n_tokens));
   for (const PageId page : let_go) cache_.release(page);
   page_data_.resize(plan_.pages().size());
   tokens_.resize(static_cast<size_t>(n_tokens));
-  if (is_shorter || had_pending) has_logits_ = false;
+  if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
   return Status::ok();
 }
 
 Result<std::span<const float>> Session::logits() const {
-  if (has_logits_) return std::span<const float>(logits_);
+  if (n_pending() == 0 && logits_at_ == n_tokens()) return std::span<const float>(logits_);
   if (n_pending() > 0) {
     return {Code::kInvalidArgument,
             "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};
   }
   return {Code::kInvalidArgument,
-          "no logits: append tokens and run() first (rewind() drops them, too)"};
+          "no logits: append tokens and run() first (rewind() drops those of later tokens)"};
 }
 
 }  // namespace edge

@@ -48,13 +48,13 @@ class Session {
   // processed stays and the rest stays queued.
   Status run(double budget_ms, std::vector<float>* all_logits);
 
-  // Keeps the first n_tokens processed tokens, drops the others and the queue. Shorter than before,
-  // there are no logits until the next run(): to sample again at the last kept position, rewind to
-  // one less and append that token again.
+  // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
+  // they are those of the last kept token; to sample again at another one, rewind to one token less
+  // and append it again.
   Status rewind(int n_tokens);
 
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
-  // none: nothing ran yet, tokens are pending, or after rewind().
+  // none: nothing ran yet, tokens are pending, or rewind() went back to a token without.
   Result<std::span<const float>> logits() const;
 
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
@@ -74,11 +74,11 @@ class Session {
   int n_reserved_pages_ = 0;
   std::vector<std::byte*> page_data_;  // of plan_.pages(), for KvView
   std::vector<int32_t> tokens_;        // processed, then queued
-  std::vector<float> logits_;          // [n_vocab] if has_logits_
-  bool has_logits_ = false;
-  bool is_decoding_ = false;  // the queue is one token that was appended to an empty queue
-  int ceiling_rows_;          // growth of the next measured step is bounded
-  double ms_per_row_ = 0;     // of the last step that tells; 0: unknown
+  std::vector<float> logits_;          // [n_vocab] of token logits_at_ - 1
+  int logits_at_ = -1;                 // n_tokens() they belong to; -1: none
+  bool is_decoding_ = false;           // the queue is one token that was appended to an empty queue
+  int ceiling_rows_;                   // growth of the next measured step is bounded
+  double ms_per_row_ = 0;              // of the last step that tells; 0: unknown
   SessionStats stats_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };

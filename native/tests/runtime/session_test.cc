@@ -161,7 +161,19 @@ TEST_CASE_FIXTURE(Fixture, "rewind to the present keeps the logits and drops the
   CHECK(session->logits().status().code() == Code::kInvalidArgument);
   REQUIRE(session->rewind(40).is_ok());
   CHECK(session->n_pending() == 0);
+  CHECK(copy(session->logits().value()) == expected_logits(ids));
   CHECK(session->rewind(41).code() == Code::kInvalidArgument);
+}
+
+TEST_CASE_FIXTURE(Fixture, "logits of a place do not outlive other tokens standing there") {
+  REQUIRE(session->append(random_ids(4, 20)).is_ok());
+  run_all(1e9);
+  REQUIRE(session->rewind(0).is_ok());
+  REQUIRE(session->append(random_ids(60, 21)).is_ok());
+  REQUIRE(session->run(0, nullptr).is_ok());
+  REQUIRE(session->n_tokens() == 4);
+  REQUIRE(session->rewind(4).is_ok());
+  CHECK(session->logits().status().code() == Code::kInvalidArgument);
 }
 
 TEST_CASE_FIXTURE(Fixture, "append takes all tokens or none") {
