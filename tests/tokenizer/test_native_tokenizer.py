@@ -146,8 +146,7 @@ def test_mutated_blobs_give_a_typed_error_or_work(tiny_pair: Pair) -> None:
             ids = tokenizer.encode(text, True, True)
             tokenizer.decode(ids, True)
             tokenizer.decode(list(range(min(tokenizer.n_vocab, 600))), False)
-        except (EdgeError, ValueError) as error:
-            assert "tokenizer" in str(error) or "token" in str(error)
+        except (EdgeError, ValueError):
             n_refused += 1
         assert time.process_time() - begin < 1.0
     assert N_MUTATIONS // 4 < n_refused < N_MUTATIONS
