@@ -56,7 +56,7 @@ class Pool {
     std::lock_guard<std::mutex> turn(turn_);
     start_workers(job.n_threads - 1);
     // Publishing: workers join while n_inside_ is counted, so the job outlives every joiner.
-    job_.store(&job, std::memory_order_relaxed);
+    job_.store(&job, std::memory_order_seq_cst);
     generation_.fetch_add(1, std::memory_order_seq_cst);
     if (n_parked_.load(std::memory_order_seq_cst) > 0) {
       std::lock_guard<std::mutex> lock(park_mutex_);
