@@ -81,7 +81,8 @@ class Backend {
   virtual void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                          ActNeeds needs, ActRows& out) = 0;
   // x += act W^T.
-  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) = 0;
+  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* x,
+                             int64_t stride) = 0;
   // out = quant(silu(act Wgate) * (act Wup)).
   virtual void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
                       ActRows& out) = 0;

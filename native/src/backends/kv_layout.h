@@ -2,8 +2,8 @@
 // (kernels). A page holds the keys and values of 32 consecutive positions of one sequence for every
 // layer.
 //
-// F16 page: per layer, for each kv head: keys as f16 [head_dim][32] (transposed, so that 16 positions
-// are one vector), then values as f16 [32][head_dim].
+// F16 page: per layer, for each kv head: keys as f16 [head_dim][32] (transposed, so that 16
+// positions are one vector), then values as f16 [32][head_dim].
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
-// A thread as the pool needs it: all signals blocked (the host's handlers run on the host's threads),
-// a stack of known size, joinable. Part of the OS layer: os_thread_posix.cc, os_thread_win.cc.
+// A thread as the pool needs it: all signals blocked (the host's handlers run on the host's
+// threads), a stack of known size, joinable. Part of the OS layer: os_thread_posix.cc,
+// os_thread_win.cc.
 #pragma once
 
 #include <cstddef>

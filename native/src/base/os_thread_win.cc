@@ -25,8 +25,8 @@ DWORD WINAPI run(LPVOID raw) {
 OsThread start_thread(size_t stack_bytes, void (*entry)(void*), void* argument) {
   Start* start = new (std::nothrow) Start{entry, argument};
   if (start == nullptr) return {};
-  HANDLE thread = CreateThread(nullptr, stack_bytes, run, start, STACK_SIZE_PARAM_IS_A_RESERVATION,
-                               nullptr);
+  HANDLE thread =
+      CreateThread(nullptr, stack_bytes, run, start, STACK_SIZE_PARAM_IS_A_RESERVATION, nullptr);
   if (thread == nullptr) {
     delete start;
     return {};

@@ -1,7 +1,8 @@
 // Status and Result: how every layer below api/ reports failure. No exceptions, no aborts.
 //
-// A Status is one pointer wide and free to copy when ok. A failed Status owns its code and a message
-// that says what is wrong, where ("tensor 'layers.3.ffn_up': ...") and, where it can, what to do.
+// A Status is one pointer wide and free to copy when ok. A failed Status owns its code and a
+// message that says what is wrong, where ("tensor 'layers.3.ffn_up': ...") and, where it can, what
+// to do.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +56,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}              // NOLINT: implicit by design
-  Result(Status status) : status_(std::move(status)) {}      // NOLINT: status must not be ok
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit by design
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: status must not be ok
   Result(Code code, std::string message) : status_(code, std::move(message)) {}
 
   bool is_ok() const { return value_.has_value(); }
@@ -74,8 +75,8 @@ class [[nodiscard]] Result {
 #define EDGE_CONCAT(a, b) EDGE_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function if `expr` (a Status) failed.
-#define EDGE_RETURN_IF_ERROR(expr)                       \
-  do {                                                   \
+#define EDGE_RETURN_IF_ERROR(expr)                                                        \
+  do {                                                                                    \
     if (::edge::Status edge_status_ = (expr); !edge_status_.is_ok()) return edge_status_; \
   } while (0)
 

@@ -1,8 +1,8 @@
 // Attention over F16 pages: one segment of 256 positions for a few queries of one kv head, and how
 // segments combine. One table per ISA, all equal to the scalar one bit for bit.
 //
-// The sums (docs/KERNELS.md, "Attention"): scores run over head_dim in order, one chain each; p and l
-// over 16 lanes of positions; o over positions in order. Masked positions are never touched, so
+// The sums (docs/KERNELS.md, "Attention"): scores run over head_dim in order, one chain each; p and
+// l over 16 lanes of positions; o over positions in order. Masked positions are never touched, so
 // stale bytes in a page cannot matter. Knows nothing of threads or models.
 #pragma once
 
@@ -21,12 +21,12 @@ struct AttentionSegmentArgs {
   size_t value_offset = 0;                //                          f16 [32][head_dim]
   int head_dim = 0;
   float scale = 0;
-  int n_queries = 0;                          // 1..kMaxQueries
-  const float* q[kMaxQueries] = {};           // each [head_dim]
-  int n_visible[kMaxQueries] = {};            // positions of the segment a query sees, 1..256
-  float m[kMaxQueries] = {};                  // out: largest score
-  float l[kMaxQueries] = {};                  // out: sum of exp(score - m)
-  float* o[kMaxQueries] = {};                 // out: [head_dim] sum of exp(score - m) * value
+  int n_queries = 0;                 // 1..kMaxQueries
+  const float* q[kMaxQueries] = {};  // each [head_dim]
+  int n_visible[kMaxQueries] = {};   // positions of the segment a query sees, 1..256
+  float m[kMaxQueries] = {};         // out: largest score
+  float l[kMaxQueries] = {};         // out: sum of exp(score - m)
+  float* o[kMaxQueries] = {};        // out: [head_dim] sum of exp(score - m) * value
 };
 
 struct AttentionKernels {

@@ -1,8 +1,8 @@
 // The kernel contract: which functions exist, what they compute, and how one is chosen.
 //
-// kernels.inc is the one list of matmul kernels; it declares, selects, tests and benches them. Every
-// kernel equals the scalar one bit for bit (docs/KERNELS.md gives the sums). Kernels never check
-// their arguments; callers do. Knows nothing of models, files or threads.
+// kernels.inc is the one list of matmul kernels; it declares, selects, tests and benches them.
+// Every kernel equals the scalar one bit for bit (docs/KERNELS.md gives the sums). Kernels never
+// check their arguments; callers do. Knows nothing of models, files or threads.
 #pragma once
 
 #include <cstddef>

@@ -22,13 +22,14 @@ double measure_int8_macs_per_s(int n_threads) {
     const int64_t start_ns = monotonic_ns();
     parallel_for(n_threads, n_threads, [&](int64_t, int) {
       alignas(64) float y[kMaxKRows * kTileRows];
-      const MatmulArgs args{strip.data(), 1,         kTiles,    q.data(), d.data(),
-                            bias.data(),  nullptr,   kMaxKRows, y,        kTileRows};
+      const MatmulArgs args{strip.data(), 1,       kTiles,    q.data(), d.data(),
+                            bias.data(),  nullptr, kMaxKRows, y,        kTileRows};
       for (int64_t call = 0; call < kCalls; ++call) fn(args);
     });
     best_s = std::min(best_s, static_cast<double>(monotonic_ns() - start_ns) * 1e-9);
   }
-  const double macs = static_cast<double>(n_threads * kCalls * kTiles * kTileK) * kTileRows * kMaxKRows;
+  const double macs =
+      static_cast<double>(n_threads * kCalls * kTiles * kTileK) * kTileRows * kMaxKRows;
   return macs / best_s;
 }
 

@@ -23,8 +23,8 @@ class Decoder {
                                                  std::unique_ptr<Backend> backend);
 
   // Writes K and V of every row to its page, and the logits of rows `logit_rows` (indices into
-  // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence must
-  // be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
+  // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence
+  // must be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
   Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits);
 
   const ModelSpec& spec() const { return *spec_; }

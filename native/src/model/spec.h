@@ -20,15 +20,15 @@ struct LayerSpec {
 };
 
 struct ModelSpec {
-  std::string arch;         // family, for people only ("llama"); never switched on
+  std::string arch;  // family, for people only ("llama"); never switched on
   int n_vocab = 0;
   int d_model = 0;
-  int n_ctx_train = 0;      // positions the model was trained for
+  int n_ctx_train = 0;  // positions the model was trained for
   float norm_eps = 0;
-  bool tied_head = false;   // the head is the embedding table
-  int n_rope = 0;           // rotated dimensions per head; inv_freq has n_rope / 2 entries
-  float rope_factor = 1;    // multiplies cos and sin
-  int32_t bos_id = -1;      // -1: none
+  bool tied_head = false;  // the head is the embedding table
+  int n_rope = 0;          // rotated dimensions per head; inv_freq has n_rope / 2 entries
+  float rope_factor = 1;   // multiplies cos and sin
+  int32_t bos_id = -1;     // -1: none
   std::vector<int32_t> eos_ids;
   std::vector<LayerSpec> layers;
 

@@ -1,9 +1,9 @@
 // Byte layouts of the R16 tiles: 16 rows x 32 k of one weight format. Mapped and used in place.
 //
-// "Quad" t of a tile is the four columns k = 4t .. 4t+3, t = 0..7. A 64-byte group holds one quad of
-// 16 rows: byte b is row b >> 2, column 4t + (b & 3); one zmm, two ymm or four q-registers.
-// The E4 idea (per-row scale, 7-bit group scale and a LUT selected by its spare bit) is
-// ik_llama.cpp's IQ4_KS by I. Kawrakow; the tile order and the 7-bit LUT are ours.
+// "Quad" t of a tile is the four columns k = 4t .. 4t+3, t = 0..7. A 64-byte group holds one quad
+// of 16 rows: byte b is row b >> 2, column 4t + (b & 3); one zmm, two ymm or four q-registers. The
+// E4 idea (per-row scale, 7-bit group scale and a LUT selected by its spare bit) is ik_llama.cpp's
+// IQ4_KS by I. Kawrakow; the tile order and the 7-bit LUT are ours.
 #pragma once
 
 #include <stdint.h>
@@ -15,20 +15,20 @@ namespace edge {
 // w = d_row * s * (kLutE4[q] + 2 * (sc & 1) - 64), s = (sc & 0xFE) - 127: odd, -127..127.
 // Values stay in 0..127 so that AVX2's maddubs (u8 x s8 pairs) cannot saturate.
 constexpr uint8_t kLutE4[16] = {0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120};
-constexpr int kLutE4Shift = 2;   // LUT 1 = LUT 0 + 2
+constexpr int kLutE4Shift = 2;  // LUT 1 = LUT 0 + 2
 constexpr int kLutE4Zero = 64;
-constexpr int kE6Zero = 32;      // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
-constexpr int kE8Zero = 128;     // w = d_row * s * (q - 128)
+constexpr int kE6Zero = 32;   // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
+constexpr int kE8Zero = 128;  // w = d_row * s * (q - 128)
 
 // A group of 64 bytes packs two quads as nibbles: low = quad 2j, high = quad 2j + 1.
-struct TileE4_16 {  // effectively 4.5 bits per weight
-  uint8_t sc[2][16];      // [k / 16][row]
+struct TileE4_16 {    // effectively 4.5 bits per weight
+  uint8_t sc[2][16];  // [k / 16][row]
   uint8_t nibbles[4][64];
 };
 static_assert(sizeof(TileE4_16) == 288);
 
 struct TileE4_32 {  // effectively 4.25 bits per weight
-  uint8_t sc[16];         // [row]
+  uint8_t sc[16];   // [row]
   uint8_t nibbles[4][64];
 };
 static_assert(sizeof(TileE4_32) == 272);
@@ -44,12 +44,12 @@ static_assert(sizeof(TileE6_16) == 416);
 
 struct TileE8_32 {  // effectively 8.25 bits per weight; s as in E6
   uint8_t sc[16];
-  uint8_t quads[8][64];   // biased by 128
+  uint8_t quads[8][64];  // biased by 128
 };
 static_assert(sizeof(TileE8_32) == 528);
 
-struct TileF16 {  // 16 bits per weight; column by column, 16 rows each; d_row is 1
-  uint16_t w[32][16];     // [k][row], IEEE binary16
+struct TileF16 {       // 16 bits per weight; column by column, 16 rows each; d_row is 1
+  uint16_t w[32][16];  // [k][row], IEEE binary16
 };
 static_assert(sizeof(TileF16) == 1024);
 

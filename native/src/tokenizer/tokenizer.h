@@ -48,7 +48,8 @@ class Tokenizer {
   virtual void decode_finish(DecodeState& state, std::string& out) const = 0;
   virtual int32_t n_vocab() const = 0;
   virtual bool is_special(int32_t id) const = 0;
-  // The token as the vocabulary spells it ("<0x0A>", byte-level stand-ins as UTF-8), for inspection.
+  // The token as the vocabulary spells it ("<0x0A>", byte-level stand-ins as UTF-8), for
+  // inspection.
   virtual Result<std::string> token_text(int32_t id) const = 0;
 };
 

@@ -85,8 +85,10 @@ TEST_CASE("attention equals scalar on every instruction set, alone and in compan
     const Pages pages(head_dim, 250, 3, float_to_half(1.0f));
     std::vector<std::vector<float>> q;
     for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
-    for (const std::vector<int>& seen :
-         {std::vector<int>{1, 2, 3, 4}, {16, 17, 33, 1}, {250, 249, 31, 32}, {250, 250, 250, 250}}) {
+    for (const std::vector<int>& seen : {std::vector<int>{1, 2, 3, 4},
+                                         {16, 17, 33, 1},
+                                         {250, 249, 31, 32},
+                                         {250, 250, 250, 250}}) {
       std::vector<Answer> alone;
       for (size_t i = 0; i < 4; ++i) {
         alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}).front());
@@ -141,8 +143,7 @@ TEST_CASE("segments merge to the softmax over all positions") {
       total += p;
       for (int i = 0; i < head_dim; ++i) {
         expected[static_cast<size_t>(i)] +=
-            p * half_at(pages, t,
-                        static_cast<size_t>(kPage * head_dim + t % kPage * head_dim + i));
+            p * half_at(pages, t, static_cast<size_t>(kPage * head_dim + t % kPage * head_dim + i));
       }
     }
   };

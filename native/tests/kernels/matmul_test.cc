@@ -22,11 +22,16 @@ struct Problem {
 
   MatmulArgs args(int row0, int n_rows, float* y) const {
     const int64_t stride = n_tiles * kTileK;
-    return {strips.data(),           n_strips,
-            n_tiles,                 q.data() + row0 * stride,
-            d.data() + row0 * n_tiles, bias.data() + row0 * n_tiles * 2,
-            f.data() + row0 * stride, n_rows,
-            y,                       n_strips * kTileRows};
+    return {strips.data(),
+            n_strips,
+            n_tiles,
+            q.data() + row0 * stride,
+            d.data() + row0 * n_tiles,
+            bias.data() + row0 * n_tiles * 2,
+            f.data() + row0 * stride,
+            n_rows,
+            y,
+            n_strips * kTileRows};
   }
 };
 
@@ -55,13 +60,15 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
   for (int r = 0; r < kMaxKRows; ++r) {
     for (int64_t k = 0; k < stride; ++k) {
       const int8_t extreme = r % 5 == 3 ? 127 : -127;
-      p.q.push_back(r % 5 >= 3 ? extreme : static_cast<int8_t>(static_cast<int>(rng() % 255) - 127));
+      p.q.push_back(r % 5 >= 3 ? extreme
+                               : static_cast<int8_t>(static_cast<int>(rng() % 255) - 127));
       p.f.push_back(uniform(rng));
     }
     for (int64_t i = 0; i < n_tiles; ++i) p.d.push_back(0.02f * uniform(rng));
     for (int64_t g = 0; g < 2 * n_tiles; ++g) {
       int32_t sum = 0;
-      for (int64_t k = 16 * g; k < 16 * g + 16; ++k) sum += p.q[static_cast<size_t>(r * stride + k)];
+      for (int64_t k = 16 * g; k < 16 * g + 16; ++k)
+        sum += p.q[static_cast<size_t>(r * stride + k)];
       p.bias.push_back(-64 * sum);
     }
   }
@@ -93,7 +100,8 @@ TEST_CASE("every matmul kernel equals scalar bit for bit for 1 to 16 rows") {
     }
     const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
     for (const int64_t n_tiles : {1, 2, 7}) {
-      const Problem p = make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
+      const Problem p =
+          make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
       for (int n_rows = 1; n_rows <= kMaxKRows; ++n_rows) {
         CAPTURE(std::string(kernel.name));
         CAPTURE(n_rows);
@@ -131,16 +139,19 @@ void check_against_doubles(Format format, Act act) {
       for (int64_t k = 0; k < p.n_tiles * kTileK; ++k) {
         const auto& tile = reinterpret_cast<const Tile*>(strip + kStripHeaderBytes)[k / kTileK];
         const size_t at = static_cast<size_t>(r * p.n_tiles * kTileK + k);
-        const double a = act == Act::kF32
-                             ? static_cast<double>(p.f[at])
-                             : static_cast<double>(p.q[at]) *
-                                   static_cast<double>(p.d[static_cast<size_t>(r * p.n_tiles + k / kTileK)]);
-        const double term = static_cast<double>(tile_value(tile, row, static_cast<int>(k % kTileK))) * a;
+        const double a =
+            act == Act::kF32
+                ? static_cast<double>(p.f[at])
+                : static_cast<double>(p.q[at]) *
+                      static_cast<double>(p.d[static_cast<size_t>(r * p.n_tiles + k / kTileK)]);
+        const double term =
+            static_cast<double>(tile_value(tile, row, static_cast<int>(k % kTileK))) * a;
         sum += term;
         magnitude += std::abs(term);
       }
       const double d_row = static_cast<double>(reinterpret_cast<const float*>(strip)[row]);
-      const double got = static_cast<double>(y[static_cast<size_t>(r * p.n_strips * kTileRows + out)]);
+      const double got =
+          static_cast<double>(y[static_cast<size_t>(r * p.n_strips * kTileRows + out)]);
       CHECK(std::abs(got - sum * d_row) <= 1e-5 * magnitude * std::abs(d_row) + 1e-12);
     }
   }
@@ -164,8 +175,7 @@ bool has_kernel(Isa isa, Format format, Act act) {
 
 TEST_CASE("every tiled format has a kernel at every level") {
   for (const Isa isa : supported_isas()) {
-    for (const Format format :
-         {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32}) {
+    for (const Format format : {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32}) {
       CHECK(has_kernel(isa, format, Act::kA8));
       CHECK(has_kernel(isa, format, Act::kF32));
     }

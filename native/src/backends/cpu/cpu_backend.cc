@@ -59,8 +59,9 @@ class CpuBackend final : public Backend {
 
   Status end_step() override {
     if (!non_finite_.load(std::memory_order_relaxed)) return {};
-    return {Code::kNumeric,
-            "an activation became infinite or NaN; the weights are broken or the format too narrow"};
+    return {
+        Code::kNumeric,
+        "an activation became infinite or NaN; the weights are broken or the format too narrow"};
   }
 
   void embed(const Tensor& table, float* x, int64_t stride) override {
@@ -97,8 +98,9 @@ class CpuBackend final : public Backend {
     const size_t n_kv = static_cast<size_t>(n_step_rows() * kv_stride);
     if (keys_.size() < n_kv) keys_.resize(n_kv);
     if (values_.size() < n_kv) values_.resize(n_kv);
-    matmul_.run({{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}},
-                act, n_step_rows());
+    matmul_.run(
+        {{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}}, act,
+        n_step_rows());
     for_rows([&](int r, int) {
       rotate_heads(q + r * q_stride, shape.n_heads, shape.head_dim, rope, r);
       rotate_heads(keys_.data() + r * kv_stride, shape.n_kv_heads, shape.head_dim, rope, r);
@@ -237,7 +239,8 @@ class CpuBackend final : public Backend {
       const int first_row = row;
       while (row < row1 && queries.n < kMaxQueries &&
              rows_[index(row)].kv.pages == rows_[index(first_row)].kv.pages) {
-        queries.q[queries.n] = q + row * round_up(int64_t{shape.n_heads} * shape.head_dim, kTileRows) +
+        queries.q[queries.n] = q +
+                               row * round_up(int64_t{shape.n_heads} * shape.head_dim, kTileRows) +
                                (kv_head * group + head) * shape.head_dim;
         queries.n_visible[queries.n++] = rows_[index(row)].position + 1;
         if (++head == group) {

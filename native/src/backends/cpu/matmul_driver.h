@@ -1,6 +1,6 @@
 // Spreads matmuls over the pool: a call is a list of weight matrices that share their activations,
-// cut into units of a few strips. A unit runs all rows in blocks of 16, so that its strips come from
-// memory once and from L2 for the later blocks.
+// cut into units of a few strips. A unit runs all rows in blocks of 16, so that its strips come
+// from memory once and from L2 for the later blocks.
 #pragma once
 
 #include <cstdint>

@@ -68,8 +68,8 @@ EDGE_INLINE void softmax_parts(float* scores, int n_visible, float* m, float* l)
   *l = reduce_add(sum);
 }
 
-// 16 values of a row from column `column` on; short rows are copied so that nothing past the page is
-// read.
+// 16 values of a row from column `column` on; short rows are copied so that nothing past the page
+// is read.
 EDGE_INLINE V load_values(const uint16_t* row, int column, int head_dim) {
   if (column + kLanes <= head_dim) return load_f16(row + column);
   uint16_t padded[kLanes] = {};
@@ -85,8 +85,8 @@ EDGE_INLINE const uint16_t* value_row(const AttentionSegmentArgs& args, int t) {
 // o of kQ queries for kBlocks blocks of 16 columns: the positions all of them see together, then
 // each one's own rest. The order of positions is the same for a query in any company.
 template <int kQ, int kBlocks>
-EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args,
-                                 const float (*p)[kSegmentTokens], int column) {
+EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args, const float (*p)[kSegmentTokens],
+                                 int column) {
   V sum[kQ][kBlocks];
   int n_common = args.n_visible[0];
   for (int i = 0; i < kQ; ++i) {

@@ -1,7 +1,8 @@
 // Matmuls with f32 activations, written once on vec16.h and included inside each ISA's namespace.
 // Rows of the strip are the 16 lanes. The sum over k runs in four chains (k mod 4), added as
-// (c0 + c1) + (c2 + c3): chains hide the latency of the fma. F16 weights always come this way; the E
-// formats only where a file asks for act "f32", so their tiles are decoded by the scalar definition.
+// (c0 + c1) + (c2 + c3): chains hide the latency of the fma. F16 weights always come this way; the
+// E formats only where a file asks for act "f32", so their tiles are decoded by the scalar
+// definition.
 
 namespace {
 

@@ -41,8 +41,7 @@ inline float block_sum(const TileE8_32& tile, int row, const int8_t* a) {
 
 template <class Tile>
 void matmul(const MatmulArgs& args) {
-  const size_t strip_size =
-      kStripHeaderBytes + sizeof(Tile) * static_cast<size_t>(args.n_tiles);
+  const size_t strip_size = kStripHeaderBytes + sizeof(Tile) * static_cast<size_t>(args.n_tiles);
   for (int64_t s = 0; s < args.n_strips; ++s) {
     const uint8_t* strip = args.strips + static_cast<size_t>(s) * strip_size;
     const float* d_row = reinterpret_cast<const float*>(strip);

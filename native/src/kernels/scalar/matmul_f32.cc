@@ -1,6 +1,6 @@
 #include "base/inline.h"
-#include "kernels/scalar/vec16.h"
 #include "kernels/matmul_args.h"
+#include "kernels/scalar/vec16.h"
 #include "quant/tile_weights.h"
 
 namespace edge::scalar {

@@ -24,9 +24,8 @@ EDGE_INLINE __m256i wide_scale_bytes(const uint8_t* sc) {
 
 // Eight group scales as floats, from eight scale bytes.
 EDGE_INLINE __m256 scales(const uint8_t* sc) {
-  return _mm256_cvtepi32_ps(
-      _mm256_sub_epi32(_mm256_and_si256(wide_scale_bytes(sc), _mm256_set1_epi32(0xFE)),
-                       _mm256_set1_epi32(127)));
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(
+      _mm256_and_si256(wide_scale_bytes(sc), _mm256_set1_epi32(0xFE)), _mm256_set1_epi32(127)));
 }
 
 EDGE_INLINE __m256i broadcast_quad(const int8_t* a) {

@@ -15,9 +15,9 @@ struct E6_16 {
     const __m256i high = _mm256_set1_epi8(0x30);
     const __m256i h0 = load(tile + 288 + 32 * half);
     const __m256i h1 = load(tile + 352 + 32 * half);
-    const __m256i bits[8] = {_mm256_slli_epi16(h0, 4), _mm256_slli_epi16(h0, 2), h0,
-                             _mm256_srli_epi16(h0, 2), _mm256_slli_epi16(h1, 4),
-                             _mm256_slli_epi16(h1, 2), h1, _mm256_srli_epi16(h1, 2)};
+    const __m256i bits[8] = {
+        _mm256_slli_epi16(h0, 4), _mm256_slli_epi16(h0, 2), h0, _mm256_srli_epi16(h0, 2),
+        _mm256_slli_epi16(h1, 4), _mm256_slli_epi16(h1, 2), h1, _mm256_srli_epi16(h1, 2)};
     for (int j = 0; j < 4; ++j) {
       const __m256i x = load(tile + 32 + 64 * j + 32 * half);
       w[2 * j] = _mm256_or_si256(_mm256_and_si256(x, low), _mm256_and_si256(bits[2 * j], high));

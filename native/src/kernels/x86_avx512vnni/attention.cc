@@ -12,6 +12,7 @@ namespace edge::x86_avx512vnni {
 
 namespace edge {
 
-const AttentionKernels kAttention_x86_avx512vnni = {x86_avx512vnni::segment, x86_avx512vnni::merge, x86_avx512vnni::finish};
+const AttentionKernels kAttention_x86_avx512vnni = {x86_avx512vnni::segment, x86_avx512vnni::merge,
+                                                    x86_avx512vnni::finish};
 
 }  // namespace edge

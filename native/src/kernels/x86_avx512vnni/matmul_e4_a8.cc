@@ -5,8 +5,8 @@ namespace edge {
 namespace {
 
 EDGE_INLINE void unpack_nibbles(const uint8_t* nibbles, __m512i* w) {
-  const __m512i lut = _mm512_broadcast_i32x4(
-      _mm_loadu_si128(reinterpret_cast<const __m128i*>(kLutE4)));
+  const __m512i lut =
+      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kLutE4)));
   const __m512i low = _mm512_set1_epi8(15);
   for (int j = 0; j < 4; ++j) {
     const __m512i x = _mm512_loadu_si512(nibbles + 64 * j);
@@ -62,8 +62,7 @@ struct E4_16 {
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(zero_point<K>(bias, lut1[0]), w, a);
       const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1[1]), w + 4, a + 16);
-      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1),
-                             _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
+      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1), _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
     }
   };
 };

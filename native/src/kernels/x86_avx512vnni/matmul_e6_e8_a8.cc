@@ -19,9 +19,9 @@ struct E6_16 {
       const __m512i high = _mm512_set1_epi8(0x30);
       const __m512i h0 = _mm512_loadu_si512(tile + 288);
       const __m512i h1 = _mm512_loadu_si512(tile + 352);
-      const __m512i bits[8] = {_mm512_slli_epi16(h0, 4), _mm512_slli_epi16(h0, 2), h0,
-                               _mm512_srli_epi16(h0, 2), _mm512_slli_epi16(h1, 4),
-                               _mm512_slli_epi16(h1, 2), h1, _mm512_srli_epi16(h1, 2)};
+      const __m512i bits[8] = {
+          _mm512_slli_epi16(h0, 4), _mm512_slli_epi16(h0, 2), h0, _mm512_srli_epi16(h0, 2),
+          _mm512_slli_epi16(h1, 4), _mm512_slli_epi16(h1, 2), h1, _mm512_srli_epi16(h1, 2)};
       for (int j = 0; j < 4; ++j) {
         const __m512i x = _mm512_loadu_si512(tile + 32 + 64 * j);
         w[2 * j] = _mm512_or_si512(_mm512_and_si512(x, low), _mm512_and_si512(bits[2 * j], high));
@@ -33,8 +33,7 @@ struct E6_16 {
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(_mm512_set1_epi32(bias[0] / 2), w, a);
       const __m512i d1 = dot4(_mm512_set1_epi32(bias[1] / 2), w + 4, a + 16);
-      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1),
-                             _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
+      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1), _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
     }
   };
 };

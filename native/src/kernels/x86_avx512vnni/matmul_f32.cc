@@ -1,6 +1,6 @@
 #include "base/inline.h"
-#include "kernels/x86_avx512vnni/vec16.h"
 #include "kernels/matmul_args.h"
+#include "kernels/x86_avx512vnni/vec16.h"
 #include "quant/tile_weights.h"
 
 namespace edge::x86_avx512vnni {

@@ -12,6 +12,7 @@ namespace edge::x86_sse41 {
 
 namespace edge {
 
-const AttentionKernels kAttention_x86_sse41 = {x86_sse41::segment, x86_sse41::merge, x86_sse41::finish};
+const AttentionKernels kAttention_x86_sse41 = {x86_sse41::segment, x86_sse41::merge,
+                                               x86_sse41::finish};
 
 }  // namespace edge
