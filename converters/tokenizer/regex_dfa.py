@@ -62,7 +62,10 @@ def make_partition(nodes: Sequence[Node]) -> Partition:
             if key in seen:
                 continue
             seen.add(key)
-            _, labels = np.unique(labels * 2 + mask, return_inverse=True)
+            keys = labels * 2 + mask
+            # np.unique by counting: the keys are few, the code points a million.
+            present = np.bincount(keys) > 0
+            labels = (np.cumsum(present) - 1)[keys]
     n_classes = int(labels.max()) + 1
     if n_classes > _MAX_CLASSES:
         raise UnsupportedError(
@@ -70,8 +73,9 @@ def make_partition(nodes: Sequence[Node]) -> Partition:
             f"{_MAX_CLASSES} are supported",
             code="tokenizer_unsupported",
         )
-    _, representatives = np.unique(labels, return_index=True)
-    return Partition(labels.astype(np.uint8), n_classes, representatives.astype(np.int64))
+    representatives = np.empty(n_classes, dtype=np.int64)
+    representatives[labels[::-1]] = np.arange(N_CODE_POINTS - 1, -1, -1)  # the first one stays
+    return Partition(labels.astype(np.uint8), n_classes, representatives)
 
 
 @dataclass

@@ -23,6 +23,7 @@ _SURROGATES = range(0xD800, 0xE000)
 # edges (noncharacters included) are probed, and only if those agree the plane takes their value.
 _EMPTY_PLANES = range(4, 14)
 _EDGE = 256
+_CASE_BLOCK = 256
 
 Mask = NDArray[np.bool_]  # [N_CODE_POINTS], True = member
 
@@ -108,12 +109,14 @@ def probe_spaces() -> Mask:
 
 @cache
 def _cased() -> list[str]:
-    return [
-        chr(c)
-        for c in range(N_CODE_POINTS)
-        if c not in _SURROGATES
-        and (chr(c).lower() != chr(c) or chr(c).upper() != chr(c) or chr(c).casefold() != chr(c))
-    ]
+    """The characters that change case. Most blocks have none, so blocks are tried whole first."""
+    found: list[str] = []
+    for code_points in _chunks():
+        for start in range(0, len(code_points), _CASE_BLOCK):
+            text = "".join(map(chr, code_points[start : start + _CASE_BLOCK]))
+            if text.lower() != text or text.upper() != text or text.casefold() != text:
+                found += [c for c in text if (c.lower(), c.upper(), c.casefold()) != (c, c, c)]
+    return found
 
 
 def _matches_one(splitter: pre_tokenizers.Split, character: str) -> bool:
