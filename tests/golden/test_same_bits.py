@@ -1,0 +1,119 @@
+"""Third link of the golden chain: the same bits for every instruction set, number of threads, split
+of the prompt and rewind. Equality here is `==`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from edgellm.converters import convert
+
+from edgellm import _native
+from golden.tiny import CASE_NAMES, case_named, tiny_checkpoint
+
+MAX_TOKENS = 300  # past a chunk of 128 rows and, where the context allows, a segment of 256
+LOGITS_CODE = """
+import sys
+import numpy as np
+from edgellm import _native
+path, out, n_threads, max_tokens = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+model = _native.Model.load(path, n_threads=n_threads, verify="never")
+n_tokens = min(max_tokens, model.n_ctx_train)
+session = _native.Session(model, n_tokens)
+session.append([(7919 * t + 13) % model.n_vocab for t in range(n_tokens)])
+parts = []
+while session.pending:
+    parts.append(session.run_with_logits(1e9))
+np.save(out, np.concatenate(parts))
+"""
+
+Logits = npt.NDArray[np.float32]
+MakeEdge = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module", params=CASE_NAMES)
+def make_edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeEdge:
+    """Converts a tiny model once per format, with the activations that format has by default."""
+    folder = tmp_path_factory.mktemp("same_bits")
+    checkpoint = tiny_checkpoint(folder, case_named(request.param))
+
+    def make(format: str) -> Path:
+        out = folder / f"{format}.edge"
+        if not out.exists():
+            convert(checkpoint, out, format=format)
+        return out
+
+    return make
+
+
+def logits_in_process(path: Path, out: Path, isa: str, n_threads: int) -> Logits:
+    subprocess.run(
+        [sys.executable, "-c", LOGITS_CODE, str(path), str(out), str(n_threads), str(MAX_TOKENS)],
+        env=os.environ | {"EDGELLM_ISA": isa},
+        check=True,
+    )
+    logits: Logits = np.load(out)
+    return logits
+
+
+def prompt(model: _native.Model) -> list[int]:
+    n_tokens = min(MAX_TOKENS, model.n_ctx_train)
+    return [(7919 * t + 13) % model.n_vocab for t in range(n_tokens)]
+
+
+def logits_in_pieces(path: Path, piece_tokens: int) -> Logits:
+    model = _native.Model.load(str(path), n_threads=2, verify="never")
+    ids = prompt(model)
+    session = _native.Session(model, len(ids))
+    parts = []
+    for start in range(0, len(ids), piece_tokens):
+        session.append(ids[start : start + piece_tokens])
+        while session.pending:
+            parts.append(session.run_with_logits(1e9))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("format", ["E4_16", "E4_32", "E6_16", "E8_32", "F16"])
+def test_every_instruction_set_and_thread_count_gives_the_same_bits(
+    format: str, make_edge: MakeEdge, tmp_path: Path
+) -> None:
+    path = make_edge(format)
+    wanted = logits_in_process(path, tmp_path / "scalar.npy", "scalar", 1)
+    assert np.isfinite(wanted).all()
+    for isa in _native.isa_levels():
+        for n_threads in (1, 2):
+            got = logits_in_process(path, tmp_path / f"{isa}{n_threads}.npy", isa, n_threads)
+            assert np.array_equal(wanted, got), f"{isa}, {n_threads} threads"
+
+
+@pytest.mark.parametrize("format", ["E4_16", "F16"])
+def test_the_split_of_a_prompt_does_not_change_a_bit(format: str, make_edge: MakeEdge) -> None:
+    path = make_edge(format)
+    whole = logits_in_pieces(path, MAX_TOKENS)
+    for piece_tokens in (1, 2, 3, 5, 7, 16, 64):
+        assert np.array_equal(whole, logits_in_pieces(path, piece_tokens)), piece_tokens
+
+
+def test_rewind_and_replay_gives_the_same_bits(make_edge: MakeEdge) -> None:
+    model = _native.Model.load(str(make_edge("E4_16")), n_threads=2, verify="never")
+    ids = prompt(model)
+    session = _native.Session(model, len(ids))
+
+    def last_logits(tokens: list[int]) -> Logits:
+        session.append(tokens)
+        while not session.run():
+            pass
+        return session.logits()
+
+    straight = last_logits(ids)
+    for keep in (0, 1, 31, 32, 33, 100, len(ids) - 1):
+        session.rewind(keep)
+        last_logits([(id_ + 1) % model.n_vocab for id_ in ids[keep:]])  # another continuation
+        session.rewind(keep)
+        assert np.array_equal(straight, last_logits(ids[keep:])), keep
