@@ -48,9 +48,9 @@ format: $(VENV)/.dev
 	$(BIN) ruff format .
 	$(FIND_CXX) | $(BIN) xargs clang-format -i
 
+# The editable install has built the tests along with the module.
 native: $(VENV)/.dev
-	cd native && $(BIN) cmake --preset release && $(BIN) cmake --build --preset release
-	$(BIN) ctest --test-dir build/release --output-on-failure
+	$(BIN) ctest --test-dir build/editable --output-on-failure
 
 # The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := test_base test_format edge_mutate
