@@ -1,6 +1,7 @@
 #include "format/verifier.h"
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -58,14 +59,11 @@ void remember(const EdgeFile& file) {
   static_cast<void>(written);
 }
 
-Status check_leaf(const EdgeFile& file, size_t leaf) {
+// What is wrong with a leaf whose hash does not match.
+Status leaf_status(const EdgeFile& file, size_t leaf) {
   const auto hashed = file.hashed_bytes();
   const size_t start = leaf * kLeafBytes;
   const auto bytes = hashed.subspan(start, std::min<size_t>(kLeafBytes, hashed.size() - start));
-  Sha256Digest digest;
-  sha256_leaves(bytes, kLeafBytes, digest);
-  const auto want = file.leaf_hashes().subspan(leaf * kDigestBytes, kDigestBytes);
-  if (std::ranges::equal(digest, want)) return {};
   std::string first, last;
   for (const TensorEntry& entry : file.tensors()) {
     if (entry.offset >= start + bytes.size()) break;
@@ -78,6 +76,24 @@ Status check_leaf(const EdgeFile& file, size_t leaf) {
   return {Code::kLeafHash, file.path() + ": damaged in " + tensors + ", in the " +
                                std::to_string(bytes.size()) + " bytes at " +
                                std::to_string(file.data_start() + start) + "; get the file again"};
+}
+
+constexpr size_t kMaxLeavesAtOnce = 16;
+
+// Hashes leaves [first, first + n); the first wrong one of them, or first + n.
+size_t first_wrong_leaf(const EdgeFile& file, size_t first, size_t n) {
+  const auto hashed = file.hashed_bytes();
+  const size_t start = first * kLeafBytes;
+  const auto bytes = hashed.subspan(start, std::min<size_t>(n * kLeafBytes, hashed.size() - start));
+  std::array<std::byte, kMaxLeavesAtOnce * kDigestBytes> digests;
+  sha256_leaves(bytes, kLeafBytes, digests);
+  for (size_t i = 0; i < n; ++i) {
+    const auto want = file.leaf_hashes().subspan((first + i) * kDigestBytes, kDigestBytes);
+    if (!std::ranges::equal(std::span(digests).subspan(i * kDigestBytes, kDigestBytes), want)) {
+      return first + i;
+    }
+  }
+  return first + n;
 }
 
 // The hashes already say that these bytes are the writer's; this says that the writer kept to the
@@ -102,6 +118,7 @@ Status check_padding(const EdgeFile& file) {
 struct Verifier::State {
   std::shared_ptr<const EdgeFile> file;
   size_t n_leaves = 0;
+  size_t leaves_at_once = 1;          // claimed by a thread: as many as are hashed side by side
   int64_t started_in = process_id();  // the background thread lives in this process only
   std::atomic<size_t> next_leaf{0};
   std::atomic<size_t> n_verified{0};
@@ -119,14 +136,12 @@ struct Verifier::State {
   // count.
   void hash_leaves() {
     while (!stop.load(std::memory_order_relaxed) && !failed.load(std::memory_order_relaxed)) {
-      const size_t leaf = next_leaf.fetch_add(1, std::memory_order_relaxed);
-      if (leaf >= n_leaves) return;
-      const Status checked = check_leaf(*file, leaf);
-      if (checked.is_ok()) {
-        n_verified.fetch_add(1, std::memory_order_relaxed);
-      } else {
-        fail(checked, leaf);
-      }
+      const size_t first = next_leaf.fetch_add(leaves_at_once, std::memory_order_relaxed);
+      if (first >= n_leaves) return;
+      const size_t n = std::min(leaves_at_once, n_leaves - first);
+      const size_t wrong = first_wrong_leaf(*file, first, n);
+      n_verified.fetch_add(wrong - first, std::memory_order_relaxed);
+      if (wrong < first + n) fail(leaf_status(*file, wrong), wrong);
     }
   }
 
@@ -182,6 +197,7 @@ Result<std::unique_ptr<Verifier>> Verifier::start(std::shared_ptr<const EdgeFile
   auto owned = std::make_unique<State>();
   State* state = owned.get();
   state->n_leaves = file->leaf_hashes().size() / kDigestBytes;
+  state->leaves_at_once = std::min(static_cast<size_t>(sha256_leaves_at_once()), kMaxLeavesAtOnce);
   state->file = std::move(file);
   std::unique_ptr<Verifier> verifier(new Verifier(std::move(owned)));
   if (mode == VerifyMode::kNever) return verifier;

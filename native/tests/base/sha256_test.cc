@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "base/cpu_info.h"
+#include "base/sha256_lanes.h"
 #include "doctest/doctest.h"
 
 using namespace edge;
@@ -53,4 +55,37 @@ TEST_CASE("leaves are hashed one by one, the last one short") {
   sha256_leaves(bytes_of(text), 100, digests);
   CHECK(to_hex(std::span(digests).subspan(0, 32)) == hex_of(std::string(100, 'x')));
   CHECK(to_hex(std::span(digests).subspan(64, 32)) == hex_of(std::string(50, 'x')));
+}
+
+// Every vector version against the scalar code, on leaves that differ in every lane.
+static void check_lanes(const Sha256Lanes& lanes) {
+  constexpr size_t kLeaf = 64 * 5;
+  std::string text(kLeaf * static_cast<size_t>(lanes.n_lanes), '\0');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 2654435761u >> 13);
+  std::vector<std::byte> digests(32 * static_cast<size_t>(lanes.n_lanes));
+  sha256_side_by_side(lanes, bytes_of(text).data(), kLeaf, digests.data());
+  for (size_t lane = 0; lane < static_cast<size_t>(lanes.n_lanes); ++lane) {
+    CHECK(to_hex(std::span(digests).subspan(32 * lane, 32)) ==
+          hex_of(text.substr(lane * kLeaf, kLeaf)));
+  }
+}
+
+TEST_CASE("hashing side by side equals hashing one by one") {
+#if defined(__GNUC__)
+  check_lanes(kSha256Lanes4);
+#if defined(__x86_64__)
+  if (cpu_features().avx2) check_lanes(kSha256Lanes8);
+  if (cpu_features().avx512vnni) check_lanes(kSha256Lanes16);
+  if (!cpu_features().avx512vnni) MESSAGE("SKIP 16 lanes: this CPU lacks AVX-512");
+#endif
+#endif
+  // A whole group, then some, then a short one.
+  const size_t n_leaves = static_cast<size_t>(sha256_leaves_at_once()) + 2;
+  const std::string text(n_leaves * 128 + 30, 'y');
+  std::vector<std::byte> digests((n_leaves + 1) * 32);
+  sha256_leaves(bytes_of(text), 128, digests);
+  for (size_t leaf = 0; leaf <= n_leaves; ++leaf) {
+    CHECK(to_hex(std::span(digests).subspan(32 * leaf, 32)) ==
+          hex_of(text.substr(leaf * 128, 128)));
+  }
 }

@@ -1,0 +1,20 @@
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <stdint.h>
+#include <string.h>
+
+#include "base/sha256_lanes.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#define EDGE_SHA256_LANES 8
+
+namespace edge {
+namespace {
+#include "base/sha256_lanes.inl.h"
+}  // namespace
+#pragma GCC pop_options
+
+const Sha256Lanes kSha256Lanes8 = {EDGE_SHA256_LANES, compress_lanes};
+
+}  // namespace edge
+#endif
