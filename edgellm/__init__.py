@@ -11,6 +11,8 @@ module are loaded when first used.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from .errors import (
     Cancelled,
     ContextOverflowError,
@@ -49,3 +51,12 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The native module at its first use, wherever in the package that is; `cpu.py` says why."""
+    if name == "_native":
+        from .cpu import load_native
+
+        return load_native()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
