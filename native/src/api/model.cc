@@ -1,5 +1,6 @@
 // Loading: open, bind, check the memory, then verify. No weight is read before the memory check.
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "api/fork_guard.h"
@@ -28,7 +29,17 @@ struct MemoryNeed {
   uint64_t file_bytes = 0;
   uint64_t scratch_bytes = 0;
   uint64_t kv_bytes = 0;
+  uint64_t page_bytes = 0;  // KV of kPageTokens tokens
 };
+
+// What a caller can do when `need` is more than `limit_bytes`.
+std::string advice(const MemoryNeed& need, std::optional<uint64_t> fixed, uint64_t limit_bytes) {
+  const uint64_t n_pages =
+      fixed && *fixed < limit_bytes ? (limit_bytes - *fixed) / need.page_bytes : 0;
+  if (n_pages == 0) return "no context fits; use a smaller file, or free memory";
+  return "the largest n_ctx that fits is " + std::to_string(n_pages * edge::kPageTokens) +
+         "; use that, a smaller file, or free memory";
+}
 
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
 edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes, int n_ctx) {
@@ -40,7 +51,7 @@ edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes, i
               edge::mib_text(need.file_bytes) + ", scratch " + edge::mib_text(need.scratch_bytes) +
               ", KV cache for " + std::to_string(n_ctx) + " tokens " +
               edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
-              " may be used; use a smaller n_ctx or model, or free memory"};
+              " may be used; " + advice(need, fixed, limit_bytes)};
 }
 
 edge::VerifyMode verify_mode(Verify verify) {
@@ -112,13 +123,17 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
       options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
-  MemoryNeed need{model.file->file_bytes(), 0, kv_bytes.value_or(UINT64_MAX)};
-  check(kv_budget(need, limit, n_ctx).status());  // before scratch is taken
+  const MemoryNeed need{
+      .file_bytes = model.file->file_bytes(),
+      .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
+      .kv_bytes = kv_bytes.value_or(UINT64_MAX),
+      .page_bytes = kv.page_bytes};
+  // Before scratch is taken and any weight is read.
+  const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit, n_ctx));
   model.decoder = take_or_throw(
       edge::Decoder::create(model.spec, model.weights,
                             edge::create_cpu_backend(edge::active_kernels(), options.n_threads)));
-  need.scratch_bytes = model.decoder->scratch_bytes();
-  model.cache.emplace(kv.page_bytes, take_or_throw(kv_budget(need, limit, n_ctx)));
+  model.cache.emplace(kv.page_bytes, kv_budget_bytes);
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));

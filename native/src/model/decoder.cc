@@ -37,16 +37,17 @@ struct Decoder::Scratch {
 
 namespace {
 
-// Counts and hands out backend memory.
+// Counts and hands out backend memory; without a backend it only counts.
 struct Allocator {
-  Backend& backend;
+  Backend* backend = nullptr;
   size_t n_bytes = 0;
 
   template <class T>
   Status take(int64_t n, T*& out) {
     const size_t bytes = static_cast<size_t>(round_up(n, 16)) * sizeof(T);
-    EDGE_ASSIGN_OR_RETURN(std::byte * memory, backend.alloc(bytes));
     n_bytes += bytes;
+    if (backend == nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(std::byte * memory, backend->alloc(bytes));
     out = reinterpret_cast<T*>(memory);
     return {};
   }
@@ -89,15 +90,9 @@ Widths widest(const ModelSpec& spec, const Weights& weights) {
 
 }  // namespace
 
-Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend) {
-  std::unique_ptr<Decoder> decoder(new Decoder);
-  decoder->spec_ = &spec;
-  decoder->weights_ = &weights;
-  decoder->kv_ = spec.kv_layout();
-  decoder->scratch_ = std::make_shared<Scratch>();
-  Scratch& s = *decoder->scratch_;
-  Allocator allocator{*backend};
+Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
+                         Scratch& s, size_t& n_bytes) {
+  Allocator allocator{.backend = backend};
   const Widths widths = widest(spec, weights);
   s.x_stride = round_up(spec.d_model, kTileRows);
   EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * s.x_stride, s.x));
@@ -113,7 +108,26 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
   if (s.logits_stride != spec.n_vocab) {
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
   }
-  decoder->scratch_bytes_ = allocator.n_bytes;
+  n_bytes = allocator.n_bytes;
+  return {};
+}
+
+Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& weights) {
+  Scratch unused;
+  size_t n_bytes = 0;
+  EDGE_RETURN_IF_ERROR(allocate(spec, weights, nullptr, unused, n_bytes));
+  return n_bytes;
+}
+
+Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
+                                                 std::unique_ptr<Backend> backend) {
+  std::unique_ptr<Decoder> decoder(new Decoder);
+  decoder->spec_ = &spec;
+  decoder->weights_ = &weights;
+  decoder->kv_ = spec.kv_layout();
+  decoder->scratch_ = std::make_shared<Scratch>();
+  EDGE_RETURN_IF_ERROR(
+      allocate(spec, weights, backend.get(), *decoder->scratch_, decoder->scratch_bytes_));
   decoder->backend_ = std::move(backend);
   return decoder;
 }

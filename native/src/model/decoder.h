@@ -18,6 +18,9 @@ class Decoder {
  public:
   static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
 
+  // What create() will take from the backend, for a check of the memory before it does.
+  static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
+
   // `weights` must outlive the decoder. Takes the backend.
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
                                                  std::unique_ptr<Backend> backend);
@@ -33,6 +36,9 @@ class Decoder {
  private:
   Decoder() = default;
   struct Scratch;
+  // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
+  static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
+                         Scratch& scratch, size_t& n_bytes);
   void write_logits(std::span<const int32_t> logit_rows, float* logits);
 
   const ModelSpec* spec_ = nullptr;

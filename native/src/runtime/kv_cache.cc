@@ -32,7 +32,8 @@ Status KvCache::reserve(int n_pages) {
                 mib_text(
                     checked_mul(static_cast<uint64_t>(n_pages), page_bytes_).value_or(UINT64_MAX)) +
                 " and " + mib_text(free_bytes) + " are left; use an n_ctx of at most " +
-                std::to_string(n_fit * kPageTokens) + ", close other sessions or raise max_memory"};
+                std::to_string(n_fit * kPageTokens) +
+                " (prompt and new tokens together), close other sessions or raise max_memory"};
   }
   n_reserved_ = n_wanted;
   return Status::ok();
