@@ -48,7 +48,7 @@ DTYPE_BYTES = {
 }
 READABLE_DTYPES = ("F32", "F16", "BF16")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth")
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -291,11 +291,19 @@ def _existing_directory(directory: Path) -> Path:
     if directory.is_dir():
         return directory
     if directory.exists():
-        hint = ""
-        if directory.suffix == ".safetensors":
-            hint = f"; give its directory, {directory.parent}"
+        hint = _what_to_give_instead(directory)
         raise FormatError(f"{directory}: not a checkpoint directory{hint}", code="file_unreadable")
     raise FormatError(f"{directory}: no such directory{_nearest(directory)}", code="file_not_found")
+
+
+def _what_to_give_instead(path: Path) -> str:
+    if path.suffix == ".edge":
+        return "; it is converted already: edgellm run FILE PROMPT"
+    if path.suffix == ".gguf":
+        return "; GGUF is not read yet: give the Hugging Face directory it was made from"
+    if path.suffix in (".safetensors", ".json", *_PICKLE_SUFFIXES):
+        return f"; give its directory, {path.parent}"
+    return "; give a directory with config.json and *.safetensors"
 
 
 def _nearest(path: Path) -> str:
@@ -315,7 +323,7 @@ def _weight_files(directory: Path) -> list[Path]:
         return [_inside(directory, name) for name in names]
     if (directory / "model.safetensors").exists():
         return [_inside(directory, "model.safetensors")]
-    pickles = [name for name in _PICKLES if (directory / name).exists()]
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLE_SUFFIXES)
     if pickles:
         raise UnsupportedError(
             f"{directory}: only pickled weights ({pickles[0]}), which can run code when read; "

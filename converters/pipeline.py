@@ -38,7 +38,7 @@ from .report import (
 BLOCK_WEIGHTS = 4 << 20  # 16 MiB as float32; five or so are alive at a time
 MEASURE_ALL_WEIGHTS = 1 << 20  # up to this size the error is measured on every row
 MEASURE_STRIDE = 16  # beyond, on every 16th strip
-SPARE_DISK_BYTES = 64 << 20
+SPARE_DISK_BYTES = 4 << 20  # header, report, and what the file system keeps for itself
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def convert(
     with Checkpoint(Path(src)) as checkpoint:
         job = Job(checkpoint, Options(format, embed_format, head_format, act))
         blobs = text_blobs(job)
-        _check_disk(Path(out), job)
+        _check_disk(Path(out), job, blobs)
         with SourceDigests(checkpoint) as digests:
             tensors, source = _write(job, Path(out), blobs, digests, n_threads, progress)
         plan = job.as_plan()
@@ -242,14 +242,18 @@ def _tensor_report(item: PlannedTensor, parts: list[_Encoded]) -> TensorReport:
     )
 
 
-def _check_disk(out: Path, job: Job) -> None:
+def _check_disk(out: Path, job: Job, blobs: dict[str, bytes]) -> None:
     if out.is_dir():
         raise FormatError(f"{out}: is a directory", code="file_write_failed")
     if not out.parent.is_dir():
         raise FormatError(f"{out.parent}: no such directory", code="file_write_failed")
-    needed = sum(item.n_bytes for item in job.planned) + SPARE_DISK_BYTES
+    n_bytes = sum(item.n_bytes for item in job.planned) + sum(map(len, blobs.values()))
+    needed = n_bytes + n_bytes // 1000 + SPARE_DISK_BYTES  # hashes take 32 bytes of each MiB
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise FormatError(
-            f"{out}: needs {needed} bytes, {free} are free on that disk", code="file_write_failed"
+            f"{out}: the file will have {n_bytes / 2**20:.1f} MiB and needs {needed / 2**20:.1f} "
+            f"MiB while it is written, but {free / 2**20:.1f} MiB are free there; nothing was "
+            "written: free space, write to another disk, or choose a smaller --format",
+            code="file_write_failed",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -11,7 +12,12 @@ def main() -> None:
     if arguments in (["--version"], ["-V"]):
         from . import __version__
 
-        sys.stdout.write(f"edgellm {__version__}\n")
+        try:
+            sys.stdout.write(f"edgellm {__version__}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         return
     try:
         from .cli import run_command_line

@@ -14,7 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
+from .errors import (
+    ContextOverflowError,
+    InvalidArgumentError,
+    MemoryBudgetError,
+    UnsupportedError,
+)
+from .locate import explained, resolve
 from .options import GenerateOptions, LoadOptions, VerifyMode, as_stops
 from .results import Generation, ModelInfo
 from .stream import SLICE_MS, TokenStream, checked_ids
@@ -26,9 +32,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from . import _native
-
-DEMO = "demo"
-_DEMO_FILE = Path(__file__).parent / "demo" / "seed6m.edge"
 
 
 def load(
@@ -49,16 +52,6 @@ def load(
     return Model(resolve(path), options)
 
 
-def resolve(path: str | os.PathLike[str]) -> Path:
-    """The file that `path` means: the built-in model for "demo" (`./demo` is a file)."""
-    if path != DEMO:
-        return Path(path)
-    if not _DEMO_FILE.is_file():
-        message = f"the demo model is missing from this installation: {_DEMO_FILE}"
-        raise FormatError(message, code="file_not_found")
-    return _DEMO_FILE
-
-
 class Model:
     """A loaded model. Threads may share it: their steps take turns. Make it with `load()`.
 
@@ -70,12 +63,18 @@ class Model:
 
         self._path = path
         self._options = options
-        self._native = _native.Model.load(
-            path,
-            n_threads=options.threads or 0,
-            verify=options.verify,
-            max_memory_bytes=options.max_memory or 0,
-        )
+        try:
+            with explained(path):
+                self._native = _native.Model.load(
+                    path,
+                    n_threads=options.threads or 0,
+                    verify=options.verify,
+                    max_memory_bytes=options.max_memory or 0,
+                )
+        except MemoryBudgetError as error:
+            from .planner import with_formats_that_fit
+
+            raise with_formats_that_fit(error, path, options.max_memory) from None
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Ids of `text`. `special=False`: nothing in the text can become a special token.

@@ -17,7 +17,7 @@ import typer
 from .. import _native
 from ..edgefile import read_header
 from ..errors import ContextOverflowError
-from ..model import resolve
+from ..locate import explained, resolve
 from .output import JsonFlag, ThreadsOption, note, print_json, print_table
 
 _K_ROWS = (1, 2, 4, 8, 16)
@@ -51,7 +51,8 @@ def command(
 ) -> None:
     """Measure; nothing is generated, so the token ids are arbitrary and the same every time."""
     path = resolve(model)
-    loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
+    with explained(path):
+        loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
     try:
         data = _measure(loaded, _work(path), prefill, decode, rounds)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,8 +70,8 @@ def _converters() -> ModuleType:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Any], None]]:
-    """A bar on a terminal (rich honours NO_COLOR); silent where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    """A bar on a terminal that can redraw (rich honours NO_COLOR); otherwise nothing."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         yield lambda _state: None
         return
     from rich.console import Console

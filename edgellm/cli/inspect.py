@@ -9,7 +9,7 @@ import typer
 
 from ..edgefile import read_header
 from ..edgeheader import EdgeHeader, TensorInfo
-from ..model import resolve
+from ..locate import explained, resolve
 from .output import JsonFlag, print_json, print_table, print_text
 
 
@@ -18,7 +18,9 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """Show the model, its formats and its tensors; checks the header, not the data."""
-    data = _describe(read_header(resolve(file)))
+    path = resolve(file)
+    with explained(path):
+        data = _describe(read_header(path))
     if json:
         print_json("inspect", data)
         return

@@ -11,14 +11,20 @@ import typer
 from ..errors import ContextOverflowError, InvalidArgumentError
 from ..model import Model, load
 from ..results import Stats
+from .defaults import MaxMemoryOption, model_and_prompt, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 
 _DEFAULT_MAX_TOKENS = 256
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
-    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from stdin.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A .edge file. Left out, or demo: the built-in model."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to continue; - reads it from stdin.")
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -37,11 +43,15 @@ def command(
         bool, typer.Option("--special", help="Read special tokens written out in the prompt.")
     ] = False,
     threads: ThreadsOption = None,
+    max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
-    text = sys.stdin.read() if prompt == "-" else prompt
-    with load(model, threads=threads) as loaded:
+    name, text = model_and_prompt(model, prompt)
+    limit_bytes = size_bytes(max_memory, "--max-memory")
+    if text == "-":
+        text = _stdin_text()
+    with load(name, threads=threads, max_memory=limit_bytes) as loaded:
         ids = loaded.tokenize(text, special=special)
         with loaded.stream(
             ids,
@@ -58,10 +68,18 @@ def command(
                     print_text(token.text)
             result = stream.result()
     if json:
-        print_json("run", asdict(result))
+        print_json("run", {"model": name, **asdict(result)})
     else:
         print_text("\n")
         note(_timings(result.stats, result.finish_reason))
+
+
+def _stdin_text() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        message = f"the prompt on stdin is not {error.encoding} text: {error.reason}"
+        raise InvalidArgumentError(message, code="invalid_utf8") from None
 
 
 def _room(model: Model, n_prompt: int) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..model import resolve
+from ..locate import explained, resolve
 from .output import JsonFlag, ThreadsOption, print_json, print_text
 
 
@@ -19,7 +19,8 @@ def command(
     from .. import _native
 
     path = resolve(file)
-    result = _native.verify_file(path, threads or 0)
+    with explained(path):
+        result = _native.verify_file(path, threads or 0)
     if json:
         print_json("verify", {"path": str(path), "ok": True, **result})
         return

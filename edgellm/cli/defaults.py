@@ -1,0 +1,64 @@
+"""What the verbs take for an argument that was left out, and how sizes are written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidArgumentError
+from ..locate import ALIASES, DEMO
+from .output import note
+
+DEMO_PROMPT = "Once upon a time, there was a"
+_MODEL_SUFFIXES = (".edge", ".gguf", ".safetensors", ".bin")
+_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,3}))?\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+MaxMemoryOption = Annotated[
+    str | None, typer.Option(help="Take at most this much: 800MiB, 2GB. Default: what is free.")
+]
+
+
+def model_and_prompt(model: str | None, prompt: str | None) -> tuple[str, str]:
+    """The two arguments of `run`; without a model it is the demo, and a note on stderr says so."""
+    if model is not None and prompt is not None:
+        return model, prompt
+    if model is None:
+        note(
+            f'note: no model and no prompt given: the built-in demo continues "{DEMO_PROMPT}" '
+            '(yours: edgellm run MODEL "PROMPT")'
+        )
+        return DEMO, DEMO_PROMPT
+    if _names_a_model(model):
+        message = f'PROMPT is missing: edgellm run {model} "TEXT", or - to read it from stdin'
+        raise InvalidArgumentError(message, code="invalid_argument")
+    note(
+        "note: no model given: the built-in demo continues this prompt "
+        '(yours: edgellm run MODEL "PROMPT")'
+    )
+    return DEMO, model
+
+
+def size_bytes(text: str | None, option: str) -> int | None:
+    """ "1.5 GiB" in bytes; a plain number is bytes, KB to TB are powers of 1000."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        message = f"{option} is {text!r}; write a size such as 800MiB, 2GB or a number of bytes"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    whole, decimals, unit, binary = match.groups()
+    factor = (1024 if binary else 1000) ** ("KMGT".index(unit.upper()) + 1) if unit else 1
+    thousandths = int(whole) * 1000 + int((decimals or "").ljust(3, "0"))
+    return thousandths * factor // 1000
+
+
+def _names_a_model(text: str) -> bool:
+    if text in ALIASES or text.endswith(_MODEL_SUFFIXES):
+        return True
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or a NUL: a prompt, no file name
+        return False
