@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,27 +25,32 @@ VERBS = {
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",
+    "doctor": "Check this installation and this machine, and a model if one is given.",
 }
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code is one of `exits.Exit`."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_overview())
-        return Exit.OK if arguments else Exit.USAGE
-    verb = arguments[0]
+    _write_what_the_terminal_can_show()
+    verb = arguments[0] if arguments else "--help"
     as_json = "--json" in arguments
-    if verb not in VERBS:
-        message = f"there is no verb {visible_line(verb)!r}; verbs: {', '.join(VERBS)}"
+    if verb not in (*VERBS, "-h", "--help"):
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        message = f"there is no verb {visible_line(verb)!r}; {hint}verbs: {', '.join(VERBS)}"
         print_error(message)
         return Exit.USAGE
     try:
-        code = _run_verb(verb, list(arguments[1:]))
+        if verb in VERBS:
+            code = _run_verb(verb, list(arguments[1:]))
+        else:
+            sys.stdout.write(_overview())
+            code = Exit.OK if arguments else Exit.USAGE
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         # The reader of our output is gone (`edgellm run ... | head`): end quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return Exit.BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("EDGELLM_DEBUG"):
@@ -53,7 +60,27 @@ def run_command_line(arguments: Sequence[str]) -> int:
         print_error(message)
         if as_json:
             print_json_error(verb, error, message)
+        _flush_or_discard_stdout()
         return code
+
+
+def _write_what_the_terminal_can_show() -> None:
+    """An ASCII or Latin-1 terminal gets \\u2026 for what it cannot show, not a crash half-way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush_or_discard_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk or a closed pipe: the error has been reported
+        _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    """Keep the interpreter from complaining about unwritten output when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
