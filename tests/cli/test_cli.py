@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from command_line import data_of, edgellm
 from edgellm.cli import VERBS
 from edgellm.cli.exits import Exit, exit_for
 from edgellm.errors import EdgeError
-
-
-def edgellm(*arguments: object, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgellm", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def start(script: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
@@ -35,14 +29,6 @@ def start(script: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
     return process
-
-
-def data_of(run: subprocess.CompletedProcess[str], command: str) -> dict[str, object]:
-    assert run.returncode == 0, run.stderr
-    document = json.loads(run.stdout)
-    assert document["schema_version"] == 1
-    assert document["command"] == command
-    return document["data"]
 
 
 def test_version_prints_one_line(tmp_path):
@@ -61,7 +47,7 @@ def test_every_verb_has_help_json_and_exit_codes(verb, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("fly",), ("run",), ("run", "m", "p", "--wings"), ("run", "m", "p", "-n", "x")],
+    [(), ("fly",), ("run", "demo"), ("run", "m", "p", "--wings"), ("run", "m", "p", "-n", "x")],
 )
 def test_wrong_usage_is_exit_code_2(arguments, tmp_path):
     run = edgellm(*arguments, cwd=tmp_path)
