@@ -386,6 +386,9 @@ def _fsync_directory(directory: Path) -> None:
 
 def _open(path: Path) -> BinaryIO:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # Opening a pipe would wait for a writer.
+            raise FormatError(f"{path}: is not a regular file", "file_unreadable")
         return path.open("rb")
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file", "file_not_found") from None

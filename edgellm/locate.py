@@ -48,6 +48,8 @@ def _advice(path: Path) -> str:
             return _advice_for_directory(path)
         if not path.exists():
             return _nearest(path)
+        if not path.is_file():
+            return ""  # opening a pipe would wait for a writer
         with path.open("rb") as file:
             is_gguf = file.read(4) == b"GGUF"
     except (OSError, ValueError):
