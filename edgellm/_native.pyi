@@ -1,4 +1,4 @@
-"""The native runtime: what native/python/bindings.cc exports, and nothing else.
+"""The native runtime: what native/python/ exports, and nothing else.
 
 Every failure raises a class of `edgellm.errors` as `Class(message, code=name)`; `error_table()`
 lists the codes and the class of each. Calls that can take longer than 0.1 ms run without the GIL.
@@ -11,7 +11,7 @@ Importing this module does not import numpy; the functions that return arrays do
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -230,13 +230,29 @@ class SamplerParams:
         top_k: int = 0,
         top_p: float = 1.0,
         min_p: float = 0.0,
+        typical_p: float = 1.0,
+        xtc_probability: float = 0.0,
+        xtc_threshold: float = 0.1,
         seed: int = 0,
+        repetition_penalty: float = 1.0,
+        penalty_window: int = 0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        dry_multiplier: float = 0.0,
+        dry_base: float = 1.75,
+        dry_allowed_length: int = 2,
+        dry_range: int = 0,
+        dry_breakers: Sequence[Sequence[int]] = ...,
+        logit_bias: Mapping[int, float] = ...,
+        min_tokens: int = 0,
+        end_ids: Sequence[int] = ...,
     ) -> None:
-        """temperature: 0 is greedy (ties to the lower id), at most 100.
-        top_k: keep the k most likely; 0 keeps all.
-        top_p: keep the most likely tokens until their mass reaches top_p, 0 < top_p <= 1.
-        min_p: keep tokens at least min_p times as likely as the best, 0 <= min_p <= 1.
-        seed: 0 .. 2**64 - 1. Filters apply in this order: temperature, top_k, top_p, min_p.
+        """What each does, its range and the order of operations stand in docs/SAMPLING.md.
+
+        temperature: 0 is greedy (ties to the lower id, no filter), at most 100.
+        seed: 0 .. 2**64 - 1.
+        dry_breakers: token sequences that a repeat never reaches back over.
+        end_ids: banned until min_tokens tokens were generated.
         """
 
     @property
@@ -249,6 +265,27 @@ class SamplerParams:
     def min_p(self) -> float: ...
     @property
     def seed(self) -> int: ...
+
+def apply_rules(
+    logits: npt.NDArray[np.float32],
+    params: SamplerParams,
+    history: Sequence[int] = ...,
+    n_prompt: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Logits [n_vocab] after penalties, DRY, bias and bans, with -inf for what is banned.
+
+    history: the tokens before the one to come; the first n_prompt of them are the prompt (None: not
+    known, which presence_penalty, frequency_penalty and min_tokens refuse).
+    """
+
+def distribution(
+    logits: npt.NDArray[np.float32],
+    params: SamplerParams,
+    step: int,
+    history: Sequence[int] = ...,
+    n_prompt: int | None = None,
+) -> list[tuple[int, float]]:
+    """(id, probability) of every token that sample() can return for these logits at this step."""
 
 class Session:
     """One sequence of tokens and its KV pages. For one thread at a time, except cancel().
@@ -303,12 +340,19 @@ class Session:
         are none (nothing ran yet, tokens are pending, or after rewind()).
         """
 
-    def sample(self, params: SamplerParams, step: int | None = None) -> tuple[int, float]:
+    def sample(
+        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+    ) -> tuple[int, float]:
         """Choose the next token: (id, log probability under the raw softmax). Does not append it.
 
         step: counter of the random stream, the position of the token to come if None. The same
-        (logits, params, step) gives the same token on any CPU. NumericError on non-finite logits.
+        (logits, params, history, step) gives the same token on any CPU. NumericError on non-finite
+        logits. n_prompt: how many of the tokens so far were not generated; rules about generated
+        tokens raise InvalidArgumentError without it.
         """
+
+    def top_logprobs(self, k: int) -> list[tuple[int, float]]:
+        """The k most likely next tokens with their log probabilities under the raw softmax."""
 
     def cancel(self) -> None:
         """Make the current run(), or else the next one, raise Cancelled once. From any thread."""

@@ -2,18 +2,13 @@
 // functions mean stands in edgellm/_native.pyi; a test compares the two.
 //
 // Only functions that take or return arrays touch numpy, so importing the module does not load it.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "bindings.h"
 
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
-
-#include "edgellm/engine.h"
 
 namespace py = pybind11;
 using py::literals::operator""_a;
@@ -22,6 +17,8 @@ using edgellm::Model;
 using edgellm::Session;
 using edgellm::StreamDecoder;
 using edgellm::Tokenizer;
+using edgellm::bindings::to_array;
+using edgellm::bindings::to_ids;
 
 namespace {
 
@@ -37,20 +34,6 @@ void raise_in_python(const edgellm::Error& error) {
   py::set_error(type, type(message, py::arg("code") = error.code()));
 }
 
-// Python integers as token ids; what no id can be is refused as such.
-std::vector<int32_t> to_ids(const std::vector<int64_t>& values) {
-  std::vector<int32_t> ids;
-  ids.reserve(values.size());
-  for (const int64_t value : values) {
-    if (value < 0 || value > INT32_MAX) {
-      throw edgellm::Error("token_out_of_range", "InvalidArgumentError",
-                           std::to_string(value) + " is not a token id");
-    }
-    ids.push_back(static_cast<int32_t>(value));
-  }
-  return ids;
-}
-
 // str(path) and os.PathLike through os.fspath, as UTF-8.
 std::string path_text(const py::object& path) {
   return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
@@ -64,17 +47,6 @@ py::dict to_dict(const edgellm::Metadata& metadata) {
   py::dict dict;
   for (const auto& [key, value] : metadata) dict[py::str(key)] = value;
   return dict;
-}
-
-// An array that owns the vector it shows.
-template <class T, class Element>
-py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) {
-  auto owner = std::make_unique<std::vector<Element>>(std::move(values));
-  const void* data = owner->data();
-  const py::capsule base(owner.get(),
-                         [](void* p) { delete static_cast<std::vector<Element>*>(p); });
-  static_cast<void>(owner.release());
-  return py::array(py::dtype::of<T>(), std::move(shape), data, base);
 }
 
 std::vector<py::dict> tensor_dicts(const EdgeFile& file) {
@@ -177,11 +149,21 @@ py::array last_logits(const Session& session) {
 }
 
 std::pair<int32_t, double> sample(const Session& session, const edgellm::SamplerParams& params,
-                                  std::optional<int64_t> step) {
+                                  std::optional<int64_t> step, std::optional<int64_t> n_prompt) {
   if (step && *step < 0) throw py::value_error("step must be 0 or more");
+  if (n_prompt && *n_prompt < 0) throw py::value_error("n_prompt must be 0 or more");
   const py::gil_scoped_release unlocked;
-  const edgellm::SampledToken token = session.sample(params, step.value_or(-1));
+  const edgellm::SampledToken token =
+      session.sample(params, step.value_or(-1), n_prompt.value_or(-1));
   return {token.id, token.logprob};
+}
+
+std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int64_t k) {
+  std::vector<std::pair<int32_t, double>> best;
+  for (const edgellm::SampledToken& token : session.top_logprobs(k)) {
+    best.emplace_back(token.id, token.logprob);
+  }
+  return best;
 }
 
 py::dict stats_dict(const edgellm::SessionStats& stats) {
@@ -320,25 +302,6 @@ void bind_model(py::module_& m) {
 }
 
 void bind_session(py::module_& m) {
-  using Params = edgellm::SamplerParams;
-  py::class_<Params>(m, "SamplerParams")
-      .def(py::init(
-               [](double temperature, int64_t top_k, double top_p, double min_p, uint64_t seed) {
-                 const Params params{.temperature = temperature,
-                                     .top_k = top_k,
-                                     .top_p = top_p,
-                                     .min_p = min_p,
-                                     .seed = seed};
-                 params.check();
-                 return params;
-               }),
-           py::kw_only(), py::arg("temperature") = 0.0, py::arg("top_k") = 0,
-           py::arg("top_p") = 1.0, py::arg("min_p") = 0.0, py::arg("seed") = 0)
-      .def_readonly("temperature", &Params::temperature)
-      .def_readonly("top_k", &Params::top_k)
-      .def_readonly("top_p", &Params::top_p)
-      .def_readonly("min_p", &Params::min_p)
-      .def_readonly("seed", &Params::seed);
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
   py::class_<Session>(m, "Session")
       .def(py::init<const Model&, int>(), py::arg("model"), py::arg("n_ctx") = 0, Unlocked())
@@ -354,7 +317,9 @@ void bind_session(py::module_& m) {
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
       .def("logits", &last_logits)
-      .def("sample", &sample, py::arg("params"), py::arg("step") = py::none())
+      .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
+           py::arg("n_prompt") = py::none())
+      .def("top_logprobs", &top_logprobs, py::arg("k"), Unlocked())
       .def("cancel", &Session::cancel)
       .def_property_readonly("stats",
                              [](const Session& session) {
@@ -382,5 +347,6 @@ PYBIND11_MODULE(_native, m) {
   bind_files(m);
   bind_text(m);
   bind_model(m);
+  edgellm::bindings::bind_sampler(m);
   bind_session(m);
 }

@@ -152,13 +152,48 @@ class Model {
   std::shared_ptr<Impl> impl_;
 };
 
-// Filters apply in the order of the fields, to softmax(logits / temperature).
+// What makes tokens more or less likely before filters; docs/SAMPLING.md says how. Applied in the
+// order of the fields; the defaults do nothing.
+struct LogitRuleParams {
+  double repetition_penalty = 1;   // (0, 100], over prompt and generated tokens
+  int64_t penalty_window = 0;      // of the repetition penalty: the last so many tokens; 0: all
+  double presence_penalty = 0;     // [-2, 2], over generated tokens
+  double frequency_penalty = 0;    // [-2, 2], over generated tokens
+  double dry_multiplier = 0;       // [0, 100]; 0: off
+  double dry_base = 1.75;          // [1, 10]
+  int64_t dry_allowed_length = 2;  // >= 1
+  int64_t dry_range = 0;           // the last so many tokens; 0: all
+  std::vector<std::vector<int32_t>> dry_breakers = {};  // a repeat never reaches back over these
+  std::vector<std::pair<int32_t, double>> logit_bias = {};  // -infinity bans
+  int64_t min_tokens = 0;                                   // end_ids are banned for so many tokens
+  std::vector<int32_t> end_ids = {};
+};
+
+// Checked rules, shared by all copies. The default: none.
+class LogitRules {
+ public:
+  LogitRules() = default;
+  // Throws for the first parameter out of its range, naming it.
+  explicit LogitRules(LogitRuleParams params);
+
+  struct Impl;
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Filters apply in the order of the fields, to softmax(logits / temperature) after the rules.
 struct SamplerParams {
-  double temperature = 0;  // 0: greedy, ties to the lower id; at most 100
-  int64_t top_k = 0;       // 0: all
-  double top_p = 1;        // (0, 1]
-  double min_p = 0;        // [0, 1], relative to the best token
+  double temperature = 0;      // 0: greedy, ties to the lower id, no filter; at most 100
+  int64_t top_k = 0;           // 0: all
+  double top_p = 1;            // (0, 1]
+  double min_p = 0;            // [0, 1], relative to the best token
+  double typical_p = 1;        // (0, 1]
+  double xtc_probability = 0;  // [0, 1]
+  double xtc_threshold = 0.1;  // (0, 0.5]
   uint64_t seed = 0;
+  LogitRules rules = {};
   void check() const;  // throws for the first parameter out of its range, naming it
 };
 
@@ -166,6 +201,20 @@ struct SampledToken {
   int32_t id = 0;
   double logprob = 0;  // log softmax of the raw logits
 };
+
+struct TokenShare {
+  int32_t id = 0;
+  double probability = 0;  // > 0
+};
+
+// The sampler on logits of the caller's. history: the tokens before the one to come, of which the
+// first n_prompt are the prompt (negative: not known; refused where a rule must know).
+std::vector<float> apply_rules(std::span<const float> logits, const LogitRules& rules,
+                               std::span<const int32_t> history = {}, int64_t n_prompt = -1);
+// Every token that can be drawn at this step, with its probability.
+std::vector<TokenShare> distribution(std::span<const float> logits, const SamplerParams& params,
+                                     int64_t step, std::span<const int32_t> history = {},
+                                     int64_t n_prompt = -1);
 
 struct SessionStats {
   int64_t n_prefill_tokens = 0;
@@ -197,8 +246,11 @@ class Session {
   // and append it again.
   void rewind(int n_tokens);
   std::vector<float> logits() const;  // [n_vocab] of the last token
-  // step: counter of the random stream; the position of the token to come if negative.
-  SampledToken sample(const SamplerParams& params, int64_t step = -1) const;
+  // step: counter of the random stream; the position of the token to come if negative. n_prompt:
+  // tokens that were not generated; negative: not known, which rules that must know refuse.
+  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // The k most likely next tokens under the raw softmax, best first.
+  std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once
   SessionStats stats() const;
   void close();  // frees the KV pages now; idempotent

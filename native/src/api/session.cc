@@ -2,6 +2,7 @@
 
 #include "api/guard.h"
 #include "api/impl.h"
+#include "api/sampling.h"
 #include "runtime/sampler.h"
 
 namespace edgellm {
@@ -10,16 +11,11 @@ namespace {
 using edge::Code;
 using edge::api::check;
 using edge::api::entry;
+using edge::api::history_of;
+using edge::api::internal;
 using edge::api::raise;
+using edge::api::rule_params;
 using edge::api::take_or_throw;
-
-edge::SamplerParams internal(const SamplerParams& params) {
-  return {.temperature = params.temperature,
-          .top_k = params.top_k,
-          .top_p = params.top_p,
-          .min_p = params.min_p,
-          .seed = params.seed};
-}
 
 // Runs body(edge::Session&) under the session's lock.
 template <class Impl, class F>
@@ -35,8 +31,6 @@ auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
 }
 
 }  // namespace
-
-void SamplerParams::check() const { edge::api::check(internal(*this).check()); }
 
 Session::Session(const Model& model, int n_ctx) {
   entry([&] {
@@ -111,12 +105,26 @@ std::vector<float> Session::logits() const {
   });
 }
 
-SampledToken Session::sample(const SamplerParams& params, int64_t step) const {
+SampledToken Session::sample(const SamplerParams& params, int64_t step, int64_t n_prompt) const {
   return with_session(impl_, [&](const edge::Session& session) {
     const std::span<const float> logits = take_or_throw(session.logits());
     const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
-    const edge::SampledToken token = take_or_throw(edge::sample(logits, internal(params), counter));
+    const edge::LogitRuleParams* rules = rule_params(params.rules);
+    const edge::TokenHistory history = history_of(session.token_ids(), n_prompt, rules);
+    const edge::SampledToken token =
+        take_or_throw(edge::sample(logits, internal(params), counter, rules, history));
     return SampledToken{token.id, token.logprob};
+  });
+}
+
+std::vector<SampledToken> Session::top_logprobs(int64_t k) const {
+  return with_session(impl_, [&](const edge::Session& session) {
+    const std::span<const float> logits = take_or_throw(session.logits());
+    std::vector<SampledToken> best;
+    for (const edge::SampledToken& token : take_or_throw(edge::top_logprobs(logits, k))) {
+      best.push_back({token.id, token.logprob});
+    }
+    return best;
   });
 }
 

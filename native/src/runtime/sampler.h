@@ -1,21 +1,29 @@
-// Sampler: a pure function (logits, parameters, step) -> token. Knows nothing of models, text or
-// sessions, keeps no state, and gives the same token on any CPU: own exp (exact_math.h), fixed
-// order of every sum, total order of candidates (logit descending, id ascending).
+// Sampler: a pure function (logits, parameters, history, step) -> token. Knows nothing of models,
+// text or sessions, keeps no state, and gives the same token on any CPU: own exp and log
+// (exact_math.h), fixed order of every sum, total order of candidates (logit descending, id
+// ascending). The order of operations is that of docs/SAMPLING.md.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/status.h"
+#include "runtime/logit_rules.h"
 
 namespace edge {
 
-// Filters apply in the order of the fields. Probabilities are softmax(logits / temperature).
+// Filters apply in the order of the fields, each to what the ones before left. Probabilities are
+// softmax(logits / temperature).
 struct SamplerParams {
   double temperature = 0;  // 0: greedy, ties to the lower id, no filter matters; at most 100
   int64_t top_k = 0;       // keep the k best; 0: all
   double top_p = 1;        // keep the best until their share of what top_k left reaches it; (0, 1]
   double min_p = 0;        // keep what is at least min_p times as likely as the best; [0, 1]
+  double typical_p = 1;    // keep those whose surprise is nearest the entropy, until their share
+                           // of what the filters before left reaches it; (0, 1]
+  double xtc_probability = 0;  // how often to drop all but the least likely of the tokens whose
+  double xtc_threshold = 0.1;  // share is at least this; [0, 1] and (0, 0.5]
   uint64_t seed = 0;
 
   // kInvalidArgument naming the parameter and its range.
@@ -24,12 +32,32 @@ struct SamplerParams {
 
 struct SampledToken {
   int32_t id = 0;
-  double logprob = 0;  // log softmax of the raw logits (temperature 1, no filter)
+  double logprob = 0;  // log softmax of the raw logits (temperature 1, no rule, no filter)
 };
 
-// `step` is the counter of the random stream `params.seed`: one draw per step. kNumeric, naming the
-// first bad id, if a logit is not finite; kInvalidArgument if logits are empty or params are bad.
+struct TokenShare {
+  int32_t id = 0;
+  double probability = 0;  // > 0
+};
+
+// kNumeric, naming the first bad id, if a logit is not finite.
+Status check_finite(std::span<const float> logits);
+
+// `step` is the counter of the random stream `params.seed`: one draw per step, and one of its own
+// for XTC. `rules`, if given, must have been checked. kNumeric, naming the first bad id, if a logit
+// is not finite; kInvalidArgument if logits are empty or params are bad.
 Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& params,
-                            uint64_t step);
+                            uint64_t step, const LogitRuleParams* rules = nullptr,
+                            const TokenHistory& history = {});
+
+// What sample() draws from: every token it can return with its probability, in the order in which
+// it sums them.
+Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
+                                             const SamplerParams& params, uint64_t step,
+                                             const LogitRuleParams* rules = nullptr,
+                                             const TokenHistory& history = {});
+
+// The k most likely tokens under the raw softmax, best first; k from 0 to logits.size().
+Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k);
 
 }  // namespace edge

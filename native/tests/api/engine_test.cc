@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -126,6 +127,21 @@ TEST_CASE("sampling with one seed repeats and the position is the default step")
   CHECK(differs);
   CHECK(session.sample({}).logprob <= 0);
   CHECK(code_of([&] { session.sample({.top_p = 2}); }) == "invalid_argument");
+
+  const edgellm::SampledToken best = session.sample({});
+  CHECK(session.top_logprobs(1)[0].id == best.id);
+  CHECK(session.top_logprobs(1)[0].logprob == best.logprob);
+  const double ban = -std::numeric_limits<double>::infinity();
+  const edgellm::SamplerParams without{.rules =
+                                           edgellm::LogitRules({.logit_bias = {{best.id, ban}}})};
+  CHECK(session.sample(without).id == session.top_logprobs(2)[1].id);
+  const edgellm::SamplerParams early{
+      .rules = edgellm::LogitRules({.min_tokens = 1, .end_ids = {best.id}})};
+  CHECK(session.sample(early, -1, session.n_tokens()).id != best.id);
+  CHECK(session.sample(early, -1, session.n_tokens() - 1).id == best.id);
+  CHECK(code_of([&] { session.sample(early); }) == "invalid_argument");
+  CHECK(code_of([&] { session.sample(early, -1, 1000); }) == "invalid_argument");
+  CHECK(code_of([] { edgellm::LogitRules({.dry_base = 0}); }) == "invalid_argument");
 }
 
 TEST_CASE("a cap on memory is checked at load and for every session") {

@@ -164,6 +164,99 @@ TEST_CASE("the same seed and step give the same token, others other ones") {
   CHECK(std::set<int32_t>(ids.begin(), ids.end()).size() > 1);
 }
 
+TEST_CASE("draws follow XTC, whose coin is not that of the draw (3 degrees of freedom, 16.3)") {
+  const std::vector<double> shares = {0.4, 0.1, 0.3, 0.2};
+  const std::vector<float> logits = logits_of(shares);
+  const std::vector<double> excluded = {0, 1.0 / 3, 0, 2.0 / 3};
+  std::vector<double> expected(4);
+  for (size_t i = 0; i < 4; ++i) expected[i] = 0.7 * shares[i] + 0.3 * excluded[i];
+  const auto with = [](double probability, uint64_t seed) {
+    return SamplerParams{
+        .temperature = 1, .xtc_probability = probability, .xtc_threshold = 0.15, .seed = seed};
+  };
+  CHECK(chi_square(logits, with(0.3, 9), expected, 20'000) < 16.3);
+  CHECK(chi_square(logits, with(0.3, 10), expected, 20'000) < 16.3);
+  CHECK(chi_square(logits, with(0.4, 9), expected, 20'000) > 16.3);
+  CHECK(chi_square(logits, with(0, 9), shares, 20'000) < 16.3);
+  CHECK(ids_seen(logits, with(1, 9)) == std::set<int32_t>{1, 3});
+}
+
+TEST_CASE("typical_p draws from what is nearest to the entropy (1 degree of freedom, 10.8)") {
+  const std::vector<float> logits = logits_of({0.5, 0.25, 0.125, 0.125});
+  const SamplerParams params{.temperature = 1, .typical_p = 0.7, .seed = 2};
+  CHECK(chi_square(logits, params, {2.0 / 3, 1.0 / 3, 0, 0}, 20'000) < 10.8);
+}
+
+TEST_CASE("what distribution() lists is what sample() draws") {
+  std::vector<float> logits(60);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>((i * 29) % 31) * 0.2f;
+  const LogitRuleParams rules{.repetition_penalty = 1.5};
+  const std::vector<int32_t> history = {1, 5, 9};
+  const SamplerParams params{.temperature = 0.9, .top_k = 12, .typical_p = 0.8, .seed = 4};
+  std::set<int32_t> listed;
+  double mass = 0;
+  const std::vector<TokenShare> shares =
+      distribution(logits, params, 0, &rules, {history, 3}).take();
+  for (const TokenShare& share : shares) {
+    listed.insert(share.id);
+    mass += share.probability;
+  }
+  CHECK(mass == doctest::Approx(1));
+  std::set<int32_t> seen;
+  for (uint64_t step = 0; step < 4000; ++step) {
+    seen.insert(sample(logits, params, step, &rules, {history, 3}).value().id);
+  }
+  CHECK(seen == listed);
+}
+
+TEST_CASE("greedy follows the rules, and the log probability stays that of the raw logits") {
+  const std::vector<float> logits = {1, 3, 2};
+  const LogitRuleParams rules{.logit_bias = {{0, 10.0}}};
+  const SampledToken token = sample(logits, {}, 0, &rules).value();
+  CHECK(token.id == 0);
+  CHECK(token.logprob == top_logprobs(logits, 3).value()[2].logprob);
+}
+
+TEST_CASE("top_logprobs are in order, equal ones by id, and at most as many as there are") {
+  const std::vector<float> logits = {1, 3, 2, 3};
+  const std::vector<SampledToken> best = top_logprobs(logits, 3).value();
+  CHECK(best.size() == 3);
+  CHECK(best[0].id == 1);
+  CHECK(best[1].id == 3);
+  CHECK(best[2].id == 2);
+  CHECK(best[0].logprob == sample(logits, {}, 0).value().logprob);
+  CHECK(top_logprobs(logits, 0).value().empty());
+  CHECK(top_logprobs(logits, 5).status().message().starts_with("logprobs is 5"));
+  CHECK(top_logprobs(logits, -1).status().code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("a rule out of range is refused by name") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<std::pair<LogitRuleParams, std::string>> cases = {
+      {{.repetition_penalty = 0}, "repetition_penalty"},
+      {{.repetition_penalty = nan}, "repetition_penalty"},
+      {{.penalty_window = -1}, "penalty_window"},
+      {{.presence_penalty = 2.1}, "presence_penalty"},
+      {{.presence_penalty = nan}, "presence_penalty"},
+      {{.frequency_penalty = -2.1}, "frequency_penalty"},
+      {{.dry_multiplier = -1}, "dry_multiplier"},
+      {{.dry_base = 0.5}, "dry_base"},
+      {{.dry_allowed_length = 0}, "dry_allowed_length"},
+      {{.dry_range = -1}, "dry_range"},
+      {{.dry_breakers = {{1}, {}}}, "dry_breakers[1]"},
+      {{.dry_breakers = {{2}, {1}}}, "dry_breakers[1]"},
+      {{.logit_bias = {{7, nan}}}, "logit_bias of id 7"},
+      {{.logit_bias = {{7, std::numeric_limits<double>::infinity()}}}, "logit_bias of id 7"},
+      {{.min_tokens = -1}, "min_tokens"},
+  };
+  for (const auto& [rules, name] : cases) {
+    CHECK(rules.check().code() == Code::kInvalidArgument);
+    CHECK(rules.check().message().starts_with(name));
+  }
+  CHECK(LogitRuleParams{}.check().is_ok());
+  CHECK(LogitRuleParams{}.is_off());
+}
+
 // Pinned: another result here means that "same seed, same tokens" broke between versions.
 TEST_CASE("the stream of seed 42 is what it always was") {
   std::vector<float> logits(100);
@@ -212,6 +305,12 @@ TEST_CASE("a parameter out of range is refused by name") {
       {{.min_p = -0.01}, "min_p"},
       {{.min_p = 1.01}, "min_p"},
       {{.min_p = nan}, "min_p"},
+      {{.typical_p = 0}, "typical_p"},
+      {{.typical_p = nan}, "typical_p"},
+      {{.xtc_probability = 1.01}, "xtc_probability"},
+      {{.xtc_probability = nan}, "xtc_probability"},
+      {{.xtc_threshold = 0}, "xtc_threshold"},
+      {{.xtc_threshold = 0.51}, "xtc_threshold"},
   };
   for (const auto& [params, name] : cases) {
     const Status status = params.check();

@@ -1,0 +1,48 @@
+// What the files of the binding share.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "edgellm/engine.h"
+
+namespace edgellm::bindings {
+
+namespace py = pybind11;
+
+// Python integers as token ids; what no id can be is refused as such.
+inline std::vector<int32_t> to_ids(const std::vector<int64_t>& values) {
+  std::vector<int32_t> ids;
+  ids.reserve(values.size());
+  for (const int64_t value : values) {
+    if (value < 0 || value > INT32_MAX) {
+      throw edgellm::Error("token_out_of_range", "InvalidArgumentError",
+                           std::to_string(value) + " is not a token id");
+    }
+    ids.push_back(static_cast<int32_t>(value));
+  }
+  return ids;
+}
+
+// An array that owns the vector it shows.
+template <class T, class Element>
+py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) {
+  auto owner = std::make_unique<std::vector<Element>>(std::move(values));
+  const void* data = owner->data();
+  const py::capsule base(owner.get(),
+                         [](void* p) { delete static_cast<std::vector<Element>*>(p); });
+  static_cast<void>(owner.release());
+  return py::array(py::dtype::of<T>(), std::move(shape), data, base);
+}
+
+// SamplerParams and the sampler on arrays.
+void bind_sampler(py::module_& m);
+
+}  // namespace edgellm::bindings

@@ -1,0 +1,30 @@
+// Public sampling parameters as those of the runtime.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "edgellm/engine.h"
+#include "runtime/sampler.h"
+
+namespace edgellm {
+
+struct LogitRules::Impl {
+  edge::LogitRuleParams params;  // checked
+};
+
+}  // namespace edgellm
+
+namespace edge::api {
+
+SamplerParams internal(const edgellm::SamplerParams& params);
+
+// Null if there are no rules; lives as long as `rules`.
+const LogitRuleParams* rule_params(const edgellm::LogitRules& rules);
+
+// Throws invalid_argument if n_prompt is more than there is, or is negative (not known) and a rule
+// must know it.
+TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
+                        const LogitRuleParams* rules);
+
+}  // namespace edge::api
