@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from .errors import (
     ContextOverflowError,
@@ -23,7 +23,8 @@ from .errors import (
 from .locate import explained, resolve
 from .options import GenerateOptions, LoadOptions, VerifyMode, as_stops
 from .results import Generation, ModelInfo
-from .stream import SLICE_MS, TokenStream, checked_ids
+from .sampling import SamplingArguments, SamplingRules
+from .stream import SLICE_MS, TokenStream, checked_ids, generate_several
 
 if TYPE_CHECKING:
     import os
@@ -123,8 +124,11 @@ class Model:
         seed: int = 0,
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
+        logprobs: int = 0,
+        **rules: Unpack[SamplingArguments],
     ) -> TokenStream:
-        """Generate token by token; see `GenerateOptions` for what each argument means.
+        """Generate token by token; see `GenerateOptions` for what each argument means, and
+        `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias, min_tokens and ignore_eos.
 
         Everything is checked here, before any work; the prompt is processed by the first `next()`.
         Stop early by leaving the loop and calling `close()`, or by `cancel()` from any thread.
@@ -138,6 +142,8 @@ class Model:
             seed=seed,
             stop=as_stops(stop),
             stop_ids=None if stop_ids is None else tuple(stop_ids),
+            logprobs=logprobs,
+            rules=SamplingRules(**rules),
         )
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return TokenStream(self._native, ids, options)
@@ -154,6 +160,8 @@ class Model:
         seed: int = 0,
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
+        logprobs: int = 0,
+        **rules: Unpack[SamplingArguments],
     ) -> Generation:
         """Generate to the end; the same arguments as `stream()`."""
         with self.stream(
@@ -166,8 +174,43 @@ class Model:
             seed=seed,
             stop=stop,
             stop_ids=stop_ids,
+            logprobs=logprobs,
+            **rules,
         ) as stream:
             return stream.result()
+
+    def generate_n(
+        self,
+        prompt: str | Sequence[int],
+        n: int,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] | None = None,
+        logprobs: int = 0,
+        **rules: Unpack[SamplingArguments],
+    ) -> list[Generation]:
+        """`n` samples of one prompt, which is processed once. Sample i is what `generate()` gives
+        with the seed (seed + i) modulo 2**64; the arguments are those of `generate()`."""
+        options = GenerateOptions(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=as_stops(stop),
+            stop_ids=None if stop_ids is None else tuple(stop_ids),
+            logprobs=logprobs,
+            rules=SamplingRules(**rules),
+        )
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return generate_several(self._native, ids, options, n)
 
     def info(self) -> ModelInfo:
         """What this model is, where it came from and what it costs."""

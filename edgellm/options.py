@@ -6,10 +6,11 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
+from .sampling import SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
@@ -58,7 +59,8 @@ class GenerateOptions:
 
     `top_k=0`, `top_p=1` and `min_p=0` mean "no limit". The same seed gives the same tokens on any
     CPU. `stop` are strings that end the text and are not part of it; `stop_ids=None` stops at the
-    model's own end-of-text tokens, `()` at none.
+    model's own end-of-text tokens, `()` at none. `logprobs` is how many of the most likely tokens
+    are reported with every token; `rules` are the penalties and other rules of `SamplingRules`.
     """
 
     max_tokens: int
@@ -69,6 +71,8 @@ class GenerateOptions:
     seed: int = 0
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] | None = None
+    logprobs: int = 0
+    rules: SamplingRules = field(default_factory=SamplingRules)
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -83,6 +87,17 @@ class GenerateOptions:
             raise _fail(f"min_p must be in [0, 1], but is {self.min_p}")
         if not 0 <= self.seed <= _MAX_SEED:
             raise _fail(f"seed must be in 0..2**64-1, but is {self.seed}")
+        if not 0 <= self.logprobs < 2**31:
+            raise _fail(f"logprobs must be in 0..2**31-1 (0: none), but is {self.logprobs}")
+        if self.rules.min_tokens > self.max_tokens:
+            raise _fail(
+                f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "
+                f"{self.rules.min_tokens}"
+            )
+
+    def sample_seed(self, i: int) -> int:
+        """The seed of the i-th of several samples of one prompt."""
+        return (self.seed + i) % (_MAX_SEED + 1)
 
 
 def as_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:

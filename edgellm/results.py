@@ -11,11 +11,14 @@ FinishReason = Literal["stop", "length", "cancelled"]
 @dataclass(frozen=True)
 class Token:
     """One generated token. `text` may be empty while a character or a stop string is incomplete,
-    and then comes with a later token; the texts of all tokens join to the whole answer."""
+    and then comes with a later token; the texts of all tokens join to the whole answer.
+    `top_logprobs` are the most likely ids with their log probabilities, best first, as many as
+    `logprobs=` asked for."""
 
     id: int
     text: str
     logprob: float
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,15 @@ class Stats:
 @dataclass(frozen=True)
 class Generation:
     """A finished text. `logprobs[i]` is the natural-log probability of `token_ids[i]` under the
-    model itself, before temperature and truncation. A token that ended the text is not included."""
+    model itself, before rules, temperature and filters, and `top_logprobs[i]` are the most likely
+    ids at that place, if `logprobs=` asked for them. An end-of-text token is the last id."""
 
     text: str
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: FinishReason
     stats: Stats
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

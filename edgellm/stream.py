@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from operator import index
 from time import perf_counter
 from types import TracebackType
@@ -27,6 +28,7 @@ SLICE_MS = 80.0
 # Prompt tokens shown to the stream decoder before the first new one: enough to hold a character
 # cut into byte tokens, and to know that the text does not begin here.
 _DECODER_CONTEXT = 8
+_MAX_SAMPLES = 1024
 
 
 class TokenStream:
@@ -37,8 +39,14 @@ class TokenStream:
     """
 
     def __init__(
-        self, model: _native.Model, prompt_ids: Sequence[int], options: GenerateOptions
+        self,
+        model: _native.Model,
+        prompt_ids: Sequence[int],
+        options: GenerateOptions,
+        session: _native.Session | None = None,
     ) -> None:
+        """`session`: one to use and leave open, with room for everything; what it has processed
+        must be a part of the prompt, from its beginning, that lacks at least the last token."""
         from . import _native
 
         started = perf_counter()
@@ -49,23 +57,31 @@ class TokenStream:
         self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
         _check_room(len(self._prompt), options.max_tokens, model.n_ctx_train)
+        if options.logprobs > model.n_vocab:
+            message = f"logprobs is {options.logprobs}, but the vocabulary has {model.n_vocab} ids"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
+        self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
         self._params = _native.SamplerParams(
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
             min_p=options.min_p,
             seed=options.seed,
+            **options.rules.native_arguments(model, self._stop_ids),
         )
-        stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
-        self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
         self._stops = StopMatcher(options.stop)
         tokenizer = model.tokenizer
         if options.stop and tokenizer is None:
             message = "stop strings need a tokenizer and this file has none; use stop_ids instead"
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
-        self._session = _native.Session(model, len(self._prompt) + options.max_tokens)
-        self._session.append(self._prompt)
+        self._owns_session = session is None
+        if session is None:
+            session = _native.Session(model, len(self._prompt) + options.max_tokens)
+        self._session = session
+        self._n_reused = session.n_tokens
+        session.append(self._prompt[self._n_reused :])
         if self._decoder is not None:
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
@@ -102,7 +118,9 @@ class TokenStream:
             session.append([self._tokens[-1].id])
         while not session.run(SLICE_MS):
             pass
-        token_id, logprob = session.sample(self._params)
+        token_id, logprob = session.sample(self._params, n_prompt=len(self._prompt))
+        n_best = self._options.logprobs
+        best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
         ended = token_id in self._stop_ids
         full = len(self._tokens) + 1 == self._options.max_tokens
         text = "" if ended or self._decoder is None else self._decoder.push(token_id)
@@ -110,7 +128,7 @@ class TokenStream:
         if self._stops.matched is None and (ended or full):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
-        token = Token(token_id, text, logprob)
+        token = Token(token_id, text, logprob, best)
         elapsed_s = perf_counter() - started
         if self._tokens:
             self._decode_s += elapsed_s
@@ -139,7 +157,7 @@ class TokenStream:
         if self._finish_reason is None:
             self._finish_reason = reason
         session, self._session = self._session, None
-        if session is not None:
+        if session is not None and self._owns_session:
             session.close()
 
     def __enter__(self) -> TokenStream:
@@ -165,12 +183,13 @@ class TokenStream:
 
         n_new = len(self._tokens)
         n_prompt = len(self._prompt)
+        n_run = n_prompt - self._n_reused
         return Stats(
             prompt_tokens=n_prompt,
-            reused_tokens=0,
+            reused_tokens=self._n_reused,
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
-            prefill_tokens_per_s=n_prompt / self._prefill_s if self._prefill_s > 0 else 0.0,
+            prefill_tokens_per_s=n_run / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
         )
@@ -185,7 +204,36 @@ class TokenStream:
             logprobs=[token.logprob for token in self._tokens],
             finish_reason=self._finish_reason or "cancelled",
             stats=self.stats,
+            top_logprobs=[token.top_logprobs for token in self._tokens]
+            if self._options.logprobs > 0
+            else [],
         )
+
+
+def generate_several(
+    model: _native.Model, prompt_ids: Sequence[int], options: GenerateOptions, n: int
+) -> list[Generation]:
+    """`n` samples of one prompt, which is processed once: what separate generations with the seeds
+    `options.sample_seed(i)` give."""
+    from . import _native
+
+    if not 1 <= n <= _MAX_SAMPLES:
+        message = f"n must be in 1..{_MAX_SAMPLES}, but is {n}"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
+    _check_room(len(prompt), options.max_tokens, model.n_ctx_train)
+    session = _native.Session(model, len(prompt) + options.max_tokens)
+    try:
+        results = []
+        for i in range(n):
+            if i > 0:
+                # The last token runs again: rewinding keeps no logits, and replay gives the same.
+                session.rewind(len(prompt) - 1)
+            one = replace(options, seed=options.sample_seed(i))
+            results.append(TokenStream(model, prompt, one, session).result())
+        return results
+    finally:
+        session.close()
 
 
 def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[int]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ContextOverflowError, InvalidArgumentError
 from ..model import Model, load
-from ..results import Stats
+from ..results import Generation, Stats
+from ..sampling import DRY_BREAKERS
+from . import sampling as flags
 from .defaults import MaxMemoryOption, model_and_prompt, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 
@@ -42,31 +44,77 @@ def command(
     special: Annotated[
         bool, typer.Option("--special", help="Read special tokens written out in the prompt.")
     ] = False,
+    repetition_penalty: flags.RepetitionPenalty = 1.0,
+    penalty_window: flags.PenaltyWindow = 0,
+    presence_penalty: flags.PresencePenalty = 0.0,
+    frequency_penalty: flags.FrequencyPenalty = 0.0,
+    typical_p: flags.TypicalP = 1.0,
+    dry_multiplier: flags.DryMultiplier = 0.0,
+    dry_base: flags.DryBase = 1.75,
+    dry_allowed_length: flags.DryAllowedLength = 2,
+    dry_range: flags.DryRange = 0,
+    dry_breaker: flags.DryBreaker = None,
+    xtc_probability: flags.XtcProbability = 0.0,
+    xtc_threshold: flags.XtcThreshold = 0.1,
+    logit_bias: flags.LogitBias = None,
+    min_tokens: flags.MinTokens = 0,
+    ignore_eos: flags.IgnoreEos = False,
+    logprobs: flags.Logprobs = 0,
+    samples: flags.Samples = 1,
     threads: ThreadsOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
+    if logprobs > 0 and not json:
+        raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")
     name, text = model_and_prompt(model, prompt)
     limit_bytes = size_bytes(max_memory, "--max-memory")
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+        "stop": stop or (),
+        "logprobs": logprobs,
+        "repetition_penalty": repetition_penalty,
+        "penalty_window": penalty_window,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "typical_p": typical_p,
+        "dry_multiplier": dry_multiplier,
+        "dry_base": dry_base,
+        "dry_allowed_length": dry_allowed_length,
+        "dry_range": dry_range,
+        "dry_breakers": DRY_BREAKERS if dry_breaker is None else dry_breaker,
+        "xtc_probability": xtc_probability,
+        "xtc_threshold": xtc_threshold,
+        "logit_bias": flags.biases(logit_bias or []),
+        "min_tokens": min_tokens,
+        "ignore_eos": ignore_eos,
+    }
     if text == "-":
         text = _stdin_text()
     with load(name, threads=threads, max_memory=limit_bytes) as loaded:
         ids = loaded.tokenize(text, special=special)
-        with loaded.stream(
-            ids,
-            max_tokens=_room(loaded, len(ids)) if max_tokens is None else max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop or (),
-        ) as stream:
-            if not json:
-                for token in stream:
-                    print_text(token.text)
-            result = stream.result()
+        if max_tokens is None:
+            options["max_tokens"] = _room(loaded, len(ids))
+        if samples == 1:
+            _print_one(name, loaded, ids, options, json)
+        else:
+            _print_several(name, loaded.generate_n(ids, samples, **options), json)
+
+
+def _print_one(
+    name: str, model: Model, ids: list[int], options: dict[str, Any], json: bool
+) -> None:
+    with model.stream(ids, **options) as stream:
+        if not json:
+            for token in stream:
+                print_text(token.text)
+        result = stream.result()
     if json:
         print_json("run", {"model": name, **asdict(result)})
     else:
@@ -80,6 +128,17 @@ def _stdin_text() -> str:
     except UnicodeDecodeError as error:
         message = f"the prompt on stdin is not {error.encoding} text: {error.reason}"
         raise InvalidArgumentError(message, code="invalid_utf8") from None
+
+
+def _print_several(name: str, results: list[Generation], json: bool) -> None:
+    """In JSON the data are {"model", "samples": [...]}; as text, one after the other."""
+    if json:
+        print_json("run", {"model": name, "samples": [asdict(result) for result in results]})
+        return
+    for at, result in enumerate(results):
+        note(f"[sample {at + 1} of {len(results)}]")
+        print_text(result.text + "\n")
+        note(_timings(result.stats, result.finish_reason))
 
 
 def _room(model: Model, n_prompt: int) -> int:

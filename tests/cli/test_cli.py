@@ -247,3 +247,32 @@ def test_output_into_a_closed_pipe_ends_quietly(tiny_edge, tmp_path):
     )
     os.close(writer)
     assert (run.returncode, run.stderr) == (Exit.BROKEN_PIPE, "")
+
+
+def test_run_takes_penalties_bans_and_several_samples(tmp_path):
+    run = edgellm(
+        *("run", "demo", "Once", "--json", "-n", "4", "--temperature", "1", "--seed", "3"),
+        *("--samples", "2", "--logprobs", "2", "--logit-bias", "9=-inf", "--min-tokens", "2"),
+        *("--repetition-penalty", "1.2", "--dry-multiplier", "0.8", "--dry-breaker", "."),
+        cwd=tmp_path,
+    )
+    samples = data_of(run, "run")["samples"]
+    assert isinstance(samples, list)
+    assert [len(one["top_logprobs"][0]) for one in samples] == [2, 2]
+    assert samples[0]["token_ids"] != samples[1]["token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "named"),
+    [
+        ("--logit-bias", "x", "--logit-bias"),
+        ("--xtc-threshold", "0.9", "xtc_threshold"),
+        ("--samples", "0", "n must be in 1"),
+        ("--logprobs", "3", "--logprobs needs --json"),
+    ],
+)
+def test_a_sampling_flag_out_of_range_is_one_line_that_names_it(flag, value, named, tmp_path):
+    run = edgellm("run", "demo", "Once", "-n", "2", flag, value, cwd=tmp_path)
+    assert run.returncode == Exit.USAGE, run.stderr
+    assert run.stderr.count("\n") == 1
+    assert named in run.stderr

@@ -129,7 +129,13 @@ class Session:
         rows = np.arange(before, self._n_tokens, dtype=np.float32)
         return np.repeat(rows[:, None], N_VOCAB, axis=1)
 
-    def sample(self, params: SamplerParams, step: int | None = None) -> tuple[int, float]:
+    @property
+    def n_tokens(self) -> int:
+        return self._n_tokens
+
+    def sample(
+        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+    ) -> tuple[int, float]:
         self._n_sampled += 1
         script = [*SCRIPT, EOS]
         return script[min(self._n_sampled, len(script)) - 1], -0.5
