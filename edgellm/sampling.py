@@ -8,7 +8,7 @@ Knows no model: ids are compared with a vocabulary, and DRY breakers turned into
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -135,15 +135,11 @@ def compile_breakers(tokenizer: _native.Tokenizer, breakers: Sequence[str]) -> l
     """Token sequences that contain a breaker: single tokens that hold it, and for tokens that end
     with its beginning, that token and the usual tokens of the rest."""
     found: set[tuple[int, ...]] = set()
-    # A token on its own may lose the space it begins with: decode it after another one.
-    anchor = tokenizer.encode("a", bos=False)[-1:]
-    n_anchor = len(tokenizer.decode(anchor, special=True))
     for breaker in breakers:
         whole = tuple(tokenizer.encode(breaker, bos=False)[: 1 + _BREAKER_TAIL])
         if whole:
             found.add(whole)
-    for token_id in range(tokenizer.n_vocab):
-        word = tokenizer.decode([*anchor, token_id], special=True)[n_anchor:]
+    for token_id, word in enumerate(_words(tokenizer)):
         for breaker in breakers:
             if breaker in word:
                 found.add((token_id,))
@@ -153,6 +149,21 @@ def compile_breakers(tokenizer: _native.Tokenizer, breakers: Sequence[str]) -> l
                     tail = tokenizer.encode(breaker[n_head:], bos=False)[:_BREAKER_TAIL]
                     found.add((token_id, *tail))
     return [list(sequence) for sequence in sorted(found)]
+
+
+def _words(tokenizer: _native.Tokenizer) -> Iterator[str]:
+    """The text of every token, special ones and the space it begins with included."""
+    from . import _native
+
+    # A token at the beginning may lose its space, and one that holds a part of a character shows
+    # only when another follows: so each stands between two plain letters.
+    letter = tokenizer.encode("a", bos=False)[-1]
+    n_letter = len(tokenizer.decode([letter]))
+    decoder = _native.StreamDecoder(tokenizer, True)
+    decoder.push(letter)
+    for token_id in range(tokenizer.n_vocab):
+        text = decoder.push(token_id) + decoder.push(letter)
+        yield text[: len(text) - n_letter]
 
 
 _remembered: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}

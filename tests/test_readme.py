@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand, on the demo model; its commands exist."""
+"""The Python blocks of README and docs run as they stand, on the demo model; commands exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from edgellm.cli import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SAMPLING = (ROOT / "docs" / "SAMPLING.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + SAMPLING, re.DOTALL)
 
 
 def test_the_readme_has_python_blocks():

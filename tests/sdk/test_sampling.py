@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 
 import edgellm
-from edgellm.sampling import SamplingRules, compile_breakers
+from edgellm import _native
+from edgellm.options import GenerateOptions
+from edgellm.sampling import SamplingArguments, SamplingRules, compile_breakers
 from sdk import sampler_reference as ref
 
+SAMPLING_MD = Path(__file__).parents[2] / "docs" / "SAMPLING.md"
 PROMPT = "Once upon a time, there was a little"
 
 
@@ -233,6 +238,39 @@ def test_dry_without_a_tokenizer_says_what_to_do(model, monkeypatch):
     with pytest.raises(edgellm.UnsupportedError, match=r"dry_breakers=\(\)"):
         model.stream([1], max_tokens=1, dry_multiplier=1)
     model.stream([1], max_tokens=1, dry_multiplier=1, dry_breakers=()).close()
+
+
+def test_a_failure_among_several_samples_frees_the_sequence(fake, model, monkeypatch):
+    def interrupted(self: object, budget_ms: float = 80.0) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake.Session, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate_n("Hi", 2, max_tokens=3)
+    assert fake.LIVE_SESSIONS == set()
+
+
+def test_the_table_of_the_docs_names_every_parameter_with_its_default():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", SAMPLING_MD.read_text("utf-8"), re.MULTILINE)
+    documented = {name: default.strip() for name, default in rows}
+    defaults = {f.name: f for f in fields(SamplingRules)}
+    plain = {"temperature", "top_k", "top_p", "min_p", "seed", "logprobs"}
+    assert set(documented) == set(defaults) | plain
+    assert set(SamplingArguments.__annotations__) == set(defaults)
+    for name in plain:
+        assert float(documented[name]) == getattr(GenerateOptions, name)
+    for name in set(defaults) - {"dry_breakers", "logit_bias", "ignore_eos"}:
+        assert float(documented[name]) == defaults[name].default, name
+
+
+def test_the_native_defaults_are_those_of_the_sdk(demo):
+    """What the SDK leaves out, because it is at its default, must be off in the native code."""
+    scores = np.random.default_rng(2).normal(0, 3, 50).astype(np.float32)
+    rules = SamplingRules().native_arguments(demo._native, frozenset())
+    assert rules == {}
+    bare = _native.SamplerParams(temperature=1)
+    assert np.array_equal(_native.apply_rules(scores, bare, [1, 1, 1, 1], 1), scores)
+    assert len(_native.distribution(scores, bare, 0)) == 50
 
 
 def test_rules_cannot_be_changed_afterwards():
