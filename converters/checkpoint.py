@@ -8,7 +8,6 @@ nothing of architectures; pickles are refused.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -22,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import FormatError, UnsupportedError
+
+from .source_path import PICKLE_SUFFIXES, existing_directory
 
 F32Array = npt.NDArray[np.float32]
 
@@ -48,7 +49,6 @@ DTYPE_BYTES = {
 }
 READABLE_DTYPES = ("F32", "F16", "BF16")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Checkpoint:
     """An opened directory. read_rows() is thread-safe; close() when done."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = _existing_directory(directory)
+        self.directory = existing_directory(directory)
         self.config = read_json_object(self.directory / "config.json")
         self.weight_paths = _weight_files(self.directory)
         self.tensors: dict[str, TensorInfo] = {}
@@ -287,35 +287,6 @@ def _read_text(path: Path) -> str:
         raise FormatError(f"{path}: not UTF-8: {error}", code="json_syntax") from error
 
 
-def _existing_directory(directory: Path) -> Path:
-    if directory.is_dir():
-        return directory
-    if directory.exists():
-        hint = _what_to_give_instead(directory)
-        raise FormatError(f"{directory}: not a checkpoint directory{hint}", code="file_unreadable")
-    raise FormatError(f"{directory}: no such directory{_nearest(directory)}", code="file_not_found")
-
-
-def _what_to_give_instead(path: Path) -> str:
-    if path.suffix == ".edge":
-        return "; it is converted already: edgellm run FILE PROMPT"
-    if path.suffix == ".gguf":
-        return "; GGUF is not read yet: give the Hugging Face directory it was made from"
-    if path.suffix in (".safetensors", ".json", *_PICKLE_SUFFIXES):
-        return f"; give its directory, {path.parent}"
-    return "; give a directory with config.json and *.safetensors"
-
-
-def _nearest(path: Path) -> str:
-    """ "; did you mean ..." with the most similar names in the deepest folder that exists."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f" (nor is there {parent})"
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(str(parent / name) for name in close)}?" if close else ""
-
-
 def _weight_files(directory: Path) -> list[Path]:
     index_path = directory / "model.safetensors.index.json"
     if index_path.exists():
@@ -323,7 +294,7 @@ def _weight_files(directory: Path) -> list[Path]:
         return [_inside(directory, name) for name in names]
     if (directory / "model.safetensors").exists():
         return [_inside(directory, "model.safetensors")]
-    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in _PICKLE_SUFFIXES)
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise UnsupportedError(
             f"{directory}: only pickled weights ({pickles[0]}), which can run code when read; "
