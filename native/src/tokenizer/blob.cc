@@ -71,7 +71,7 @@ Result<Sections> Sections::parse(std::span<const std::byte> blob) {
     if (offset < previous_end || !end || *end > total_bytes) {
       return invalid_tokenizer(name + " overlaps or ends past the blob");
     }
-    if (id > static_cast<uint32_t>(SectionId::kDecoder) && id < kOptionalSections) {
+    if (id > static_cast<uint32_t>(SectionId::kForms) && id < kOptionalSections) {
       return unsupported_tokenizer(name + " is unknown");
     }
     sections.entries_.push_back(
@@ -80,6 +80,13 @@ Result<Sections> Sections::parse(std::span<const std::byte> blob) {
     previous_id = id;
   }
   return sections;
+}
+
+bool Sections::has(SectionId id) const {
+  for (const Entry& entry : entries_) {
+    if (entry.id == static_cast<uint32_t>(id)) return true;
+  }
+  return false;
 }
 
 Result<std::span<const std::byte>> Sections::get(SectionId id, std::string_view name) const {

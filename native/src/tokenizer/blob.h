@@ -31,6 +31,7 @@ enum class SectionId : uint32_t {
   kSpaces = 14,
   kPostProcessor = 15,
   kDecoder = 16,
+  kForms = 17,  // only where the normalizer uses it
 };
 
 constexpr uint32_t kBlobVersion = 1;
@@ -87,6 +88,7 @@ class SectionReader {
 class Sections {
  public:
   static Result<Sections> parse(std::span<const std::byte> blob);
+  bool has(SectionId id) const;
   // The bytes of a section; an absent section is kTokenizerInvalid.
   Result<std::span<const std::byte>> get(SectionId id, std::string_view name) const;
   // As get(), and the length must be exactly `n_bytes`.

@@ -11,7 +11,8 @@ constexpr size_t kMaxLiteralBytes = 256;
 // Chains of replacements could grow a text exponentially; no real normalizer comes near this.
 constexpr size_t kMaxGrowth = 64;
 
-Result<TextOp> read_op(SectionReader& reader, const std::string& where, const DfaSet* dfas) {
+Result<TextOp> read_op(SectionReader& reader, const std::string& where, const DfaSet* dfas,
+                       const FormSet* forms) {
   TextOp op{};
   const uint32_t kind = reader.u32();
   const uint32_t argument = reader.u32();
@@ -24,7 +25,7 @@ Result<TextOp> read_op(SectionReader& reader, const std::string& where, const Df
   op.b = as_text(reader.take(n_b));
   reader.align4();
   if (reader.failed()) return invalid_tokenizer(where + " is cut short");
-  if (kind < 1 || kind > 4) return unsupported_tokenizer(where + ": unknown operation");
+  if (kind < 1 || kind > 5) return unsupported_tokenizer(where + ": unknown operation");
   op.kind = static_cast<TextOp::Kind>(kind);
   if (utf8_invalid_at(op.a) != std::string_view::npos ||
       utf8_invalid_at(op.b) != std::string_view::npos) {
@@ -38,6 +39,11 @@ Result<TextOp> read_op(SectionReader& reader, const std::string& where, const Df
     op.behavior = {(argument & 0x10000) == 0, (argument & 0x20000) == 0};
     if (dfas == nullptr || op.dfa >= dfas->n_dfas() || argument >> 18 != 0) {
       return invalid_tokenizer(where + " names an unknown DFA");
+    }
+  } else if (op.kind == TextOp::Kind::kForm) {
+    op.form = argument;
+    if (forms == nullptr || argument >= forms->size()) {
+      return invalid_tokenizer(where + " names an unknown normal form");
     }
   } else if (argument > 1 || (argument == 1 && op.kind != TextOp::Kind::kPrependUnless)) {
     return invalid_tokenizer(where + " has a bad argument");
@@ -66,17 +72,18 @@ Result<std::string> replace_all(std::string_view text, std::string_view from, st
 }
 
 Result<TextProgram> TextProgram::create(std::span<const std::byte> section, std::string_view name,
-                                        const DfaSet* dfas) {
+                                        const DfaSet* dfas, const FormSet* forms) {
   SectionReader reader(section);
   TextProgram program;
   program.dfas_ = dfas;
+  program.forms_ = forms;
   const uint32_t n_ops = reader.u32();
   if (reader.failed() || n_ops > kMaxOps) {
     return invalid_tokenizer(std::string(name) + ": too many operations");
   }
   for (uint32_t i = 0; i < n_ops; ++i) {
     const std::string where = std::string(name) + " operation " + std::to_string(i);
-    EDGE_ASSIGN_OR_RETURN(TextOp op, read_op(reader, where, dfas));
+    EDGE_ASSIGN_OR_RETURN(TextOp op, read_op(reader, where, dfas, forms));
     program.ops_.push_back(op);
   }
   if (!reader.at_end()) return invalid_tokenizer(std::string(name) + " has trailing bytes");
@@ -115,6 +122,10 @@ Status TextProgram::run_op(const TextOp& op, bool at_start, TextArena& arena,
       if (piece.find(op.a) == std::string_view::npos) continue;
       EDGE_ASSIGN_OR_RETURN(std::string text, replace_all(piece, op.a, op.b));
       arena.push_back(std::move(text));
+    } else if (op.kind == TextOp::Kind::kForm) {
+      const Form& form = (*forms_)[op.form];
+      if (form.leaves_unchanged(piece)) continue;
+      arena.push_back(form.apply(piece));
     } else {
       if (op.kind == TextOp::Kind::kPrependUnless) {
         if (op.only_at_start && !(at_start && i == 0)) continue;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tokenizer/forms.h"
 #include "tokenizer/splitter.h"
 
 namespace edge {
@@ -19,10 +20,12 @@ struct TextOp {
     kPrependUnless = 2,  // put `a` in front unless the text starts with `b`
     kReplace = 3,        // every `a` becomes `b`, left to right
     kSplit = 4,          // cut with DFA `argument & 0xFFFF`; bit 16 drops matches, bit 17 gaps
+    kForm = 5,           // normal form `argument`
   };
   Kind kind;
   bool only_at_start = false;  // kPrependUnless: only a text that starts the whole input
   uint32_t dfa = 0;
+  uint32_t form = 0;
   SplitBehavior behavior;
   std::string_view a;
   std::string_view b;
@@ -35,9 +38,10 @@ Result<std::string> replace_all(std::string_view text, std::string_view from, st
 
 class TextProgram {
  public:
-  // `dfas` may be nullptr where splitting is not allowed (the normalizer); it must outlive this.
+  // One of `dfas` and `forms` is nullptr: splitting is for the pre-tokenizer, forms are for the
+  // normalizer. The other must outlive this.
   static Result<TextProgram> create(std::span<const std::byte> section, std::string_view name,
-                                    const DfaSet* dfas);
+                                    const DfaSet* dfas, const FormSet* forms);
   bool empty() const { return ops_.empty(); }
   // Replaces `pieces` by what the program makes of them. `at_start`: the first piece starts the
   // whole input.
@@ -49,6 +53,7 @@ class TextProgram {
 
   std::vector<TextOp> ops_;
   const DfaSet* dfas_ = nullptr;
+  const FormSet* forms_ = nullptr;
 };
 
 }  // namespace edge

@@ -62,6 +62,7 @@ class BpeTokenizer final : public Tokenizer {
 
   Bpe bpe_;
   DfaSet dfas_;
+  FormSet forms_;
   TextProgram normalizer_;
   TextProgram pre_tokenizer_;
   AddedTokens raw_added_;
@@ -75,11 +76,14 @@ Status BpeTokenizer::init(std::span<const std::byte> blob) {
   EDGE_ASSIGN_OR_RETURN(const Sections sections, Sections::parse(blob));
   EDGE_ASSIGN_OR_RETURN(bpe_, Bpe::create(sections));
   EDGE_ASSIGN_OR_RETURN(dfas_, DfaSet::create(sections));
+  EDGE_ASSIGN_OR_RETURN(forms_, FormSet::create(sections));
   EDGE_ASSIGN_OR_RETURN(const auto normalizer, sections.get(SectionId::kNormalizer, "normalizer"));
-  EDGE_ASSIGN_OR_RETURN(normalizer_, TextProgram::create(normalizer, "normalizer", nullptr));
+  EDGE_ASSIGN_OR_RETURN(normalizer_,
+                        TextProgram::create(normalizer, "normalizer", nullptr, &forms_));
   EDGE_ASSIGN_OR_RETURN(const auto splitter,
                         sections.get(SectionId::kPreTokenizer, "pre-tokenizer"));
-  EDGE_ASSIGN_OR_RETURN(pre_tokenizer_, TextProgram::create(splitter, "pre-tokenizer", &dfas_));
+  EDGE_ASSIGN_OR_RETURN(pre_tokenizer_,
+                        TextProgram::create(splitter, "pre-tokenizer", &dfas_, nullptr));
   EDGE_ASSIGN_OR_RETURN(AddedTokens::Lists added,
                         AddedTokens::create(sections, bpe_.vocab().n_tokens()));
   raw_added_ = std::move(added.raw);
