@@ -10,6 +10,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
+from .normal_forms import FormTables
 from .regex_dfa import Dfa, Partition
 
 MAGIC = b"EDGETOKN"
@@ -38,6 +39,7 @@ class Section(IntEnum):
     SPACES = 14
     POST_PROCESSOR = 15
     DECODER = 16
+    FORMS = 17
 
 
 class TokenFlag(IntFlag):
@@ -53,6 +55,7 @@ class OpKind(IntEnum):
     PREPEND_UNLESS = 2
     REPLACE = 3
     SPLIT = 4
+    FORM = 5
 
 
 class DecoderKind(IntEnum):
@@ -140,6 +143,40 @@ def pack_added(raw: Sequence[AddedEntry], normalized: Sequence[AddedEntry]) -> b
             table += struct.pack("<4I", len(texts), len(text), entry.id, flags)
             texts += text
     return struct.pack("<2I", len(raw), len(normalized)) + table + texts
+
+
+_FORM_QUICK = 1  # flags of a record
+_FORM_MAPPED = 2
+_FORM_HANGUL = 4
+_HANGUL = range(0xAC00, 0xAC00 + 11172)
+
+
+def pack_forms(forms: Sequence[FormTables]) -> bytes:
+    return struct.pack("<I", len(forms)) + b"".join(_pack_form(form) for form in forms)
+
+
+def _pack_form(form: FormTables) -> bytes:
+    records: dict[tuple[str, int, int], int] = {("", 0, _FORM_QUICK): 0}
+    of_code_point = np.zeros(0x110000, dtype=np.uint16)
+    # Every code point that is not "keeps itself, class 0, quick".
+    codes = {*np.flatnonzero(form.unstable).tolist(), *form.mapped, *form.combining_class}
+    for code in [*codes, *(_HANGUL if form.hangul else ())]:
+        flags = 0 if form.unstable[code] else _FORM_QUICK
+        flags |= _FORM_MAPPED if code in form.mapped else 0
+        flags |= _FORM_HANGUL if form.hangul and code in _HANGUL else 0
+        record = (form.mapped.get(code, ""), form.combining_class.get(code, 0), flags)
+        of_code_point[code] = records.setdefault(record, len(records))
+    rows, index = np.unique(of_code_point.reshape(-1, 256), axis=0, return_inverse=True)
+    table, texts = b"", b""
+    for text, combining_class, flags in records:
+        data = text.encode()
+        table += struct.pack("<I4B", len(texts), len(data), combining_class, flags, 0)
+        texts += data
+    pairs = b"".join(struct.pack("<3I", *pair, c) for pair, c in sorted(form.pairs.items()))
+    head = struct.pack("<5I", form.composes, len(rows), len(records), len(form.pairs), len(texts))
+    blocks = rows.astype("<u2").tobytes()
+    body = index.reshape(-1).astype("<u2").tobytes() + blocks + table + pairs
+    return head + body + _padded(texts, 4)
 
 
 def pack_affixes(prefix: Sequence[int], suffix: Sequence[int]) -> bytes:

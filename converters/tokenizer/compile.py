@@ -1,12 +1,10 @@
-"""`tokenizer.json` -> the tokenizer blob, proven equal to HF `tokenizers` before it is returned."""
+"""A tokenizer -> the tokenizer blob, proven equal to HF `tokenizers` before it is returned."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -19,6 +17,7 @@ from .blob import (
     pack_classes,
     pack_decoder,
     pack_dfas,
+    pack_forms,
     pack_ops,
     pack_ranges,
     pack_sections,
@@ -32,9 +31,12 @@ from .components import (
     read_pipeline,
     refuse,
 )
+from .files import load_json, token_text
+from .normal_forms import form_tables
 from .proof import TokenVector, load_native, prove
 from .regex_dfa import compile_dfa, make_partition
 from .regex_syntax import literal_node
+from .source import describe
 from .unicode_classes import probe_spaces
 from .vocabulary import Vocabulary, build_vocabulary, check_model
 
@@ -58,15 +60,14 @@ class CompiledTokenizer:
 
 
 def compile_tokenizer(directory: Path) -> CompiledTokenizer:
-    """Compiles `directory`/tokenizer.json; UnsupportedError names what cannot be compiled."""
-    path = directory / "tokenizer.json"
-    data = _load_json(path)
-    if data is None:
-        raise FormatError(f"{path}: no such file", code="file_not_found")
+    """Compiles what `directory` holds; UnsupportedError names what cannot be compiled."""
+    source = describe(directory)
+    path, data = source.path, source.data
     try:
-        oracle = Tokenizer.from_file(str(path))
+        oracle = Tokenizer.from_str(json.dumps(data))
     except Exception as error:  # tokenizers raises bare Exception
         raise FormatError(f"{path}: {error}", code="tokenizer_invalid") from error
+    _check_added_ids(path, data, oracle)
     # Both are set for training batches; at inference nothing may be cut or filled silently.
     oracle.no_truncation()
     oracle.no_padding()
@@ -84,6 +85,19 @@ def compile_tokenizer(directory: Path) -> CompiledTokenizer:
         special_ids=dict(sorted(vocabulary.specials.items(), key=lambda item: item[1])),
         vectors=vectors,
     )
+
+
+def _check_added_ids(path: Path, data: Json, oracle: Tokenizer) -> None:
+    """HF numbers added tokens itself, after the model's: a gap would shift them silently."""
+    for token in data.get("added_tokens") or ():
+        found = oracle.token_to_id(token["content"])
+        if found != token["id"]:
+            raise FormatError(
+                f"{path}: added token {token['content']!r} has id {token['id']}, but HF "
+                f"tokenizers numbers it {found}: the ids before it leave a gap; fill it with "
+                "placeholder tokens",
+                code="tokenizer_invalid",
+            )
 
 
 def build_blob(path: Path, data: Json, oracle: Tokenizer) -> bytes:
@@ -117,6 +131,8 @@ def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabula
         Section.POST_PROCESSOR: pack_affixes(prefix, suffix),
         Section.DECODER: pack_decoder(read_decoder(path, data, pipeline.byte_level)),
     }
+    if pipeline.forms:
+        sections[Section.FORMS] = pack_forms([form_tables(form) for form in pipeline.forms])
     return pack_sections(sections), vocabulary, prefix
 
 
@@ -157,27 +173,9 @@ def _check_specials_unreachable(
     oracle.encode_special_tokens = False
 
 
-def _load_json(path: Path) -> Json | None:
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: {error}", code="json_syntax") from error
-    if not isinstance(data, dict):
-        raise FormatError(f"{path}: not a JSON object", code="json_type")
-    return data
-
-
-def _token_text(value: Any) -> str | None:
-    """tokenizer_config.json writes a token as a string or as {"content": ...}."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
-
-
 def _bos_id(directory: Path, oracle: Tokenizer, prefix: list[int]) -> int | None:
-    config = _load_json(directory / "tokenizer_config.json") or {}
-    text = _token_text(config.get("bos_token"))
+    config = load_json(directory / "tokenizer_config.json") or {}
+    text = token_text(config.get("bos_token"))
     found = oracle.token_to_id(text) if text else None
     return found if found is not None else (prefix[0] if prefix else None)
 
@@ -185,12 +183,12 @@ def _bos_id(directory: Path, oracle: Tokenizer, prefix: list[int]) -> int | None
 def _eos_ids(directory: Path, oracle: Tokenizer) -> tuple[int, ...]:
     ids: dict[int, None] = {}
     for name in ("generation_config.json", "config.json"):
-        value = (_load_json(directory / name) or {}).get("eos_token_id")
+        value = (load_json(directory / name) or {}).get("eos_token_id")
         for id_ in value if isinstance(value, list) else [value]:
             if isinstance(id_, int) and not isinstance(id_, bool):
                 ids.setdefault(id_)
-    config = _load_json(directory / "tokenizer_config.json") or {}
-    text = _token_text(config.get("eos_token"))
+    config = load_json(directory / "tokenizer_config.json") or {}
+    text = token_text(config.get("eos_token"))
     found = oracle.token_to_id(text) if text else None
     if found is not None:
         ids.setdefault(found)

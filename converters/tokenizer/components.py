@@ -21,6 +21,7 @@ from .blob import (
     OpKind,
     TextOp,
 )
+from .normal_forms import FORMS
 from .regex_syntax import (
     Alternatives,
     CharSet,
@@ -44,6 +45,7 @@ class Pipeline:
     normalizer: list[TextOp] = field(default_factory=list)
     pre_tokenizer: list[TextOp] = field(default_factory=list)
     regexes: list[Node] = field(default_factory=list)
+    forms: list[str] = field(default_factory=list)  # that FORM refers to
     byte_level: bool = False
 
     def add_split(self, node: Node, flags: int = 0) -> None:
@@ -68,7 +70,7 @@ def _flatten(component: Json | None, key: str) -> list[Json]:
 def read_pipeline(path: Path, data: Json) -> Pipeline:
     pipeline = Pipeline()
     for component in _flatten(data.get("normalizer"), "normalizers"):
-        pipeline.normalizer.append(_normalizer_op(path, component))
+        pipeline.normalizer.append(_normalizer_op(path, component, pipeline.forms))
     for component in _flatten(data.get("pre_tokenizer"), "pretokenizers"):
         if pipeline.byte_level:
             raise refuse(path, f"pre-tokenizer {component['type']!r} after 'ByteLevel'")
@@ -76,12 +78,16 @@ def read_pipeline(path: Path, data: Json) -> Pipeline:
     return pipeline
 
 
-def _normalizer_op(path: Path, component: Json) -> TextOp:
+def _normalizer_op(path: Path, component: Json, forms: list[str]) -> TextOp:
     kind = component["type"]
     if kind == "Prepend":
         return TextOp(OpKind.PREPEND, a=component["prepend"])
     if kind == "Replace":
         return TextOp(OpKind.REPLACE, a=_literal(path, component), b=component["content"])
+    if kind in FORMS:
+        if kind not in forms:
+            forms.append(kind)
+        return TextOp(OpKind.FORM, forms.index(kind))
     raise refuse(path, f"normalizer {kind!r}")
 
 

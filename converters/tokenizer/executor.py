@@ -24,6 +24,7 @@ from .blob import (
     TextOp,
     TokenFlag,
 )
+from .form_executor import read_forms
 from .regex_dfa import Dfa, Partition, find_pieces
 
 
@@ -85,6 +86,7 @@ class BlobTokenizer:
         self.merges = {(row[0], row[1]): (row[2], row[3]) for row in slots if row[0] != NO_ID}
         self.byte_ids = [None if i == NO_ID else i for i in _u32(s[Section.BYTE_IDS])]
         self._read_dfas(s)
+        self.forms = read_forms(s.get(Section.FORMS, b""))
         self.normalizer = _read_ops(s[Section.NORMALIZER])
         self.pre_tokenizer = _read_ops(s[Section.PRE_TOKENIZER])
         self.added = self._read_added(s[Section.ADDED])
@@ -165,6 +167,8 @@ class BlobTokenizer:
                     out += [part for part, is_match in found if not drop[is_match]]
                 elif op.kind == OpKind.REPLACE:
                     out.append(piece.replace(op.a, op.b))
+                elif op.kind == OpKind.FORM:
+                    out.append(self.forms[op.argument].apply(piece))
                 elif op.kind == OpKind.PREPEND:
                     out.append(op.a + piece)
                 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import normalizers
 
 from tokenizer.pairs import SHARED, Pair, load_pair, train_byte_level, train_sentencepiece
 
@@ -22,6 +23,11 @@ def byte_level() -> Pair:
 @pytest.fixture(scope="session")
 def sentencepiece() -> Pair:
     return train_sentencepiece()
+
+
+@pytest.fixture(scope="session")
+def normalizing_pair() -> Pair:
+    return train_byte_level(normalizers.NFC())
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])

@@ -58,10 +58,12 @@ def compile_pair(oracle: Tokenizer, **model_options: Any) -> Pair:
     return Pair(oracle, blob, _native.Tokenizer.from_blob(blob))
 
 
-def train_byte_level(**model_options: Any) -> Pair:
+def train_byte_level(form: Any = None, **model_options: Any) -> Pair:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if form is not None:
+        tokenizer.normalizer = form
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),

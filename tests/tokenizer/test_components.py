@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgellm.converters.tokenizer import compile_tokenizer
+from edgellm.converters.tokenizer.normal_forms import form_tables
 from edgellm.converters.tokenizer.proof import HARD_STRINGS, random_strings
 from tokenizers import (
     AddedToken,
@@ -154,6 +156,43 @@ def _normalizer(value: Any) -> Callable[[Tokenizer], None]:
     return edit
 
 
+NORMAL_FORMS = {
+    "NFC": normalizers.NFC(),
+    "NFD": normalizers.NFD(),
+    "NFKC": normalizers.NFKC(),
+    "NFKD": normalizers.NFKD(),
+    "Lowercase": normalizers.Lowercase(),
+    "two forms": normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()]),
+}
+
+
+@pytest.mark.parametrize("name", NORMAL_FORMS)
+def test_normal_forms_equal_hf_on_every_character(byte_level: Pair, name: str) -> None:
+    pair = change(byte_level, _normalizer(NORMAL_FORMS[name]))
+    assert_equal(pair)
+    # A letter before and a mark after each character: it composes, moves and blocks.
+    codes = [c for c in range(0x30000) if not 0xD800 <= c < 0xE000 and (c < 0x3000 or c % 7 == 0)]
+    chunks = [codes[i : i + 40] for i in range(0, len(codes), 40)]
+    for chunk in chunks:
+        text = "".join(f"e{chr(c)}\u0301\u0323 " for c in chunk)
+        expected = pair.oracle.normalizer.normalize_str(text)
+        assert pair.native.decode(pair.native.encode(text), True) == expected, ascii(text)
+
+
+def test_random_marks_and_jamo_are_ordered_and_composed_as_hf_does(byte_level: Pair) -> None:
+    rng = random.Random(12)
+    tables = form_tables("NFC")
+    pairs = [code for pair in tables.pairs for code in pair]
+    jamo = [*range(0x1100, 0x1200), *range(0xAC00, 0xAC40)]
+    pool = [*tables.mapped, *pairs, *jamo, *(list(tables.combining_class) * 3)]
+    for name in ("NFC", "NFKC", "NFD"):
+        pair = change(byte_level, _normalizer(NORMAL_FORMS[name]))
+        for _ in range(4000):
+            text = "".join(chr(rng.choice(pool)) for _ in range(rng.randint(1, 12)))
+            expected = pair.oracle.normalizer.normalize_str(text)
+            assert pair.native.decode(pair.native.encode(text), True) == expected, ascii(text)
+
+
 def _decoder(value: Any) -> Callable[[Tokenizer], None]:
     def edit(tokenizer: Tokenizer) -> None:
         tokenizer.decoder = value
@@ -169,8 +208,8 @@ def _post(value: Any) -> Callable[[Tokenizer], None]:
 
 
 REFUSED = {
-    "NFC": _normalizer(normalizers.NFC()),
-    "Lowercase": _normalizer(normalizers.Sequence([normalizers.Lowercase()])),
+    "Strip": _normalizer(normalizers.Strip()),
+    "StripAccents": _normalizer(normalizers.Sequence([normalizers.StripAccents()])),
     "Replace": _normalizer(normalizers.Replace(Regex(r"\s+"), " ")),
     "Punctuation": set_pre(pre_tokenizers.Punctuation(), BYTE_LEVEL),
     "MergedWithPrevious": set_pre(

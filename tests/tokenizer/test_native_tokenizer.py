@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+from edgellm.converters.tokenizer.blob import Section, pack_sections
 from edgellm.converters.tokenizer.executor import BlobTokenizer, read_sections
 from edgellm.converters.tokenizer.proof import random_strings
 from hypothesis import given, settings
@@ -72,6 +73,13 @@ def test_the_python_executor_agrees(text: str, special: bool) -> None:
     assert pair.native.encode(text, special, True) == ids
 
 
+def test_the_python_executor_agrees_on_normal_forms(normalizing_pair: Pair) -> None:
+    executor = BlobTokenizer(normalizing_pair.blob)
+    marks = ("e\u0301\u0323", "\u1112\u1161\u11ab", "\u0344", "\u1e69\u0307", "\u212b")
+    for text in random_strings(5, 300, marks):
+        assert executor.encode(text) == normalizing_pair.native.encode(text), ascii(text)
+
+
 def test_the_python_executor_agrees_on_all_kinds(tiny_pair: Pair) -> None:
     executor = BlobTokenizer(tiny_pair.blob)
     for text in random_strings(4, 300):
@@ -134,6 +142,42 @@ def _mutations(blob: bytes, seed: int) -> list[bytes]:
             del data[rng.randrange(len(data)) :]
         mutants.append(bytes(data))
     return mutants
+
+
+def test_mutated_normal_forms_give_a_typed_error_or_work(normalizing_pair: Pair) -> None:
+    blob = normalizing_pair.blob
+    section = read_sections(blob)[Section.FORMS]
+    rng = random.Random(10)
+    text = "e\u0301\u0323 \u1112\u1161\u11ab \u1e69 \u0344\u0345\u0334" * 4
+    n_refused = 0
+    for _ in range(1500):
+        data = bytearray(blob)
+        for _ in range(rng.choice((1, 2, 8))):
+            span = rng.choice((24, 9000, len(section)))
+            at = blob.find(section) + rng.randrange(span)
+            data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xD8, 0xFF))
+        try:
+            tokenizer = _native.Tokenizer.from_blob(bytes(data))
+            tokenizer.decode(tokenizer.encode(text, True, True), True)
+        except (EdgeError, ValueError):
+            n_refused += 1
+    assert 300 < n_refused < 1500
+
+
+def test_a_normalizer_needs_its_section(normalizing_pair: Pair) -> None:
+    sections = {Section(k): v for k, v in read_sections(normalizing_pair.blob).items()}
+    del sections[Section.FORMS]
+    with pytest.raises(EdgeError, match="unknown normal form"):
+        _native.Tokenizer.from_blob(pack_sections(sections))
+
+
+def test_a_megabyte_of_marks_takes_less_than_two_seconds(normalizing_pair: Pair) -> None:
+    text = "e" + "\u0345\u0301\u0334" * 160_000
+    begin = time.process_time()
+    ids = normalizing_pair.native.encode(text, False, False)
+    assert time.process_time() - begin < 2.0
+    expected = normalizing_pair.oracle.normalizer.normalize_str(text)
+    assert normalizing_pair.native.decode(ids, True) == expected
 
 
 def test_mutated_blobs_give_a_typed_error_or_work(tiny_pair: Pair) -> None:
