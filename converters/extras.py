@@ -24,6 +24,8 @@ INPUT_FILES = (
     "model.safetensors.index.json",
     "tokenizer.json",
     "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -36,7 +38,8 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     blobs: dict[str, bytes] = {}
     checkpoint = job.checkpoint
     if any(
-        (checkpoint.directory / name).exists() for name in ("tokenizer.json", "tokenizer.model")
+        (checkpoint.directory / name).exists()
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
     ):
         compiled = _compile_tokenizer(checkpoint.directory)
         if compiled.n_vocab > job.spec.n_vocab:
@@ -49,7 +52,7 @@ def text_blobs(job: Job) -> dict[str, bytes]:
         vectors = [{"text": item.text, "ids": list(item.ids)} for item in compiled.vectors]
         blobs["vectors"] = json.dumps(vectors, separators=(",", ":")).encode()
     else:
-        job.warnings.append("no tokenizer.json: the file will accept and return token ids only")
+        job.warnings.append("no tokenizer files: the file will accept and return token ids only")
     template = _chat_template(job)
     if template is not None:
         blobs["chat_template"] = template.encode()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .compile import CompiledTokenizer, build_blob, compile_tokenizer
+from .compile import CompiledTokenizer, build_blob, compile_description, compile_tokenizer
 from .proof import TokenVector
+from .source import Description
 
-__all__ = ["CompiledTokenizer", "TokenVector", "build_blob", "compile_tokenizer"]
+__all__ = [
+    "CompiledTokenizer",
+    "Description",
+    "TokenVector",
+    "build_blob",
+    "compile_description",
+    "compile_tokenizer",
+]

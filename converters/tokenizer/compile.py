@@ -36,7 +36,7 @@ from .normal_forms import form_tables
 from .proof import TokenVector, load_native, prove
 from .regex_dfa import compile_dfa, make_partition
 from .regex_syntax import literal_node
-from .source import describe
+from .source import Description, describe
 from .unicode_classes import probe_spaces
 from .vocabulary import Vocabulary, build_vocabulary, check_model
 
@@ -61,7 +61,11 @@ class CompiledTokenizer:
 
 def compile_tokenizer(directory: Path) -> CompiledTokenizer:
     """Compiles what `directory` holds; UnsupportedError names what cannot be compiled."""
-    source = describe(directory)
+    return compile_description(describe(directory), directory)
+
+
+def compile_description(source: Description, directory: Path) -> CompiledTokenizer:
+    """Compiles one description; the BOS and EOS hints come from the configs in `directory`."""
     path, data = source.path, source.data
     try:
         oracle = Tokenizer.from_str(json.dumps(data))

@@ -78,7 +78,7 @@ def read_config(directory: Path) -> TokenizerConfig:
         raise FormatError(f"{path}: 'added_tokens_decoder' must be an object", code="json_type")
     added = {}
     for key, entry in decoder.items():
-        id_ = _id(path, key, int(key) if key.isdecimal() else None)
+        id_ = _id(path, key, int(key) if key.isdecimal() and len(key) <= 8 else None)
         added[id_] = _added_entry(path, id_, entry)
     ids_path = directory / "added_tokens.json"
     ids = load_json(ids_path) or {}

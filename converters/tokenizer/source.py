@@ -18,8 +18,6 @@ from .files import load_json
 from .sentencepiece import describe_sentencepiece
 from .tiktoken import describe_tiktoken, is_tiktoken
 
-SOURCE_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
-
 
 @dataclass(frozen=True)
 class Description:
@@ -27,11 +25,6 @@ class Description:
 
     path: Path
     data: Json
-
-
-def has_tokenizer(directory: Path) -> bool:
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    return any((directory / name).exists() for name in names)
 
 
 def describe(directory: Path) -> Description:

@@ -160,6 +160,11 @@ def _bad_added(directory: Path) -> None:
     write_json(directory / "tokenizer_config.json", {"added_tokens_decoder": {"x": {}}})
 
 
+def _giant_id(directory: Path) -> None:
+    decoder = {"9" * 5000: {"content": "<x>"}}
+    write_json(directory / "tokenizer_config.json", {"added_tokens_decoder": decoder})
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "no such file": _no_merges,
     "line 2": _bad_merge,
@@ -167,6 +172,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "'<gone>' has no id": _lost_special,
     "two ids": _two_ids,
     "id of 'x'": _bad_added,
+    "id of '9999": _giant_id,
 }
 
 
