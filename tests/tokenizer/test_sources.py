@@ -81,6 +81,13 @@ def test_sentencepiece_bpe_compiles(tmp_path: Path) -> None:
     assert [(t["content"], t["special"]) for t in added][-1] == ("<user>", False)
 
 
+def test_sentencepiece_unigram_is_refused_by_name(tmp_path: Path) -> None:
+    tail = proto_trainer(1) + proto_normalizer()
+    write_sentencepiece(tmp_path / "tokenizer.model", tail)
+    with pytest.raises(UnsupportedError, match="model 'Unigram'"):
+        compile_tokenizer(tmp_path)
+
+
 TAIL = proto_trainer() + proto_normalizer()
 REFUSED = {
     "precompiled_charsmap": proto_trainer() + proto_normalizer(b"\1\2\3\4"),
