@@ -134,33 +134,47 @@ _OFF = {name: getattr(SamplingRules, name) for name in _PASSED}
 def compile_breakers(tokenizer: _native.Tokenizer, breakers: Sequence[str]) -> list[list[int]]:
     """Token sequences that contain a breaker: single tokens that hold it, and for tokens that end
     with its beginning, that token and the usual tokens of the rest."""
-    found: set[tuple[int, ...]] = set()
-    for breaker in breakers:
-        whole = tuple(tokenizer.encode(breaker, bos=False)[: 1 + _BREAKER_TAIL])
-        if whole:
-            found.add(whole)
-    for token_id, word in enumerate(_words(tokenizer)):
+    # A token on its own may lose the space it begins with or gain one, and one that holds a part
+    # of a character shows only when another follows: so everything stands after a plain letter.
+    letter = tokenizer.encode("a", bos=False)[-1]
+    spelled = {
+        text: _spelling(tokenizer, letter, text)
+        for breaker in breakers
+        for text in (breaker[n:] for n in range(len(breaker)))
+    }
+    found = {tuple(spelled[breaker]) for breaker in breakers}
+    heads = {breaker[0] for breaker in breakers}
+    for token_id, word in enumerate(_words(tokenizer, letter)):
+        if heads.isdisjoint(word):
+            continue
         for breaker in breakers:
             if breaker in word:
                 found.add((token_id,))
                 continue
             for n_head in range(1, min(len(breaker), len(word) + 1)):
                 if word.endswith(breaker[:n_head]):
-                    tail = tokenizer.encode(breaker[n_head:], bos=False)[:_BREAKER_TAIL]
-                    found.add((token_id, *tail))
-    return [list(sequence) for sequence in sorted(found)]
+                    found.add((token_id, *spelled[breaker[n_head:]]))
+    return [list(sequence) for sequence in sorted(found) if sequence]
 
 
-def _words(tokenizer: _native.Tokenizer) -> Iterator[str]:
-    """The text of every token, special ones and the space it begins with included."""
+def _spelling(tokenizer: _native.Tokenizer, letter: int, text: str) -> list[int]:
+    """The usual tokens of `text` inside a text, the first of them if there are very many."""
+    alone = tokenizer.encode(text, bos=False)
+    inside = tokenizer.encode("a" + text, bos=False)
+    after = inside[inside.index(letter) + 1 :] if letter in inside[:2] else []
+    for ids in (alone, after):
+        if tokenizer.decode([letter, *ids]) == tokenizer.decode([letter]) + text:
+            return ids[:_BREAKER_TAIL]
+    return alone[:_BREAKER_TAIL]
+
+
+def _words(tokenizer: _native.Tokenizer, letter: int) -> Iterator[str]:
+    """The text of every token, special ones included, as it is between two `letter` tokens."""
     from . import _native
 
-    # A token at the beginning may lose its space, and one that holds a part of a character shows
-    # only when another follows: so each stands between two plain letters.
-    letter = tokenizer.encode("a", bos=False)[-1]
-    n_letter = len(tokenizer.decode([letter]))
     decoder = _native.StreamDecoder(tokenizer, True)
     decoder.push(letter)
+    n_letter = len(decoder.push(letter))  # with the space that it may have inside a text
     for token_id in range(tokenizer.n_vocab):
         text = decoder.push(token_id) + decoder.push(letter)
         yield text[: len(text) - n_letter]

@@ -17,6 +17,7 @@ from edgellm import _native
 from edgellm.options import GenerateOptions
 from edgellm.sampling import SamplingArguments, SamplingRules, compile_breakers
 from sdk import sampler_reference as ref
+from tokenizer.pairs import SHARED, load_pair, train_byte_level, train_sentencepiece
 
 SAMPLING_MD = Path(__file__).parents[2] / "docs" / "SAMPLING.md"
 PROMPT = "Once upon a time, there was a little"
@@ -187,6 +188,32 @@ def test_breakers_are_the_tokens_that_hold_them_and_those_they_are_spelled_with(
     spelled = [tokenizer.decode(b, special=True) for b in breakers if len(b) > 1]
     assert spelled
     assert all("little girl" in text for text in spelled)
+
+
+@pytest.mark.parametrize("train", [train_byte_level, train_sentencepiece])
+def test_breakers_of_every_kind_of_tokenizer_spell_their_text(train):
+    check_breakers(train().native)
+
+
+@pytest.mark.parametrize("name", ["seed6m", "stories260K"])
+def test_breakers_of_real_tokenizers_spell_their_text(name, shared_data):
+    check_breakers(load_pair(shared_data / SHARED[name]).native)
+
+
+def check_breakers(tokenizer: _native.Tokenizer) -> None:
+    letter = tokenizer.encode("a", bos=False)[-1]
+    for breaker in ("User:", "def main", "\n", "caf\u00e9"):
+        sequences = compile_breakers(tokenizer, [breaker])
+        texts = [tokenizer.decode([letter, *ids], special=True) for ids in sequences]
+        assert any(len(ids) > 1 for ids in sequences) or len(breaker) == 1
+        assert all(breaker in text for text in texts), (breaker, texts)
+        holding = {
+            i for i in range(tokenizer.n_vocab) if breaker in tokenizer.decode([letter, i, letter])
+        }
+        assert {ids[0] for ids in sequences if len(ids) == 1} >= holding
+        inside = tokenizer.encode(f"aa {breaker}bb", bos=False)
+        windows = [inside[i:j] for i in range(len(inside)) for j in range(i + 1, len(inside) + 1)]
+        assert any(window in sequences for window in windows), breaker
 
 
 @pytest.mark.parametrize(
