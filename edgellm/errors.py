@@ -55,6 +55,17 @@ class ContextOverflowError(EdgeError):
     default_code = "context_overflow"
 
 
+class TemplateError(EdgeError):
+    """A chat template is missing, broken, too costly, or refused the conversation.
+
+    Codes: template_missing, template_encoding, template_too_large, template_syntax,
+    template_forbidden (it asks for what a template may not do), template_limit (it costs too
+    much), template_refused (its own raise_exception), template_failed (an error while it ran).
+    """
+
+    default_code = "template_failed"
+
+
 class NumericError(EdgeError):
     """A non-finite number appeared in the computation; the result would be meaningless."""
 
