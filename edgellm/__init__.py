@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from .chat import Chat, Turn
+from .chat_template import ChatTemplate
 from .errors import (
     Cancelled,
     ContextOverflowError,
@@ -23,6 +25,7 @@ from .errors import (
     InvalidArgumentError,
     MemoryBudgetError,
     NumericError,
+    TemplateError,
     UnsupportedError,
 )
 from .model import Model, load
@@ -33,6 +36,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "Chat",
+    "ChatTemplate",
     "ContextOverflowError",
     "DeviceError",
     "EdgeError",
@@ -45,8 +50,10 @@ __all__ = [
     "ModelInfo",
     "NumericError",
     "Stats",
+    "TemplateError",
     "Token",
     "TokenStream",
+    "Turn",
     "UnsupportedError",
     "__version__",
     "load",

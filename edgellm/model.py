@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from .chat import Chat, OverflowPolicy
+from .chat_template import template_source, template_tokens
 from .errors import (
     ContextOverflowError,
     InvalidArgumentError,
@@ -211,6 +213,39 @@ class Model:
         )
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return generate_several(self._native, ids, options, n)
+
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        template: str | Path | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        n_ctx: int | None = None,
+        policy: OverflowPolicy | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Chat:
+        """A conversation whose turns reuse one KV cache; see `Chat`.
+
+        `template`: None for the one in the file, "chatml", a template's text, or a Path.
+        `tools`, `documents`, `variables`: handed to the template. `n_ctx`: None for all that the
+        model has. `policy`: what to do when the context is full; None is an error, and
+        "drop_oldest_turns" says in the result what it dropped.
+        """
+        tokenizer = self._tokenizer()
+        source = template_source(template, self._native.blob("chat_template"), self._path)
+        named = template_tokens(self._native, tokenizer, source, variables or {})
+        return Chat(
+            self._native,
+            tokenizer,
+            source,
+            system=system,
+            tools=tools,
+            documents=documents,
+            n_ctx=n_ctx,
+            policy=policy,
+            variables={**named, **(variables or {})},
+        )
 
     def info(self) -> ModelInfo:
         """What this model is, where it came from and what it costs."""

@@ -35,6 +35,7 @@ class Stats:
     prefill_tokens_per_s: float
     tokens_per_s: float
     peak_rss_bytes: int
+    dropped_tokens: int = 0  # of the conversation, to fit the context; 0 unless a policy allows it
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Generation:
     finish_reason: FinishReason
     stats: Stats
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    dropped_turns: int = 0  # oldest turns of a chat that are no longer in the context
 
 
 @dataclass(frozen=True)

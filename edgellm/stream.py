@@ -7,10 +7,11 @@ nothing of files, chat templates or terminals. Python code runs between slices, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import index
+from threading import RLock
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
@@ -31,6 +32,36 @@ _DECODER_CONTEXT = 8
 _MAX_SAMPLES = 1024
 
 
+class SessionLease:
+    """A session lent to one generation, which keeps what it can of the tokens in it.
+
+    `ended` is called once, when the text is over; the session itself stays open.
+    """
+
+    def __init__(
+        self,
+        session: _native.Session,
+        *,
+        ended: Callable[[TokenStream], None],
+        dropped_tokens: int = 0,
+        dropped_turns: int = 0,
+    ) -> None:
+        self.session = session
+        self.ended = ended
+        self.dropped_tokens = dropped_tokens
+        self.dropped_turns = dropped_turns
+        self.reused_tokens = 0
+
+    def begin(self, prompt: list[int]) -> None:
+        """Rewind to the longest common prefix, short of the last token, and queue the rest."""
+        held = self.session.token_ids
+        n_most = min(len(held), len(prompt) - 1)
+        n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
+        self.session.rewind(n_same)
+        self.session.append(prompt[n_same:])
+        self.reused_tokens = n_same
+
+
 class TokenStream:
     """Iterator over the tokens of one generation. For one thread at a time, except `cancel()`.
 
@@ -43,10 +74,8 @@ class TokenStream:
         model: _native.Model,
         prompt_ids: Sequence[int],
         options: GenerateOptions,
-        session: _native.Session | None = None,
+        lease: SessionLease | None = None,
     ) -> None:
-        """`session`: one to use and leave open, with room for everything; what it has processed
-        must be a part of the prompt, from its beginning, that lacks at least the last token."""
         from . import _native
 
         started = perf_counter()
@@ -56,7 +85,10 @@ class TokenStream:
         self._tokens: list[Token] = []
         self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
-        _check_room(len(self._prompt), options.max_tokens, model.n_ctx_train)
+        self._lease = lease
+        self._lock = RLock()
+        n_ctx = model.n_ctx_train if lease is None else lease.session.n_ctx
+        check_room(len(self._prompt), options.max_tokens, n_ctx)
         if options.logprobs > model.n_vocab:
             message = f"logprobs is {options.logprobs}, but the vocabulary has {model.n_vocab} ids"
             raise InvalidArgumentError(message, code="invalid_argument")
@@ -76,12 +108,12 @@ class TokenStream:
             message = "stop strings need a tokenizer and this file has none; use stop_ids instead"
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
-        self._owns_session = session is None
-        if session is None:
-            session = _native.Session(model, len(self._prompt) + options.max_tokens)
-        self._session = session
-        self._n_reused = session.n_tokens
-        session.append(self._prompt[self._n_reused :])
+        if lease is None:
+            self._session = _native.Session(model, len(self._prompt) + options.max_tokens)
+            self._session.append(self._prompt)
+        else:
+            lease.begin(self._prompt)
+            self._session = lease.session
         if self._decoder is not None:
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
@@ -144,10 +176,11 @@ class TokenStream:
     def cancel(self) -> None:
         """End the text early, from any thread; the iteration stops within about 100 ms."""
         self._cancelled = True
-        session = self._session
-        if session is not None:
-            with suppress(InvalidArgumentError):  # the text may end at this very moment
-                session.cancel()
+        with self._lock:
+            session = self._session
+            if session is not None:
+                with suppress(InvalidArgumentError):  # the text may end at this very moment
+                    session.cancel()
 
     def close(self) -> None:
         """Free the sequence now. Ends an unfinished text as "cancelled". Idempotent."""
@@ -156,9 +189,19 @@ class TokenStream:
     def _finish(self, reason: FinishReason) -> None:
         if self._finish_reason is None:
             self._finish_reason = reason
-        session, self._session = self._session, None
-        if session is not None and self._owns_session:
+        with self._lock:
+            session, self._session = self._session, None
+        if session is None:
+            return
+        if self._lease is None:
             session.close()
+            return
+        if self._cancelled:
+            # What cancel() left behind must not end the next text.
+            with suppress(Cancelled, InvalidArgumentError):
+                session.rewind(session.n_tokens)
+                session.run(0.0)
+        self._lease.ended(self)
 
     def __enter__(self) -> TokenStream:
         return self
@@ -177,21 +220,34 @@ class TokenStream:
         return self._finish_reason
 
     @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Taken so far, the one that ended the text included."""
+        return tuple(self._tokens)
+
+    @property
+    def stopped_by_text(self) -> bool:
+        """A stop string has ended the text; the tokens hold more than the text does."""
+        return self._stops.matched is not None
+
+    @property
     def stats(self) -> Stats:
         """Measured so far."""
         from . import _native
 
         n_new = len(self._tokens)
         n_prompt = len(self._prompt)
-        n_run = n_prompt - self._n_reused
+        lease = self._lease
+        n_reused = 0 if lease is None else lease.reused_tokens
+        n_read = n_prompt - n_reused
         return Stats(
             prompt_tokens=n_prompt,
-            reused_tokens=self._n_reused,
+            reused_tokens=n_reused,
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
-            prefill_tokens_per_s=n_run / self._prefill_s if self._prefill_s > 0 else 0.0,
+            prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
+            dropped_tokens=0 if lease is None else lease.dropped_tokens,
         )
 
     def result(self) -> Generation:
@@ -207,6 +263,7 @@ class TokenStream:
             top_logprobs=[token.top_logprobs for token in self._tokens]
             if self._options.logprobs > 0
             else [],
+            dropped_turns=0 if self._lease is None else self._lease.dropped_turns,
         )
 
 
@@ -221,16 +278,14 @@ def generate_several(
         message = f"n must be in 1..{_MAX_SAMPLES}, but is {n}"
         raise InvalidArgumentError(message, code="invalid_argument")
     prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
-    _check_room(len(prompt), options.max_tokens, model.n_ctx_train)
+    check_room(len(prompt), options.max_tokens, model.n_ctx_train)
     session = _native.Session(model, len(prompt) + options.max_tokens)
     try:
         results = []
         for i in range(n):
-            if i > 0:
-                # The last token runs again: rewinding keeps no logits, and replay gives the same.
-                session.rewind(len(prompt) - 1)
             one = replace(options, seed=options.sample_seed(i))
-            results.append(TokenStream(model, prompt, one, session).result())
+            lease = SessionLease(session, ended=lambda _: None)
+            results.append(TokenStream(model, prompt, one, lease).result())
         return results
     finally:
         session.close()
@@ -250,7 +305,7 @@ def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[i
     return plain
 
 
-def _check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:
+def check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:
     """Refuse before any work what cannot end well."""
     if n_prompt == 0:
         message = "the prompt has no tokens; give at least one character or one id"

@@ -1,0 +1,330 @@
+"""Chat: turns over one KV cache, which each turn reuses as far as its ids are the same.
+
+Keeps the transcript, with the exact ids of every reply, and decides what goes into the context.
+How a conversation becomes text is the template's matter, how tokens are drawn the stream's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, PieceEncoder
+from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
+from .options import GenerateOptions, as_stops
+from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
+from .results import FinishReason, Generation
+from .stream import SessionLease, TokenStream, check_room
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from . import _native
+
+OverflowPolicy = Literal["drop_oldest_turns"]
+# With that policy and no max_tokens, turns are dropped until this share of the context is free.
+_FREE_SHARE = 4
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message and the reply to it.
+
+    `prompt_ids + reply_ids` are the ids in the KV cache up to here; `n_dropped` is the number of
+    oldest turns that this one no longer saw. `exact`: the ids spell `reply` (a stop string was not
+    cut off).
+    """
+
+    message: dict[str, Any]
+    reply: str
+    reply_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
+    prompt: tuple[Piece, ...]
+    finish_reason: FinishReason
+    n_dropped: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """What one generation starts from, and which turns are in it."""
+
+    turns: tuple[Turn, ...]
+    message: dict[str, Any]
+    pieces: tuple[Piece, ...]
+    ids: list[int]
+    n_dropped: int
+    dropped_tokens: int = 0
+    continues: Turn | None = None
+
+
+class Chat:
+    """A conversation with a model; make it with `Model.chat()`. For one thread at a time, except
+    `cancel()` of a stream. A context manager: leaving the block frees the KV cache.
+
+    A reply that was cancelled stays in the transcript as far as it came; a message that got no
+    token of reply does not.
+    """
+
+    def __init__(
+        self,
+        model: _native.Model,
+        tokenizer: _native.Tokenizer,
+        source: str,
+        *,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        n_ctx: int | None = None,
+        policy: OverflowPolicy | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        from . import _native
+
+        if policy is not None and policy not in get_args(OverflowPolicy):
+            message = f"policy must be None or 'drop_oldest_turns', but is {policy!r}"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        if n_ctx is not None and n_ctx < 1:
+            message = f"n_ctx must be at least 1 or None, but is {n_ctx}"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        self._model = model
+        self._tokenizer = tokenizer
+        self._encoder = PieceEncoder(tokenizer)
+        started = datetime.now()  # for the whole chat: a new date would be a new prompt
+        try:
+            self._template = ChatTemplate(
+                source,
+                variables=variables,
+                specials=self._encoder.specials,
+                now=lambda: started,
+            )
+        except TemplateError as error:
+            raise TemplateError(f"{error}; {REMEDY}", code=error.code) from error
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self._tools, self._documents = tools, documents
+        self._policy = policy
+        self._stop_ids, self._stops = self._ends(source)
+        self._turns: tuple[Turn, ...] = ()
+        self._active: TokenStream | None = None
+        self._session = _native.Session(model, n_ctx or 0)
+
+    # --- talking ------------------------------------------------------------------------------
+
+    def send(self, message: str | Message, **sampling: Any) -> Generation:
+        """Say `message` and return the reply. Arguments as of `stream()`."""
+        return self.stream(message, **sampling).result()
+
+    def stream(self, message: str | Message, **sampling: Any) -> TokenStream:
+        """Say `message`; the reply comes token by token and enters the transcript when it ends.
+
+        `message`: the user's text, or a mapping with a role ({"role": "tool", "content": ...}).
+        `sampling`: as for `Model.stream()`; without `max_tokens`, all that the context leaves.
+        ContextOverflowError if it does not fit and no policy allows to drop something.
+        """
+        return self._start(self._prompt(self._finished(), message, sampling), sampling)
+
+    def edit(self, turn: int, message: str | Message, **sampling: Any) -> Generation:
+        """Go back to `turns[turn]`, say `message` instead, and forget what followed."""
+        return self.stream_edit(turn, message, **sampling).result()
+
+    def stream_edit(self, turn: int, message: str | Message, **sampling: Any) -> TokenStream:
+        """`edit()`, token by token."""
+        turns = self._finished()
+        if not 0 <= turn < len(turns):
+            text = f"turn must be in 0..{len(turns) - 1}, but is {turn}"
+            raise InvalidArgumentError(text, code="invalid_argument")
+        return self._start(self._prompt(turns[:turn], message, sampling), sampling)
+
+    def regenerate(self, **sampling: Any) -> Generation:
+        """Another reply to the last message; the same one unless seed or sampling differ."""
+        return self.stream_regenerate(**sampling).result()
+
+    def stream_regenerate(self, **sampling: Any) -> TokenStream:
+        """`regenerate()`, token by token."""
+        last = self._last()
+        return self.stream_edit(len(self._turns) - 1, last.message, **sampling)
+
+    def continue_(self, **sampling: Any) -> Generation:
+        """Go on with the last reply where it ended; returns the new part."""
+        return self.stream_continue(**sampling).result()
+
+    def stream_continue(self, **sampling: Any) -> TokenStream:
+        """`continue_()`, token by token."""
+        last = self._last()
+        ids = [*last.prompt_ids, *last.reply_ids]
+        prompt = _Prompt(
+            self._turns[:-1], last.message, last.prompt, ids, last.n_dropped, continues=last
+        )
+        return self._start(prompt, sampling)
+
+    # --- what was said ------------------------------------------------------------------------
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole transcript, dropped turns included."""
+        return self._turns
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """What the next prompt is made of: the system prompt and the turns still in context."""
+        n_dropped = self._turns[-1].n_dropped if self._turns else 0
+        return self._conversation(self._turns, n_dropped)
+
+    @property
+    def context_tokens(self) -> tuple[int, int]:
+        """Tokens in the KV cache, and how many fit."""
+        return self._session.n_tokens, self._session.n_ctx
+
+    def close(self) -> None:
+        """End a reply under way and free the KV cache. Idempotent."""
+        self._finished()
+        self._session.close()
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _finished(self) -> tuple[Turn, ...]:
+        """The transcript after ending a reply still under way."""
+        if self._active is not None:
+            self._active.close()
+        return self._turns
+
+    def _last(self) -> Turn:
+        if not self._finished():
+            message = "nothing was said yet; send() something first"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        return self._turns[-1]
+
+    def _conversation(self, turns: Sequence[Turn], n_dropped: int) -> list[dict[str, Any]]:
+        said = [
+            item
+            for turn in turns[n_dropped:]
+            for item in (turn.message, {"role": "assistant", "content": turn.reply})
+        ]
+        return [*self._system, *said]
+
+    def _prompt(
+        self, turns: tuple[Turn, ...], message: str | Message, sampling: Mapping[str, Any]
+    ) -> _Prompt:
+        """Ids for `message` after `turns`, with as many of them as the policy leaves in."""
+        if isinstance(message, str):
+            message = {"role": "user", "content": message}
+        new = plain_data(message, "message")
+        n_dropped = turns[-1].n_dropped if turns else 0
+        prompt = self._compose(turns, new, n_dropped)
+        if self._policy is None:
+            return prompt
+        n_before, n_ctx = len(prompt.ids), self._session.n_ctx
+        n_wanted = sampling.get("max_tokens") or n_ctx // _FREE_SHARE
+        while len(prompt.ids) + n_wanted > n_ctx and n_dropped < len(turns):
+            n_dropped += 1
+            prompt = self._compose(turns, new, n_dropped)
+        return replace(prompt, dropped_tokens=n_before - len(prompt.ids))
+
+    def _compose(self, turns: tuple[Turn, ...], new: dict[str, Any], n_dropped: int) -> _Prompt:
+        conversation = [*self._conversation(turns, n_dropped), new]
+        pieces = self._template.pieces(
+            conversation,
+            tools=self._tools,
+            documents=self._documents,
+            add_generation_prompt=True,
+        )
+        return _Prompt(turns, new, tuple(pieces), self._ids(pieces, turns), n_dropped)
+
+    def _ids(self, pieces: list[Piece], turns: tuple[Turn, ...]) -> list[int]:
+        """Ids of a prompt: those of the latest turn that it begins with, then new ones."""
+        for turn in reversed(turns):
+            reply = plain_pieces(turn.reply, self._encoder.specials) if turn.exact else []
+            rest = after_prefix(pieces, merged([*turn.prompt, *reply]))
+            if rest is not None:
+                known = [*turn.prompt_ids, *(turn.reply_ids if turn.exact else ())]
+                return [*known, *self._encoder.encode(rest, at_start=False)]
+        return self._encoder.encode(pieces)
+
+    def _start(self, prompt: _Prompt, sampling: dict[str, Any]) -> TokenStream:
+        options = self._sampling(len(prompt.ids), sampling)
+        before = prompt.turns[-1].n_dropped if prompt.turns else 0
+        held = self._pending_text(prompt.continues) if prompt.continues else ""
+
+        def ended(stream: TokenStream) -> None:
+            self._active = None
+            if stream.tokens:
+                self._turns = (*prompt.turns, self._turn(prompt, stream, held))
+
+        lease = SessionLease(
+            self._session,
+            ended=ended,
+            dropped_tokens=prompt.dropped_tokens,
+            dropped_turns=0 if prompt.continues else prompt.n_dropped - before,
+        )
+        self._active = TokenStream(self._model, prompt.ids, options, lease)
+        if prompt.continues is None:
+            self._turns = prompt.turns
+        return self._active
+
+    def _sampling(self, n_prompt: int, sampling: dict[str, Any]) -> GenerateOptions:
+        named = dict(sampling)
+        n_ctx = self._session.n_ctx
+        if named.get("max_tokens") is None:
+            named["max_tokens"] = max(1, n_ctx - n_prompt)
+        if named.get("stop_ids") is None:
+            named["stop_ids"] = self._stop_ids
+        named["stop"] = (*as_stops(named.get("stop")), *self._stops)
+        named["stop_ids"] = tuple(named["stop_ids"])
+        try:
+            check_room(n_prompt, named["max_tokens"], n_ctx)
+        except ContextOverflowError as error:
+            hint = "" if self._policy else ", or choose policy='drop_oldest_turns'"
+            raise ContextOverflowError(f"{error}{hint}", code=error.code) from error
+        return GenerateOptions(**named)
+
+    def _turn(self, prompt: _Prompt, stream: TokenStream, held: str) -> Turn:
+        tokens = stream.tokens
+        by_text = stream.stopped_by_text
+        if stream.finish_reason == "stop" and not by_text:
+            tokens = tokens[:-1]  # the end-of-turn token: the template writes it
+        reply = "".join(token.text for token in stream.tokens)
+        ids = tuple(token.id for token in tokens)
+        exact = not by_text
+        if (last := prompt.continues) is not None:
+            reply = last.reply.removesuffix(held) + reply
+            ids, exact = (*last.reply_ids, *ids), exact and last.exact
+        return Turn(
+            message=prompt.message,
+            reply=reply,
+            reply_ids=ids,
+            prompt_ids=tuple(prompt.ids) if last is None else last.prompt_ids,
+            prompt=prompt.pieces,
+            finish_reason=stream.finish_reason or "cancelled",
+            n_dropped=prompt.n_dropped,
+            exact=exact,
+        )
+
+    def _pending_text(self, turn: Turn) -> str:
+        """What stands at the end of a reply for a character that was cut off."""
+        from . import _native
+
+        decoder = _native.StreamDecoder(self._tokenizer, False)
+        for token_id in (*turn.prompt_ids[-1:], *turn.reply_ids):
+            decoder.push(token_id)
+        return decoder.flush()
+
+    def _ends(self, source: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Stop ids and stop strings of a turn: the model's, and the one ChatML writes."""
+        stop_ids = tuple(self._model.eos_ids)
+        if source != CHATML:
+            return stop_ids, ()
+        end = self._encoder.special_ids.get(CHATML_END)
+        return (stop_ids, (CHATML_END,)) if end is None else (tuple({*stop_ids, end}), ())
