@@ -15,7 +15,6 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
-CHAT := <|im_start|>user\n$(QUESTION)<|im_end|>\n<|im_start|>assistant\n
 
 .PHONY: demo test nightly lint format native sanitize bench clean
 .DEFAULT_GOAL := demo
@@ -24,7 +23,7 @@ demo: $(VENV)/.demo
 	@printf '\nA story:\n%s' "$(STORY)"
 	@$(VENV)/bin/edgellm run demo "$(STORY)" --max-tokens 120 --temperature 0.7 --seed 7
 	@echo; echo "A question: $(QUESTION)"
-	@printf '$(CHAT)' | $(VENV)/bin/edgellm run demo - --special --max-tokens 80
+	@$(VENV)/bin/edgellm run demo "$(QUESTION)" --chat --max-tokens 80
 
 test: lint native sanitize
 	$(BIN) pytest -m "not slow"

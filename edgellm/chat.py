@@ -16,6 +16,7 @@ from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
 from .options import GenerateOptions, as_stops
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
 from .results import FinishReason, Generation
+from .sampling import SamplingArguments, SamplingRules
 from .stream import SessionLease, TokenStream, check_room
 
 if TYPE_CHECKING:
@@ -276,6 +277,10 @@ class Chat:
 
     def _sampling(self, n_prompt: int, sampling: dict[str, Any]) -> GenerateOptions:
         named = dict(sampling)
+        rules = {
+            key: named.pop(key) for key in sampling if key in SamplingArguments.__annotations__
+        }
+        named["rules"] = SamplingRules(**rules)
         n_ctx = self._session.n_ctx
         if named.get("max_tokens") is None:
             named["max_tokens"] = max(1, n_ctx - n_prompt)

@@ -12,6 +12,7 @@ from ..errors import (
     IntegrityError,
     InvalidArgumentError,
     MemoryBudgetError,
+    TemplateError,
     UnsupportedError,
 )
 
@@ -41,6 +42,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
     (KeyboardInterrupt, Exit.INTERRUPTED),
     (IntegrityError, Exit.INTEGRITY),
     (FormatError, Exit.BAD_INPUT),
+    (TemplateError, Exit.BAD_INPUT),
     (UnsupportedError, Exit.UNSUPPORTED),
     (MemoryBudgetError, Exit.MEMORY),
     (Cancelled, Exit.CANCELLED),

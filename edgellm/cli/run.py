@@ -1,17 +1,24 @@
-"""`edgellm run`: continue a prompt, text to stdout as it comes, timings to stderr."""
+"""`edgellm run`: continue a prompt, text to stdout as it comes, timings to stderr.
+
+The prompt is raw text, also for a model with a chat template; `--chat` makes it a user's message.
+"""
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..chat_template import CHATML_NAME
 from ..errors import ContextOverflowError, InvalidArgumentError
 from ..model import Model, load
 from ..results import Generation, Stats
 from ..sampling import DRY_BREAKERS
+from ..stream import TokenStream
 from . import sampling as flags
 from .defaults import MaxMemoryOption, model_and_prompt, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
@@ -61,17 +68,25 @@ def command(
     ignore_eos: flags.IgnoreEos = False,
     logprobs: flags.Logprobs = 0,
     samples: flags.Samples = 1,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask it as a user, through the chat template.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: the system prompt.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="With --chat: chatml or a template file instead of the model's own."),
+    ] = None,
     threads: ThreadsOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
+    _check_flags(chat, system, template, special, samples)
     if logprobs > 0 and not json:
         raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")
     name, text = model_and_prompt(model, prompt)
     limit_bytes = size_bytes(max_memory, "--max-memory")
     options: dict[str, Any] = {
-        "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -97,20 +112,23 @@ def command(
     }
     if text == "-":
         text = _stdin_text()
-    with load(name, threads=threads, max_memory=limit_bytes) as loaded:
+    with ExitStack() as stack:
+        loaded = stack.enter_context(load(name, threads=threads, max_memory=limit_bytes))
+        if chat:
+            named = template if template in (None, CHATML_NAME) else Path(str(template))
+            talk = stack.enter_context(loaded.chat(system, template=named))
+            _print_one(name, talk.stream(text, max_tokens=max_tokens, **options), json)
+            return
         ids = loaded.tokenize(text, special=special)
-        if max_tokens is None:
-            options["max_tokens"] = _room(loaded, len(ids))
+        options["max_tokens"] = _room(loaded, len(ids)) if max_tokens is None else max_tokens
         if samples == 1:
-            _print_one(name, loaded, ids, options, json)
+            _print_one(name, loaded.stream(ids, **options), json)
         else:
             _print_several(name, loaded.generate_n(ids, samples, **options), json)
 
 
-def _print_one(
-    name: str, model: Model, ids: list[int], options: dict[str, Any], json: bool
-) -> None:
-    with model.stream(ids, **options) as stream:
+def _print_one(name: str, stream: TokenStream, json: bool) -> None:
+    with stream:
         if not json:
             for token in stream:
                 print_text(token.text)
@@ -139,6 +157,22 @@ def _print_several(name: str, results: list[Generation], json: bool) -> None:
         note(f"[sample {at + 1} of {len(results)}]")
         print_text(result.text + "\n")
         note(_timings(result.stats, result.finish_reason))
+
+
+def _check_flags(
+    chat: bool, system: str | None, template: str | None, special: bool, samples: int
+) -> None:
+    if not chat and (system is not None or template is not None):
+        message = "--system and --template need --chat: without it the prompt is raw text"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    if chat and special:
+        message = (
+            "--special is for raw prompts; with --chat only the template writes special tokens"
+        )
+        raise InvalidArgumentError(message, code="invalid_argument")
+    if chat and samples > 1:
+        message = "--samples is for raw prompts; leave --chat out"
+        raise InvalidArgumentError(message, code="invalid_argument")
 
 
 def _room(model: Model, n_prompt: int) -> int:

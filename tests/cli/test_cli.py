@@ -276,3 +276,24 @@ def test_a_sampling_flag_out_of_range_is_one_line_that_names_it(flag, value, nam
     assert run.returncode == Exit.USAGE, run.stderr
     assert run.stderr.count("\n") == 1
     assert named in run.stderr
+
+
+def test_run_chat_applies_the_template_and_raw_run_does_not(demo_path, tmp_path):
+    command = ("run", demo_path, "How do I show the current date?", "--json", "-n", "9")
+    asked = data_of(edgellm(*command, "--chat", cwd=tmp_path), "run")
+    raw = data_of(edgellm(*command, cwd=tmp_path), "run")
+    assert asked["stats"]["prompt_tokens"] > raw["stats"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (["--template", "chatml"], Exit.USAGE),
+        (["--chat", "--special"], Exit.USAGE),
+        (["--chat", "--template", "absent.jinja"], Exit.BAD_INPUT),
+    ],
+)
+def test_run_refuses_template_flags_that_it_could_not_honour(demo_path, tmp_path, flags, code):
+    run = edgellm("run", demo_path, "x", *flags, cwd=tmp_path)
+    assert run.returncode == code
+    assert "template" in run.stderr
