@@ -1,0 +1,281 @@
+/* The C interface of the edgellm runtime, for hosts in C, Swift, Kotlin, Rust and others: a model
+ * file in, tokens out. docs/C_API.md explains it; examples/c/complete.c uses it.
+ *
+ * Every call that can fail returns a status: EDGELLM_OK (0) or a number of c_codes.h, with a
+ * message in edgellm_last_error(). On failure nothing was written to an out parameter but a
+ * documented needed size. No call throws, prints, aborts or calls back.
+ *
+ * Text is UTF-8 as pointer and length, never ended by NUL unless said; (NULL, 0) is the empty text.
+ * Buffers belong to the caller: *n_needed (never NULL) receives the size of the whole result; if
+ * `capacity` is less, the status is EDGELLM_ERROR_BUFFER_TOO_SMALL and the buffer is untouched.
+ * (NULL, 0) as buffer asks for the size only.
+ *
+ * Structs begin with struct_size, set by the EDGELLM_..._INIT macros: a library that knows more
+ * fields uses their defaults, one that knows fewer refuses those that are not zero.
+ *
+ * Handles may be used by several threads at once, except that nobody may use a handle while it is
+ * freed. A handle keeps what it needs alive: free them in any order; NULL is ignored. */
+#ifndef EDGELLM_C_API_H
+#define EDGELLM_C_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "edgellm/c_codes.h"
+
+#if defined(EDGELLM_STATIC)
+#define EDGELLM_API
+#elif defined(_WIN32)
+#if defined(EDGELLM_BUILDING)
+#define EDGELLM_API __declspec(dllexport)
+#else
+#define EDGELLM_API __declspec(dllimport)
+#endif
+#else
+#define EDGELLM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Goes up when a program built against an older header would break; new functions, fields and
+ * statuses do not raise it. Compare with edgellm_abi_version() where the library is found late. */
+#define EDGELLM_ABI_VERSION 1
+
+typedef int32_t edgellm_status;
+
+typedef struct edgellm_model edgellm_model;
+typedef struct edgellm_tokenizer edgellm_tokenizer;
+typedef struct edgellm_stream_decoder edgellm_stream_decoder;
+typedef struct edgellm_session edgellm_session;
+
+/* --- The library and its errors --- */
+
+EDGELLM_API uint32_t edgellm_abi_version(void);
+EDGELLM_API const char* edgellm_version(void); /* ends with NUL, static */
+/* The stable name of a status ("leaf_hash", "ok") and its class of error ("IntegrityError", "");
+ * "unknown" and "EdgeError" for a number this library does not have. End with NUL, static. */
+EDGELLM_API const char* edgellm_status_name(edgellm_status status);
+EDGELLM_API const char* edgellm_status_class(edgellm_status status);
+/* What went wrong in the last call of this thread that failed: what, where and what to do, safe to
+ * print. Ends with NUL; n_bytes may be NULL. Valid until the next failing call of this thread. */
+EDGELLM_API const char* edgellm_last_error(size_t* n_bytes);
+
+/* --- Models --- */
+
+enum {
+  EDGELLM_VERIFY_ONCE = 0, /* hash in the background; what it finds fails the next run */
+  EDGELLM_VERIFY_ALWAYS = 1,
+  EDGELLM_VERIFY_NEVER = 2
+};
+
+typedef struct edgellm_load_options {
+  size_t struct_size;
+  int32_t n_threads;         /* 0: the physical cores this process may use */
+  int32_t verify;            /* EDGELLM_VERIFY_... */
+  uint64_t max_memory_bytes; /* file + scratch + KV; 0: what the machine has available */
+  int32_t n_ctx;             /* check the memory for a session of this size now; 0: one KV page */
+  int32_t reserved;          /* 0 */
+} edgellm_load_options;
+#define EDGELLM_LOAD_OPTIONS_INIT {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, 0}
+
+typedef struct edgellm_model_info {
+  size_t struct_size;
+  int32_t n_vocab;
+  int32_t n_ctx_train;
+  int32_t bos_id; /* -1: none */
+  int32_t n_eos_ids;
+  int32_t n_threads;
+  int32_t has_tokenizer; /* 0 or 1 */
+  uint64_t kv_bytes_per_token;
+  uint64_t scratch_bytes;
+  uint64_t file_bytes;
+  double load_ms;
+  char root[72];    /* 64 hex digits and NUL: the identity of the model */
+  char backend[16]; /* "cpu" and NUL */
+} edgellm_model_info;
+#define EDGELLM_MODEL_INFO_INIT {sizeof(edgellm_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+
+/* options may be NULL: the defaults. The path is UTF-8 and holds no NUL. */
+EDGELLM_API edgellm_status edgellm_model_load(const char* path, size_t n_path_bytes,
+                                              const edgellm_load_options* options,
+                                              edgellm_model** model);
+EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model* model,
+                                                  edgellm_model_info* info);
+EDGELLM_API edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids,
+                                                 size_t capacity, size_t* n_needed);
+/* The architecture as JSON. */
+EDGELLM_API edgellm_status edgellm_model_spec_json(const edgellm_model* model, char* buffer,
+                                                   size_t capacity, size_t* n_needed);
+/* A value of the file's metadata ("edgellm.source"); "json_missing_key" if there is none. */
+EDGELLM_API edgellm_status edgellm_model_metadata(const edgellm_model* model, const char* key,
+                                                  size_t n_key_bytes, char* buffer, size_t capacity,
+                                                  size_t* n_needed);
+/* A blob of the file ("chat_template"); "tensor_missing" if there is none. */
+EDGELLM_API edgellm_status edgellm_model_blob(const edgellm_model* model, const char* name,
+                                              size_t n_name_bytes, void* buffer, size_t capacity,
+                                              size_t* n_needed);
+EDGELLM_API edgellm_status edgellm_model_verified_fraction(const edgellm_model* model,
+                                                           double* fraction);
+/* "tokenizer_unsupported" if the file has none. */
+EDGELLM_API edgellm_status edgellm_model_tokenizer(const edgellm_model* model,
+                                                   edgellm_tokenizer** tokenizer);
+/* Gives the memory back now: a run in another thread fails with "cancelled", later calls on the
+ * model and its sessions with "invalid_argument". Tokenizers stay. Idempotent. */
+EDGELLM_API edgellm_status edgellm_model_close(edgellm_model* model);
+EDGELLM_API void edgellm_model_free(edgellm_model* model);
+
+typedef struct edgellm_verify_result {
+  size_t struct_size;
+  uint64_t file_bytes;
+  uint64_t n_leaves; /* of 1 MiB */
+  double verify_ms;
+  char root[72]; /* 64 hex digits and NUL */
+} edgellm_verify_result;
+#define EDGELLM_VERIFY_RESULT_INIT {sizeof(edgellm_verify_result), 0, 0, 0, {0}}
+
+/* Hashes every byte of a file; fails for the first that is wrong. result may be NULL. */
+EDGELLM_API edgellm_status edgellm_verify_file(const char* path, size_t n_path_bytes,
+                                               int32_t n_threads, edgellm_verify_result* result);
+
+/* --- Text and ids --- */
+
+enum {
+  EDGELLM_TEXT_SPECIAL = 1, /* encode: special-token strings become special ids; decode: and back */
+  EDGELLM_TEXT_BOS = 2      /* encode: put in front what the model's post-processor puts there */
+};
+
+/* A tokenizer without a model, from the "tokenizer" blob of one. */
+EDGELLM_API edgellm_status edgellm_tokenizer_create(const void* blob, size_t n_blob_bytes,
+                                                    edgellm_tokenizer** tokenizer);
+EDGELLM_API edgellm_status edgellm_tokenizer_n_vocab(const edgellm_tokenizer* tokenizer,
+                                                     int32_t* n_vocab);
+EDGELLM_API edgellm_status edgellm_tokenizer_encode(const edgellm_tokenizer* tokenizer,
+                                                    const char* text, size_t n_text_bytes,
+                                                    uint32_t flags, int32_t* ids, size_t capacity,
+                                                    size_t* n_needed);
+EDGELLM_API edgellm_status edgellm_tokenizer_decode(const edgellm_tokenizer* tokenizer,
+                                                    const int32_t* ids, size_t n_ids,
+                                                    uint32_t flags, char* buffer, size_t capacity,
+                                                    size_t* n_needed);
+EDGELLM_API edgellm_status edgellm_tokenizer_token_text(const edgellm_tokenizer* tokenizer,
+                                                        int32_t id, char* buffer, size_t capacity,
+                                                        size_t* n_needed);
+EDGELLM_API edgellm_status edgellm_tokenizer_is_special(const edgellm_tokenizer* tokenizer,
+                                                        int32_t id, int32_t* is_special);
+EDGELLM_API void edgellm_tokenizer_free(edgellm_tokenizer* tokenizer);
+
+/* Ids in, complete UTF-8 out. push and flush add text to the decoder, take moves it out: whatever
+ * the buffer, no text is lost. flush gives what is still incomplete as U+FFFD. */
+EDGELLM_API edgellm_status edgellm_stream_decoder_create(const edgellm_tokenizer* tokenizer,
+                                                         uint32_t flags,
+                                                         edgellm_stream_decoder** decoder);
+EDGELLM_API edgellm_status edgellm_stream_decoder_push(edgellm_stream_decoder* decoder, int32_t id);
+EDGELLM_API edgellm_status edgellm_stream_decoder_flush(edgellm_stream_decoder* decoder);
+EDGELLM_API edgellm_status edgellm_stream_decoder_take(edgellm_stream_decoder* decoder,
+                                                       char* buffer, size_t capacity,
+                                                       size_t* n_needed);
+EDGELLM_API void edgellm_stream_decoder_free(edgellm_stream_decoder* decoder);
+
+/* Makes text safe for a terminal: controls become visible, ill-formed UTF-8 becomes U+FFFD. */
+EDGELLM_API edgellm_status edgellm_sanitize(const char* text, size_t n_text_bytes, char* buffer,
+                                            size_t capacity, size_t* n_needed);
+
+/* --- Sessions: one sequence of tokens --- */
+
+typedef struct edgellm_session_state {
+  size_t struct_size;
+  int32_t n_ctx;
+  int32_t n_vocab;
+  int32_t n_tokens;  /* processed */
+  int32_t n_pending; /* appended, not yet processed */
+} edgellm_session_state;
+#define EDGELLM_SESSION_STATE_INIT {sizeof(edgellm_session_state), 0, 0, 0, 0}
+
+typedef struct edgellm_session_stats {
+  size_t struct_size;
+  int64_t n_prefill_tokens;
+  int64_t n_decode_tokens;
+  int64_t n_steps; /* passes over the weights */
+  double prefill_ms;
+  double decode_ms;
+  uint64_t kv_bytes;
+  int64_t chunk_tokens;
+} edgellm_session_stats;
+#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0}
+
+/* Filters apply in the order of the fields, to softmax(logits / temperature). */
+typedef struct edgellm_sampler_params {
+  size_t struct_size;
+  double temperature; /* 0: greedy, ties to the lower id; at most 100 */
+  int64_t top_k;      /* 0: all */
+  double top_p;       /* (0, 1] */
+  double min_p;       /* [0, 1], relative to the best token */
+  uint64_t seed;
+} edgellm_sampler_params;
+#define EDGELLM_SAMPLER_PARAMS_INIT {sizeof(edgellm_sampler_params), 0, 0, 1, 0, 0}
+
+/* n_ctx 0: as many positions as the model was trained for. */
+EDGELLM_API edgellm_status edgellm_session_create(const edgellm_model* model, int32_t n_ctx,
+                                                  edgellm_session** session);
+EDGELLM_API edgellm_status edgellm_session_get_state(const edgellm_session* session,
+                                                     edgellm_session_state* state);
+/* The processed tokens. */
+EDGELLM_API edgellm_status edgellm_session_token_ids(const edgellm_session* session, int32_t* ids,
+                                                     size_t capacity, size_t* n_needed);
+/* Queues all ids or none. */
+EDGELLM_API edgellm_status edgellm_session_append(edgellm_session* session, const int32_t* ids,
+                                                  size_t n_ids);
+/* Processes for about budget_ms, at least one step; *is_done: 1 when nothing is pending. */
+EDGELLM_API edgellm_status edgellm_session_run(edgellm_session* session, double budget_ms,
+                                               int32_t* is_done);
+/* As run, with the logits [n_processed][n_vocab] of the tokens processed now; *n_floats of them.
+ * The buffer must hold those of all pending tokens: *n_needed. With a smaller one nothing runs. */
+EDGELLM_API edgellm_status edgellm_session_run_with_logits(edgellm_session* session,
+                                                           double budget_ms, float* logits,
+                                                           size_t capacity, size_t* n_needed,
+                                                           size_t* n_floats, int32_t* is_done);
+/* Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
+ * they are those of the last kept token. */
+EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
+/* [n_vocab] of the last token. */
+EDGELLM_API edgellm_status edgellm_session_logits(const edgellm_session* session, float* logits,
+                                                  size_t capacity, size_t* n_needed);
+/* params NULL: greedy. step: counter of the random stream; negative: the position of the token to
+ * come. logprob (may be NULL): log softmax of the raw logits. */
+EDGELLM_API edgellm_status edgellm_session_sample(const edgellm_session* session,
+                                                  const edgellm_sampler_params* params,
+                                                  int64_t step, int32_t* id, double* logprob);
+/* From any thread: the run under way, or else the next one, fails with "cancelled" once. */
+EDGELLM_API edgellm_status edgellm_session_cancel(edgellm_session* session);
+EDGELLM_API edgellm_status edgellm_session_get_stats(const edgellm_session* session,
+                                                     edgellm_session_stats* stats);
+/* Frees the KV pages now; later calls fail. Idempotent. */
+EDGELLM_API edgellm_status edgellm_session_close(edgellm_session* session);
+EDGELLM_API void edgellm_session_free(edgellm_session* session);
+
+/* --- The machine --- */
+
+typedef struct edgellm_machine_facts {
+  size_t struct_size;
+  int32_t default_n_threads;
+  int32_t n_isa_levels;
+  uint64_t total_bytes;
+  uint64_t available_bytes;
+  uint64_t rss_bytes;
+  uint64_t peak_rss_bytes;
+} edgellm_machine_facts;
+#define EDGELLM_MACHINE_FACTS_INIT {sizeof(edgellm_machine_facts), 0, 0, 0, 0, 0, 0}
+
+EDGELLM_API edgellm_status edgellm_machine_get_facts(edgellm_machine_facts* facts);
+/* The instruction set in use, and those this CPU can run, best first. */
+EDGELLM_API edgellm_status edgellm_active_isa(char* buffer, size_t capacity, size_t* n_needed);
+EDGELLM_API edgellm_status edgellm_isa_level(int32_t index, char* buffer, size_t capacity,
+                                             size_t* n_needed);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,141 @@
+// c_api.h: sessions.
+#include "api/c_support.h"
+
+namespace {
+
+using edge::capi::check_buffer;
+using edge::capi::guarded;
+using edge::capi::input;
+using edge::capi::raise_too_small;
+using edge::capi::read_struct;
+using edge::capi::required;
+using edge::capi::write_out;
+using edge::capi::write_struct;
+
+edgellm::SamplerParams sampler_params(const edgellm_sampler_params* given) {
+  const edgellm_sampler_params params =
+      read_struct(given, edgellm_sampler_params EDGELLM_SAMPLER_PARAMS_INIT, "params");
+  return {.temperature = params.temperature,
+          .top_k = params.top_k,
+          .top_p = params.top_p,
+          .min_p = params.min_p,
+          .seed = params.seed};
+}
+
+}  // namespace
+
+edgellm_status edgellm_session_create(const edgellm_model* model, int32_t n_ctx,
+                                      edgellm_session** session) {
+  return guarded([&] {
+    required(session, "session");
+    edgellm::Session made(required(model, "model").model, n_ctx);
+    *session = new edgellm_session{.session = std::move(made), .append_mutex = {}};
+  });
+}
+
+edgellm_status edgellm_session_get_state(const edgellm_session* session,
+                                         edgellm_session_state* state) {
+  return guarded([&] {
+    const edgellm::Session& from = required(session, "session").session;
+    edgellm_session_state out = EDGELLM_SESSION_STATE_INIT;
+    out.n_ctx = from.n_ctx();
+    out.n_vocab = from.n_vocab();
+    out.n_tokens = from.n_tokens();
+    out.n_pending = from.n_pending();
+    write_struct(out, state, "state");
+  });
+}
+
+edgellm_status edgellm_session_token_ids(const edgellm_session* session, int32_t* ids,
+                                         size_t capacity, size_t* n_needed) {
+  return guarded([&] {
+    check_buffer(ids, capacity, n_needed);
+    const std::vector<int32_t> found = required(session, "session").session.token_ids();
+    write_out(std::span(found), ids, capacity, n_needed);
+  });
+}
+
+edgellm_status edgellm_session_append(edgellm_session* session, const int32_t* ids, size_t n_ids) {
+  return guarded([&] {
+    edgellm_session& to = required(session, "session");
+    const std::lock_guard lock(to.append_mutex);
+    to.session.append(input(ids, n_ids, "ids"));
+  });
+}
+
+edgellm_status edgellm_session_run(edgellm_session* session, double budget_ms, int32_t* is_done) {
+  return guarded([&] {
+    required(is_done, "is_done");
+    *is_done = required(session, "session").session.run(budget_ms) ? 1 : 0;
+  });
+}
+
+edgellm_status edgellm_session_run_with_logits(edgellm_session* session, double budget_ms,
+                                               float* logits, size_t capacity, size_t* n_needed,
+                                               size_t* n_floats, int32_t* is_done) {
+  return guarded([&] {
+    check_buffer(logits, capacity, n_needed);
+    required(n_floats, "n_floats");
+    required(is_done, "is_done");
+    edgellm_session& from = required(session, "session");
+    const std::lock_guard lock(from.append_mutex);
+    const size_t n_vocab = static_cast<size_t>(from.session.n_vocab());
+    *n_needed = static_cast<size_t>(from.session.n_pending()) * n_vocab;
+    if (capacity < *n_needed) raise_too_small(capacity, *n_needed);
+    const std::vector<float> found = from.session.run_with_logits(budget_ms);
+    std::copy(found.begin(), found.end(), logits);
+    *n_floats = found.size();
+    *is_done = from.session.n_pending() == 0 ? 1 : 0;
+  });
+}
+
+edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens) {
+  return guarded([&] { required(session, "session").session.rewind(n_tokens); });
+}
+
+edgellm_status edgellm_session_logits(const edgellm_session* session, float* logits,
+                                      size_t capacity, size_t* n_needed) {
+  return guarded([&] {
+    check_buffer(logits, capacity, n_needed);
+    const std::vector<float> found = required(session, "session").session.logits();
+    write_out(std::span(found), logits, capacity, n_needed);
+  });
+}
+
+edgellm_status edgellm_session_sample(const edgellm_session* session,
+                                      const edgellm_sampler_params* params, int64_t step,
+                                      int32_t* id, double* logprob) {
+  return guarded([&] {
+    required(id, "id");
+    const edgellm::SampledToken token =
+        required(session, "session").session.sample(sampler_params(params), step);
+    *id = token.id;
+    if (logprob != nullptr) *logprob = token.logprob;
+  });
+}
+
+edgellm_status edgellm_session_cancel(edgellm_session* session) {
+  return guarded([&] { required(session, "session").session.cancel(); });
+}
+
+edgellm_status edgellm_session_get_stats(const edgellm_session* session,
+                                         edgellm_session_stats* stats) {
+  return guarded([&] {
+    const edgellm::SessionStats facts = required(session, "session").session.stats();
+    edgellm_session_stats out = EDGELLM_SESSION_STATS_INIT;
+    out.n_prefill_tokens = facts.n_prefill_tokens;
+    out.n_decode_tokens = facts.n_decode_tokens;
+    out.n_steps = facts.n_steps;
+    out.prefill_ms = facts.prefill_ms;
+    out.decode_ms = facts.decode_ms;
+    out.kv_bytes = facts.kv_bytes;
+    out.chunk_tokens = facts.chunk_tokens;
+    write_struct(out, stats, "stats");
+  });
+}
+
+edgellm_status edgellm_session_close(edgellm_session* session) {
+  return guarded([&] { required(session, "session").session.close(); });
+}
+
+void edgellm_session_free(edgellm_session* session) { delete session; }
