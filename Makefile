@@ -16,7 +16,7 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize bench clean
+.PHONY: demo test nightly lint format native sanitize bench wheels clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -61,6 +61,15 @@ sanitize: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo
+
+# The wheel of this machine with the most compatible platform tag that its symbols allow, in dist/.
+# A wheel for old systems needs an old toolchain: .github/workflows/release.yml has one.
+wheels: $(VENV)/.dev
+	$(PIP) --group wheels
+	rm -rf build/wheelhouse
+	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse .
+	$(BIN) auditwheel show build/wheelhouse/*.whl
+	$(BIN) auditwheel repair --wheel-dir dist build/wheelhouse/*.whl
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,41 @@
+"""The wheel in dist/ (`make wheels`) installs and answers without compiler or index."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DEPENDENCIES = ["numpy", "jinja2", "typer", "platformdirs"]
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    wheels = sorted((ROOT / "dist").glob(f"edgellm-*-{tag}-*.whl"), key=lambda p: p.stat().st_mtime)
+    if not wheels:
+        pytest.skip(f"no {tag} wheel in dist/: run `make wheels`")
+    return wheels[-1]
+
+
+@pytest.mark.slow
+def test_the_wheel_installs_without_compiler_or_index_and_answers(wheel, tmp_path):
+    house, venv = tmp_path / "wheelhouse", tmp_path / "venv"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    download = [*pip, "download", "-q", "--only-binary", ":all:", "-d", str(house), *DEPENDENCIES]
+    if subprocess.run(download).returncode != 0:
+        pytest.skip("the dependencies cannot be downloaded: no package index reachable")
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    # Nothing but the environment on the PATH: no compiler, no make.
+    bare = {"HOME": str(tmp_path), "PATH": str(venv / "bin")}
+    offline = ["--no-index", "--only-binary", ":all:", "--find-links", str(house)]
+    install = [str(venv / "bin" / "pip"), "install", "-q", *offline, str(wheel)]
+    subprocess.run(install, env=bare, check=True)
+    command = [str(venv / "bin" / "edgellm"), "run", "demo", "Once upon a time", "--max-tokens"]
+    done = subprocess.run(
+        [*command, "12"], env=bare, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.split()) > 5
