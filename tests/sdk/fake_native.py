@@ -103,6 +103,7 @@ class Session:
     def __init__(self, model: Model, n_ctx: int = 0) -> None:
         self._model, self._n_ctx = model, n_ctx
         self._queue: list[int] = []
+        self._ids: list[int] = []
         self._n_tokens = self._n_sampled = 0
         self._cancelled = self._closed = False
         LIVE_SESSIONS.add(id(self))
@@ -111,6 +112,13 @@ class Session:
         self._check()
         assert self._n_tokens + len(self._queue) + len(ids) <= self._n_ctx
         self._queue.extend(ids)
+        self._ids.extend(ids)
+
+    def rewind(self, n_tokens: int) -> None:
+        self._check()
+        self._queue.clear()
+        del self._ids[n_tokens:]
+        self._n_tokens = n_tokens
 
     def run(self, budget_ms: float = 80.0) -> bool:
         self._check()
@@ -130,8 +138,16 @@ class Session:
         return np.repeat(rows[:, None], N_VOCAB, axis=1)
 
     @property
+    def n_ctx(self) -> int:
+        return self._n_ctx
+
+    @property
     def n_tokens(self) -> int:
         return self._n_tokens
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self._ids[: self._n_tokens]
 
     def sample(
         self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None

@@ -23,6 +23,7 @@ CODES = {
     "template_failed",
 }
 MAX_MS, MAX_BYTES = 100, 32 << 20
+HANG_MS = 2000  # what no template may take, on the slowest machine
 
 
 def attack(source: str) -> None:
@@ -33,22 +34,28 @@ def test_there_are_enough_hostile_templates():
     assert len(HOSTILE) >= 200
 
 
-def test_hostile_templates_end_in_a_typed_error_in_time():
+def best_ms(source: str, good_ms: float) -> float:
+    """CPU time of an attack, the best of four: the machine may be busy."""
+    times_ms: list[float] = []
+    while len(times_ms) < 4 and (not times_ms or times_ms[-1] > good_ms):
+        started = time.process_time()
+        with pytest.raises(TemplateError) as caught:
+            attack(source)
+        times_ms.append(1e3 * (time.process_time() - started))
+        assert caught.value.code in CODES
+    return min(times_ms)
+
+
+def test_hostile_templates_end_in_a_typed_error():
     ChatTemplate("{{ 1 }}").render(MESSAGES)
-    slow = []
-    for source in HOSTILE:
-        times_ms = []
-        for _ in range(4):  # the best of some: the machine may be busy
-            started = time.process_time()
-            with pytest.raises(TemplateError) as caught:
-                attack(source)
-            times_ms.append(1e3 * (time.process_time() - started))
-            assert caught.value.code in CODES
-            if times_ms[-1] <= MAX_MS:
-                break
-        if min(times_ms) > MAX_MS:
-            slow.append((source[:150], times_ms))
-    assert slow == []
+    assert [s[:150] for s in HOSTILE if best_ms(s, HANG_MS) > HANG_MS] == []
+
+
+@pytest.mark.slow
+def test_hostile_templates_end_soon():
+    ChatTemplate("{{ 1 }}").render(MESSAGES)
+    slow = {s[:150]: ms for s in HOSTILE if (ms := best_ms(s, MAX_MS)) > MAX_MS}
+    assert slow == {}
 
 
 def peak_bytes(source: str) -> int:
