@@ -105,7 +105,7 @@ def test_f16_gives_the_expected_greedy_tokens(model: str, make_edge: MakeEdge) -
 # Nats per token against float32, per format; stories260K is reported only.
 KL_LIMITS = {"E8_32": 1e-3, "E4_16": 0.05, "E4_32": 0.08}
 # The long text for babyllama is lower-cased and partly <unk> to it, unlike what it was trained on:
-# 0.062 (E4_16) and 0.079 (E4_32) measured there.
+# 0.064 (E4_16) and 0.082 (E4_32) measured there.
 LONG_TEXT_LIMITS = {
     "babyllama-tok105": {"E8_32": 1e-3, "E4_16": 0.08, "E4_32": 0.10},
     "seed6m": KL_LIMITS,
