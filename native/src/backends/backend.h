@@ -24,14 +24,29 @@ struct RowInput {
   KvView kv;
 };
 
+constexpr int kPanelRows = 16;
+
 // Activation rows as matmuls read them. Which parts are filled depends on the consumers' Act.
-// n_cols is padded to 32; the padding is zero.
+// n_cols is padded to 32; the padding is zero. Int8 rows lie in panels of 16 (the last may be
+// shorter), each panel block by block: q [n_cols_padded / 32][rows of the panel][32] and d and bias
+// alike, so that the rows a weight tile meets are next to each other.
 struct ActRows {
-  int64_t n_cols_padded = 0;  // also the stride of q and f, in elements
-  int8_t* q = nullptr;        // [n_rows][n_cols_padded]
-  float* d = nullptr;         // [n_rows][n_cols_padded / 32] scales of q
-  int32_t* bias = nullptr;    // [n_rows][n_cols_padded / 16] -64 * sum of q over 16 columns
-  float* f = nullptr;         // [n_rows][n_cols_padded]
+  int n_rows = 0;             // set by the op that fills it
+  int64_t n_cols_padded = 0;  // also the stride of f, in elements
+  int8_t* q = nullptr;
+  float* d = nullptr;       // scales of q, per row and 32 columns
+  int32_t* bias = nullptr;  // -64 * sum of q, per row and 16 columns
+  float* f = nullptr;       // [n_rows][n_cols_padded]
+
+  int panel_rows(int panel) const {
+    const int left = n_rows - panel * kPanelRows;
+    return left < kPanelRows ? left : kPanelRows;
+  }
+  // Of block `block` of row `row`, in units of blocks.
+  int64_t block_index(int row, int64_t block) const {
+    const int panel = row / kPanelRows;
+    return panel * kPanelRows * (n_cols_padded / 32) + block * panel_rows(panel) + row % kPanelRows;
+  }
 };
 
 struct RopeTable {
@@ -86,9 +101,8 @@ class Backend {
   // out = quant(silu(act Wgate) * (act Wup)).
   virtual void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
                       ActRows& out) = 0;
-  // logits[i] = act[i] W^T for n_rows rows; logits: [n_rows][stride].
-  virtual void head(const ActRows& act, int n_rows, const Tensor& weight, float* logits,
-                    int64_t stride) = 0;
+  // logits[i] = act[i] W^T; logits: [act.n_rows][stride].
+  virtual void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) = 0;
 };
 
 }  // namespace edge

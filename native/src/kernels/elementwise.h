@@ -16,9 +16,11 @@ struct ElementwiseKernels {
 
   // int8 per 32 columns: amax = max |x|, d = amax / 127, q = round_even(x * (127 / amax)) in
   // -127..127; d = 0 and q = 0 where amax < 2^-100. bias[g] = -64 * sum of q over 16 columns.
-  // n_padded is a multiple of 32; q [n_padded], d [n_padded / 32], bias [n_padded / 16].
+  // n_padded is a multiple of 32. Writes one row of a panel of n_rows rows (kernels/matmul_args.h):
+  // block i of it goes to q[32 * n_rows * i], d[n_rows * i] and bias[2 * n_rows * i].
   // False, with the outputs unspecified, if a value is not finite.
-  bool (*quantize_row)(const float* x, int64_t n_padded, int8_t* q, float* d, int32_t* bias);
+  bool (*quantize_row)(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                       int32_t* bias);
 
   bool (*is_finite_row)(const float* x, int64_t n);
 

@@ -13,10 +13,10 @@ struct MatmulArgs {
   const uint8_t* strips = nullptr;  // n_strips strips of n_tiles tiles each
   int64_t n_strips = 0;
   int64_t n_tiles = 0;
-  // Activations of the rows, as ActRows of backends/backend.h; stride = 32 * n_tiles elements.
-  const int8_t* q = nullptr;      // [n_rows][32 * n_tiles]
-  const float* d = nullptr;       // [n_rows][n_tiles]
-  const int32_t* bias = nullptr;  // [n_rows][2 * n_tiles], -64 * sum of 16 q
+  // Activations, one panel of rows: block by block, so that what a tile meets lies together.
+  const int8_t* q = nullptr;      // [n_tiles][n_rows][32]
+  const float* d = nullptr;       // [n_tiles][n_rows]
+  const int32_t* bias = nullptr;  // [n_tiles][n_rows][2], -64 * sum of 16 q
   const float* f = nullptr;       // [n_rows][32 * n_tiles]; Act::kF32 only
   int n_rows = 0;                 // 1..kMaxKRows
   float* y = nullptr;

@@ -173,7 +173,7 @@ void Decoder::write_logits(std::span<const int32_t> logit_rows, float* logits) {
     backend_->norm_quant(s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
                          spec_->norm_eps, needs_of({&weights_->output}), s.model_act);
     float* out = s.logits == nullptr ? logits : s.logits;
-    backend_->head(s.model_act, static_cast<int>(n), weights_->output, out, s.logits_stride);
+    backend_->head(s.model_act, weights_->output, out, s.logits_stride);
     if (s.logits != nullptr) {
       for (size_t i = 0; i < n; ++i) {
         std::memcpy(logits + static_cast<int64_t>(i) * n_vocab,

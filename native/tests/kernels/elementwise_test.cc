@@ -59,7 +59,7 @@ Results run_all(const ElementwiseKernels& kernels, int64_t n, uint32_t seed) {
   std::vector<int8_t> q(static_cast<size_t>(n_padded));
   Floats d(static_cast<size_t>(n_padded / 32));
   std::vector<int32_t> bias(static_cast<size_t>(n_padded / 16));
-  REQUIRE(kernels.quantize_row(normed.data(), n_padded, q.data(), d.data(), bias.data()));
+  REQUIRE(kernels.quantize_row(normed.data(), n_padded, 1, q.data(), d.data(), bias.data()));
   r.ints.assign(q.begin(), q.end());
   r.ints.insert(r.ints.end(), bias.begin(), bias.end());
   r.floats.insert(r.floats.end(), d.begin(), d.end());
@@ -125,7 +125,7 @@ TEST_CASE("quantize_row is within half a step, uses all of -127..127 and sums it
   std::vector<int8_t> q(96);
   Floats d(3);
   std::vector<int32_t> bias(6);
-  REQUIRE(kElementwise_scalar.quantize_row(x.data(), 96, q.data(), d.data(), bias.data()));
+  REQUIRE(kElementwise_scalar.quantize_row(x.data(), 96, 1, q.data(), d.data(), bias.data()));
   for (size_t block = 0; block < 3; ++block) {
     float amax = 0;
     int largest = 0;
@@ -153,7 +153,7 @@ TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") 
     std::vector<int8_t> q(64, 5);
     Floats d(2, 5.0f);
     std::vector<int32_t> bias(4, 5);
-    REQUIRE(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+    REQUIRE(kernels.quantize_row(x.data(), 64, 1, q.data(), d.data(), bias.data()));
     CHECK(d[0] == 0.0f);
     CHECK(q[0] == 0);
     CHECK(bias[0] == 0);
@@ -161,12 +161,12 @@ TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") 
     CHECK(q[40] == 127);
     for (const float bad : {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN()}) {
       x[63] = bad;
-      CHECK_FALSE(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+      CHECK_FALSE(kernels.quantize_row(x.data(), 64, 1, q.data(), d.data(), bias.data()));
       CHECK_FALSE(kernels.is_finite_row(x.data(), 64));
       CHECK(kernels.is_finite_row(x.data(), 63));
     }
     x[63] = FLT_MAX;
-    CHECK(kernels.quantize_row(x.data(), 64, q.data(), d.data(), bias.data()));
+    CHECK(kernels.quantize_row(x.data(), 64, 1, q.data(), d.data(), bias.data()));
     CHECK(q[63] == 127);
   }
 }

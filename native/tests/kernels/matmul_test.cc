@@ -12,6 +12,7 @@
 namespace edge {
 namespace {
 
+// Activations are held row by row here; a Panel is what kernels read.
 struct Problem {
   Format format;
   int64_t n_strips, n_tiles;
@@ -19,19 +20,22 @@ struct Problem {
   std::vector<int8_t> q;
   std::vector<float> d, f;
   std::vector<int32_t> bias;
+};
 
-  MatmulArgs args(int row0, int n_rows, float* y) const {
-    const int64_t stride = n_tiles * kTileK;
-    return {strips.data(),
-            n_strips,
-            n_tiles,
-            q.data() + row0 * stride,
-            d.data() + row0 * n_tiles,
-            bias.data() + row0 * n_tiles * 2,
-            f.data() + row0 * stride,
-            n_rows,
-            y,
-            n_strips * kTileRows};
+struct Panel {
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> bias;
+
+  Panel(const Problem& p, int row0, int n_rows) {
+    for (int64_t i = 0; i < p.n_tiles; ++i) {
+      for (int r = row0; r < row0 + n_rows; ++r) {
+        const auto block = static_cast<std::ptrdiff_t>(r * p.n_tiles + i);
+        q.insert(q.end(), p.q.begin() + 32 * block, p.q.begin() + 32 * block + 32);
+        d.push_back(p.d[static_cast<size_t>(block)]);
+        bias.insert(bias.end(), p.bias.begin() + 2 * block, p.bias.begin() + 2 * block + 2);
+      }
+    }
   }
 };
 
@@ -77,7 +81,9 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
 
 std::vector<float> run(MatmulFn fn, const Problem& p, int row0, int n_rows) {
   std::vector<float> y(static_cast<size_t>(n_rows * p.n_strips * kTileRows), -1.0f);
-  fn(p.args(row0, n_rows, y.data()));
+  const Panel panel(p, row0, n_rows);
+  fn({p.strips.data(), p.n_strips, p.n_tiles, panel.q.data(), panel.d.data(), panel.bias.data(),
+      p.f.data() + row0 * p.n_tiles * kTileK, n_rows, y.data(), p.n_strips * kTileRows});
   return y;
 }
 

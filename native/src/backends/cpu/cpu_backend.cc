@@ -82,6 +82,7 @@ class CpuBackend final : public Backend {
                   const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
     const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
     scratch_.reserve(out.n_cols_padded);
+    out.n_rows = n_rows;
     for_n_rows(n_rows, [&](int r, int thread) {
       const int64_t source = pick.empty() ? r : pick[index(r)];
       float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
@@ -99,8 +100,8 @@ class CpuBackend final : public Backend {
     if (keys_.size() < n_kv) keys_.resize(n_kv);
     if (values_.size() < n_kv) values_.resize(n_kv);
     matmul_.run(
-        {{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}}, act,
-        n_step_rows());
+        {{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}},
+        act);
     for_rows([&](int r, int) {
       rotate_heads(q + r * q_stride, shape.n_heads, shape.head_dim, rope, r);
       rotate_heads(keys_.data() + r * kv_stride, shape.n_kv_heads, shape.head_dim, rope, r);
@@ -124,6 +125,7 @@ class CpuBackend final : public Backend {
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
+    out.n_rows = n_step_rows();
     for_rows([&](int r, int thread) {
       float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
       std::copy_n(q + r * q_stride, n_cols, y);
@@ -143,7 +145,7 @@ class CpuBackend final : public Backend {
       const int64_t column0 = strip0 * kTileRows;
       const int64_t n_cols = std::min(n_strips * kTileRows, weight.n_rows - column0);
       float* y = scratch_.get(thread);
-      matmul_.run_strips(weight, act, n_rows, strip0, n_strips, y, n_strips * kTileRows);
+      matmul_.run_strips(weight, act, strip0, n_strips, y, n_strips * kTileRows);
       for (int r = 0; r < n_rows; ++r) {
         ops_.add(y + r * n_strips * kTileRows, x + r * stride + column0, n_cols);
       }
@@ -158,6 +160,7 @@ class CpuBackend final : public Backend {
     const int64_t n_units = (n_strips_padded + step - 1) / step;
     const int n_rows = n_step_rows();
     const int64_t part = n_rows * step * kTileRows;
+    out.n_rows = n_rows;
     scratch_.reserve(2 * part);
     parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
       const int64_t strip0 = unit * step;
@@ -166,8 +169,8 @@ class CpuBackend final : public Backend {
       const int64_t width = n_padded * kTileRows;
       float* g = scratch_.get(thread);
       float* u = g + part;
-      matmul_.run_strips(gate, act, n_rows, strip0, n_strips, g, width);
-      matmul_.run_strips(up, act, n_rows, strip0, n_strips, u, width);
+      matmul_.run_strips(gate, act, strip0, n_strips, g, width);
+      matmul_.run_strips(up, act, strip0, n_strips, u, width);
       for (int r = 0; r < n_rows; ++r) {
         const int64_t column0 = strip0 * kTileRows;
         float* y = needs.f32 ? out.f + r * out.n_cols_padded + column0 : g + r * width;
@@ -178,9 +181,8 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void head(const ActRows& act, int n_rows, const Tensor& weight, float* logits,
-            int64_t stride) override {
-    matmul_.run({{&weight, logits, stride}}, act, n_rows);
+  void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) override {
+    matmul_.run({{&weight, logits, stride}}, act);
   }
 
  private:
@@ -201,9 +203,9 @@ class CpuBackend final : public Backend {
   void finish_act(const float* y, int64_t n, int r, int64_t column0, ActNeeds needs, ActRows& out) {
     bool finite = true;
     if (needs.a8) {
-      finite = ops_.quantize_row(y, n, out.q + r * out.n_cols_padded + column0,
-                                 out.d + (r * out.n_cols_padded + column0) / 32,
-                                 out.bias + (r * out.n_cols_padded + column0) / 16);
+      const int64_t at = out.block_index(r, column0 / kQuantBlock);
+      finite = ops_.quantize_row(y, n, out.panel_rows(r / kPanelRows), out.q + kQuantBlock * at,
+                                 out.d + at, out.bias + 2 * at);
     } else {
       finite = ops_.is_finite_row(y, n);
     }

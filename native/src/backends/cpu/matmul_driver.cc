@@ -6,6 +6,7 @@ namespace edge {
 
 namespace {
 
+static_assert(kPanelRows == kMaxKRows, "a panel is one call of a K-row kernel");
 constexpr size_t kUnitBytes = 96 << 10;  // fits a quarter of an L2 of 512 KiB
 constexpr int64_t kMinUnitsPerThread = 4;
 
@@ -18,7 +19,7 @@ MatmulDriver::MatmulDriver(const KernelTable& kernels, int n_threads) : n_thread
   }
 }
 
-void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int n_rows, int64_t strip0,
+void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int64_t strip0,
                               int64_t n_strips, float* y, int64_t y_stride) const {
   const MatmulFn fn = kernels_[static_cast<size_t>(weight.format)][static_cast<size_t>(weight.act)];
   const int64_t n_tiles = weight.n_tiles();
@@ -28,14 +29,15 @@ void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int n_ro
   args.n_strips = n_strips;
   args.n_tiles = n_tiles;
   args.y_stride = y_stride;
-  for (int row0 = 0; row0 < n_rows; row0 += kMaxKRows) {
-    args.n_rows = std::min(kMaxKRows, n_rows - row0);
+  for (int row0 = 0; row0 < act.n_rows; row0 += kPanelRows) {
+    args.n_rows = act.panel_rows(row0 / kPanelRows);
     if (weight.act == Act::kF32) {
       args.f = act.f + row0 * act.n_cols_padded;
     } else {
-      args.q = act.q + row0 * act.n_cols_padded;
-      args.d = act.d + row0 * (act.n_cols_padded / 32);
-      args.bias = act.bias + row0 * (act.n_cols_padded / 16);
+      const int64_t at = act.block_index(row0, 0);
+      args.q = act.q + kTileK * at;
+      args.d = act.d + at;
+      args.bias = act.bias + 2 * at;
     }
     args.y = y + row0 * y_stride;
     fn(args);
@@ -49,7 +51,7 @@ int64_t MatmulDriver::unit_strips(const Tensor& weight) const {
   return std::max<int64_t>(1, std::min(by_bytes, by_share));
 }
 
-void MatmulDriver::run(std::initializer_list<Job> jobs, const ActRows& act, int n_rows) const {
+void MatmulDriver::run(std::initializer_list<Job> jobs, const ActRows& act) const {
   const auto n_units_of = [&](const Job& job) {
     const int64_t step = unit_strips(*job.weight);
     return (job.weight->n_strips() + step - 1) / step;
@@ -66,8 +68,7 @@ void MatmulDriver::run(std::initializer_list<Job> jobs, const ActRows& act, int 
       const int64_t step = unit_strips(*job.weight);
       const int64_t strip0 = unit * step;
       const int64_t n_strips = std::min(step, job.weight->n_strips() - strip0);
-      run_strips(*job.weight, act, n_rows, strip0, n_strips, job.y + strip0 * kTileRows,
-                 job.y_stride);
+      run_strips(*job.weight, act, strip0, n_strips, job.y + strip0 * kTileRows, job.y_stride);
       return;
     }
   });

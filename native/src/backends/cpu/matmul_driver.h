@@ -16,10 +16,10 @@ class MatmulDriver {
  public:
   MatmulDriver(const KernelTable& kernels, int n_threads);
 
-  // Strips [strip0, strip0 + n_strips) of `weight` times n_rows rows of `act`; y points at the
-  // column of strip0. Serial: called from inside units.
-  void run_strips(const Tensor& weight, const ActRows& act, int n_rows, int64_t strip0,
-                  int64_t n_strips, float* y, int64_t y_stride) const;
+  // Strips [strip0, strip0 + n_strips) of `weight` times the rows of `act`; y points at the column
+  // of strip0. Serial: called from inside units.
+  void run_strips(const Tensor& weight, const ActRows& act, int64_t strip0, int64_t n_strips,
+                  float* y, int64_t y_stride) const;
 
   struct Job {
     const Tensor* weight;
@@ -27,7 +27,7 @@ class MatmulDriver {
     int64_t y_stride;  // >= n_strips * 16
   };
   // All jobs in one parallel sweep.
-  void run(std::initializer_list<Job> jobs, const ActRows& act, int n_rows) const;
+  void run(std::initializer_list<Job> jobs, const ActRows& act) const;
 
   // Strips of a unit: about kUnitBytes of weights, at least enough units to share out.
   int64_t unit_strips(const Tensor& weight) const;

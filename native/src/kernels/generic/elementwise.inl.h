@@ -34,7 +34,8 @@ void row_rmsnorm(const float* x, const float* weight, float eps, int64_t n, floa
   for (int64_t i = n; i < n_padded; ++i) y[i] = 0.0f;
 }
 
-bool row_quantize(const float* x, int64_t n_padded, int8_t* q, float* d, int32_t* bias) {
+bool row_quantize(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                  int32_t* bias) {
   const I magnitude_bits = set1_i(0x7fffffff);
   const I limit = set1_i(127);
   const V levels = set1(127.0f);
@@ -51,11 +52,12 @@ bool row_quantize(const float* x, int64_t n_padded, int8_t* q, float* d, int32_t
     const V scale = select(is_zero, zero(), div(amax, levels));
     const I q0 = max(min(to_int(mul(x0, inverse)), limit), sub(zero_i(), limit));
     const I q1 = max(min(to_int(mul(x1, inverse)), limit), sub(zero_i(), limit));
-    store_i8(q + 32 * block, q0);
-    store_i8(q + 32 * block + 16, q1);
-    store_n(d + block, scale, 1);
-    bias[2 * block] = -64 * reduce_add_i(q0);
-    bias[2 * block + 1] = -64 * reduce_add_i(q1);
+    const int64_t at = n_rows * block;
+    store_i8(q + 32 * at, q0);
+    store_i8(q + 32 * at + 16, q1);
+    store_n(d + at, scale, 1);
+    bias[2 * at] = -64 * reduce_add_i(q0);
+    bias[2 * at + 1] = -64 * reduce_add_i(q1);
   }
   return true;
 }

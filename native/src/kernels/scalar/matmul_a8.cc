@@ -50,8 +50,8 @@ void matmul(const MatmulArgs& args) {
       for (int row = 0; row < kTileRows; ++row) {
         float f = 0;
         for (int64_t i = 0; i < args.n_tiles; ++i) {
-          const float x = block_sum(tiles[i], row, args.q + 32 * (r * args.n_tiles + i));
-          f = fma_exact(x, args.d[r * args.n_tiles + i], f);
+          const int64_t block = i * args.n_rows + r;
+          f = fma_exact(block_sum(tiles[i], row, args.q + 32 * block), args.d[block], f);
         }
         args.y[r * args.y_stride + s * kTileRows + row] = f * d_row[row];
       }

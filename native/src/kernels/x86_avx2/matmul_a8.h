@@ -54,7 +54,7 @@ void half_strip_rows(const uint8_t* strip, int half, const MatmulArgs& args, int
     _mm_prefetch(reinterpret_cast<const char*>(tile) + 8 * Fmt::kTileBytes, _MM_HINT_T0);
     const Fmt unpacked(tile, half);
     for (int r = 0; r < K; ++r) {
-      const int64_t block = (row0 + r) * n_tiles + i;
+      const int64_t block = i * args.n_rows + row0 + r;
       const __m256 x = unpacked.block_sum(args.q + 32 * block, args.bias + 2 * block);
       sum[r] = _mm256_fmadd_ps(x, _mm256_set1_ps(args.d[block]), sum[r]);
     }

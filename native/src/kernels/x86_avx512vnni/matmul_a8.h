@@ -47,7 +47,7 @@ EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float*
     prefetch_ahead<Fmt::kTileBytes>(tile);
     const typename Fmt::template Unpacked<K> unpacked(tile);
     for (int r = 0; r < K; ++r) {
-      const int64_t block = r * n_tiles + i;
+      const int64_t block = i * K + r;
       const __m512 x = unpacked.block_sum(args.q + 32 * block, args.bias + 2 * block);
       sum[r] = _mm512_fmadd_ps(x, _mm512_set1_ps(args.d[block]), sum[r]);
     }

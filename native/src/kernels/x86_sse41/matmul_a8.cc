@@ -163,7 +163,7 @@ void matmul(const MatmulArgs& args) {
     for (int64_t i = 0; i < args.n_tiles; ++i, tile += Fmt::kTileBytes) {
       const Fmt unpacked(tile);
       for (int r = 0; r < args.n_rows; ++r) {
-        const int64_t block = r * args.n_tiles + i;
+        const int64_t block = i * args.n_rows + r;
         const V x = unpacked.block_sum(args.q + 32 * block, args.bias + 2 * block);
         sum[r] = fma(x, set1(args.d[block]), sum[r]);
       }
