@@ -41,6 +41,7 @@ struct MatmulKernel {
 };
 // Every kernel compiled in, in kernels.inc order.
 const std::vector<MatmulKernel>& all_matmul_kernels();
+const std::vector<MatmulKernel>& all_gemm_kernels();
 
 // Everything one ISA offers; chosen once, then plain function pointers.
 struct KernelTable {
@@ -50,6 +51,8 @@ struct KernelTable {
   const EncodeKernels* encode = nullptr;
   // The fastest kernel of this level or a lower one; never null for a tiled format.
   MatmulFn matmul(Format format, Act act) const;
+  // The same for more rows than kMaxKRows; null where calling matmul() panel by panel is as good.
+  MatmulFn gemm(Format format, Act act) const;
 };
 const KernelTable& kernel_table(Isa isa);
 // The table of active_isa(); scalar if EDGELLM_ISA was refused (the refusal is reported at load).

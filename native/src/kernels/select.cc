@@ -94,17 +94,42 @@ Result<Isa> active_isa() {
 const std::vector<MatmulKernel>& all_matmul_kernels() {
   static const std::vector<MatmulKernel> kernels = {
 #define EDGE_MATMUL(isa, format, act, fn) {Isa::isa, Format::format, Act::act, fn, #fn},
+#define EDGE_GEMM(isa, format, fn)
 #include "kernels/kernels.inc"
+#undef EDGE_GEMM
 #undef EDGE_MATMUL
   };
   return kernels;
 }
 
-MatmulFn KernelTable::matmul(Format format, Act act) const {
-  for (const MatmulKernel& kernel : all_matmul_kernels()) {
+const std::vector<MatmulKernel>& all_gemm_kernels() {
+  static const std::vector<MatmulKernel> kernels = {
+#define EDGE_MATMUL(isa, format, act, fn)
+#define EDGE_GEMM(isa, format, fn) {Isa::isa, Format::format, Act::kA8, fn, #fn},
+#include "kernels/kernels.inc"
+#undef EDGE_GEMM
+#undef EDGE_MATMUL
+  };
+  return kernels;
+}
+
+namespace {
+
+MatmulFn fastest(const std::vector<MatmulKernel>& kernels, Isa isa, Format format, Act act) {
+  for (const MatmulKernel& kernel : kernels) {
     if (kernel.isa >= isa && kernel.format == format && kernel.act == act) return kernel.fn;
   }
   return nullptr;
+}
+
+}  // namespace
+
+MatmulFn KernelTable::matmul(Format format, Act act) const {
+  return fastest(all_matmul_kernels(), isa, format, act);
+}
+
+MatmulFn KernelTable::gemm(Format format, Act act) const {
+  return fastest(all_gemm_kernels(), isa, format, act);
 }
 
 const KernelTable& kernel_table(Isa isa) {

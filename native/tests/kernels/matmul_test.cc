@@ -1,4 +1,5 @@
 // Every matmul kernel equals the scalar one bit for bit, for every number of rows.
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
@@ -12,7 +13,7 @@
 namespace edge {
 namespace {
 
-// Activations are held row by row here; a Panel is what kernels read.
+// Activations are held row by row here; Panels are what kernels read.
 struct Problem {
   Format format;
   int64_t n_strips, n_tiles;
@@ -22,18 +23,20 @@ struct Problem {
   std::vector<int32_t> bias;
 };
 
-struct Panel {
+struct Panels {
   std::vector<int8_t> q;
   std::vector<float> d;
   std::vector<int32_t> bias;
 
-  Panel(const Problem& p, int row0, int n_rows) {
-    for (int64_t i = 0; i < p.n_tiles; ++i) {
-      for (int r = row0; r < row0 + n_rows; ++r) {
-        const auto block = static_cast<std::ptrdiff_t>(r * p.n_tiles + i);
-        q.insert(q.end(), p.q.begin() + 32 * block, p.q.begin() + 32 * block + 32);
-        d.push_back(p.d[static_cast<size_t>(block)]);
-        bias.insert(bias.end(), p.bias.begin() + 2 * block, p.bias.begin() + 2 * block + 2);
+  Panels(const Problem& p, int row0, int n_rows) {
+    for (int row = row0; row < row0 + n_rows; row += kMaxKRows) {
+      for (int64_t i = 0; i < p.n_tiles; ++i) {
+        for (int r = row; r < std::min(row + kMaxKRows, row0 + n_rows); ++r) {
+          const auto block = static_cast<std::ptrdiff_t>(r * p.n_tiles + i);
+          q.insert(q.end(), p.q.begin() + 32 * block, p.q.begin() + 32 * block + 32);
+          d.push_back(p.d[static_cast<size_t>(block)]);
+          bias.insert(bias.end(), p.bias.begin() + 2 * block, p.bias.begin() + 2 * block + 2);
+        }
       }
     }
   }
@@ -41,7 +44,8 @@ struct Panel {
 
 // Any byte is a valid weight or scale of the E formats, so weights are random bytes, extremes
 // included; activations are random with rows of all +127 and all -127.
-Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t seed) {
+Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t seed,
+                     int n_rows = kMaxKRows) {
   std::mt19937 rng(seed);
   Problem p{format, n_strips, n_tiles, {}, {}, {}, {}, {}};
   const size_t strip_size = strip_bytes(format, n_tiles);
@@ -61,7 +65,7 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
     }
   }
   const int64_t stride = n_tiles * kTileK;
-  for (int r = 0; r < kMaxKRows; ++r) {
+  for (int r = 0; r < n_rows; ++r) {
     for (int64_t k = 0; k < stride; ++k) {
       const int8_t extreme = r % 5 == 3 ? 127 : -127;
       p.q.push_back(r % 5 >= 3 ? extreme
@@ -81,8 +85,8 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
 
 std::vector<float> run(MatmulFn fn, const Problem& p, int row0, int n_rows) {
   std::vector<float> y(static_cast<size_t>(n_rows * p.n_strips * kTileRows), -1.0f);
-  const Panel panel(p, row0, n_rows);
-  fn({p.strips.data(), p.n_strips, p.n_tiles, panel.q.data(), panel.d.data(), panel.bias.data(),
+  const Panels panels(p, row0, n_rows);
+  fn({p.strips.data(), p.n_strips, p.n_tiles, panels.q.data(), panels.d.data(), panels.bias.data(),
       p.f.data() + row0 * p.n_tiles * kTileK, n_rows, y.data(), p.n_strips * kTileRows});
   return y;
 }
@@ -128,6 +132,29 @@ TEST_CASE("a row of a 16-row call equals the row alone") {
                                    together.begin() + static_cast<std::ptrdiff_t>(n) * (r + 1));
       CAPTURE(std::string(kernel.name));
       CHECK(same_bits(row, run(kernel.fn, p, r, 1)));
+    }
+  }
+}
+
+TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number of rows") {
+  for (const MatmulKernel& kernel : all_gemm_kernels()) {
+    if (!runs_here(kernel.isa)) {
+      MESSAGE("SKIP " << std::string(kernel.name) << ": this CPU lacks it");
+      continue;
+    }
+    CAPTURE(std::string(kernel.name));
+    const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
+    for (const int n_rows : {1, 15, 17, 32, 130}) {
+      CAPTURE(n_rows);
+      const auto n_tiles = 1 + n_rows % 20;  // within, at and across the tiles of one block
+      const Problem p = make_problem(kernel.format, 3, n_tiles, 4, n_rows);
+      const std::vector<float> y = run(kernel.fn, p, 0, n_rows);
+      std::vector<float> expected;
+      for (int row = 0; row < n_rows; row += kMaxKRows) {
+        const std::vector<float> part = run(scalar, p, row, std::min(kMaxKRows, n_rows - row));
+        expected.insert(expected.end(), part.begin(), part.end());
+      }
+      CHECK(same_bits(y, expected));
     }
   }
 }

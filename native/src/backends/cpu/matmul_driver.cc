@@ -16,6 +16,8 @@ MatmulDriver::MatmulDriver(const KernelTable& kernels, int n_threads) : n_thread
   for (const MatmulKernel& kernel : all_matmul_kernels()) {
     kernels_[static_cast<size_t>(kernel.format)][static_cast<size_t>(kernel.act)] =
         kernels.matmul(kernel.format, kernel.act);
+    gemms_[static_cast<size_t>(kernel.format)][static_cast<size_t>(kernel.act)] =
+        kernels.gemm(kernel.format, kernel.act);
   }
 }
 
@@ -29,6 +31,16 @@ void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int64_t 
   args.n_strips = n_strips;
   args.n_tiles = n_tiles;
   args.y_stride = y_stride;
+  const MatmulFn gemm = gemms_[static_cast<size_t>(weight.format)][static_cast<size_t>(weight.act)];
+  if (act.n_rows > kMaxKRows && gemm != nullptr) {
+    args.q = act.q;
+    args.d = act.d;
+    args.bias = act.bias;
+    args.n_rows = act.n_rows;
+    args.y = y;
+    gemm(args);
+    return;
+  }
   for (int row0 = 0; row0 < act.n_rows; row0 += kPanelRows) {
     args.n_rows = act.panel_rows(row0 / kPanelRows);
     if (weight.act == Act::kF32) {

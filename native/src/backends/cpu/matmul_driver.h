@@ -34,6 +34,7 @@ class MatmulDriver {
 
  private:
   MatmulFn kernels_[16][2] = {};  // [format][act]
+  MatmulFn gemms_[16][2] = {};    // [format][act]; null: panel by panel
   int n_threads_;
 };
 

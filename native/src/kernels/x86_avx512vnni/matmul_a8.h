@@ -28,6 +28,11 @@ EDGE_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
   return acc;
 }
 
+// float(s0*D0 + s1*D1): both products are exact in f32, so the fma rounds the exact sum once.
+EDGE_INLINE __m512 two_groups(const __m512* s, __m512i d0, __m512i d1) {
+  return _mm512_fmadd_ps(s[1], _mm512_cvtepi32_ps(d1), _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(d0)));
+}
+
 // Reads tile bytes `distance` ahead into L1: the hardware prefetcher stops at 4 KiB boundaries.
 template <int kBytes>
 EDGE_INLINE void prefetch_ahead(const uint8_t* tile) {

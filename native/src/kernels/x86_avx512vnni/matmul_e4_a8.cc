@@ -1,4 +1,5 @@
 // E4_16 and E4_32 x int8, AVX-512 VNNI: one zmm holds a quad of 16 rows, vpshufb is the LUT.
+#include "kernels/x86_avx512vnni/gemm_a8.h"
 #include "kernels/x86_avx512vnni/matmul_a8.h"
 
 namespace edge {
@@ -38,18 +39,20 @@ EDGE_INLINE __m512i zero_point(const int32_t* bias, __mmask16 lut1) {
 
 struct E4_16 {
   static constexpr int kTileBytes = sizeof(TileE4_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kZero = kLutE4Zero;
 
   template <int K>
   struct Unpacked {
     __m512i w[8];
-    __m512 s0, s1;
+    __m512 s[2];
     __mmask16 lut1[2];
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       const __m128i sc0 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
       const __m128i sc1 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16));
-      s0 = scales(sc0);
-      s1 = scales(sc1);
+      s[0] = scales(sc0);
+      s[1] = scales(sc1);
       lut1[0] = lut1_rows(sc0);
       lut1[1] = lut1_rows(sc1);
       unpack_nibbles(tile + 32, w);
@@ -58,27 +61,28 @@ struct E4_16 {
         shift_weights(w + 4, lut1[1]);
       }
     }
-    // float(s0*D0 + s1*D1): both products are exact in f32, so the fma rounds the exact sum once.
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(zero_point<K>(bias, lut1[0]), w, a);
       const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1[1]), w + 4, a + 16);
-      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1), _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
+      return two_groups(s, d0, d1);
     }
   };
 };
 
 struct E4_32 {
   static constexpr int kTileBytes = sizeof(TileE4_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kLutE4Zero;
 
   template <int K>
   struct Unpacked {
     __m512i w[8];
-    __m512 s;
+    __m512 s[1];
     __mmask16 lut1;
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
       const __m128i sc = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
-      s = scales(sc);
+      s[0] = scales(sc);
       lut1 = lut1_rows(sc);
       unpack_nibbles(tile + 16, w);
       if constexpr (K >= kFirstKToShiftWeights) {
@@ -89,7 +93,7 @@ struct E4_32 {
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(zero_point<K>(bias, lut1), w, a);
       const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1), w + 4, a + 16);
-      return _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
+      return _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
     }
   };
 };
@@ -98,5 +102,7 @@ struct E4_32 {
 
 void matmul_e4_16_a8_avx512vnni(const MatmulArgs& args) { matmul<E4_16>(args); }
 void matmul_e4_32_a8_avx512vnni(const MatmulArgs& args) { matmul<E4_32>(args); }
+void gemm_e4_16_a8_avx512vnni(const MatmulArgs& args) { gemm<E4_16>(args); }
+void gemm_e4_32_a8_avx512vnni(const MatmulArgs& args) { gemm<E4_32>(args); }
 
 }  // namespace edge

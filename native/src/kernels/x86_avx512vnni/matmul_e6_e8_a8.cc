@@ -1,4 +1,5 @@
 // E6_16 and E8_32 x int8, AVX-512 VNNI.
+#include "kernels/x86_avx512vnni/gemm_a8.h"
 #include "kernels/x86_avx512vnni/matmul_a8.h"
 
 namespace edge {
@@ -6,15 +7,17 @@ namespace {
 
 struct E6_16 {
   static constexpr int kTileBytes = sizeof(TileE6_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kZero = kE6Zero;
 
   template <int K>
   struct Unpacked {
     __m512i w[8];
-    __m512 s0, s1;
+    __m512 s[2];
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      s0 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
-      s1 = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16)));
+      s[0] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
+      s[1] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16)));
       const __m512i low = _mm512_set1_epi8(15);
       const __m512i high = _mm512_set1_epi8(0x30);
       const __m512i h0 = _mm512_loadu_si512(tile + 288);
@@ -33,28 +36,30 @@ struct E6_16 {
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(_mm512_set1_epi32(bias[0] / 2), w, a);
       const __m512i d1 = dot4(_mm512_set1_epi32(bias[1] / 2), w + 4, a + 16);
-      return _mm512_fmadd_ps(s1, _mm512_cvtepi32_ps(d1), _mm512_mul_ps(s0, _mm512_cvtepi32_ps(d0)));
+      return two_groups(s, d0, d1);
     }
   };
 };
 
 struct E8_32 {
   static constexpr int kTileBytes = sizeof(TileE8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kE8Zero;
 
   template <int K>
   struct Unpacked {
     __m512i w[8];
-    __m512 s;
+    __m512 s[1];
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      s = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
+      s[0] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
       for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(tile + 16 + 64 * t);
     }
     // The zero point is 128, twice what bias carries.
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
       const __m512i d0 = dot4(_mm512_set1_epi32(2 * bias[0]), w, a);
       const __m512i d1 = dot4(_mm512_set1_epi32(2 * bias[1]), w + 4, a + 16);
-      return _mm512_mul_ps(s, _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
+      return _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
     }
   };
 };
@@ -63,5 +68,7 @@ struct E8_32 {
 
 void matmul_e6_16_a8_avx512vnni(const MatmulArgs& args) { matmul<E6_16>(args); }
 void matmul_e8_32_a8_avx512vnni(const MatmulArgs& args) { matmul<E8_32>(args); }
+void gemm_e6_16_a8_avx512vnni(const MatmulArgs& args) { gemm<E6_16>(args); }
+void gemm_e8_32_a8_avx512vnni(const MatmulArgs& args) { gemm<E8_32>(args); }
 
 }  // namespace edge

@@ -1,0 +1,147 @@
+// edge_kernels: speed of the matmul kernels on data in cache, one thread: what their inner loops
+// can do, apart from memory, threads and the rest of the model. One JSON object per line.
+//
+// t(K), the time of a call with K rows, is close to t_unpack + K * t_mac; both are fitted over K =
+// 1..16 and given per tile. Times are the best of many calls: the machine can only make them
+// longer.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "args.h"
+#include "base/os.h"
+#include "kernels/kernels.h"
+#include "quant/tiles.h"
+
+namespace {
+
+constexpr const char* kUsage =
+    "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N]\n"
+    "  FORMAT: E4_16, E4_32, E6_16 or E8_32; the level is the best one, or EDGELLM_ISA\n"
+    "  --rows K: that many rows only; above 16 the kernel of prefill\n"
+    "  --calls N: of every measurement (default 200)";
+
+struct Options {
+  int64_t n_columns = 1024;
+  int64_t n_strips = 8;
+  int n_rows = 0;
+  int n_calls = 200;
+};
+
+// Weights and activations of zeros: speed does not depend on their values.
+struct Problem {
+  Problem(edge::Format format, const Options& options, int n_rows)
+      : n_tiles((options.n_columns + edge::kTileK - 1) / edge::kTileK),
+        n_strips(options.n_strips),
+        strips(edge::strip_bytes(format, n_tiles) * static_cast<size_t>(n_strips)),
+        q(static_cast<size_t>(n_rows * n_tiles * edge::kTileK)),
+        d(static_cast<size_t>(n_rows * n_tiles)),
+        bias(2 * d.size()),
+        y(static_cast<size_t>(n_rows * n_strips * edge::kTileRows)) {}
+
+  edge::MatmulArgs args(int n_rows) {
+    edge::MatmulArgs args;
+    args.strips = strips.data();
+    args.n_strips = n_strips;
+    args.n_tiles = n_tiles;
+    args.q = q.data();
+    args.d = d.data();
+    args.bias = bias.data();
+    args.n_rows = n_rows;
+    args.y = y.data();
+    args.y_stride = n_strips * edge::kTileRows;
+    return args;
+  }
+
+  int64_t n_tiles, n_strips;
+  std::vector<uint8_t> strips;
+  std::vector<int8_t> q;
+  std::vector<float> d;
+  std::vector<int32_t> bias;
+  std::vector<float> y;
+};
+
+double best_ns(edge::MatmulFn fn, const edge::MatmulArgs& args, int n_calls) {
+  int64_t best = INT64_MAX;
+  for (int call = 0; call < n_calls; ++call) {
+    const int64_t start = edge::monotonic_ns();
+    fn(args);
+    best = std::min(best, edge::monotonic_ns() - start);
+  }
+  return static_cast<double>(best);
+}
+
+double measure(edge::Format format, const Options& options, int n_rows) {
+  const edge::KernelTable& table = edge::active_kernels();
+  edge::MatmulFn fn = table.matmul(format, edge::Act::kA8);
+  const char* kind = "matmul";
+  if (n_rows > edge::kMaxKRows) {
+    fn = table.gemm(format, edge::Act::kA8);
+    kind = "gemm";
+    if (fn == nullptr) return 0;
+  }
+  Problem problem(format, options, n_rows);
+  const double ns = best_ns(fn, problem.args(n_rows), options.n_calls);
+  const double n_weights =
+      static_cast<double>(problem.n_strips * problem.n_tiles) * edge::kTileRows * edge::kTileK;
+  std::printf(
+      "{\"isa\": \"%s\", \"kernel\": \"%s\", \"rows\": %d, \"ns_per_tile\": %.3f, "
+      "\"gmac_per_s\": %.1f, \"weights_gb_per_s\": %.2f}\n",
+      std::string(edge::isa_name(table.isa)).c_str(), kind, n_rows,
+      ns / static_cast<double>(problem.n_strips * problem.n_tiles), n_weights * n_rows / ns,
+      static_cast<double>(problem.strips.size()) / ns);
+  return ns / static_cast<double>(problem.n_strips * problem.n_tiles);
+}
+
+// Least squares of t(K) = t_unpack + K * t_mac.
+void print_fit(const std::vector<double>& ns_by_rows) {
+  const double n = static_cast<double>(ns_by_rows.size());
+  double sum_k = 0, sum_t = 0, sum_kk = 0, sum_kt = 0;
+  for (size_t i = 0; i < ns_by_rows.size(); ++i) {
+    const double k = static_cast<double>(i + 1);
+    sum_k += k;
+    sum_t += ns_by_rows[i];
+    sum_kk += k * k;
+    sum_kt += k * ns_by_rows[i];
+  }
+  const double slope = (n * sum_kt - sum_k * sum_t) / (n * sum_kk - sum_k * sum_k);
+  std::printf("{\"t_unpack_ns_per_tile\": %.3f, \"t_mac_ns_per_tile\": %.3f}\n",
+              (sum_t - slope * sum_k) / n, slope);
+}
+
+void measure_all(edge::Format format, const Options& options) {
+  std::vector<double> ns_by_rows;
+  for (int k = 1; k <= edge::kMaxKRows; ++k) ns_by_rows.push_back(measure(format, options, k));
+  print_fit(ns_by_rows);
+  for (const int n_rows : {32, 128, 512}) measure(format, options, n_rows);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  edge_tools::Args args(argc, argv);
+  Options options;
+  args.number("--columns", options.n_columns);
+  args.number("--strips", options.n_strips);
+  args.number("--rows", options.n_rows);
+  args.number("--calls", options.n_calls);
+  const auto words = args.positional(1, kUsage);
+  if (!words) return edge_tools::kExitUsage;
+  const auto format = edge::format_from_name((*words)[0]);
+  const bool are_sizes_sane = options.n_columns >= 1 && options.n_columns <= (1 << 20) &&
+                              options.n_strips >= 1 && options.n_strips <= (1 << 16) &&
+                              options.n_rows >= 0 && options.n_rows <= 4096 && options.n_calls >= 1;
+  const bool has_kernel =
+      format && edge::active_kernels().matmul(*format, edge::Act::kA8) != nullptr;
+  if (!has_kernel || !are_sizes_sane) {
+    std::fprintf(stderr, "usage: %s\n", kUsage);
+    return edge_tools::kExitUsage;
+  }
+  if (options.n_rows > 0) {
+    measure(*format, options, options.n_rows);
+  } else {
+    measure_all(*format, options);
+  }
+  return 0;
+}
