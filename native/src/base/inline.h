@@ -2,12 +2,21 @@
 //
 // Internal linkage and forced inlining: a plain `inline` function would leave one weak symbol that
 // the linker may take from the object with the highest instruction set, and crash on a lesser CPU.
+//
+// EDGE_UNROLL before a loop over a small constant number of rows: left as a loop, the rows' sums
+// would be an array in memory instead of registers.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define EDGE_INLINE static __forceinline
 #define EDGE_MEMBER_INLINE __forceinline
+#define EDGE_UNROLL
 #else
 #define EDGE_INLINE static inline __attribute__((always_inline))
 #define EDGE_MEMBER_INLINE inline __attribute__((always_inline))  // members of internal types
+#if defined(__clang__)
+#define EDGE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define EDGE_UNROLL _Pragma("GCC unroll 16")
+#endif
 #endif

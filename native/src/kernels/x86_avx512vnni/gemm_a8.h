@@ -1,12 +1,12 @@
-// The integer matmul for many rows (prefill): the sums of matmul_a8.h, cache-blocked. Two strips
-// are unpacked once, kBlockTiles tiles at a time, into bytes that stay in L1 and serve every panel
-// of rows. A quad of activations is broadcast once for both strips; all vector arithmetic of this
-// CPU shares two ports, so what counts is that nothing but the dot products and 3 to 4 operations
-// per 512 multiply-adds goes there.
+// The integer matmul for many rows (prefill): the sums of matmul_a8.h, cache-blocked. Strips are
+// unpacked a few tiles at a time into bytes that stay in L1 and serve every panel of rows.
 //
-// Int to float without a conversion: accumulators start at the bits of 1.5 * 2^23, so that read as
-// floats they are M + D exactly (|D| < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has
-// 7 bits, so s*M is exact).
+// All vector arithmetic of this CPU shares two ports, a dot product takes 5 cycles, and a busy
+// hyper-thread halves both the instructions that may start in a cycle and those that may wait. So
+// kChains = 8 to 16 dot products run side by side (strips x rows x groups), a quad of activations
+// is broadcast once for all strips, and sums wait in L1. Int to float takes no conversion:
+// accumulators start at the bits of 1.5 * 2^23, so that read as floats they are M + D exactly (|D|
+// < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has 7 bits, so s*M is exact).
 #pragma once
 
 #include <immintrin.h>
@@ -18,17 +18,24 @@
 namespace edge {
 namespace {
 
-constexpr int kBlockTiles = 8;      // of two strips: 11 KiB unpacked
-constexpr int kMaxBlockRows = 128;  // of one pass over the weights; their sums take 16 KiB
-constexpr int kStripPair = 2;
+constexpr int kUnpackedTiles = 16;  // at a time, of all strips: 11 KiB
+constexpr int kMaxBlockRows = 128;  // of one pass over the weights
+// Strips and rows side by side: more chains for the formats that have one group a block.
+template <class Fmt>
+constexpr int kBlockStrips = Fmt::kGroups == 2 ? 2 : 4;
 constexpr int32_t kMagicBits = 0x4B400000;
 constexpr float kMagic = 0x1.8p23f;
 
 struct alignas(64) GemmTile {
   uint8_t w[8][64];
-  float s[2][16];           // group scales
-  float minus_s_magic[16];  // of the first group
+  float s[2][kTileRows];           // group scales
+  float minus_s_magic[kTileRows];  // of the first group
 };
+
+template <class Fmt>
+EDGE_INLINE size_t strip_bytes_of(const MatmulArgs& args) {
+  return kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
+}
 
 template <class Fmt>
 EDGE_INLINE void unpack(const uint8_t* packed, GemmTile& out) {
@@ -38,125 +45,210 @@ EDGE_INLINE void unpack(const uint8_t* packed, GemmTile& out) {
   _mm512_store_ps(out.minus_s_magic, _mm512_mul_ps(tile.s[0], _mm512_set1_ps(-kMagic)));
 }
 
-// What the accumulators of a block of n_rows rows start with: magic bits plus zero point. With one
-// group per 32 columns both of a row's two places hold its sum.
+// What accumulators start with: magic bits plus zero point, for n pairs of group sums. With one
+// group per 32 columns both places of a pair hold its sum.
 template <class Fmt>
-EDGE_INLINE void start_values(const int32_t* bias, int n_rows, int32_t* out) {
-  for (int at = 0; at < 2 * n_rows; at += 16) {
-    const int n = 2 * n_rows - at;
-    const auto lanes = static_cast<__mmask16>(n >= 16 ? 0xFFFF : (1 << n) - 1);
+EDGE_INLINE void start_values(const int32_t* bias, int n, int32_t* out) {
+  for (int at = 0; at < 2 * n; at += 16) {
+    const int left = 2 * n - at;
+    const auto lanes = static_cast<__mmask16>(left >= 16 ? 0xFFFF : (1 << left) - 1);
     __m512i b = _mm512_maskz_loadu_epi32(lanes, bias + at);
-    if constexpr (Fmt::kGroups == 1)
+    if constexpr (Fmt::kGroups == 1) {
       b = _mm512_add_epi32(b, _mm512_shuffle_epi32(b, _MM_PERM_CDAB));
+    }
+    static_assert(Fmt::kZero == 64 || Fmt::kZero == 32 || Fmt::kZero == 128);
     if constexpr (Fmt::kZero == 128) b = _mm512_slli_epi32(b, 1);
     if constexpr (Fmt::kZero == 32) b = _mm512_srai_epi32(b, 1);
     _mm512_store_si512(out + at, _mm512_add_epi32(b, _mm512_set1_epi32(kMagicBits)));
   }
 }
 
-// sums[r][strip] += d[r] * x of one tile of kStrips strips, for all rows of a panel.
-template <class Fmt, int kStrips>
-EDGE_INLINE void add_tile(const GemmTile* const* tiles, const int8_t* q, const float* d,
-                          const int32_t* start, int n_rows, float* sums) {
-  __m512i w[kStrips][8];
-  __m512 s[kStrips][Fmt::kGroups], minus_s_magic[kStrips];
-  for (int p = 0; p < kStrips; ++p) {
-    for (int t = 0; t < 8; ++t) w[p][t] = _mm512_load_si512(tiles[p]->w[t]);
-    for (int g = 0; g < Fmt::kGroups; ++g) s[p][g] = _mm512_load_ps(tiles[p]->s[g]);
-    minus_s_magic[p] = _mm512_load_ps(tiles[p]->minus_s_magic);
+// What a block of tiles meets: rows of one panel, as in MatmulArgs but from the first tile on.
+struct PanelBlock {
+  const int8_t* q;       // [n_tiles][n_rows][32]
+  const float* d;        // [n_tiles][n_rows]
+  const int32_t* start;  // [n_tiles][n_rows][2]
+  int64_t n_rows;
+  int n_tiles;
+};
+
+EDGE_INLINE __m512i broadcast_quad(const int8_t* a) {
+  int32_t quad;
+  __builtin_memcpy(&quad, a, 4);
+  return _mm512_set1_epi32(quad);
+}
+
+// One tile of S strips. Two strips' quads fit into registers for all rows of a panel; those of more
+// are read from L1 by every R rows.
+template <int S>
+struct TileQuads {
+  const GemmTile* tiles[S];
+  __m512i held[S <= 2 ? S : 1][8];
+
+  EDGE_MEMBER_INLINE explicit TileQuads(const GemmTile* const* from) {
+    for (int s = 0; s < S; ++s) {
+      tiles[s] = from[s];
+      if constexpr (S <= 2) {
+        for (int t = 0; t < 8; ++t) held[s][t] = _mm512_load_si512(tiles[s]->w[t]);
+      }
+    }
   }
-  for (int r = 0; r < n_rows; ++r, q += kTileK, start += 2, sums += kStripPair * kTileRows) {
-    __m512i acc[kStrips][Fmt::kGroups];
+  EDGE_MEMBER_INLINE __m512i quad(int s, int t) const {
+    if constexpr (S <= 2) return held[s][t];
+    return _mm512_load_si512(tiles[s]->w[t]);
+  }
+};
+
+// sums[r][strip] += d[r] * x (docs/KERNELS.md) for one tile of S strips and R rows, all side by
+// side.
+template <class Fmt, int S, int R>
+EDGE_INLINE void add_rows(const TileQuads<S>& tile, const int8_t* q, const float* d,
+                          const int32_t* start, float* sums) {
+  constexpr int kQuads = 8 / Fmt::kGroups;
+  __m512i acc[Fmt::kGroups][S][R];
+  for (int g = 0; g < Fmt::kGroups; ++g) {
+    for (int r = 0; r < R; ++r) {
+      for (int s = 0; s < S; ++s) acc[g][s][r] = _mm512_set1_epi32(start[2 * r + g]);
+    }
+  }
+  EDGE_UNROLL
+  for (int t = 0; t < kQuads; ++t) {
     for (int g = 0; g < Fmt::kGroups; ++g) {
-      for (int p = 0; p < kStrips; ++p) acc[p][g] = _mm512_set1_epi32(start[g]);
-    }
-    for (int t = 0; t < 8; ++t) {
-      int32_t quad;
-      __builtin_memcpy(&quad, q + 4 * t, 4);
-      const __m512i a = _mm512_set1_epi32(quad);
-      for (int p = 0; p < kStrips; ++p) {
-        __m512i& sum = acc[p][t * Fmt::kGroups / 8];
-        sum = _mm512_dpbusd_epi32(sum, w[p][t], a);
+      const int quad = g * kQuads + t;
+      for (int r = 0; r < R; ++r) {
+        const __m512i a = broadcast_quad(q + kTileK * r + 4 * quad);
+        for (int s = 0; s < S; ++s) {
+          acc[g][s][r] = _mm512_dpbusd_epi32(acc[g][s][r], tile.quad(s, quad), a);
+        }
       }
     }
-    const __m512 scale = _mm512_set1_ps(d[r]);
-    for (int p = 0; p < kStrips; ++p) {
-      __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[p][0]), s[p][0], minus_s_magic[p]);
+  }
+  for (int s = 0; s < S; ++s) {
+    const __m512 s0 = _mm512_load_ps(tile.tiles[s]->s[0]);
+    const __m512 minus_s_magic = _mm512_load_ps(tile.tiles[s]->minus_s_magic);
+    for (int r = 0; r < R; ++r) {
+      __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[0][s][r]), s0, minus_s_magic);
       if constexpr (Fmt::kGroups == 2) {
-        const __m512 d1 = _mm512_sub_ps(_mm512_castsi512_ps(acc[p][1]), _mm512_set1_ps(kMagic));
-        x = _mm512_fmadd_ps(d1, s[p][1], x);
+        const __m512 d1 = _mm512_sub_ps(_mm512_castsi512_ps(acc[1][s][r]), _mm512_set1_ps(kMagic));
+        x = _mm512_fmadd_ps(d1, _mm512_load_ps(tile.tiles[s]->s[1]), x);
       }
-      float* sum = sums + p * kTileRows;
-      _mm512_store_ps(sum, _mm512_fmadd_ps(x, scale, _mm512_load_ps(sum)));
+      float* sum = sums + (r * kBlockStrips<Fmt> + s) * kTileRows;
+      _mm512_store_ps(sum, _mm512_fmadd_ps(x, _mm512_set1_ps(d[r]), _mm512_load_ps(sum)));
     }
   }
 }
 
-// Rows [row0, row0 + n_rows) times kStrips strips; row0 is a multiple of 16.
-template <class Fmt, int kStrips>
-void strips_rows(const uint8_t* strips, size_t strip_size, const MatmulArgs& args, int row0,
-                 int n_rows, float* y) {
-  alignas(64) GemmTile tiles[kStrips][kBlockTiles];
-  alignas(64) float sums[kMaxBlockRows * kStripPair * kTileRows];
-  alignas(64) int32_t start[2 * kMaxKRows];
-  const __m512 zero = _mm512_setzero_ps();
-  for (int i = 0; i < n_rows * kStripPair; ++i) _mm512_store_ps(sums + i * kTileRows, zero);
-  for (int64_t tile0 = 0; tile0 < args.n_tiles; tile0 += kBlockTiles) {
-    const int64_t left = args.n_tiles - tile0;
+// The tiles of a block of S strips times a panel.
+template <class Fmt, int S>
+EDGE_INLINE void add_panel(const GemmTile (*tiles)[kUnpackedTiles / kBlockStrips<Fmt>],
+                           const PanelBlock& block, float* sums) {
+  constexpr int R = kBlockStrips<Fmt>;
+  const int8_t* q = block.q;
+  const float* d = block.d;
+  const int32_t* start = block.start;
+  for (int i = 0; i < block.n_tiles; ++i) {
+    const GemmTile* strips[S];
+    for (int s = 0; s < S; ++s) strips[s] = &tiles[s][i];
+    const TileQuads<S> tile(strips);
+    float* sum = sums;
+    const auto next = [&](int n_rows) {
+      q += kTileK * n_rows;
+      d += n_rows;
+      start += 2 * n_rows;
+      sum += n_rows * kBlockStrips<Fmt> * kTileRows;
+    };
+    int row = 0;
+    for (; row + R <= block.n_rows; row += R, next(R)) add_rows<Fmt, S, R>(tile, q, d, start, sum);
+    for (; row < block.n_rows; ++row, next(1)) add_rows<Fmt, S, 1>(tile, q, d, start, sum);
+  }
+}
+
+// Up to kMaxBlockRows rows times S strips. Lives on the stack: up to 45 KiB.
+template <class Fmt, int S>
+class GemmBlock {
+ public:
+  // row0 is a multiple of kMaxKRows.
+  EDGE_MEMBER_INLINE GemmBlock(const MatmulArgs& args, const uint8_t* strips, int row0, int n_rows)
+      : args_(args), strips_(strips), row0_(row0), n_rows_(n_rows) {}
+
+  void run(float* y) {
+    const __m512 zero = _mm512_setzero_ps();
+    for (int i = 0; i < n_rows_ * kWidth; ++i) _mm512_store_ps(sums_ + i * kTileRows, zero);
+    for (int64_t tile0 = 0; tile0 < args_.n_tiles; tile0 += kBlockTiles) add_tiles(tile0);
+    for (int s = 0; s < S; ++s) {
+      const __m512 d_row = _mm512_loadu_ps(reinterpret_cast<const float*>(strip(s)));
+      for (int r = 0; r < n_rows_; ++r) {
+        const __m512 sum = _mm512_load_ps(sums_ + (r * kWidth + s) * kTileRows);
+        _mm512_storeu_ps(y + r * args_.y_stride + s * kTileRows, _mm512_mul_ps(sum, d_row));
+      }
+    }
+  }
+
+ private:
+  static constexpr int kWidth = kBlockStrips<Fmt>;
+  static constexpr int kBlockTiles = kUnpackedTiles / kWidth;
+
+  const uint8_t* strip(int s) const {
+    return strips_ + static_cast<size_t>(s) * strip_bytes_of<Fmt>(args_);
+  }
+  const uint8_t* packed_tile(int s, int64_t tile) const {
+    return strip(s) + kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(tile);
+  }
+
+  void add_tiles(int64_t tile0) {
+    const int64_t left = args_.n_tiles - tile0;
     const int n_tiles = left < kBlockTiles ? static_cast<int>(left) : kBlockTiles;
-    const uint8_t* packed =
-        strips + kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(tile0);
-    for (int p = 0; p < kStrips; ++p) {
-      for (int i = 0; i < n_tiles; ++i) {
-        unpack<Fmt>(
-            packed + static_cast<size_t>(p) * strip_size + Fmt::kTileBytes * static_cast<size_t>(i),
-            tiles[p][i]);
-      }
+    for (int s = 0; s < S; ++s) {
+      for (int i = 0; i < n_tiles; ++i) unpack<Fmt>(packed_tile(s, tile0 + i), tiles_[s][i]);
     }
-    for (int row = 0; row < n_rows; row += kMaxKRows) {
-      const int rows = n_rows - row < kMaxKRows ? n_rows - row : kMaxKRows;
-      const int64_t panel = (row0 + row) * args.n_tiles + tile0 * rows;
-      // The next tiles come while these are used; one share per panel.
-      const uint8_t* ahead = packed + kBlockTiles * Fmt::kTileBytes;
-      for (int p = 0; p < kStrips; ++p) {
-        for (int b = 64 * row / kMaxKRows; b < kBlockTiles * Fmt::kTileBytes;
-             b += 64 * (n_rows + kMaxKRows - 1) / kMaxKRows) {
-          _mm_prefetch(
-              reinterpret_cast<const char*>(ahead) + static_cast<size_t>(p) * strip_size + b,
-              _MM_HINT_T1);
-        }
-      }
-      for (int i = 0; i < n_tiles; ++i) {
-        const int64_t block = panel + i * rows;
-        const GemmTile* pair[kStrips];
-        for (int p = 0; p < kStrips; ++p) pair[p] = &tiles[p][i];
-        start_values<Fmt>(args.bias + 2 * block, rows, start);
-        add_tile<Fmt, kStrips>(pair, args.q + kTileK * block, args.d + block, start, rows,
-                               sums + row * kStripPair * kTileRows);
+    for (int row = 0; row < n_rows_; row += kMaxKRows) {
+      const int rows = n_rows_ - row < kMaxKRows ? n_rows_ - row : kMaxKRows;
+      const int64_t at = (row0_ + row) * args_.n_tiles + tile0 * rows;
+      prefetch_share(tile0, row / kMaxKRows);
+      start_values<Fmt>(args_.bias + 2 * at, n_tiles * rows, start_);
+      const PanelBlock block{args_.q + kTileK * at, args_.d + at, start_, rows, n_tiles};
+      add_panel<Fmt, S>(tiles_, block, sums_ + row * kWidth * kTileRows);
+    }
+  }
+
+  // The next block's bytes come to L2 while this one is used; a share of them with every panel.
+  void prefetch_share(int64_t tile0, int panel) const {
+    constexpr int kBytes = kBlockTiles * Fmt::kTileBytes;
+    const int n_panels = (n_rows_ + kMaxKRows - 1) / kMaxKRows;
+    for (int s = 0; s < S; ++s) {
+      const uint8_t* next = packed_tile(s, tile0 + kBlockTiles);
+      for (int b = 64 * panel; b < kBytes; b += 64 * n_panels) {
+        _mm_prefetch(reinterpret_cast<const char*>(next) + b, _MM_HINT_T1);
       }
     }
   }
-  for (int p = 0; p < kStrips; ++p) {
-    const __m512 d_row = _mm512_loadu_ps(
-        reinterpret_cast<const float*>(strips + static_cast<size_t>(p) * strip_size));
-    for (int r = 0; r < n_rows; ++r) {
-      const __m512 sum = _mm512_load_ps(sums + (r * kStripPair + p) * kTileRows);
-      _mm512_storeu_ps(y + r * args.y_stride + p * kTileRows, _mm512_mul_ps(sum, d_row));
-    }
-  }
+
+  const MatmulArgs& args_;
+  const uint8_t* strips_;
+  int row0_;
+  int n_rows_;
+  alignas(64) GemmTile tiles_[S][kBlockTiles];
+  alignas(64) float sums_[kMaxBlockRows * kWidth * kTileRows];
+  alignas(64) int32_t start_[2 * kMaxKRows * kBlockTiles];
+};
+
+template <class Fmt, int S>
+void gemm_strips(const MatmulArgs& args, int64_t strip0, int row0, int n_rows) {
+  const uint8_t* strips = args.strips + static_cast<size_t>(strip0) * strip_bytes_of<Fmt>(args);
+  GemmBlock<Fmt, S> block(args, strips, row0, n_rows);
+  block.run(args.y + row0 * args.y_stride + strip0 * kTileRows);
 }
 
 template <class Fmt>
 EDGE_INLINE void gemm(const MatmulArgs& args) {
-  const size_t strip_size = kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
+  constexpr int kWidth = kBlockStrips<Fmt>;
   for (int row0 = 0; row0 < args.n_rows; row0 += kMaxBlockRows) {
     const int n_rows = args.n_rows - row0 < kMaxBlockRows ? args.n_rows - row0 : kMaxBlockRows;
-    float* y = args.y + row0 * args.y_stride;
-    for (int64_t s = 0; s < args.n_strips; s += kStripPair) {
-      const uint8_t* strips = args.strips + static_cast<size_t>(s) * strip_size;
-      const auto run = s + 1 < args.n_strips ? strips_rows<Fmt, 2> : strips_rows<Fmt, 1>;
-      run(strips, strip_size, args, row0, n_rows, y + s * kTileRows);
+    int64_t s = 0;
+    for (; s + kWidth <= args.n_strips; s += kWidth) {
+      gemm_strips<Fmt, kWidth>(args, s, row0, n_rows);
     }
+    for (; s < args.n_strips; ++s) gemm_strips<Fmt, 1>(args, s, row0, n_rows);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
+#include "kernels/x86_avx512vnni/dot_quad.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -20,11 +21,7 @@ EDGE_INLINE __m512 scales(__m128i sc) {
 
 // acc + four quads of weights times 16 activations.
 EDGE_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
-  for (int t = 0; t < 4; ++t) {
-    int32_t quad;
-    __builtin_memcpy(&quad, a + 4 * t, 4);
-    acc = _mm512_dpbusd_epi32(acc, w[t], _mm512_set1_epi32(quad));
-  }
+  for (int t = 0; t < 4; ++t) acc = dot_quad(acc, w[t], a + 4 * t);
   return acc;
 }
 
@@ -47,10 +44,12 @@ EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float*
   const int64_t n_tiles = args.n_tiles;
   const uint8_t* tile = strip + kStripHeaderBytes;
   __m512 sum[K];
+  EDGE_UNROLL
   for (int r = 0; r < K; ++r) sum[r] = _mm512_setzero_ps();
   for (int64_t i = 0; i < n_tiles; ++i, tile += Fmt::kTileBytes) {
     prefetch_ahead<Fmt::kTileBytes>(tile);
     const typename Fmt::template Unpacked<K> unpacked(tile);
+    EDGE_UNROLL
     for (int r = 0; r < K; ++r) {
       const int64_t block = i * K + r;
       const __m512 x = unpacked.block_sum(args.q + 32 * block, args.bias + 2 * block);
@@ -58,6 +57,7 @@ EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float*
     }
   }
   const __m512 d_row = _mm512_loadu_ps(reinterpret_cast<const float*>(strip));
+  EDGE_UNROLL
   for (int r = 0; r < K; ++r) {
     _mm512_storeu_ps(y + r * args.y_stride, _mm512_mul_ps(sum[r], d_row));
   }
