@@ -135,7 +135,7 @@ class CpuBackend final : public Backend {
   }
 
   void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) override {
-    const int64_t step = matmul_.unit_strips(weight);
+    const int64_t step = matmul_.unit_strips(weight, act.n_rows);
     const int64_t n_units = (weight.n_strips() + step - 1) / step;
     const int n_rows = n_step_rows();
     scratch_.reserve(n_rows * step * kTileRows);
@@ -155,7 +155,7 @@ class CpuBackend final : public Backend {
   void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
               ActRows& out) override {
     // Units of whole quantization blocks, so that a unit can finish its own columns.
-    const int64_t step = round_up(matmul_.unit_strips(gate), kQuantBlock / kTileRows);
+    const int64_t step = round_up(matmul_.unit_strips(gate, act.n_rows), kQuantBlock / kTileRows);
     const int64_t n_strips_padded = out.n_cols_padded / kTileRows;
     const int64_t n_units = (n_strips_padded + step - 1) / step;
     const int n_rows = n_step_rows();

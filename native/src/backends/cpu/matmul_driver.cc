@@ -9,6 +9,7 @@ namespace {
 static_assert(kPanelRows == kMaxKRows, "a panel is one call of a K-row kernel");
 constexpr size_t kUnitBytes = 96 << 10;  // fits a quarter of an L2 of 512 KiB
 constexpr int64_t kMinUnitsPerThread = 4;
+constexpr int64_t kGemmStrips = 4;  // gemm kernels take up to so many side by side
 
 }  // namespace
 
@@ -56,16 +57,19 @@ void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int64_t 
   }
 }
 
-int64_t MatmulDriver::unit_strips(const Tensor& weight) const {
+int64_t MatmulDriver::unit_strips(const Tensor& weight, int n_rows) const {
   const size_t bytes = std::max<size_t>(1, strip_bytes(weight.format, weight.n_tiles()));
   const int64_t by_bytes = static_cast<int64_t>(kUnitBytes / bytes);
   const int64_t by_share = weight.n_strips() / (kMinUnitsPerThread * n_threads_);
+  if (n_rows > kMaxKRows) {
+    return std::max(kGemmStrips, std::min(by_bytes, by_share) / kGemmStrips * kGemmStrips);
+  }
   return std::max<int64_t>(1, std::min(by_bytes, by_share));
 }
 
 void MatmulDriver::run(std::initializer_list<Job> jobs, const ActRows& act) const {
   const auto n_units_of = [&](const Job& job) {
-    const int64_t step = unit_strips(*job.weight);
+    const int64_t step = unit_strips(*job.weight, act.n_rows);
     return (job.weight->n_strips() + step - 1) / step;
   };
   int64_t n_units = 0;
@@ -77,7 +81,7 @@ void MatmulDriver::run(std::initializer_list<Job> jobs, const ActRows& act) cons
         unit -= n;
         continue;
       }
-      const int64_t step = unit_strips(*job.weight);
+      const int64_t step = unit_strips(*job.weight, act.n_rows);
       const int64_t strip0 = unit * step;
       const int64_t n_strips = std::min(step, job.weight->n_strips() - strip0);
       run_strips(*job.weight, act, strip0, n_strips, job.y + strip0 * kTileRows, job.y_stride);

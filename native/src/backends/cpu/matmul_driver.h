@@ -29,8 +29,9 @@ class MatmulDriver {
   // All jobs in one parallel sweep.
   void run(std::initializer_list<Job> jobs, const ActRows& act) const;
 
-  // Strips of a unit: about kUnitBytes of weights, at least enough units to share out.
-  int64_t unit_strips(const Tensor& weight) const;
+  // Strips of a unit: about kUnitBytes of weights, at least enough units to share out; what gemm
+  // kernels take at once when there are rows for them.
+  int64_t unit_strips(const Tensor& weight, int n_rows) const;
 
  private:
   MatmulFn kernels_[16][2] = {};  // [format][act]
