@@ -4,10 +4,10 @@
 #include <atomic>
 #include <vector>
 
+#include "backends/cpu/attention_driver.h"
 #include "backends/cpu/matmul_driver.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
-#include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "quant/decode.h"
 
@@ -39,7 +39,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const KernelTable& kernels, int n_threads)
       : kernels_(kernels),
         ops_(*kernels.elementwise),
-        attention_(*kernels.attention),
+        attention_(*kernels.attention, n_threads),
         matmul_(kernels, n_threads),
         n_threads_(n_threads),
         scratch_(n_threads) {}
@@ -111,17 +111,7 @@ class CpuBackend final : public Backend {
 
   void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv, ActNeeds needs,
                  ActRows& out) override {
-    const int group = shape.n_heads / shape.n_kv_heads;
-    const int rows_per_unit = std::max(1, kMaxQueries / group);
-    const int64_t n_blocks = (n_step_rows() + rows_per_unit - 1) / rows_per_unit;
-    // Per query: o so far and o of the segment being added.
-    scratch_.reserve(int64_t{2} * kMaxQueries * shape.head_dim);
-    parallel_for(n_threads_, n_blocks * shape.n_kv_heads, [&](int64_t unit, int thread) {
-      const int kv_head = static_cast<int>(unit % shape.n_kv_heads);
-      const int row0 = static_cast<int>(unit / shape.n_kv_heads) * rows_per_unit;
-      const int row1 = std::min(row0 + rows_per_unit, n_step_rows());
-      attend_rows(q, shape, kv, kv_head, row0, row1, scratch_.get(thread));
-    });
+    attention_.run(rows_, q, shape, kv);
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
@@ -231,79 +221,9 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // All queries of rows [row0, row1) that share one kv head, in groups that also share a sequence.
-  void attend_rows(float* q, const AttentionShape& shape, const KvLayerLayout& kv, int kv_head,
-                   int row0, int row1, float* scratch) {
-    const int group = shape.n_heads / shape.n_kv_heads;
-    int row = row0, head = 0;
-    while (row < row1) {
-      Queries queries;
-      const int first_row = row;
-      while (row < row1 && queries.n < kMaxQueries &&
-             rows_[index(row)].kv.pages == rows_[index(first_row)].kv.pages) {
-        queries.q[queries.n] = q +
-                               row * round_up(int64_t{shape.n_heads} * shape.head_dim, kTileRows) +
-                               (kv_head * group + head) * shape.head_dim;
-        queries.n_visible[queries.n++] = rows_[index(row)].position + 1;
-        if (++head == group) {
-          head = 0;
-          ++row;
-        }
-      }
-      attend(queries, rows_[index(first_row)].kv, shape, kv, kv_head, scratch);
-    }
-  }
-
-  struct Queries {
-    int n = 0;
-    float* q[kMaxQueries] = {};  // [head_dim] in, the attention output out
-    int n_visible[kMaxQueries] = {};
-  };
-
-  // Segments in ascending order; a query takes part in those it sees.
-  void attend(const Queries& queries, const KvView& view, const AttentionShape& shape,
-              const KvLayerLayout& kv, int kv_head, float* scratch) {
-    float m[kMaxQueries] = {}, l[kMaxQueries] = {};
-    const auto part = [&](int i, int which) {
-      return scratch + (2 * i + which) * int64_t{shape.head_dim};
-    };
-    const int n_positions = *std::max_element(queries.n_visible, queries.n_visible + queries.n);
-    for (int first = 0; first < n_positions; first += kSegmentTokens) {
-      AttentionSegmentArgs args;
-      args.pages = reinterpret_cast<const uint8_t* const*>(view.pages + first / kPageTokens);
-      args.key_offset = kv.key_offset(kv_head);
-      args.value_offset = kv.value_offset(kv_head);
-      args.head_dim = shape.head_dim;
-      args.scale = shape.scale;
-      int who[kMaxQueries];
-      for (int i = 0; i < queries.n; ++i) {
-        if (queries.n_visible[i] <= first) continue;
-        const int at = args.n_queries++;
-        who[at] = i;
-        args.q[at] = queries.q[i];
-        args.n_visible[at] = std::min(kSegmentTokens, queries.n_visible[i] - first);
-        args.o[at] = part(i, first == 0 ? 0 : 1);
-      }
-      attention_.segment(args);
-      for (int at = 0; at < args.n_queries; ++at) {
-        const int i = who[at];
-        if (first == 0) {
-          m[i] = args.m[at];
-          l[i] = args.l[at];
-        } else {
-          attention_.merge(&m[i], &l[i], part(i, 0), args.m[at], args.l[at], part(i, 1),
-                           shape.head_dim);
-        }
-      }
-    }
-    for (int i = 0; i < queries.n; ++i) {
-      attention_.finish(part(i, 0), l[i], shape.head_dim, queries.q[i]);
-    }
-  }
-
   const KernelTable& kernels_;
   const ElementwiseKernels& ops_;
-  const AttentionKernels& attention_;
+  AttentionDriver attention_;
   MatmulDriver matmul_;
   int n_threads_;
   ThreadScratch scratch_;

@@ -1,0 +1,64 @@
+// Spreads attention over the pool. Queries that share a kv head and a sequence go through a segment
+// of 256 positions together. A unit is such a group over its whole context, or, where groups are
+// too few for the threads (decoding a long context), one group and one segment. Either way a
+// query's segments combine in ascending order, so the bits are the same.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "backends/backend.h"
+#include "kernels/attention.h"
+
+namespace edge {
+
+class AttentionDriver {
+ public:
+  // `kernels` must outlive the driver.
+  AttentionDriver(const AttentionKernels& kernels, int n_threads);
+
+  // q: [rows.size()][n_heads * head_dim rounded up to 16], overwritten with softmax(q K^T * scale)
+  // V over the positions each row sees: its sequence up to its own. Keys and values of the rows
+  // themselves must be in their pages.
+  void run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
+           const KvLayerLayout& kv);
+
+ private:
+  // Up to kMaxQueries queries of one sequence and one kv head.
+  struct Group {
+    int n_queries = 0;
+    int kv_head = 0;
+    const std::byte* const* pages = nullptr;
+    float* q[kMaxQueries] = {};
+    int n_visible[kMaxQueries] = {};
+
+    int n_positions() const;
+  };
+  // What one query has summed over one segment or several: [m, l, o[head_dim]].
+  struct Partial {
+    float* at;
+    float& m() const { return at[0]; }
+    float& l() const { return at[1]; }
+    float* o() const { return at + 2; }
+  };
+
+  void make_groups(std::span<const RowInput> rows, float* q, const AttentionShape& shape);
+  void run_whole(const Group& group, float* scratch);
+  void run_split(int n_segments);
+  void attend(const Group& group, int segment, float* partials);
+  void merge(const Group& group, int segment, float* sums, float* next);
+  void finish(const Group& group, float* sums);
+
+  Partial partial(float* base, int query) const { return {base + query * partial_floats_}; }
+  int64_t group_floats() const { return int64_t{kMaxQueries} * partial_floats_; }
+
+  const AttentionKernels& kernels_;
+  int n_threads_;
+  AttentionShape shape_;
+  KvLayerLayout kv_;
+  int64_t partial_floats_ = 0;
+  std::vector<Group> groups_;
+  std::vector<float> sums_;  // a thread's or, split, all groups'
+};
+
+}  // namespace edge

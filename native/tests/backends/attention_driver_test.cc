@@ -1,0 +1,79 @@
+// The attention driver: a query's bits depend neither on the number of threads, which decides how
+// the work is cut, nor on the queries beside it.
+#include "backends/cpu/attention_driver.h"
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/half.h"
+#include "doctest/doctest.h"
+#include "kernels/kernels.h"
+
+namespace edge {
+namespace {
+
+constexpr int kHeadDim = 16;
+
+// Pages of random keys and values for one sequence.
+struct Sequence {
+  std::vector<std::vector<uint16_t>> pages;
+  std::vector<std::byte*> pointers;
+
+  Sequence(const KvLayerLayout& kv, int n_positions, uint32_t seed) {
+    std::mt19937 rng(seed);
+    std::normal_distribution<float> normal;
+    for (int first = 0; first < n_positions; first += kPageTokens) {
+      auto& page = pages.emplace_back(kv.layer_bytes() / 2);
+      for (uint16_t& half : page) half = float_to_half(normal(rng));
+    }
+    for (auto& page : pages) pointers.push_back(reinterpret_cast<std::byte*>(page.data()));
+  }
+  KvView view() const { return {pointers.data(), static_cast<int>(pointers.size())}; }
+};
+
+std::vector<float> attend(const std::vector<RowInput>& rows, const AttentionShape& shape,
+                          const KvLayerLayout& kv, int n_threads) {
+  std::vector<float> q(rows.size() * static_cast<size_t>(shape.n_heads * shape.head_dim));
+  for (size_t row = 0; row < rows.size(); ++row) {
+    std::mt19937 rng(static_cast<uint32_t>(rows[row].position));  // of the row, not of its place
+    std::normal_distribution<float> normal;
+    for (int i = 0; i < shape.n_heads * shape.head_dim; ++i) {
+      q[row * static_cast<size_t>(shape.n_heads * shape.head_dim) + static_cast<size_t>(i)] =
+          normal(rng);
+    }
+  }
+  AttentionDriver driver(*active_kernels().attention, n_threads);
+  driver.run(rows, q.data(), shape, kv);
+  return q;
+}
+
+bool same_bits(const float* a, const float* b, size_t n) {
+  return std::memcmp(a, b, n * sizeof(float)) == 0;
+}
+
+TEST_CASE("attention gives the same bits whole and split by segment, alone and in company") {
+  for (const int n_kv_heads : {1, 3}) {
+    const AttentionShape shape{2 * n_kv_heads, n_kv_heads, kHeadDim, 0.25f};
+    const KvLayerLayout kv{0, n_kv_heads, kHeadDim};
+    const Sequence longer(kv, 17000, 1);  // more than one wave of 64 segments
+    const Sequence shorter(kv, 600, 2);
+    const std::vector<RowInput> rows = {
+        {0, 16998, longer.view()}, {0, 16999, longer.view()}, {0, 255, shorter.view()},
+        {0, 256, shorter.view()},  {0, 599, shorter.view()},
+    };
+    const std::vector<float> whole = attend(rows, shape, kv, 1);
+    for (const int n_threads : {2, 3, 16}) {
+      const std::vector<float> split = attend(rows, shape, kv, n_threads);
+      CHECK(same_bits(whole.data(), split.data(), whole.size()));
+    }
+    const auto n_columns = static_cast<size_t>(shape.n_heads * shape.head_dim);
+    for (size_t row = 0; row < rows.size(); ++row) {
+      const std::vector<float> alone = attend({rows[row]}, shape, kv, 4);
+      CHECK(same_bits(whole.data() + row * n_columns, alone.data(), n_columns));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edge
