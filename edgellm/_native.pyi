@@ -47,7 +47,6 @@ class SessionStats(TypedDict):
     prefill_ms: float
     decode_ms: float  # steps of single tokens appended after the first run
     kv_bytes: int  # KV pages held now
-    chunk_tokens: int  # rows the next prefill step would take
 
 # --- the machine -----------------------------------------------------------------------------
 
@@ -317,8 +316,9 @@ class Session:
     def run(self, budget_ms: float = 80.0) -> bool:
         """Process queued tokens until none is left (True) or the budget is spent (False).
 
-        Always makes at least one step. Raises Cancelled after cancel() or Model.close(): what was
-        processed stays, the rest stays queued.
+        Always makes at least one step, of up to 128 tokens. In the main thread Ctrl-C ends it
+        within 80 ms or a part of a layer, whichever is longer. Raises Cancelled after cancel() or
+        Model.close(): what was processed stays, the rest stays queued.
         """
 
     def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:

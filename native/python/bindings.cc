@@ -4,6 +4,7 @@
 // Only functions that take or return arrays touch numpy, so importing the module does not load it.
 #include "bindings.h"
 
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -126,12 +127,43 @@ auto info(T edgellm::ModelInfo::* field) {
   return [field](const Model& model) { return model.info().*field; };
 }
 
+// Runs body(stop check) without the GIL. Every 80 ms the check lets Python's signal handlers run
+// (in the main thread; elsewhere Python does nothing): what one raises, KeyboardInterrupt above
+// all, ends the run and is raised here.
+template <class F>
+auto interruptible(F&& body) {
+  constexpr std::chrono::milliseconds kPeriod{80};
+  auto last = std::chrono::steady_clock::now();
+  bool was_interrupted = false;
+  const auto poll = [&] {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < kPeriod) return false;
+    last = now;
+    const py::gil_scoped_acquire locked;
+    was_interrupted = PyErr_CheckSignals() != 0;
+    return was_interrupted;
+  };
+  try {
+    return body(poll);
+  } catch (const edgellm::Error&) {
+    if (!was_interrupted) throw;
+    const py::gil_scoped_acquire locked;
+    throw py::error_already_set();
+  }
+}
+
+bool run(Session& session, double budget_ms) {
+  const py::gil_scoped_release unlocked;
+  return interruptible([&](const auto& poll) { return session.run(budget_ms, poll); });
+}
+
 py::array run_with_logits(Session& session, double budget_ms) {
   std::vector<float> logits;
   py::ssize_t n_vocab = 0;
   {
     const py::gil_scoped_release unlocked;
-    logits = session.run_with_logits(budget_ms);
+    logits =
+        interruptible([&](const auto& poll) { return session.run_with_logits(budget_ms, poll); });
     n_vocab = session.n_vocab();
   }
   const py::ssize_t n_rows = static_cast<py::ssize_t>(logits.size()) / n_vocab;
@@ -170,7 +202,7 @@ py::dict stats_dict(const edgellm::SessionStats& stats) {
   return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
                   "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
                   "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
-                  "kv_bytes"_a = stats.kv_bytes, "chunk_tokens"_a = stats.chunk_tokens);
+                  "kv_bytes"_a = stats.kv_bytes);
 }
 
 void bind_machine(py::module_& m) {
@@ -313,7 +345,7 @@ void bind_session(py::module_& m) {
           "append",
           [](Session& session, const std::vector<int64_t>& ids) { session.append(to_ids(ids)); },
           py::arg("ids"), Unlocked())
-      .def("run", &Session::run, py::arg("budget_ms") = 80.0, Unlocked())
+      .def("run", &run, py::arg("budget_ms") = 80.0)
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
       .def("logits", &last_logits)

@@ -201,9 +201,8 @@ typedef struct edgellm_session_stats {
   double prefill_ms;
   double decode_ms;
   uint64_t kv_bytes;
-  int64_t chunk_tokens;
 } edgellm_session_stats;
-#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0}
 
 /* Filters apply in the order of the fields, to softmax(logits / temperature). */
 typedef struct edgellm_sampler_params {
@@ -227,7 +226,8 @@ EDGELLM_API edgellm_status edgellm_session_token_ids(const edgellm_session* sess
 /* Queues all ids or none. */
 EDGELLM_API edgellm_status edgellm_session_append(edgellm_session* session, const int32_t* ids,
                                                   size_t n_ids);
-/* Processes for about budget_ms, at least one step; *is_done: 1 when nothing is pending. */
+/* Processes until budget_ms are spent, at least one step of up to 128 tokens; *is_done: 1 when
+   nothing is pending. */
 EDGELLM_API edgellm_status edgellm_session_run(edgellm_session* session, double budget_ms,
                                                int32_t* is_done);
 /* As run, with the logits [n_processed][n_vocab] of the tokens processed now; *n_floats of them.

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -223,7 +224,6 @@ struct SessionStats {
   double prefill_ms = 0;
   double decode_ms = 0;
   uint64_t kv_bytes = 0;
-  int chunk_tokens = 0;
 };
 
 // One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
@@ -237,10 +237,12 @@ class Session {
   int n_pending() const;
   std::vector<int32_t> token_ids() const;
   void append(std::span<const int32_t> ids);  // all or none
-  // True when nothing is pending, false when the budget is spent first; at least one step.
-  bool run(double budget_ms = 80);
+  // True when nothing is pending, false when the budget is spent first; at least one step, of up to
+  // 128 tokens. Throws "cancelled" once should_stop returns true: it is asked a few times a layer.
+  bool run(double budget_ms = 80, const std::function<bool()>& should_stop = {});
   // As run(); returns the logits [n_processed][n_vocab] of the tokens processed now.
-  std::vector<float> run_with_logits(double budget_ms = 80);
+  std::vector<float> run_with_logits(double budget_ms = 80,
+                                     const std::function<bool()>& should_stop = {});
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again.

@@ -129,7 +129,6 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.prefill_ms = facts.prefill_ms;
     out.decode_ms = facts.decode_ms;
     out.kv_bytes = facts.kv_bytes;
-    out.chunk_tokens = facts.chunk_tokens;
     write_struct(out, stats, "stats");
   });
 }

@@ -79,17 +79,18 @@ void Session::append(std::span<const int32_t> ids) {
   with_session(impl_, [&](edge::Session& session) { check(session.append(ids)); });
 }
 
-bool Session::run(double budget_ms) {
+bool Session::run(double budget_ms, const std::function<bool()>& should_stop) {
   return with_session(impl_, [&](edge::Session& session) {
-    check(session.run(budget_ms, nullptr));
+    check(session.run(budget_ms, nullptr, should_stop));
     return session.n_pending() == 0;
   });
 }
 
-std::vector<float> Session::run_with_logits(double budget_ms) {
+std::vector<float> Session::run_with_logits(double budget_ms,
+                                            const std::function<bool()>& should_stop) {
   return with_session(impl_, [&](edge::Session& session) {
     std::vector<float> logits;
-    check(session.run(budget_ms, &logits));
+    check(session.run(budget_ms, &logits, should_stop));
     return logits;
   });
 }
@@ -138,8 +139,7 @@ SessionStats Session::stats() const {
                         .n_steps = stats.n_steps,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,
-                        .kv_bytes = stats.kv_bytes,
-                        .chunk_tokens = stats.chunk_tokens};
+                        .kv_bytes = stats.kv_bytes};
   });
 }
 

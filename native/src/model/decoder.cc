@@ -10,6 +10,8 @@ namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
+
 ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
   ActNeeds needs;
   for (const Tensor* tensor : consumers) {
@@ -133,7 +135,8 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
 }
 
 Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
-                     float* logits) {
+                     float* logits, const StopCheck& should_stop) {
+  const auto stops = [&] { return should_stop && should_stop(); };
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
@@ -150,15 +153,19 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     ActRows ffn_act = s.ffn_act;
     ffn_act.n_cols_padded = round_up(layer.d_ffn, kTileK);
 
+    if (stops()) return cancelled();
     b.norm_quant(s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
                  needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
     b.qkv_rope_store(s.model_act, w.attn_q, w.attn_k, w.attn_v, shape, s.rope, kv_.layers[l], s.q);
+    if (stops()) return cancelled();
     b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
     b.proj_residual(heads_act, w.attn_o, s.x, s.x_stride);
 
+    if (stops()) return cancelled();
     b.norm_quant(s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps, needs_of({&w.ffn_gate, &w.ffn_up}),
                  s.model_act);
     b.ffn_in(s.model_act, w.ffn_gate, w.ffn_up, needs_of({&w.ffn_down}), ffn_act);
+    if (stops()) return cancelled();
     b.proj_residual(ffn_act, w.ffn_down, s.x, s.x_stride);
   }
   write_logits(logit_rows, logits);

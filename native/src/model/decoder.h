@@ -9,6 +9,7 @@
 #include <span>
 
 #include "backends/backend.h"
+#include "base/stop_check.h"
 #include "model/spec.h"
 #include "model/weights.h"
 
@@ -28,7 +29,10 @@ class Decoder {
   // Writes K and V of every row to its page, and the logits of rows `logit_rows` (indices into
   // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence
   // must be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
-  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits);
+  // kCancelled, with nothing but unused slots of pages written, when should_stop says so between
+  // two operations.
+  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits,
+              const StopCheck& should_stop);
 
   const ModelSpec& spec() const { return *spec_; }
   size_t scratch_bytes() const { return scratch_bytes_; }

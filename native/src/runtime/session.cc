@@ -9,15 +9,12 @@
 namespace edge {
 namespace {
 
-constexpr int kFirstChunkRows = 16;    // before anything was measured: one matmul call
-constexpr int kSmallestChunkRows = 4;  // below, a row costs almost a pass over the weights
-constexpr int kChunkGrowth = 4;        // a longer step is tried only after a shorter one was timed
 constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
 
 }  // namespace
 
 Session::Session(StepModel& model, KvCache& cache, int n_ctx)
-    : model_(model), cache_(cache), plan_(n_ctx), ceiling_rows_(kFirstChunkRows) {
+    : model_(model), cache_(cache), plan_(n_ctx) {
   page_data_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
 }
 
@@ -44,7 +41,6 @@ std::span<const int32_t> Session::token_ids() const {
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
   stats.kv_bytes = plan_.pages().size() * cache_.page_bytes();
-  stats.chunk_tokens = std::min(ceiling_rows_, model_.max_rows());
   return stats;
 }
 
@@ -68,37 +64,32 @@ Status Session::append(std::span<const int32_t> ids) {
   return Status::ok();
 }
 
-Status Session::run(double budget_ms, std::vector<float>* all_logits) {
+Status Session::run(double budget_ms, std::vector<float>* all_logits,
+                    const StopCheck& should_stop) {
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
+  const auto stops = [&] {
+    return is_cancelled_->exchange(false) || (should_stop && should_stop());
+  };
   const int64_t start_ns = monotonic_ns();
-  bool made_a_step = false;
-  while (true) {
-    if (is_cancelled_->exchange(false)) {
+  do {
+    if (stops()) {
       return {Code::kCancelled, "cancelled with " + std::to_string(n_pending()) + " tokens to go"};
     }
     if (n_pending() == 0) return Status::ok();
-    const double spent_ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
-    int n_rows = rows_within(budget_ms - spent_ms, all_logits != nullptr);
-    if (made_a_step && n_rows < std::min(kSmallestChunkRows, n_pending())) return Status::ok();
-    n_rows = std::clamp(n_rows, std::min(kSmallestChunkRows, n_pending()), n_pending());
-    EDGE_RETURN_IF_ERROR(step(n_rows, all_logits));
-    made_a_step = true;
-  }
+    EDGE_RETURN_IF_ERROR(step(next_rows(all_logits != nullptr), all_logits, stops));
+  } while (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 < budget_ms);
+  return Status::ok();
 }
 
-// Rows of the next step that should fit into the time that is left; 0 when none is left.
-int Session::rows_within(double remaining_ms, bool wants_all_logits) const {
-  if (remaining_ms <= 0) return 0;
-  size_t n_most = static_cast<size_t>(std::min(ceiling_rows_, model_.max_rows()));
+int Session::next_rows(bool wants_all_logits) const {
+  int n_most = model_.max_rows();
   if (wants_all_logits) {
-    n_most = std::min(n_most, kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1);
+    const size_t n_fit = kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1;
+    if (n_fit < static_cast<size_t>(n_most)) n_most = static_cast<int>(n_fit);
   }
-  const int n_rows = std::min(static_cast<int>(n_most), n_pending());
-  if (ms_per_row_ <= 0) return n_rows;
-  const double n_affordable = remaining_ms / ms_per_row_;
-  return n_affordable >= n_rows ? n_rows : static_cast<int>(n_affordable);
+  return std::min(n_most, n_pending());
 }
 
 Status Session::attach_pages(int n_new_pages) {
@@ -110,8 +101,7 @@ Status Session::attach_pages(int n_new_pages) {
   return Status::ok();
 }
 
-Status Session::step(int n_rows, std::vector<float>* all_logits) {
-  n_rows = std::min(n_rows, model_.max_rows());
+Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
   EDGE_RETURN_IF_ERROR(attach_pages(plan.n_new_pages));
   const KvView view{page_data_.data(), static_cast<int>(page_data_.size())};
@@ -135,7 +125,7 @@ Status Session::step(int n_rows, std::vector<float>* all_logits) {
     out = logits_.data();
   }
   const int64_t start_ns = monotonic_ns();
-  if (Status status = model_.step(rows, logit_rows, out); !status.is_ok()) {
+  if (Status status = model_.step(rows, logit_rows, out, should_stop); !status.is_ok()) {
     if (all_logits != nullptr) all_logits->resize(n_before);
     return status;
   }
@@ -157,10 +147,6 @@ void Session::record(int n_rows, double step_ms) {
   }
   stats_.n_prefill_tokens += n_rows;
   stats_.prefill_ms += step_ms;
-  // Short steps say little about long ones: a pass over the weights costs the same for 1 row.
-  if (n_rows < std::min(kFirstChunkRows, ceiling_rows_) && ms_per_row_ > 0) return;
-  ms_per_row_ = step_ms / n_rows;
-  ceiling_rows_ = std::min(std::max(ceiling_rows_, n_rows * kChunkGrowth), model_.max_rows());
 }
 
 Status Session::rewind(int n_tokens) {

@@ -1,5 +1,5 @@
 // Session: one sequence: its tokens, its KV pages and the logits of its last token. Cuts queued
-// tokens into steps whose length follows the speed measured; the results do not depend on the cut.
+// tokens into steps as long as the model takes them; the results do not depend on the cut.
 // Knows nothing of text and sampling. For one thread at a time, except the cancel flag.
 #pragma once
 
@@ -23,7 +23,6 @@ struct SessionStats {
   double prefill_ms = 0;
   double decode_ms = 0;  // steps of single tokens appended after the first run
   uint64_t kv_bytes = 0;
-  int chunk_tokens = 0;  // rows the next prefill step would take, given time for it
 };
 
 class Session {
@@ -43,10 +42,12 @@ class Session {
   // Queues all tokens or none: kTokenOutOfRange, kContextOverflow.
   Status append(std::span<const int32_t> ids);
 
-  // Processes queued tokens until none is left or budget_ms are spent; at least one step. With
+  // Processes queued tokens until none is left or budget_ms are spent; at least one step, which for
+  // a prompt may take longer (128 rows cost little more than the weights' way from memory to the
+  // cores). The cancel flag and should_stop end a step between two of its operations. With
   // all_logits, appends the logits of every token processed [n][n_vocab] to it. On failure what was
   // processed stays and the rest stays queued.
-  Status run(double budget_ms, std::vector<float>* all_logits);
+  Status run(double budget_ms, std::vector<float>* all_logits, const StopCheck& should_stop = {});
 
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
@@ -63,8 +64,8 @@ class Session {
 
  private:
   Session(StepModel& model, KvCache& cache, int n_ctx);
-  int rows_within(double remaining_ms, bool wants_all_logits) const;
-  Status step(int n_rows, std::vector<float>* all_logits);
+  int next_rows(bool wants_all_logits) const;
+  Status step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop);
   Status attach_pages(int n_new_pages);
   void record(int n_rows, double step_ms);
 
@@ -77,8 +78,6 @@ class Session {
   std::vector<float> logits_;          // [n_vocab] of token logits_at_ - 1
   int logits_at_ = -1;                 // n_tokens() they belong to; -1: none
   bool is_decoding_ = false;           // the queue is one token that was appended to an empty queue
-  int ceiling_rows_;                   // growth of the next measured step is bounded
-  double ms_per_row_ = 0;              // of the last step that tells; 0: unknown
   SessionStats stats_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };

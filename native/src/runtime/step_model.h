@@ -7,6 +7,7 @@
 
 #include "backends/backend.h"
 #include "base/status.h"
+#include "base/stop_check.h"
 
 namespace edge {
 
@@ -17,9 +18,9 @@ class StepModel {
   virtual int max_rows() const = 0;  // of one step
   // As Decoder::step: writes K and V of all rows to their pages, and the logits of rows
   // `logit_rows` to logits [logit_rows.size()][n_vocab]. Calls take turns; kCancelled when the
-  // model is being closed.
+  // model is being closed or should_stop says so.
   virtual Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
-                      float* logits) = 0;
+                      float* logits, const StopCheck& should_stop) = 0;
 };
 
 }  // namespace edge
