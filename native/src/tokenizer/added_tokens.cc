@@ -16,10 +16,9 @@ constexpr uint32_t kMaxAddedBytes = 512;  // bounds the work at one position of 
 
 }  // namespace
 
-Result<AddedTokens::Lists> AddedTokens::create(const Sections& sections, uint32_t n_vocab) {
+Result<AddedTokens::Lists> AddedTokens::create(const Sections& sections, const SpaceSet& spaces,
+                                               uint32_t n_vocab) {
   EDGE_ASSIGN_OR_RETURN(const auto bytes, sections.get(SectionId::kAdded, "added tokens"));
-  EDGE_ASSIGN_OR_RETURN(const auto spaces, sections.get(SectionId::kSpaces, "spaces"));
-  if (spaces.size() % 8 != 0) return invalid_tokenizer("space ranges are not pairs");
   SectionReader reader(bytes);
   const uint32_t n_raw = reader.u32();
   const uint32_t n_normalized = reader.u32();
@@ -35,8 +34,8 @@ Result<AddedTokens::Lists> AddedTokens::create(const Sections& sections, uint32_
   EDGE_RETURN_IF_ERROR(lists.raw.read_tokens(entries, n_raw, as_text(texts), n_vocab));
   EDGE_RETURN_IF_ERROR(
       lists.normalized.read_tokens(entries, n_normalized, as_text(texts), n_vocab));
-  lists.raw.spaces_ = TableView<uint32_t>(spaces);
-  lists.normalized.spaces_ = TableView<uint32_t>(spaces);
+  lists.raw.spaces_ = spaces;
+  lists.normalized.spaces_ = spaces;
   return lists;
 }
 
@@ -97,32 +96,6 @@ int64_t AddedTokens::longest_at(std::string_view text) const {
   return best;
 }
 
-bool AddedTokens::is_space(uint32_t code_point) const {
-  for (size_t i = 0; i + 1 < spaces_.size(); i += 2) {
-    if (code_point >= spaces_[i] && code_point <= spaces_[i + 1]) return true;
-  }
-  return false;
-}
-
-size_t AddedTokens::spaces_before(std::string_view text, size_t end) const {
-  while (end > 0) {
-    const size_t begin = utf8_previous(text, end);
-    size_t offset = begin;
-    if (!is_space(utf8_next(text, offset))) break;
-    end = begin;
-  }
-  return end;
-}
-
-size_t AddedTokens::spaces_after(std::string_view text, size_t begin) const {
-  while (begin < text.size()) {
-    size_t offset = begin;
-    if (!is_space(utf8_next(text, offset))) break;
-    begin = offset;
-  }
-  return begin;
-}
-
 void AddedTokens::split(std::string_view text, bool special, std::vector<Segment>& segments) const {
   size_t done = 0;
   for (size_t offset = 0; !tokens_.empty() && offset < text.size();) {
@@ -138,8 +111,8 @@ void AddedTokens::split(std::string_view text, bool special, std::vector<Segment
     size_t end = offset + token.text.size();
     offset = end;
     if (!special && (token.flags & kFlagSpecial) != 0) continue;
-    if ((token.flags & kFlagStripLeft) != 0) begin = std::max(spaces_before(text, begin), done);
-    if ((token.flags & kFlagStripRight) != 0) end = spaces_after(text, end);
+    if ((token.flags & kFlagStripLeft) != 0) begin = std::max(spaces_.before(text, begin), done);
+    if ((token.flags & kFlagStripRight) != 0) end = spaces_.after(text, end);
     if (done < begin) segments.push_back({text.substr(done, begin - done), kNotAdded});
     segments.push_back({text.substr(begin, end - begin), token.id});
     done = end;

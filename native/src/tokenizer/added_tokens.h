@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "tokenizer/blob.h"
+#include "tokenizer/spaces.h"
 
 namespace edge {
 
@@ -22,7 +23,7 @@ class AddedTokens {
  public:
   struct Lists;
   // Two lists: tokens looked for in the raw text, and those looked for in the normalized text.
-  static Result<Lists> create(const Sections& sections, uint32_t n_vocab);
+  static Result<Lists> create(const Sections& sections, const SpaceSet& spaces, uint32_t n_vocab);
 
   bool empty() const { return tokens_.empty(); }
   // Appends the segments of `text`. Without `special`, special tokens are found but stay text, and
@@ -37,15 +38,12 @@ class AddedTokens {
   };
   // Index of the longest token at the start of `text`, or -1.
   int64_t longest_at(std::string_view text) const;
-  bool is_space(uint32_t code_point) const;
-  size_t spaces_before(std::string_view text, size_t end) const;
-  size_t spaces_after(std::string_view text, size_t begin) const;
   Status read_tokens(SectionReader& reader, uint32_t n_tokens, std::string_view texts,
                      uint32_t n_vocab);
 
-  std::vector<Token> tokens_;   // sorted by bytes
-  uint32_t first_[257] = {};    // tokens_ range of each first byte
-  TableView<uint32_t> spaces_;  // pairs: first and last code point of a white-space range
+  std::vector<Token> tokens_;  // sorted by bytes
+  uint32_t first_[257] = {};   // tokens_ range of each first byte
+  SpaceSet spaces_;
 };
 
 struct AddedTokens::Lists {

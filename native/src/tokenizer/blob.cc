@@ -71,7 +71,7 @@ Result<Sections> Sections::parse(std::span<const std::byte> blob) {
     if (offset < previous_end || !end || *end > total_bytes) {
       return invalid_tokenizer(name + " overlaps or ends past the blob");
     }
-    if (id > static_cast<uint32_t>(SectionId::kForms) && id < kOptionalSections) {
+    if (id > static_cast<uint32_t>(kLastSection) && id < kOptionalSections) {
       return unsupported_tokenizer(name + " is unknown");
     }
     sections.entries_.push_back(

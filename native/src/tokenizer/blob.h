@@ -31,14 +31,20 @@ enum class SectionId : uint32_t {
   kSpaces = 14,
   kPostProcessor = 15,
   kDecoder = 16,
-  kForms = 17,  // only where the normalizer uses it
+  kForms = 17,     // only where the normalizer uses it
+  kCharsmap = 18,  // likewise
+  kUnigram = 19,   // in place of the merge table
 };
 
+constexpr SectionId kLastSection = SectionId::kUnigram;
 constexpr uint32_t kBlobVersion = 1;
 constexpr uint32_t kOptionalSections = 0x8000;  // ids from here on may be ignored
 
 Status invalid_tokenizer(const std::string& what);
 Status unsupported_tokenizer(const std::string& what);
+
+// Replacements must not grow a text without bound: no real normalizer comes near this.
+constexpr size_t max_grown_bytes(size_t n_bytes) { return n_bytes * 64 + 4096; }
 
 // Sections may start at any address: every load goes through memcpy.
 template <class T>

@@ -9,65 +9,22 @@ namespace edge {
 
 namespace {
 
-constexpr uint32_t kKindBpe = 1;
-constexpr uint32_t kFlagFuseUnk = 1;
-constexpr uint32_t kFlagByteFallback = 2;
-constexpr uint32_t kMaxVocab = 1u << 24;
 // Up to here a scan for the lowest rank beats a heap.
 constexpr size_t kShortSymbols = 40;
 
 }  // namespace
 
-Result<Bpe> Bpe::create(const Sections& sections) {
-  EDGE_ASSIGN_OR_RETURN(const auto model, sections.get_exact(SectionId::kModel, "model", 32));
-  SectionReader reader(model);
-  const uint32_t kind = reader.u32();
-  const uint32_t alphabet = reader.u32();
-  const uint32_t n_vocab = reader.u32();
-  const uint32_t unk_id = reader.u32();
-  const uint32_t flags = reader.u32();
-  const uint32_t n_merges = reader.u32();
-  const uint32_t merge_probes = reader.u32();
-  const uint32_t vocab_probes = reader.u32();
-  if (kind != kKindBpe) return unsupported_tokenizer("model kind " + std::to_string(kind));
-  if (alphabet > 1) return unsupported_tokenizer("alphabet " + std::to_string(alphabet));
-  if (n_vocab == 0 || n_vocab > kMaxVocab) {
-    return invalid_tokenizer("vocabulary of " + std::to_string(n_vocab) + " tokens");
-  }
-  if (unk_id != kNoId && unk_id >= n_vocab) return invalid_tokenizer("unk id is out of range");
-  if ((flags & ~(kFlagFuseUnk | kFlagByteFallback)) != 0) {
-    return unsupported_tokenizer("model flags " + std::to_string(flags));
-  }
-  if (merge_probes > kMaxProbes || vocab_probes > kMaxProbes) {
-    return invalid_tokenizer("probe limit is above " + std::to_string(kMaxProbes));
-  }
-
-  Bpe bpe;
-  bpe.byte_alphabet_ = alphabet == 1;
-  bpe.fuse_unk_ = (flags & kFlagFuseUnk) != 0;
-  bpe.byte_fallback_ = (flags & kFlagByteFallback) != 0;
-  bpe.has_merges_ = n_merges != 0;
-  bpe.unk_id_ = unk_id;
-  EDGE_ASSIGN_OR_RETURN(bpe.vocab_,
-                        Vocab::create(sections, n_vocab, vocab_probes, !bpe.byte_alphabet_));
-  EDGE_ASSIGN_OR_RETURN(bpe.merges_, MergeTable::create(sections, n_vocab, merge_probes));
-  EDGE_ASSIGN_OR_RETURN(const auto byte_ids,
-                        sections.get_exact(SectionId::kByteIds, "byte ids", 256 * 4));
-  const TableView<uint32_t> byte_table(byte_ids);
-  for (size_t i = 0; i < 256; ++i) {
-    bpe.byte_ids_[i] = byte_table[i];
-    if (bpe.byte_ids_[i] >= n_vocab && bpe.byte_ids_[i] != kNoId) {
-      return invalid_tokenizer("id of byte " + std::to_string(i) + " is out of range");
-    }
-  }
+Status Bpe::init(const Sections& sections) {
+  EDGE_ASSIGN_OR_RETURN(merges_,
+                        MergeTable::create(sections, header_.n_vocab, header_.merge_probes));
   for (size_t i = 0; i < 128; ++i) {
     const char c = static_cast<char>(i);
-    bpe.ascii_ids_[i] = bpe.vocab_.find({&c, 1});
+    ascii_ids_[i] = vocab_.find({&c, 1});
   }
-  return bpe;
+  return Status::ok();
 }
 
-void Bpe::encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& out) const {
+void Bpe::encode(std::string_view piece, PieceScratch& scratch, std::vector<int32_t>& out) const {
   if (piece.empty()) return;
   const uint32_t whole = vocab_.find(piece);
   if (whole != kNoId && (vocab_.flags(whole) & kTokenWhole) != 0) {
@@ -75,12 +32,12 @@ void Bpe::encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_
     return;
   }
   scratch.ids.clear();
-  if (byte_alphabet_) {
+  if (header_.byte_alphabet) {
     add_byte_symbols(piece, scratch.ids);
   } else {
     add_character_symbols(piece, scratch.ids);
   }
-  if (has_merges_ && scratch.ids.size() > 1) {
+  if (header_.n_merges != 0 && scratch.ids.size() > 1) {
     if (scratch.ids.size() <= kShortSymbols) {
       merge_short(scratch);
     } else {
@@ -95,21 +52,19 @@ void Bpe::add_byte_symbols(std::string_view piece, std::vector<uint32_t>& ids) c
   for (const char c : piece) {
     const uint32_t id = byte_ids_[static_cast<uint8_t>(c)];
     if (id != kNoId) {
-      if (pending_unk) ids.push_back(unk_id_);
+      if (pending_unk) ids.push_back(header_.unk_id);
       pending_unk = false;
       ids.push_back(id);
-    } else if (unk_id_ != kNoId) {
-      if (pending_unk && !fuse_unk_) ids.push_back(unk_id_);
+    } else if (header_.unk_id != kNoId) {
+      if (pending_unk && !header_.fuse_unk) ids.push_back(header_.unk_id);
       pending_unk = true;
     }
   }
-  if (pending_unk) ids.push_back(unk_id_);
+  if (pending_unk) ids.push_back(header_.unk_id);
 }
 
 bool Bpe::add_fallback_bytes(std::string_view character, std::vector<uint32_t>& ids) const {
-  for (const char c : character) {
-    if (byte_ids_[static_cast<uint8_t>(c)] == kNoId) return false;
-  }
+  if (!has_fallback_bytes(character)) return false;
   for (const char c : character) ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
   return true;
 }
@@ -123,21 +78,21 @@ void Bpe::add_character_symbols(std::string_view piece, std::vector<uint32_t>& i
     const std::string_view character = piece.substr(begin, offset - begin);
     const uint32_t id = code_point < 128 ? ascii_ids_[code_point] : vocab_.find(character);
     if (id != kNoId) {
-      if (pending_unk) ids.push_back(unk_id_);
+      if (pending_unk) ids.push_back(header_.unk_id);
       pending_unk = false;
       ids.push_back(id);
       continue;
     }
-    if (byte_fallback_ && add_fallback_bytes(character, ids)) continue;
-    if (unk_id_ != kNoId) {
-      if (pending_unk && !fuse_unk_) ids.push_back(unk_id_);
+    if (header_.byte_fallback && add_fallback_bytes(character, ids)) continue;
+    if (header_.unk_id != kNoId) {
+      if (pending_unk && !header_.fuse_unk) ids.push_back(header_.unk_id);
       pending_unk = true;
     }
   }
-  if (pending_unk) ids.push_back(unk_id_);
+  if (pending_unk) ids.push_back(header_.unk_id);
 }
 
-void Bpe::merge_short(BpeScratch& scratch) const {
+void Bpe::merge_short(PieceScratch& scratch) const {
   std::vector<uint32_t>& ids = scratch.ids;
   std::vector<Merge>& merges = scratch.merges;
   size_t n_symbols = ids.size();
@@ -161,7 +116,7 @@ void Bpe::merge_short(BpeScratch& scratch) const {
   ids.resize(n_symbols);
 }
 
-void Bpe::merge_long(BpeScratch& scratch) const {
+void Bpe::merge_long(PieceScratch& scratch) const {
   std::vector<uint32_t>& ids = scratch.ids;
   std::vector<Merge>& merges = scratch.merges;
   std::vector<uint64_t>& heap = scratch.heap;

@@ -1,5 +1,8 @@
 #include "tokenizer/pipeline.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "tokenizer/utf8.h"
 
 namespace edge {
@@ -8,11 +11,48 @@ namespace {
 
 constexpr uint32_t kMaxOps = 32;
 constexpr size_t kMaxLiteralBytes = 256;
-// Chains of replacements could grow a text exponentially; no real normalizer comes near this.
-constexpr size_t kMaxGrowth = 64;
 
-Result<TextOp> read_op(SectionReader& reader, const std::string& where, const DfaSet* dfas,
-                       const FormSet* forms) {
+// The argument of an operation, which means something else for each kind.
+Status read_argument(TextOp& op, uint32_t argument, const std::string& where,
+                     const TextTables& tables, bool splits) {
+  switch (op.kind) {
+    case TextOp::Kind::kSplit:
+      op.dfa = argument & 0xFFFF;
+      op.behavior = {(argument & 0x10000) == 0, (argument & 0x20000) == 0};
+      if (splits && op.dfa < tables.dfas->n_dfas() && argument >> 18 == 0) return Status::ok();
+      return invalid_tokenizer(where + " names an unknown DFA");
+    case TextOp::Kind::kReplaceMatches:
+      op.dfa = argument;
+      if (argument < tables.dfas->n_dfas()) return Status::ok();
+      return invalid_tokenizer(where + " names an unknown DFA");
+    case TextOp::Kind::kForm:
+      op.form = argument;
+      if (!splits && argument < tables.forms->size()) return Status::ok();
+      return invalid_tokenizer(where + " names an unknown normal form");
+    case TextOp::Kind::kCharsmap:
+      if (!splits && tables.charsmap->exists() && argument == 0) return Status::ok();
+      return invalid_tokenizer(where + " names an unknown charsmap");
+    case TextOp::Kind::kStrip:
+      op.strips_start = (argument & 1) != 0;
+      op.strips_end = (argument & 2) != 0;
+      if (!splits && argument >= 1 && argument <= 3) return Status::ok();
+      return invalid_tokenizer(where + " has a bad argument");
+    case TextOp::Kind::kReplace:
+      if (op.a.empty()) return invalid_tokenizer(where + " replaces the empty string");
+      break;
+    case TextOp::Kind::kPrepend:
+    case TextOp::Kind::kPrependUnless:
+      break;
+  }
+  op.only_at_start = argument == 1;
+  if (argument == 0 || (argument == 1 && op.kind == TextOp::Kind::kPrependUnless)) {
+    return Status::ok();
+  }
+  return invalid_tokenizer(where + " has a bad argument");
+}
+
+Result<TextOp> read_op(SectionReader& reader, const std::string& where, const TextTables& tables,
+                       bool splits) {
   TextOp op{};
   const uint32_t kind = reader.u32();
   const uint32_t argument = reader.u32();
@@ -25,38 +65,20 @@ Result<TextOp> read_op(SectionReader& reader, const std::string& where, const Df
   op.b = as_text(reader.take(n_b));
   reader.align4();
   if (reader.failed()) return invalid_tokenizer(where + " is cut short");
-  if (kind < 1 || kind > 5) return unsupported_tokenizer(where + ": unknown operation");
+  if (kind < 1 || kind > 8) return unsupported_tokenizer(where + ": unknown operation");
   op.kind = static_cast<TextOp::Kind>(kind);
   if (utf8_invalid_at(op.a) != std::string_view::npos ||
       utf8_invalid_at(op.b) != std::string_view::npos) {
     return invalid_tokenizer(where + ": text is not UTF-8");
   }
-  if (op.kind == TextOp::Kind::kReplace && op.a.empty()) {
-    return invalid_tokenizer(where + " replaces the empty string");
-  }
-  if (op.kind == TextOp::Kind::kSplit) {
-    op.dfa = argument & 0xFFFF;
-    op.behavior = {(argument & 0x10000) == 0, (argument & 0x20000) == 0};
-    if (dfas == nullptr || op.dfa >= dfas->n_dfas() || argument >> 18 != 0) {
-      return invalid_tokenizer(where + " names an unknown DFA");
-    }
-  } else if (op.kind == TextOp::Kind::kForm) {
-    op.form = argument;
-    if (forms == nullptr || argument >= forms->size()) {
-      return invalid_tokenizer(where + " names an unknown normal form");
-    }
-  } else if (argument > 1 || (argument == 1 && op.kind != TextOp::Kind::kPrependUnless)) {
-    return invalid_tokenizer(where + " has a bad argument");
-  } else {
-    op.only_at_start = argument == 1;
-  }
+  EDGE_RETURN_IF_ERROR(read_argument(op, argument, where, tables, splits));
   return op;
 }
 
 }  // namespace
 
 Result<std::string> replace_all(std::string_view text, std::string_view from, std::string_view to) {
-  const size_t max_bytes = text.size() * kMaxGrowth + 4096;
+  const size_t max_bytes = max_grown_bytes(text.size());
   std::string out;
   out.reserve(text.size() + text.size() / 4);
   size_t begin = 0;
@@ -72,18 +94,17 @@ Result<std::string> replace_all(std::string_view text, std::string_view from, st
 }
 
 Result<TextProgram> TextProgram::create(std::span<const std::byte> section, std::string_view name,
-                                        const DfaSet* dfas, const FormSet* forms) {
+                                        const TextTables& tables, bool splits) {
   SectionReader reader(section);
   TextProgram program;
-  program.dfas_ = dfas;
-  program.forms_ = forms;
+  program.tables_ = tables;
   const uint32_t n_ops = reader.u32();
   if (reader.failed() || n_ops > kMaxOps) {
     return invalid_tokenizer(std::string(name) + ": too many operations");
   }
   for (uint32_t i = 0; i < n_ops; ++i) {
     const std::string where = std::string(name) + " operation " + std::to_string(i);
-    EDGE_ASSIGN_OR_RETURN(TextOp op, read_op(reader, where, dfas, forms));
+    EDGE_ASSIGN_OR_RETURN(TextOp op, read_op(reader, where, tables, splits));
     program.ops_.push_back(op);
   }
   if (!reader.at_end()) return invalid_tokenizer(std::string(name) + " has trailing bytes");
@@ -94,7 +115,7 @@ Status TextProgram::run(bool at_start, TextArena& arena,
                         std::vector<std::string_view>& pieces) const {
   size_t n_bytes = 0;
   for (const std::string_view piece : pieces) n_bytes += piece.size();
-  const size_t max_bytes = n_bytes * kMaxGrowth + 4096;
+  const size_t max_bytes = max_grown_bytes(n_bytes);
   for (const TextOp& op : ops_) {
     EDGE_RETURN_IF_ERROR(run_op(op, at_start, arena, pieces));
     n_bytes = 0;
@@ -110,33 +131,62 @@ Status TextProgram::run_op(const TextOp& op, bool at_start, TextArena& arena,
     std::vector<std::string_view> parts;
     parts.reserve(pieces.size() + 16);
     for (const std::string_view piece : pieces) {
-      EDGE_RETURN_IF_ERROR(dfas_->split(op.dfa, op.behavior, piece, parts));
+      EDGE_RETURN_IF_ERROR(tables_.dfas->split(op.dfa, op.behavior, piece, parts));
     }
     pieces = std::move(parts);
     return Status::ok();
   }
   for (size_t i = 0; i < pieces.size(); ++i) {
-    std::string_view& piece = pieces[i];
-    if (piece.empty()) continue;
-    if (op.kind == TextOp::Kind::kReplace) {
-      if (piece.find(op.a) == std::string_view::npos) continue;
-      EDGE_ASSIGN_OR_RETURN(std::string text, replace_all(piece, op.a, op.b));
-      arena.push_back(std::move(text));
-    } else if (op.kind == TextOp::Kind::kForm) {
-      const Form& form = (*forms_)[op.form];
-      if (form.leaves_unchanged(piece)) continue;
-      arena.push_back(form.apply(piece));
-    } else {
-      if (op.kind == TextOp::Kind::kPrependUnless) {
-        if (op.only_at_start && !(at_start && i == 0)) continue;
-        if (piece.starts_with(op.b)) continue;
-      }
-      arena.push_back(std::string(op.a).append(piece));
-    }
-    piece = arena.back();
+    if (pieces[i].empty()) continue;
+    EDGE_ASSIGN_OR_RETURN(pieces[i], rewrite(op, pieces[i], at_start && i == 0, arena));
   }
   std::erase_if(pieces, [](std::string_view piece) { return piece.empty(); });
   return Status::ok();
+}
+
+Result<std::string_view> TextProgram::rewrite(const TextOp& op, std::string_view text,
+                                              bool at_start, TextArena& arena) const {
+  std::string made;
+  switch (op.kind) {
+    case TextOp::Kind::kReplace: {
+      if (text.find(op.a) == std::string_view::npos) return text;
+      EDGE_ASSIGN_OR_RETURN(made, replace_all(text, op.a, op.b));
+      break;
+    }
+    case TextOp::Kind::kReplaceMatches: {
+      EDGE_ASSIGN_OR_RETURN(made, tables_.dfas->replace(op.dfa, text, op.a));
+      break;
+    }
+    case TextOp::Kind::kForm: {
+      const Form& form = (*tables_.forms)[op.form];
+      if (form.leaves_unchanged(text)) return text;
+      made = form.apply(text);
+      break;
+    }
+    case TextOp::Kind::kCharsmap: {
+      EDGE_ASSIGN_OR_RETURN(made, tables_.charsmap->apply(text));
+      break;
+    }
+    case TextOp::Kind::kStrip:
+      return strip(op, text);
+    case TextOp::Kind::kPrependUnless:
+      if ((op.only_at_start && !at_start) || text.starts_with(op.b)) return text;
+      made = std::string(op.a).append(text);
+      break;
+    case TextOp::Kind::kPrepend:
+      made = std::string(op.a).append(text);
+      break;
+    case TextOp::Kind::kSplit:  // cuts texts and rewrites none: run_op() does it
+      return text;
+  }
+  arena.push_back(std::move(made));
+  return std::string_view(arena.back());
+}
+
+std::string_view TextProgram::strip(const TextOp& op, std::string_view text) const {
+  const size_t end = op.strips_end ? tables_.spaces->before(text, text.size()) : text.size();
+  const size_t begin = op.strips_start ? std::min(end, tables_.spaces->after(text, 0)) : 0;
+  return text.substr(begin, end - begin);
 }
 
 }  // namespace edge

@@ -101,31 +101,54 @@ size_t DfaSet::match_end(const Dfa& dfa, std::string_view text, size_t begin,
   return end;
 }
 
-Status DfaSet::split(uint32_t dfa, SplitBehavior behavior, std::string_view text,
-                     std::vector<std::string_view>& pieces) const {
+template <class F>
+Status DfaSet::for_each_match(uint32_t dfa, std::string_view text, F&& found) const {
   const Dfa& machine = dfas_[dfa];
   const uint64_t step_budget = (uint64_t{text.size()} + 256) * kMaxStepsPerByte;
   uint64_t n_steps = 0;
-  size_t gap_begin = 0;
   size_t offset = 0;
   while (offset < text.size()) {
     const size_t end = match_end(machine, text, offset, n_steps);
     if (n_steps > step_budget) {
-      return invalid_tokenizer("the pre-tokenizer needs too many steps for this text");
+      return invalid_tokenizer("a pattern needs too many steps for this text");
     }
     if (end == offset) {
       utf8_next(text, offset);
       continue;
     }
-    if (behavior.keep_gap && gap_begin < offset) {
-      pieces.push_back(text.substr(gap_begin, offset - gap_begin));
-    }
-    if (behavior.keep_match) pieces.push_back(text.substr(offset, end - offset));
+    found(offset, end);
     offset = end;
-    gap_begin = end;
   }
+  return Status::ok();
+}
+
+Status DfaSet::split(uint32_t dfa, SplitBehavior behavior, std::string_view text,
+                     std::vector<std::string_view>& pieces) const {
+  size_t gap_begin = 0;
+  EDGE_RETURN_IF_ERROR(for_each_match(dfa, text, [&](size_t begin, size_t end) {
+    if (behavior.keep_gap && gap_begin < begin) {
+      pieces.push_back(text.substr(gap_begin, begin - gap_begin));
+    }
+    if (behavior.keep_match) pieces.push_back(text.substr(begin, end - begin));
+    gap_begin = end;
+  }));
   if (behavior.keep_gap && gap_begin < text.size()) pieces.push_back(text.substr(gap_begin));
   return Status::ok();
+}
+
+Result<std::string> DfaSet::replace(uint32_t dfa, std::string_view text,
+                                    std::string_view to) const {
+  const size_t max_bytes = max_grown_bytes(text.size());
+  std::string out;
+  size_t gap_begin = 0;
+  EDGE_RETURN_IF_ERROR(for_each_match(dfa, text, [&](size_t begin, size_t end) {
+    if (out.size() > max_bytes) return;
+    out.append(text.substr(gap_begin, begin - gap_begin)).append(to);
+    gap_begin = end;
+  }));
+  if (out.size() > max_bytes) return invalid_tokenizer("a replacement grows the text too much");
+  out.append(text.substr(gap_begin));
+  return out;
 }
 
 }  // namespace edge

@@ -39,6 +39,8 @@ class DfaSet {
   // Appends the pieces of `text` (well-formed UTF-8) to `pieces`.
   Status split(uint32_t dfa, SplitBehavior behavior, std::string_view text,
                std::vector<std::string_view>& pieces) const;
+  // `text` with every match replaced by `to`.
+  Result<std::string> replace(uint32_t dfa, std::string_view text, std::string_view to) const;
 
  private:
   // transitions[state * (n_classes + 1) + class]: low 15 bits next state (0 = dead), top bit "a
@@ -50,6 +52,9 @@ class DfaSet {
   };
   // End of the match that starts at `begin`, or `begin` if none. Adds what it read to `n_steps`.
   size_t match_end(const Dfa& dfa, std::string_view text, size_t begin, uint64_t& n_steps) const;
+  // Calls found(begin, end) for every match, left to right.
+  template <class F>
+  Status for_each_match(uint32_t dfa, std::string_view text, F&& found) const;
 
   CodePointClasses classes_;
   uint32_t n_classes_ = 0;

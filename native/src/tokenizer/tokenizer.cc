@@ -5,8 +5,8 @@
 
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/blob.h"
-#include "tokenizer/bpe.h"
 #include "tokenizer/decoder.h"
+#include "tokenizer/piece_model.h"
 #include "tokenizer/pipeline.h"
 #include "tokenizer/utf8.h"
 
@@ -27,7 +27,7 @@ uint32_t byte_character(uint8_t byte) {
   return 0x143;
 }
 
-class BpeTokenizer final : public Tokenizer {
+class TableTokenizer final : public Tokenizer {
  public:
   Status init(std::span<const std::byte> blob);
   Result<std::vector<int32_t>> encode(std::string_view text,
@@ -37,7 +37,7 @@ class BpeTokenizer final : public Tokenizer {
   void decode_finish(DecodeState& state, std::string& out) const override {
     decoder_.finish(state, out);
   }
-  int32_t n_vocab() const override { return static_cast<int32_t>(bpe_.vocab().n_tokens()); }
+  int32_t n_vocab() const override { return static_cast<int32_t>(model_->vocab().n_tokens()); }
   bool is_special(int32_t id) const override {
     return in_range(id) && (flags(id) & kTokenSpecial) != 0;
   }
@@ -47,22 +47,24 @@ class BpeTokenizer final : public Tokenizer {
   // Everything one encode() call works with.
   struct Work {
     bool special;
-    BpeScratch bpe;
+    PieceScratch scratch;
     TextArena arena;
     std::vector<std::string_view> pieces;
     std::vector<Segment> segments;
     std::vector<int32_t> ids;
   };
   bool in_range(int32_t id) const { return id >= 0 && id < n_vocab(); }
-  uint8_t flags(int32_t id) const { return bpe_.vocab().flags(static_cast<uint32_t>(id)); }
+  uint8_t flags(int32_t id) const { return model_->vocab().flags(static_cast<uint32_t>(id)); }
   Status out_of_range(int32_t id) const;
   Status read_affixes(const Sections& sections);
   Status encode_segment(std::string_view text, bool at_start, Work& work) const;
   Status encode_normalized(std::string_view text, bool at_start, Work& work) const;
 
-  Bpe bpe_;
+  std::unique_ptr<PieceModel> model_;
   DfaSet dfas_;
   FormSet forms_;
+  Charsmap charsmap_;
+  SpaceSet spaces_;
   TextProgram normalizer_;
   TextProgram pre_tokenizer_;
   AddedTokens raw_added_;
@@ -72,27 +74,29 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<int32_t> suffix_;
 };
 
-Status BpeTokenizer::init(std::span<const std::byte> blob) {
+Status TableTokenizer::init(std::span<const std::byte> blob) {
   EDGE_ASSIGN_OR_RETURN(const Sections sections, Sections::parse(blob));
-  EDGE_ASSIGN_OR_RETURN(bpe_, Bpe::create(sections));
+  EDGE_ASSIGN_OR_RETURN(model_, PieceModel::create(sections));
   EDGE_ASSIGN_OR_RETURN(dfas_, DfaSet::create(sections));
   EDGE_ASSIGN_OR_RETURN(forms_, FormSet::create(sections));
+  EDGE_ASSIGN_OR_RETURN(charsmap_, Charsmap::create(sections));
+  EDGE_ASSIGN_OR_RETURN(spaces_, SpaceSet::create(sections));
+  const TextTables tables{&dfas_, &forms_, &charsmap_, &spaces_};
   EDGE_ASSIGN_OR_RETURN(const auto normalizer, sections.get(SectionId::kNormalizer, "normalizer"));
-  EDGE_ASSIGN_OR_RETURN(normalizer_,
-                        TextProgram::create(normalizer, "normalizer", nullptr, &forms_));
+  EDGE_ASSIGN_OR_RETURN(normalizer_, TextProgram::create(normalizer, "normalizer", tables, false));
   EDGE_ASSIGN_OR_RETURN(const auto splitter,
                         sections.get(SectionId::kPreTokenizer, "pre-tokenizer"));
   EDGE_ASSIGN_OR_RETURN(pre_tokenizer_,
-                        TextProgram::create(splitter, "pre-tokenizer", &dfas_, nullptr));
+                        TextProgram::create(splitter, "pre-tokenizer", tables, true));
   EDGE_ASSIGN_OR_RETURN(AddedTokens::Lists added,
-                        AddedTokens::create(sections, bpe_.vocab().n_tokens()));
+                        AddedTokens::create(sections, spaces_, model_->vocab().n_tokens()));
   raw_added_ = std::move(added.raw);
   normalized_added_ = std::move(added.normalized);
-  EDGE_ASSIGN_OR_RETURN(decoder_, Decoder::create(sections, bpe_.byte_alphabet()));
+  EDGE_ASSIGN_OR_RETURN(decoder_, Decoder::create(sections, model_->byte_alphabet()));
   return read_affixes(sections);
 }
 
-Status BpeTokenizer::read_affixes(const Sections& sections) {
+Status TableTokenizer::read_affixes(const Sections& sections) {
   EDGE_ASSIGN_OR_RETURN(const auto bytes,
                         sections.get(SectionId::kPostProcessor, "post-processor"));
   SectionReader reader(bytes);
@@ -103,7 +107,7 @@ Status BpeTokenizer::read_affixes(const Sections& sections) {
   }
   for (uint32_t i = 0; i < n_prefix + n_suffix; ++i) {
     const uint32_t id = reader.u32();
-    if (id >= bpe_.vocab().n_tokens()) {
+    if (id >= model_->vocab().n_tokens()) {
       return invalid_tokenizer("post-processor id " + std::to_string(id) + " is out of range");
     }
     (i < n_prefix ? prefix_ : suffix_).push_back(static_cast<int32_t>(id));
@@ -111,8 +115,8 @@ Status BpeTokenizer::read_affixes(const Sections& sections) {
   return reader.at_end() ? Status::ok() : invalid_tokenizer("post-processor has a bad length");
 }
 
-Result<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
-                                                  const EncodeOptions& options) const {
+Result<std::vector<int32_t>> TableTokenizer::encode(std::string_view text,
+                                                    const EncodeOptions& options) const {
   if (text.size() > kMaxTextBytes) {
     return {Code::kInvalidArgument, "text: " + std::to_string(text.size()) +
                                         " bytes are above the limit of 1 GiB; split it"};
@@ -137,7 +141,7 @@ Result<std::vector<int32_t>> BpeTokenizer::encode(std::string_view text,
   return std::move(work.ids);
 }
 
-Status BpeTokenizer::encode_segment(std::string_view text, bool at_start, Work& work) const {
+Status TableTokenizer::encode_segment(std::string_view text, bool at_start, Work& work) const {
   work.arena.clear();
   work.pieces.assign(1, text);
   EDGE_RETURN_IF_ERROR(normalizer_.run(at_start, work.arena, work.pieces));
@@ -157,19 +161,19 @@ Status BpeTokenizer::encode_segment(std::string_view text, bool at_start, Work& 
   return Status::ok();
 }
 
-Status BpeTokenizer::encode_normalized(std::string_view text, bool at_start, Work& work) const {
+Status TableTokenizer::encode_normalized(std::string_view text, bool at_start, Work& work) const {
   work.pieces.assign(1, text);
   EDGE_RETURN_IF_ERROR(pre_tokenizer_.run(at_start, work.arena, work.pieces));
-  for (const std::string_view piece : work.pieces) bpe_.encode(piece, work.bpe, work.ids);
+  for (const std::string_view piece : work.pieces) model_->encode(piece, work.scratch, work.ids);
   return Status::ok();
 }
 
-Status BpeTokenizer::out_of_range(int32_t id) const {
+Status TableTokenizer::out_of_range(int32_t id) const {
   return {Code::kTokenOutOfRange,
           "token id " + std::to_string(id) + " is not in 0.." + std::to_string(n_vocab() - 1)};
 }
 
-Result<std::string> BpeTokenizer::decode(std::span<const int32_t> ids, bool special) const {
+Result<std::string> TableTokenizer::decode(std::span<const int32_t> ids, bool special) const {
   DecodeState state;
   std::string out;
   for (const int32_t id : ids) EDGE_RETURN_IF_ERROR(decode_step(state, id, special, out));
@@ -177,19 +181,19 @@ Result<std::string> BpeTokenizer::decode(std::span<const int32_t> ids, bool spec
   return out;
 }
 
-Status BpeTokenizer::decode_step(DecodeState& state, int32_t id, bool special,
-                                 std::string& out) const {
+Status TableTokenizer::decode_step(DecodeState& state, int32_t id, bool special,
+                                   std::string& out) const {
   if (!in_range(id)) return out_of_range(id);
   if ((flags(id) & kTokenAbsent) != 0) return Status::ok();
   if (!special && (flags(id) & kTokenSpecial) != 0) return Status::ok();
-  return decoder_.step(bpe_.vocab(), state, static_cast<uint32_t>(id), out);
+  return decoder_.step(model_->vocab(), state, static_cast<uint32_t>(id), out);
 }
 
-Result<std::string> BpeTokenizer::token_text(int32_t id) const {
+Result<std::string> TableTokenizer::token_text(int32_t id) const {
   if (!in_range(id)) return out_of_range(id);
-  const std::string_view bytes = bpe_.vocab().bytes(static_cast<uint32_t>(id));
+  const std::string_view bytes = model_->vocab().bytes(static_cast<uint32_t>(id));
   std::string text;
-  if (!bpe_.byte_alphabet()) return text.append(bytes);
+  if (!model_->byte_alphabet()) return text.append(bytes);
   if ((flags(id) & kTokenLiteral) != 0) {
     append_lossy(text, bytes, true);
     return text;
@@ -201,7 +205,7 @@ Result<std::string> BpeTokenizer::token_text(int32_t id) const {
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::create(std::span<const std::byte> blob) {
-  auto tokenizer = std::make_unique<BpeTokenizer>();
+  auto tokenizer = std::make_unique<TableTokenizer>();
   EDGE_RETURN_IF_ERROR(tokenizer->init(blob));
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));
 }

@@ -1,6 +1,7 @@
 // Tokenizer: text <-> ids from the tables that the converter compiled into the file (blob
 // "tokenizer"; byte layout in docs/TOKENIZER.md). BPE, byte-level or SentencePiece style with byte
-// fallback; the pre-tokenizer regex is a DFA over code point classes. Knows nothing of models.
+// fallback, and Unigram; the pre-tokenizer regex is a DFA over code point classes. Knows nothing of
+// models.
 //
 // The blob is hostile input: create() validates every table before use. Thread-safe after create();
 // the blob must outlive the Tokenizer (it lives in the mapped file).
