@@ -40,6 +40,8 @@ class Section(IntEnum):
     POST_PROCESSOR = 15
     DECODER = 16
     FORMS = 17
+    CHARSMAP = 18
+    UNIGRAM = 19
 
 
 class TokenFlag(IntFlag):
@@ -56,6 +58,14 @@ class OpKind(IntEnum):
     REPLACE = 3
     SPLIT = 4
     FORM = 5
+    REPLACE_MATCHES = 6
+    STRIP = 7
+    CHARSMAP = 8
+
+
+class ModelKind(IntEnum):
+    BPE = 1
+    UNIGRAM = 2
 
 
 class DecoderKind(IntEnum):
@@ -66,6 +76,7 @@ class DecoderKind(IntEnum):
 
 
 ONLY_AT_START = 1  # argument of PREPEND_UNLESS
+STRIP_START, STRIP_END = 1, 2  # argument of STRIP
 DROP_MATCHES = 0x10000  # with the DFA's number, argument of SPLIT
 DROP_GAPS = 0x20000
 

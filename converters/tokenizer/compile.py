@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from .blob import (
     pack_ranges,
     pack_sections,
 )
+from .charsmap import pack_charsmap, read_charsmap
 from .components import (
     Json,
     Pipeline,
@@ -33,12 +33,19 @@ from .components import (
 )
 from .files import load_json, token_text
 from .normal_forms import form_tables
+from .oracle import Oracle
 from .proof import TokenVector, load_native, prove
 from .regex_dfa import compile_dfa, make_partition
 from .regex_syntax import literal_node
 from .source import Description, describe
 from .unicode_classes import probe_spaces
-from .vocabulary import Vocabulary, build_vocabulary, check_model
+from .vocabulary import (
+    Vocabulary,
+    build_vocabulary,
+    check_model,
+    is_unigram,
+    unk_id_of,
+)
 
 _META = "\u2581"
 
@@ -68,24 +75,21 @@ def compile_description(source: Description, directory: Path) -> CompiledTokeniz
     """Compiles one description; the BOS and EOS hints come from the configs in `directory`."""
     path, data = source.path, source.data
     try:
-        oracle = Tokenizer.from_str(json.dumps(data))
+        truth = Oracle(data)
     except Exception as error:  # tokenizers raises bare Exception
         raise FormatError(f"{path}: {error}", code="tokenizer_invalid") from error
+    oracle = truth.original
     _check_added_ids(path, data, oracle)
-    # Both are set for training batches; at inference nothing may be cut or filled silently.
-    oracle.no_truncation()
-    oracle.no_padding()
     blob, vocabulary, prefix = _compile(path, data, oracle)
-    vectors = prove(path, load_native(blob), oracle, seed=0)
+    vectors = prove(path, load_native(blob), truth, seed=0)
     bos_id = _bos_id(directory, oracle, prefix)
-    unk = data["model"].get("unk_token")
     return CompiledTokenizer(
         blob=blob,
         n_vocab=vocabulary.n_vocab,
         bos_id=bos_id,
         add_bos=bos_id is not None and bos_id in prefix[:1],
         eos_ids=_eos_ids(directory, oracle),
-        unk_id=data["model"]["vocab"].get(unk) if unk else None,
+        unk_id=unk_id_of(data["model"]),
         special_ids=dict(sorted(vocabulary.specials.items(), key=lambda item: item[1])),
         vectors=vectors,
     )
@@ -116,7 +120,8 @@ def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabula
     if pipeline.byte_level and model.get("byte_fallback"):
         raise refuse(path, "BPE option 'byte_fallback' with a byte-level pre-tokenizer")
     vocabulary = build_vocabulary(path, model, oracle, pipeline.byte_level)
-    _check_specials_unreachable(path, data, oracle, vocabulary)
+    if not is_unigram(model):  # there they are closed to text by construction
+        _check_specials_unreachable(path, data, oracle, vocabulary)
     if _may_cut_before_words(model, pipeline, vocabulary):
         add_word_split(pipeline, _META)
     prefix, suffix = read_affixes(path, data)
@@ -131,18 +136,20 @@ def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabula
         Section.NORMALIZER: pack_ops(pipeline.normalizer),
         Section.PRE_TOKENIZER: pack_ops(pipeline.pre_tokenizer),
         Section.ADDED: pack_added(vocabulary.raw_added, vocabulary.normalized_added),
-        Section.SPACES: _spaces(vocabulary),
+        Section.SPACES: _spaces(vocabulary, pipeline),
         Section.POST_PROCESSOR: pack_affixes(prefix, suffix),
         Section.DECODER: pack_decoder(read_decoder(path, data, pipeline.byte_level)),
     }
     if pipeline.forms:
         sections[Section.FORMS] = pack_forms([form_tables(form) for form in pipeline.forms])
+    if pipeline.charsmap:
+        sections[Section.CHARSMAP] = pack_charsmap(read_charsmap(path, pipeline.charsmap))
     return pack_sections(sections), vocabulary, prefix
 
 
-def _spaces(vocabulary: Vocabulary) -> bytes:
+def _spaces(vocabulary: Vocabulary, pipeline: Pipeline) -> bytes:
     entries = (*vocabulary.raw_added, *vocabulary.normalized_added)
-    strips = any(entry.lstrip or entry.rstrip for entry in entries)
+    strips = pipeline.strips or any(entry.lstrip or entry.rstrip for entry in entries)
     return pack_ranges(probe_spaces()) if strips else b""
 
 
@@ -151,7 +158,7 @@ def _may_cut_before_words(model: Json, pipeline: Pipeline, vocabulary: Vocabular
 
     The mark must be a token, so that it also ends a run of unknown characters.
     """
-    if pipeline.byte_level or pipeline.regexes or _META not in model["vocab"]:
+    if is_unigram(model) or pipeline.byte_level or pipeline.regexes or _META not in model["vocab"]:
         return False
     texts = {id_: text for text, id_ in model["vocab"].items()}
     return not any(
@@ -164,8 +171,7 @@ def _check_specials_unreachable(
     path: Path, data: Json, oracle: Tokenizer, vocabulary: Vocabulary
 ) -> None:
     """Text must never make a special id: refuse vocabularies whose merges spell one."""
-    unk = data["model"].get("unk_token")
-    harmless = {data["model"]["vocab"].get(unk)}
+    harmless = {unk_id_of(data["model"])}
     forbidden = set(vocabulary.specials.values()) - harmless
     oracle.encode_special_tokens = True
     texts = list(vocabulary.specials)

@@ -16,11 +16,14 @@ from .blob import (
     DROP_GAPS,
     DROP_MATCHES,
     ONLY_AT_START,
+    STRIP_END,
+    STRIP_START,
     DecoderKind,
     DecoderSpec,
     OpKind,
     TextOp,
 )
+from .charsmap import decode_charsmap
 from .normal_forms import FORMS
 from .regex_syntax import (
     Alternatives,
@@ -31,7 +34,7 @@ from .regex_syntax import (
     literal_node,
     parse_regex,
 )
-from .unicode_classes import complement, mask_of, probe_digits
+from .unicode_classes import complement, mask_of, probe_digits, probe_spaces
 
 # What ByteLevel(use_regex) splits with.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -46,7 +49,23 @@ class Pipeline:
     pre_tokenizer: list[TextOp] = field(default_factory=list)
     regexes: list[Node] = field(default_factory=list)
     forms: list[str] = field(default_factory=list)  # that FORM refers to
+    charsmap: bytes = b""  # that CHARSMAP refers to
     byte_level: bool = False
+
+    @property
+    def strips(self) -> bool:
+        return any(op.kind == OpKind.STRIP for op in self.normalizer)
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether what begins a normalized text always comes from where the text begins."""
+        return not any(
+            (op.kind == OpKind.STRIP and op.argument & STRIP_START)
+            or (op.kind == OpKind.FORM and self.forms[op.argument] in ("StripAccents", "Nmt"))
+            or (op.kind == OpKind.REPLACE and not op.b)
+            or (op.kind == OpKind.REPLACE_MATCHES and not op.a)
+            for op in self.normalizer
+        )
 
     def add_split(self, node: Node, flags: int = 0) -> None:
         self.pre_tokenizer.append(TextOp(OpKind.SPLIT, len(self.regexes) | flags))
@@ -70,7 +89,7 @@ def _flatten(component: Json | None, key: str) -> list[Json]:
 def read_pipeline(path: Path, data: Json) -> Pipeline:
     pipeline = Pipeline()
     for component in _flatten(data.get("normalizer"), "normalizers"):
-        pipeline.normalizer.append(_normalizer_op(path, component, pipeline.forms))
+        pipeline.normalizer.append(_normalizer_op(path, component, pipeline))
     for component in _flatten(data.get("pre_tokenizer"), "pretokenizers"):
         if pipeline.byte_level:
             raise refuse(path, f"pre-tokenizer {component['type']!r} after 'ByteLevel'")
@@ -78,16 +97,30 @@ def read_pipeline(path: Path, data: Json) -> Pipeline:
     return pipeline
 
 
-def _normalizer_op(path: Path, component: Json, forms: list[str]) -> TextOp:
+def _normalizer_op(path: Path, component: Json, pipeline: Pipeline) -> TextOp:
     kind = component["type"]
+    forms = pipeline.forms
     if kind == "Prepend":
         return TextOp(OpKind.PREPEND, a=component["prepend"])
+    if kind == "Replace" and "Regex" in component["pattern"]:
+        pipeline.regexes.append(parse_regex(component["pattern"]["Regex"]))
+        number = len(pipeline.regexes) - 1
+        return TextOp(OpKind.REPLACE_MATCHES, number, component["content"])
     if kind == "Replace":
         return TextOp(OpKind.REPLACE, a=_literal(path, component), b=component["content"])
     if kind in FORMS:
         if kind not in forms:
             forms.append(kind)
         return TextOp(OpKind.FORM, forms.index(kind))
+    if kind == "Strip":
+        start = STRIP_START if component["strip_left"] else 0
+        return TextOp(OpKind.STRIP, start | (STRIP_END if component["strip_right"] else 0))
+    if kind == "Precompiled":
+        data = decode_charsmap(path, component["precompiled_charsmap"])
+        if pipeline.charsmap not in (b"", data):
+            raise refuse(path, "a second normalizer 'Precompiled'")
+        pipeline.charsmap = data
+        return TextOp(OpKind.CHARSMAP)
     raise refuse(path, f"normalizer {kind!r}")
 
 
@@ -112,6 +145,8 @@ def _add_pre_tokenizer(path: Path, component: Json, pipeline: Pipeline) -> None:
         digit = CharSet(probe_digits())
         one_by_one = component.get("individual_digits", False)
         pipeline.add_split(digit if one_by_one else Repeat(digit, 1, None, True))
+    elif kind == "WhitespaceSplit":
+        pipeline.add_split(Repeat(CharSet(probe_spaces()), 1, None, True), DROP_MATCHES)
     elif kind == "Metaspace":
         _add_metaspace(path, component, pipeline)
     else:
@@ -142,8 +177,8 @@ def _prepend_scheme(component: Json) -> str:
 def _add_metaspace(path: Path, component: Json, pipeline: Pipeline) -> None:
     mark = component["replacement"]
     scheme = _prepend_scheme(component)
-    if scheme == "first" and (pipeline.pre_tokenizer or pipeline.normalizer):
-        raise refuse(path, "pre-tokenizer 'Metaspace' (first) after another component")
+    if scheme == "first" and (pipeline.pre_tokenizer or not pipeline.keeps_start):
+        raise refuse(path, "pre-tokenizer 'Metaspace' (first) after a component that cuts")
     pipeline.pre_tokenizer.append(TextOp(OpKind.REPLACE, a=" ", b=mark))
     if scheme != "never":
         argument = ONLY_AT_START if scheme == "first" else 0

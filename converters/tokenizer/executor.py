@@ -17,6 +17,8 @@ from .blob import (
     DROP_MATCHES,
     NO_ID,
     ONLY_AT_START,
+    STRIP_END,
+    STRIP_START,
     DecoderKind,
     DecoderSpec,
     OpKind,
@@ -26,6 +28,7 @@ from .blob import (
 )
 from .form_executor import read_forms
 from .regex_dfa import Dfa, Partition, find_pieces
+from .unigram_executor import ExecutedUnigram, read_charsmap_section, read_unigram
 
 
 def read_sections(blob: bytes) -> dict[int, bytes]:
@@ -82,10 +85,18 @@ class BlobTokenizer:
         self.flags = s[Section.TOKEN_FLAGS]
         keys = [id_ for id_ in _u32(s[Section.VOCAB_TABLE]) if id_ != NO_ID]
         self.ids = {self.texts[id_]: id_ for id_ in keys}
-        slots = np.frombuffer(s[Section.MERGE_TABLE], dtype="<u4").reshape(-1, 4).tolist()
+        self.unigram: ExecutedUnigram | None = None
+        if Section.UNIGRAM in s:
+            self.unigram = read_unigram(s[Section.UNIGRAM], self.n_vocab)
+        merges = s.get(Section.MERGE_TABLE, b"")
+        slots = np.frombuffer(merges, dtype="<u4").reshape(-1, 4).tolist()
         self.merges = {(row[0], row[1]): (row[2], row[3]) for row in slots if row[0] != NO_ID}
         self.byte_ids = [None if i == NO_ID else i for i in _u32(s[Section.BYTE_IDS])]
         self._read_dfas(s)
+        self.charsmap = read_charsmap_section(s.get(Section.CHARSMAP, b""))
+        ends = iter(_u32(s[Section.SPACES]))
+        ranges = [range(first, last + 1) for first, last in zip(ends, ends, strict=True)]
+        self.spaces = "".join(chr(code) for code in itertools.chain(*ranges))
         self.forms = read_forms(s.get(Section.FORMS, b""))
         self.normalizer = _read_ops(s[Section.NORMALIZER])
         self.pre_tokenizer = _read_ops(s[Section.PRE_TOKENIZER])
@@ -131,7 +142,7 @@ class BlobTokenizer:
                         continue
                     at_start = begin == 0 and start == 0
                     for piece in self._run(self.pre_tokenizer, [part], at_start):
-                        ids.extend(self._merge(self._symbols(piece)))
+                        ids.extend(self._piece_ids(piece))
         return ids + (self.suffix if bos else [])
 
     @staticmethod
@@ -165,6 +176,14 @@ class BlobTokenizer:
                     found = find_pieces(self.dfas[op.argument & 0xFFFF], self.partition, piece)
                     drop = {True: op.argument & DROP_MATCHES, False: op.argument & DROP_GAPS}
                     out += [part for part, is_match in found if not drop[is_match]]
+                elif op.kind == OpKind.REPLACE_MATCHES:
+                    found = find_pieces(self.dfas[op.argument], self.partition, piece)
+                    out.append("".join(op.a if is_match else part for part, is_match in found))
+                elif op.kind == OpKind.STRIP:
+                    piece = piece.lstrip(self.spaces) if op.argument & STRIP_START else piece
+                    out.append(piece.rstrip(self.spaces) if op.argument & STRIP_END else piece)
+                elif op.kind == OpKind.CHARSMAP:
+                    out.append(self.charsmap(piece))
                 elif op.kind == OpKind.REPLACE:
                     out.append(piece.replace(op.a, op.b))
                 elif op.kind == OpKind.FORM:
@@ -176,6 +195,22 @@ class BlobTokenizer:
                     out.append(piece if skip or piece.startswith(op.b) else op.a + piece)
             pieces = [piece for piece in out if piece]
         return pieces
+
+    def _piece_ids(self, piece: str) -> list[int]:
+        if self.unigram is None:
+            return self._merge(self._symbols(piece))
+        ids: list[int] = []
+        for text, id_ in self.unigram.best_path(piece):
+            id_ = self.ids.get(text.encode()) if id_ is None else id_
+            fallback = [self.byte_ids[byte] for byte in text.encode()]
+            if id_ is not None:
+                ids.append(id_)
+            elif self.byte_fallback and None not in fallback:
+                ids += [f for f in fallback if f is not None]
+            else:
+                assert self.unk_id is not None
+                ids.append(self.unk_id)
+        return ids
 
     def _symbols(self, piece: str) -> list[int]:
         whole = self.ids.get(piece.encode())

@@ -29,7 +29,9 @@ _LIMIT = 0x40000
 _TAGS = range(0xE0000, 0xE1000)
 _COMBINING_240 = 0x0345
 _COMBINING_232 = 0x0315
-FORMS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
+# Character by character, whatever stands beside it.
+MAPPINGS = ("Lowercase", "StripAccents", "Nmt")
+FORMS = ("NFC", "NFD", "NFKC", "NFKD", *MAPPINGS)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class FormTables:
 
 def _apply(form: str, texts: Iterable[str]) -> list[str]:
     normalizer = getattr(normalizers, form)()
-    return str(normalizer.normalize_str(_SEPARATOR.join(texts))).split(_SEPARATOR)
+    # Nmt makes a space of the line break, but leaves every letter alone.
+    separator = "x" if form == "Nmt" else _SEPARATOR
+    return str(normalizer.normalize_str(separator.join(texts))).split(separator)
 
 
 @cache
@@ -58,6 +62,8 @@ def _code_points() -> list[int]:
 @cache
 def _mapping(form: str) -> dict[int, str]:
     texts = [chr(c) for c in _code_points()]
+    if form == "Nmt":
+        texts = [*(text for text in texts if text != "x"), _SEPARATOR]
     results = _apply(form, texts)
     if len(results) != len(texts):
         raise _surprise(f"{form} makes or removes line breaks")
@@ -119,7 +125,7 @@ def _pairs() -> dict[tuple[int, int], int]:
 @cache
 def form_tables(form: str) -> FormTables:
     unstable = np.zeros(N_CODE_POINTS, dtype=np.bool_)
-    if form == "Lowercase":
+    if form in MAPPINGS:
         mapped = _mapping(form)
         unstable[list(mapped)] = True
         return FormTables(False, mapped, {}, unstable, hangul=False, pairs={})

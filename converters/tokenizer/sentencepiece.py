@@ -6,6 +6,7 @@ The file itself says how text is normalized and which algorithm merges; the clas
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -25,6 +26,7 @@ from .files import (
 from .protobuf import Message, Value, as_float, as_int32, as_text
 
 _MARK = "\u2581"
+_SPACES_AT_END = r" +(?![\s\S])"
 _CLASSES = (None, "LlamaTokenizer", "CodeLlamaTokenizer", "PreTrainedTokenizer")
 _MODEL_KINDS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
 
@@ -139,11 +141,11 @@ def describe_sentencepiece(path: Path, content: bytes) -> Json:
     }
     added = collect_added(config, vocab, own)
     legacy = config.flag("legacy", True)
-    prefix = config.flag("add_prefix_space", model.add_dummy_prefix)
+    prefix = _prefix(model, config)
     return description(
         _model(model, vocab),
         added,
-        normalizer=_normalizer(prefix) if legacy else None,
+        normalizer=_normalizer(model, prefix, legacy),
         pre_tokenizer=None if legacy else _metaspace(prefix),
         post_processor=affixes(config, vocab, added, add_bos=True),
         decoder=_decoder(model, prefix),
@@ -156,10 +158,10 @@ def _check(path: Path, model: SentencePieceModel, config: TokenizerConfig) -> No
     if model.model_type not in (1, 2):
         kind = _MODEL_KINDS.get(model.model_type, model.model_type)
         raise refuse(path, f"SentencePiece model type {kind!r}")
-    if model.charsmap:
-        raise refuse(path, "SentencePiece with 'precompiled_charsmap'")
-    if model.remove_extra_whitespaces:
-        raise refuse(path, "SentencePiece option 'remove_extra_whitespaces'")
+    if model.remove_extra_whitespaces and not _prefix(model, config):
+        raise refuse(path, "SentencePiece 'remove_extra_whitespaces' without 'add_dummy_prefix'")
+    if model.remove_extra_whitespaces and not config.flag("legacy", True):
+        raise refuse(config.path, "'legacy': false with SentencePiece 'remove_extra_whitespaces'")
     if not model.escape_whitespaces:
         raise refuse(path, "SentencePiece without 'escape_whitespaces'")
     if model.whitespace_as_suffix:
@@ -170,6 +172,10 @@ def _check(path: Path, model: SentencePieceModel, config: TokenizerConfig) -> No
     unknown = [p for p in model.pieces if p.type == PieceType.UNKNOWN]
     if len(unknown) != 1:
         raise invalid(path, f"{len(unknown)} pieces are of type 'UNKNOWN', not one")
+
+
+def _prefix(model: SentencePieceModel, config: TokenizerConfig) -> bool:
+    return config.flag("add_prefix_space", model.add_dummy_prefix)
 
 
 def _with_own_roles(config: TokenizerConfig, model: SentencePieceModel) -> TokenizerConfig:
@@ -215,10 +221,29 @@ def score_merges(pieces: list[Piece], vocab: dict[str, int]) -> list[list[str]]:
     return [[left, right] for _, left, right in sorted(merges)]
 
 
-def _normalizer(prefix: bool) -> Json:
-    steps: list[Json] = [{"type": "Prepend", "prepend": _MARK}] if prefix else []
-    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": _MARK})
-    return {"type": "Sequence", "normalizers": steps}
+def _normalizer(model: SentencePieceModel, prefix: bool, legacy: bool) -> Json | None:
+    """The charsmap, then spaces: none at the end, one for several, one in front.
+
+    transformers' own converter takes away any white space at the end, not spaces alone as
+    SentencePiece does; this is SentencePiece's way, in components that HF has too.
+    """
+    steps: list[Json] = []
+    if model.charsmap:
+        text = base64.b64encode(model.charsmap).decode()
+        steps.append({"type": "Precompiled", "precompiled_charsmap": text})
+    if model.remove_extra_whitespaces:
+        steps.append(_replace_regex(_SPACES_AT_END, ""))
+        # Before spaces are squeezed, so that those in front of the text go too.
+        steps += [{"type": "Prepend", "prepend": " "}, _replace_regex(" {2,}", " ")]
+    elif prefix and legacy:
+        steps.append({"type": "Prepend", "prepend": _MARK})
+    if legacy or steps:
+        steps.append({"type": "Replace", "pattern": {"String": " "}, "content": _MARK})
+    return {"type": "Sequence", "normalizers": steps} if steps else None
+
+
+def _replace_regex(pattern: str, content: str) -> Json:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
 
 def _metaspace(prefix: bool) -> Json:

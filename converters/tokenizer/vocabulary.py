@@ -1,4 +1,4 @@
-"""Vocabulary, merges and added tokens of a BPE model, as tables of the blob.
+"""Vocabulary, merges and added tokens of a model, as tables of the blob.
 
 What depends on HF's exact behaviour (which words are one token, what added tokens normalize to) is
 asked of the loaded HF tokenizer, not reimplemented.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgellm.errors import FormatError
@@ -21,12 +22,14 @@ from edgellm.errors import FormatError
 from .blob import (
     NO_ID,
     AddedEntry,
+    ModelKind,
     Section,
     TokenFlag,
     pack_merge_table,
     pack_vocab_table,
 )
 from .components import Json, refuse
+from .unigram import check_unigram, closed_texts, pack_unigram
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _MAX_ADDED_BYTES = 512
@@ -80,7 +83,30 @@ def read_merges(path: Path, model: Json) -> dict[tuple[int, int], tuple[int, int
     return merges
 
 
+def is_unigram(model: Json) -> bool:
+    return model.get("type") == "Unigram"
+
+
+def vocab_of(model: Json) -> dict[str, int]:
+    """Text -> id; of equal pieces of a Unigram list the last one counts, as in HF."""
+    if is_unigram(model):
+        return {text: id_ for id_, (text, _) in enumerate(model["vocab"])}
+    return dict(model["vocab"])
+
+
+def unk_id_of(model: Json) -> int | None:
+    if is_unigram(model):
+        found = model.get("unk_id")
+    else:
+        unk = model.get("unk_token")
+        found = model["vocab"].get(unk) if unk else None
+    return None if found is None else int(found)
+
+
 def check_model(path: Path, model: Json) -> None:
+    if is_unigram(model):
+        check_unigram(path, model)
+        return
     if model.get("type") != "BPE":
         raise refuse(path, f"model {model.get('type')!r}")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
@@ -119,67 +145,111 @@ def read_added(
     return raw, normalized, decoded
 
 
+def _texts_by_id(model: Json) -> dict[int, str]:
+    if is_unigram(model):
+        return {id_: str(text) for id_, (text, _) in enumerate(model["vocab"])}
+    return {id_: text for text, id_ in model["vocab"].items()}
+
+
+@dataclass
+class _Tables:
+    """What becomes of the tokens, by id, and which of them pieces of text are looked up among."""
+
+    texts: list[bytes]
+    flags: NDArray[np.uint8]
+    keys: dict[str, int]
+
+
 def build_vocabulary(path: Path, model: Json, oracle: Tokenizer, byte_level: bool) -> Vocabulary:
     raw, normalized, decoded = read_added(path, oracle)
     specials = {t.content: i for i, t in oracle.get_added_tokens_decoder().items() if t.special}
-    model_texts: dict[int, str] = {id_: text for text, id_ in model["vocab"].items()}
+    if is_unigram(model):
+        if byte_level:
+            raise refuse(path, "model 'Unigram' with a byte-level pre-tokenizer")
+        closed = closed_texts(model, specials)
+    else:
+        closed = set()
+    tables = _read_tokens(path, model, oracle, decoded, (set(specials), closed), byte_level)
+    merges = {} if is_unigram(model) else read_merges(path, model)
+    sections = _pack(model, tables, merges, byte_level)
+    n_vocab = len(tables.texts)
+    return Vocabulary(sections, n_vocab, tuple(raw), tuple(normalized), specials, merges)
+
+
+def _read_tokens(
+    path: Path,
+    model: Json,
+    oracle: Tokenizer,
+    decoded: Mapping[int, str],
+    kinds: tuple[set[str], set[str]],
+    byte_level: bool,
+) -> _Tables:
+    """`kinds`: the texts of special tokens, and those that text never becomes."""
+    specials, closed = kinds
+    model_texts = _texts_by_id(model)
+    ids = vocab_of(model)
     n_vocab = max([*model_texts, *decoded]) + 1
-    texts: list[bytes] = []
-    flags = np.zeros(n_vocab, dtype=np.uint8)
-    keys: list[bytes] = []
-    key_ids: list[int] = []
+    tables = _Tables([], np.zeros(n_vocab, dtype=np.uint8), {})
     for id_ in range(n_vocab):
         model_text = model_texts.get(id_)
         text = decoded.get(id_, model_text)
         if text is None:
-            texts.append(b"")
-            flags[id_] = TokenFlag.ABSENT
+            tables.texts.append(b"")
+            tables.flags[id_] = TokenFlag.ABSENT
             continue
         stands_for, literal = raw_bytes(text, byte_level)
-        texts.append(stands_for)
+        tables.texts.append(stands_for)
         flag = TokenFlag.LITERAL if literal else TokenFlag(0)
         if text in specials:
             flag |= TokenFlag.SPECIAL
         if not byte_level and _BYTE_TOKEN.fullmatch(text):
             flag |= TokenFlag.BYTE
-        if model_text is not None:
-            whole = [t.id for t in oracle.model.tokenize(model_text)] == [id_]
-            if text != model_text and (whole or len(model_text) == 1):
+        if model_text is not None and model_text not in closed:
+            whole = not is_unigram(model) and _is_whole(oracle, model_text, id_)
+            reachable = whole or len(model_text) == 1 or is_unigram(model)
+            if text != model_text and reachable:
                 raise refuse(path, f"added token {model_text!r}, normalized away from its text,")
-            if text == model_text and not literal:
-                keys.append(stands_for)
-                key_ids.append(id_)
+            if text == model_text and not literal and ids[text] == id_:
+                tables.keys[text] = id_
                 flag |= TokenFlag.WHOLE if whole else TokenFlag(0)
-        flags[id_] = flag
-    merges = read_merges(path, model)
-    sections = _pack(model, texts, flags.tobytes(), keys, key_ids, merges, byte_level)
-    return Vocabulary(sections, n_vocab, tuple(raw), tuple(normalized), specials, merges)
+        tables.flags[id_] = flag
+    return tables
+
+
+def _is_whole(oracle: Tokenizer, text: str, id_: int) -> bool:
+    return [token.id for token in oracle.model.tokenize(text)] == [id_]
 
 
 def _pack(
     model: Json,
-    texts: list[bytes],
-    flags: bytes,
-    keys: list[bytes],
-    key_ids: list[int],
+    tables: _Tables,
     merges: Mapping[tuple[int, int], tuple[int, int]],
     byte_level: bool,
 ) -> dict[Section, bytes]:
-    vocab_table, vocab_probes = pack_vocab_table(keys, key_ids)
-    merge_table, merge_probes = pack_merge_table(merges)
-    unk = model["vocab"].get(model["unk_token"], NO_ID) if model.get("unk_token") else NO_ID
-    options = bool(model.get("fuse_unk")) | bool(model.get("byte_fallback")) << 1
+    n_vocab = len(tables.texts)
+    vocab = vocab_of(model)
+    ids = list(tables.keys.values())
+    vocab_table, vocab_probes = pack_vocab_table([tables.texts[id_] for id_ in ids], ids)
     shown = byte_characters() if byte_level else [f"<0x{b:02X}>" for b in range(256)]
-    byte_ids = [model["vocab"].get(text, NO_ID) for text in shown]
-    offsets = np.cumsum([0, *map(len, texts)]).astype("<u4")
+    byte_ids = [vocab.get(text, NO_ID) for text in shown]
+    offsets = np.cumsum([0, *map(len, tables.texts)]).astype("<u4")
+    if is_unigram(model):
+        kind, merge_probes, fuses = ModelKind.UNIGRAM, 0, True
+        own = {Section.UNIGRAM: pack_unigram(model, n_vocab, tables.keys)}
+    else:
+        kind, fuses = ModelKind.BPE, bool(model.get("fuse_unk"))
+        merge_table, merge_probes = pack_merge_table(merges)
+        own = {Section.MERGE_TABLE: merge_table}
+    options = fuses | bool(model.get("byte_fallback")) << 1
+    unk = unk_id_of(model)
+    unk = NO_ID if unk is None else unk
+    head = (kind, byte_level, n_vocab, unk, options, len(merges), merge_probes, vocab_probes)
     return {
-        Section.MODEL: struct.pack(
-            "<8I", 1, byte_level, len(texts), unk, options, len(merges), merge_probes, vocab_probes
-        ),
+        **own,
+        Section.MODEL: struct.pack("<8I", *head),
         Section.TOKEN_OFFSETS: offsets.tobytes(),
-        Section.TOKEN_BYTES: b"".join(texts),
-        Section.TOKEN_FLAGS: flags,
+        Section.TOKEN_BYTES: b"".join(tables.texts),
+        Section.TOKEN_FLAGS: tables.flags.tobytes(),
         Section.VOCAB_TABLE: vocab_table,
-        Section.MERGE_TABLE: merge_table,
         Section.BYTE_IDS: struct.pack("<256I", *byte_ids),
     }
