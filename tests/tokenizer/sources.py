@@ -112,3 +112,29 @@ def shared_copy(shared_data: Path, name: str, target: Path) -> Path:
         known = "tokenizer_config.json" if path.name.startswith("tokenizer_config") else path.name
         shutil.copyfile(path, target / known)
     return target
+
+
+def write_charsmap(rules: dict[str, str]) -> bytes:
+    """SentencePiece's precompiled form of `rules`: a double array, 256 units per node."""
+    children: list[dict[int, int]] = [{}]
+    values: dict[int, int] = {}
+    texts = b""
+    for key, value in rules.items():
+        node = 0
+        for byte in key.encode():
+            node = children[node].setdefault(byte, len(children))
+            if node == len(children):
+                children.append({})
+        values[node] = len(texts)
+        texts += value.encode() + b"\0"
+    units = [0] * (256 * (len(children) + 1))
+
+    units[0] = 1 << 8 << 10
+    for node, below in enumerate(children):
+        for label, child in below.items():
+            position = node + 1 << 8 | label
+            offset = position ^ (child + 1 << 8)
+            units[position] = offset << 10 | (child in values) << 8 | label
+    for node, at in values.items():
+        units[node + 1 << 8] = 1 << 31 | at
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + texts
