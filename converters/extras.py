@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .tokenizer import CompiledTokenizer
 
 HASH_CHUNK_BYTES = 1 << 20
+# What the reader takes (edgellm/chat_template.py).
+TOKEN_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+MAX_TOKEN_BYTES = 512
 INPUT_FILES = (
     "config.json",
     "generation_config.json",
@@ -53,6 +56,9 @@ def text_blobs(job: Job) -> dict[str, bytes]:
         blobs["vectors"] = json.dumps(vectors, separators=(",", ":")).encode()
     else:
         job.warnings.append("no tokenizer files: the file will accept and return token ids only")
+    tokens = _special_tokens(job)
+    if tokens:
+        blobs["special_tokens"] = json.dumps(tokens, ensure_ascii=False, sort_keys=True).encode()
     template = _chat_template(job)
     if template is not None:
         blobs["chat_template"] = template.encode()
@@ -69,6 +75,32 @@ def _compile_tokenizer(directory: Path) -> CompiledTokenizer:
             code="tokenizer_unsupported",
         ) from error
     return compile_tokenizer(directory)
+
+
+def _special_tokens(job: Job) -> dict[str, str]:
+    """The names that a chat template may print: tokenizer_config.json's, else the older file's."""
+    tokens: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        values = job.checkpoint.optional_json(name)
+        for role in TOKEN_ROLES:
+            value = values.get(role)
+            text = value.get("content") if isinstance(value, dict) else value
+            if text is None or text == "":
+                continue
+            if not isinstance(text, str) or not _is_short_utf8(text):
+                raise FormatError(
+                    f"{name}: {role!r} must be a text of at most {MAX_TOKEN_BYTES} bytes",
+                    code="json_type",
+                )
+            tokens[role] = text
+    return tokens
+
+
+def _is_short_utf8(text: str) -> bool:
+    try:
+        return len(text.encode()) <= MAX_TOKEN_BYTES
+    except UnicodeEncodeError:  # JSON may hold half of a surrogate pair
+        return False
 
 
 def _chat_template(job: Job) -> str | None:

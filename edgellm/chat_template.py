@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidArgumentError, TemplateError
+from .errors import FormatError, InvalidArgumentError, TemplateError
 from .placeholders import Marks, Piece, plain_data, special_pattern
+from .strict_json import parse_json
 
 if TYPE_CHECKING:
     from . import _native
@@ -34,6 +35,10 @@ REMEDY = (
 # Names under which templates look for a message's reasoning; the first is the usual one.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+# Of the blob "special_tokens" (docs/FORMAT.md).
+TOKEN_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+MAX_TOKEN_BYTES = 512
+_MAX_BLOB_BYTES = 8192
 
 
 class ChatTemplate:
@@ -138,16 +143,43 @@ def template_source(template: str | Path | None, stored: bytes | None, where: Pa
         raise TemplateError(message, code="template_encoding") from error
 
 
+def stored_tokens(blob: bytes | None, where: Path) -> dict[str, str]:
+    """What the checkpoint called its `bos_token`, `eos_token` and so on; {} if the file is silent.
+
+    The blob is hostile: FormatError where it is not a few short strings.
+    """
+    if blob is None:
+        return {}
+    name = f"{where}: special_tokens"
+    if len(blob) > _MAX_BLOB_BYTES:
+        message = f"{name}: {len(blob)} bytes, at most {_MAX_BLOB_BYTES}; convert the model again"
+        raise FormatError(message, code="json_too_large")
+    found = parse_json(blob, name)
+    if not isinstance(found, dict):
+        raise FormatError(f"{name}: not a JSON object; convert the model again", code="json_type")
+    tokens = {}
+    for key, text in found.items():
+        short = isinstance(text, str) and 0 < len(text.encode()) <= MAX_TOKEN_BYTES
+        if key not in TOKEN_ROLES or not short:
+            message = f"{name}: {key!r} is not a token's role with a short text; convert again"
+            raise FormatError(message, code="json_type")
+        tokens[key] = str(text)
+    return tokens
+
+
 def template_tokens(
     model: _native.Model,
     tokenizer: _native.Tokenizer,
     source: str,
     given: Mapping[str, Any],
+    stored: Mapping[str, str],
 ) -> dict[str, str]:
-    """`bos_token` and `eos_token` as the file knows them. A model that ends on several tokens does
-    not say which of them its template means: then the caller must."""
+    """`bos_token`, `eos_token` and so on as the file knows them: as the checkpoint called them
+    (`stored`), else by id. By id, a model that ends on several tokens does not say which of them
+    its template means: then the caller must."""
     eos_ids = model.eos_ids
-    if len(eos_ids) > 1 and "eos_token" in source and "eos_token" not in given:
+    told = "eos_token" in given or "eos_token" in stored
+    if len(eos_ids) > 1 and "eos_token" in source and not told:
         names = ", ".join(repr(tokenizer.token_text(token_id)) for token_id in eos_ids)
         message = (
             f"the chat template writes eos_token and this model has several ({names}); "
@@ -159,7 +191,7 @@ def template_tokens(
         tokens["bos_token"] = tokenizer.token_text(model.bos_id)
     if eos_ids:
         tokens["eos_token"] = tokenizer.token_text(eos_ids[0])
-    return tokens
+    return {**tokens, **stored}
 
 
 class PieceEncoder:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .chat import Chat, OverflowPolicy
-from .chat_template import template_source, template_tokens
+from .chat_template import stored_tokens, template_source, template_tokens
 from .errors import (
     ContextOverflowError,
     InvalidArgumentError,
@@ -234,7 +234,8 @@ class Model:
         """
         tokenizer = self._tokenizer()
         source = template_source(template, self._native.blob("chat_template"), self._path)
-        named = template_tokens(self._native, tokenizer, source, variables or {})
+        stored = stored_tokens(self._native.blob("special_tokens"), self._path)
+        named = template_tokens(self._native, tokenizer, source, variables or {}, stored)
         return Chat(
             self._native,
             tokenizer,

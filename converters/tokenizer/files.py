@@ -27,7 +27,12 @@ def load_json(path: Path) -> Json | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
+        if (
+            "\\ud" in text.lower()
+        ):  # half of a pair is no character: fails here, not somewhere later
+            json.dumps(data, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {error}", code="json_syntax") from error
     if not isinstance(data, dict):
