@@ -1,15 +1,18 @@
-"""`edgellm inspect`: what a file holds, read from its header alone; no weights, no native code."""
+"""`edgellm inspect`: what a file holds, from its header and the tokenizer's; no weights, no native
+code."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from ..edgefile import read_header
+from ..edgefile import read_header, read_tensor
 from ..edgeheader import EdgeHeader, TensorInfo
 from ..locate import explained, resolve
+from ..tokenizer_info import describe_tokenizer
 from .output import JsonFlag, print_json, print_table, print_text
 
 
@@ -45,8 +48,15 @@ def _describe(header: EdgeHeader) -> dict[str, Any]:
         "data_start": header.data_start,
         "metadata": {k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
         "source": header.source,
+        "tokenizer": _tokenizer(header),
         "tensors": [_tensor(t) for t in tensors],
     }
+
+
+def _tokenizer(header: EdgeHeader) -> dict[str, Any] | None:
+    if "tokenizer" not in header.tensors:
+        return None
+    return asdict(describe_tokenizer(read_tensor(header, "tokenizer")))
 
 
 def _tensor(tensor: TensorInfo) -> dict[str, Any]:
@@ -61,6 +71,17 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
     }
 
 
+def _tokenizer_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if found is None:
+        return [("tokenizer", "none")]
+    counts = f"{found['n_tokens']:,} tokens, {found['n_added']:,} of them added"
+    return [
+        ("tokenizer", f"{found['kind']}, {counts}"),
+        ("normalizer", "; ".join(found["normalizer"]) or "none"),
+        ("pre-tokenizer", "; ".join(found["pre_tokenizer"]) or "none"),
+    ]
+
+
 def _print_human(data: dict[str, Any]) -> None:
     print_table(
         [
@@ -73,6 +94,7 @@ def _print_human(data: dict[str, Any]) -> None:
             ("parameters", f"{data['n_parameters']:,}"),
             ("bits per weight", f"{data['bits_per_weight']:.3f}"),
             ("root", data["root"]),
+            *_tokenizer_rows(data["tokenizer"]),
         ]
     )
     print_text("\n")
