@@ -15,6 +15,7 @@ import pytest
 from edgellm.converters.tokenizer import Description, build_blob, compile_description
 from edgellm.converters.tokenizer.blob import Section, pack_sections
 from edgellm.converters.tokenizer.executor import BlobTokenizer, read_sections
+from edgellm.converters.tokenizer.oracle import Oracle
 from edgellm.converters.tokenizer.proof import HARD_STRINGS, random_strings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -83,6 +84,31 @@ def test_ids_equal_plain_hf_where_no_text_spells_a_closed_token(byte_fallback: b
         assert native.decode(ids, True) == oracle.decode(ids, skip_special_tokens=False)
         n_compared += 1
     assert n_compared > 2000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_random_unicode_equals_hf(byte_fallback: bool) -> None:
+    data = trained(byte_fallback)
+    native = compiled(data)
+    texts = random_unicode(20, 100_000)
+    encodings = Oracle(data).encode_batch(texts, special=False, bos=True)
+    for text, ids in zip(texts, encodings, strict=True):
+        assert native.encode(text) == ids, ascii(text)
+
+
+@pytest.mark.slow
+def test_shared_texts_equal_plain_hf(shared_data: Path) -> None:
+    data = trained(byte_fallback=True)
+    native, oracle = compiled(data), Tokenizer.from_str(json.dumps(data))
+    texts = json.loads((shared_data / "text" / "blns.json").read_text(encoding="utf-8"))
+    for name in ("tinyshakespeare.txt", "wikitext-2/valid.txt", "tinystories_hw_train.txt"):
+        text = (shared_data / "text" / name).read_text(encoding="utf-8").replace("<unk>", "")
+        texts += [text[i : i + 4096] for i in range(0, len(text), 4096)]
+    for text in texts:
+        if not any(name in oracle.normalizer.normalize_str(text) for name in CLOSED):
+            ids = oracle.encode(text, add_special_tokens=False).ids
+            assert native.encode(text, False, False) == ids, ascii(text)
 
 
 def test_text_never_becomes_a_special_unknown_or_byte_token() -> None:

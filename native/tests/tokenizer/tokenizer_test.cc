@@ -4,30 +4,14 @@
 #include <cstring>
 #include <map>
 
+#include "blob_parts.h"
 #include "doctest/doctest.h"
 
 namespace {
 
 using edge::Code;
 using edge::Tokenizer;
-using Words = std::vector<uint32_t>;
-
-constexpr uint32_t kNone = UINT32_MAX;
-
-std::string pack(const Words& words) {
-  return {reinterpret_cast<const char*>(words.data()), words.size() * 4};
-}
-
-void put_u16(std::string& out, uint32_t value) {
-  out.push_back(static_cast<char>(value & 0xFF));
-  out.push_back(static_cast<char>(value >> 8));
-}
-
-uint64_t hash_bytes(std::string_view key) {
-  uint64_t hash = 0xCBF29CE484222325ull;
-  for (const char c : key) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3ull;
-  return hash ^ hash >> 32;
-}
+using namespace edge_test;
 
 // Ids: 0 "a", 1 "b", 2 "ab", 3 "abb", 4 "<s>" (special), 5 "c". Merges: a+b, then ab+b. The DFA
 // cuts runs of "a" and "b" (class 1) from everything else (class 0).
@@ -77,33 +61,6 @@ std::map<uint32_t, std::string> sections() {
   all[15] = pack({1, 0, 4});
   all[16] = pack({1, 0, 0, 0, 0});
   return all;
-}
-
-std::string join(const std::map<uint32_t, std::string>& parts) {
-  const auto put = [](std::string& out, auto value) {
-    out.append(reinterpret_cast<const char*>(&value), sizeof(value));
-  };
-  uint64_t offset = 32 + 24 * parts.size();
-  std::string directory;
-  std::string body;
-  for (const auto& [id, bytes] : parts) {
-    put(directory, id);
-    put(directory, uint32_t{0});
-    put(directory, offset);
-    put(directory, uint64_t{bytes.size()});
-    body += bytes;
-    offset += bytes.size();
-  }
-  std::string header = "EDGETOKN";
-  put(header, uint32_t{1});
-  put(header, static_cast<uint32_t>(parts.size()));
-  put(header, offset);
-  put(header, uint64_t{0});
-  return header + directory + body;
-}
-
-edge::Result<std::unique_ptr<Tokenizer>> create(const std::string& blob) {
-  return Tokenizer::create(std::as_bytes(std::span(blob.data(), blob.size())));
 }
 
 Code code_after(uint32_t section, const std::string& bytes) {
