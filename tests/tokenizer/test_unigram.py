@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from edgellm import _native
 from edgellm.errors import EdgeError, FormatError, UnsupportedError
 from tokenizer.pairs import SPECIALS, TRAINING_TEXT
+from tokenizer.sources import write_charsmap
 from tokenizer.test_equal_to_hf import random_unicode
 
 CLOSED = ("<unk>", "<s>", "</s>", "<0x")
@@ -134,6 +135,10 @@ PIPELINES: dict[str, tuple[Any, Any]] = {
         normalizers.NFKC(),
         pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
     ),
+    "first, after what may drop the first character": (
+        normalizers.Precompiled(write_charsmap({"A": "a", "\x01": "", "\u3000": "  "})),
+        pre_tokenizers.Metaspace(prepend_scheme="first"),
+    ),
     "nothing": (None, None),
 }
 
@@ -186,6 +191,11 @@ def _byte_level(data: dict[str, Any]) -> None:
     data["decoder"] = {"type": "ByteLevel", **step}
 
 
+def _first_after_strip(data: dict[str, Any]) -> None:
+    data["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": False}
+    data["pre_tokenizer"]["prepend_scheme"] = "first"
+
+
 def _giant_score(data: dict[str, Any]) -> None:
     data["model"]["vocab"][4][1] = -1e300
 
@@ -196,6 +206,7 @@ def _giant_score(data: dict[str, Any]) -> None:
         (_no_unk, UnsupportedError, "'unk_id'"),
         (_long_piece, UnsupportedError, "of 513 bytes"),
         (_byte_level, UnsupportedError, "byte-level"),
+        (_first_after_strip, UnsupportedError, "'Metaspace'"),
         (_giant_score, FormatError, "not a usable number"),
     ],
 )
