@@ -126,12 +126,14 @@ def test_the_sdk_imports_no_network_library():
     assert bad == []
 
 
-def test_the_sdk_reaches_the_converters_only_from_the_convert_verb():
+def test_the_sdk_reaches_converters_and_apps_only_from_their_verbs():
+    doors = {"convert.py": "edgellm.converters", "chat.py": "edgellm.tui"}
     bad = [
         (str(path.relative_to(ROOT)), name)
         for path, package in modules("edgellm", "edgellm")
         for name in python_imports(path, package)
-        if is_under(name, {"edgellm.converters", "edgellm.tui"}) and path.name != "convert.py"
+        if is_under(name, {"edgellm.converters", "edgellm.tui"})
+        and not (path.parent.name == "cli" and is_under(name, {doors.get(path.name, "none")}))
     ]
     assert bad == []
 
@@ -147,12 +149,24 @@ def test_converters_see_only_the_file_format_the_errors_and_the_native_module():
     assert bad == []
 
 
+def test_line_mode_and_engine_run_without_textual():
+    """apps/tui/app.py and widgets/ are what needs it; the verb falls back to the rest."""
+    tui = ROOT / "apps" / "tui"
+    needs = {
+        path.relative_to(tui).parts[0]
+        for path, package in modules("apps/tui", "edgellm.tui")
+        for name in python_imports(path, package)
+        if is_under(name, {"textual", "rich", "markdown_it", "edgellm.tui.widgets"})
+    }
+    assert needs == {"app.py", "widgets"}
+
+
 def test_nobody_imports_the_top_level_folders_by_their_repository_names():
     folders = {"converters", "apps", "hardware_profiles"}
     bad = [
         (str(path.relative_to(ROOT)), name)
         for folder in ("edgellm", "converters", "apps", "tests", "examples", "benchmarks")
-        for path, package in modules(folder, folder if folder != "converters" else "edgellm.x")
+        for path, package in modules(folder, "edgellm.x" if folder in folders else folder)
         for name in python_imports(path, package)
         if name.split(".")[0] in folders
     ]

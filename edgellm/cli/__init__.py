@@ -22,6 +22,7 @@ from .output import print_error, print_json_error
 VERBS = {
     "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
     "run": "Continue a prompt; the text streams to stdout.",
+    "chat": "Talk to a model, in the terminal.",
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",

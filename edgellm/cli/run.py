@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from ..chat_template import CHATML_NAME
 from ..errors import ContextOverflowError, InvalidArgumentError
 from ..model import Model, load
 from ..results import Generation, Stats
-from ..sampling import DRY_BREAKERS
 from ..stream import TokenStream
 from . import sampling as flags
 from .defaults import MaxMemoryOption, model_and_prompt, size_bytes
@@ -40,14 +39,12 @@ def command(
             "--max-tokens", "-n", help="Default: 256, or what the context has left if less."
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0: always the most likely token.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Keep the most likely mass; 1: all.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Drop below this share of the best; 0: none.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; may be repeated.")
-    ] = None,
+    temperature: flags.Temperature = 0.0,
+    top_k: flags.TopK = 0,
+    top_p: flags.TopP = 1.0,
+    min_p: flags.MinP = 0.0,
+    seed: flags.Seed = 0,
+    stop: flags.Stop = None,
     special: Annotated[
         bool, typer.Option("--special", help="Read special tokens written out in the prompt.")
     ] = False,
@@ -81,35 +78,12 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
+    options = {**flags.chosen(locals()), "logprobs": logprobs}
     _check_flags(chat, system, template, special, samples)
     if logprobs > 0 and not json:
         raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")
     name, text = model_and_prompt(model, prompt)
     limit_bytes = size_bytes(max_memory, "--max-memory")
-    options: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "seed": seed,
-        "stop": stop or (),
-        "logprobs": logprobs,
-        "repetition_penalty": repetition_penalty,
-        "penalty_window": penalty_window,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "typical_p": typical_p,
-        "dry_multiplier": dry_multiplier,
-        "dry_base": dry_base,
-        "dry_allowed_length": dry_allowed_length,
-        "dry_range": dry_range,
-        "dry_breakers": DRY_BREAKERS if dry_breaker is None else dry_breaker,
-        "xtc_probability": xtc_probability,
-        "xtc_threshold": xtc_threshold,
-        "logit_bias": flags.biases(logit_bias or []),
-        "min_tokens": min_tokens,
-        "ignore_eos": ignore_eos,
-    }
     if text == "-":
         text = _stdin_text()
     with ExitStack() as stack:

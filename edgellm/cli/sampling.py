@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InvalidArgumentError
+from ..sampling import DRY_BREAKERS
 
 _GROUP = "Penalties, bans and more filters"
 
@@ -16,6 +18,12 @@ def _flag(help: str, *names: str) -> typer.models.OptionInfo:
     return option
 
 
+Temperature = Annotated[float, typer.Option(help="0: always the most likely token.")]
+TopK = Annotated[int, typer.Option(help="Keep the k most likely tokens; 0: all.")]
+TopP = Annotated[float, typer.Option(help="Keep the most likely mass; 1: all.")]
+MinP = Annotated[float, typer.Option(help="Drop below this share of the best; 0: none.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")]
 RepetitionPenalty = Annotated[
     float, _flag("Make tokens of prompt and output less likely; 1: off, usual 1.1.")
 ]
@@ -58,3 +66,38 @@ def biases(items: list[str]) -> dict[int, float]:
             message = f"--logit-bias must be ID=BIAS, such as 42=-inf, but is {item!r}"
             raise InvalidArgumentError(message, code="invalid_argument") from None
     return parsed
+
+
+# Flags that go on as they are, under the same name.
+_AS_GIVEN = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "repetition_penalty",
+    "penalty_window",
+    "presence_penalty",
+    "frequency_penalty",
+    "typical_p",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_range",
+    "xtc_probability",
+    "xtc_threshold",
+    "min_tokens",
+    "ignore_eos",
+)
+
+
+def chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `Model.stream()` and `Chat.stream()` from those of a verb, which has all
+    these flags under these names."""
+    breakers = arguments["dry_breaker"]
+    return {
+        **{name: arguments[name] for name in _AS_GIVEN},
+        "stop": arguments["stop"] or (),
+        "dry_breakers": DRY_BREAKERS if breakers is None else breakers,
+        "logit_bias": biases(arguments["logit_bias"] or []),
+    }

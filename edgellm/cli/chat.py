@@ -1,0 +1,147 @@
+"""`edgellm chat`: talk to a model, on a screen of its own or, where there is none, line by line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..chat import OverflowPolicy
+from ..chat_template import CHATML_NAME
+from ..errors import EdgeError, InvalidArgumentError
+from ..locate import DEMO
+from ..model import load
+from ..options import GenerateOptions, as_stops
+from ..sampling import SamplingArguments, SamplingRules
+from . import sampling as flags
+from .defaults import MaxMemoryOption, size_bytes
+from .output import JsonFlag, ThreadsOption, note, print_json
+
+if TYPE_CHECKING:
+    from edgellm.tui.engine import ModelEngine
+
+_POLICIES: dict[str, OverflowPolicy | None] = {
+    "error": None,
+    "drop_oldest_turns": "drop_oldest_turns",
+}
+_DEMO_GREETING = (
+    "No model given: this is the built-in demo, small and often wrong (yours: edgellm chat MODEL)"
+)
+
+
+def command(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A .edge file. Left out, or demo: the built-in model."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="chatml or a template file instead of the model's own.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="When the context is full: error or drop_oldest_turns.")
+    ] = "error",
+    context: Annotated[
+        int | None, typer.Option(help="Tokens that a chat may hold. Default: all the model can.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", "-n", help="Of one reply. Default: what the context has."),
+    ] = None,
+    temperature: flags.Temperature = 0.7,
+    top_k: flags.TopK = 0,
+    top_p: flags.TopP = 1.0,
+    min_p: flags.MinP = 0.05,
+    seed: flags.Seed = 0,
+    stop: flags.Stop = None,
+    repetition_penalty: flags.RepetitionPenalty = 1.0,
+    penalty_window: flags.PenaltyWindow = 0,
+    presence_penalty: flags.PresencePenalty = 0.0,
+    frequency_penalty: flags.FrequencyPenalty = 0.0,
+    typical_p: flags.TypicalP = 1.0,
+    dry_multiplier: flags.DryMultiplier = 0.0,
+    dry_base: flags.DryBase = 1.75,
+    dry_allowed_length: flags.DryAllowedLength = 2,
+    dry_range: flags.DryRange = 0,
+    dry_breaker: flags.DryBreaker = None,
+    xtc_probability: flags.XtcProbability = 0.0,
+    xtc_threshold: flags.XtcThreshold = 0.1,
+    logit_bias: flags.LogitBias = None,
+    min_tokens: flags.MinTokens = 0,
+    ignore_eos: flags.IgnoreEos = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="No screen: a line in, a reply out.")
+    ] = False,
+    threads: ThreadsOption = None,
+    max_memory: MaxMemoryOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Everything is checked before a screen appears."""
+    sampling = {**flags.chosen(locals()), "max_tokens": max_tokens}
+    _check(sampling)
+    if policy not in _POLICIES:
+        message = f"--policy must be error or drop_oldest_turns, but is {policy!r}"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    named = template if template in (None, CHATML_NAME) else Path(str(template))
+    with ExitStack() as stack:
+        loaded = stack.enter_context(
+            load(model or DEMO, threads=threads, max_memory=size_bytes(max_memory, "--max-memory"))
+        )
+        from edgellm.tui.engine import ModelEngine
+
+        chat = loaded.chat(system, template=named, n_ctx=context, policy=_POLICIES[policy])
+        stack.enter_context(chat)
+        engine = ModelEngine(loaded, chat, _name(model), sampling)
+        _talk(engine, model, plain, json)
+
+
+def _talk(engine: ModelEngine, model: str | None, plain: bool, json: bool) -> None:
+    """On the screen, if there can be one and it is wanted."""
+    from edgellm.tui.capability import why_no_screen
+
+    reason = None if plain or json else why_no_screen()
+    if not (plain or json or reason):
+        _on_screen(engine, _DEMO_GREETING if model is None else None)
+        return
+    if model is None:
+        note(f"note: {_DEMO_GREETING}")
+    if reason is not None:
+        note(f"note: no screen, because {reason}")
+    from edgellm.tui.line_mode import converse
+
+    exchanges = converse(engine, silent=json)
+    if json:
+        turns = [{"message": said.message, **asdict(said.reply)} for said in exchanges]
+        print_json("chat", {"model": engine.card.name, "turns": turns})
+
+
+def _on_screen(engine: ModelEngine, greeting: str | None) -> None:
+    from edgellm.tui.app import ChatApp
+
+    app = ChatApp(engine, greeting=greeting)
+    app.run()
+    if app.crash is not None:
+        raise app.crash
+    if app.return_code:
+        message = "the chat screen ended with an error; --plain works without it"
+        raise EdgeError(message, code="internal")
+    sys.stdout.flush()
+
+
+def _name(model: str | None) -> str:
+    return DEMO if model is None or model == DEMO else Path(model).name
+
+
+def _check(sampling: Mapping[str, Any]) -> None:
+    """Refuse a flag now that every reply would refuse."""
+    rules = {k: v for k, v in sampling.items() if k in SamplingArguments.__annotations__}
+    rest = {k: v for k, v in sampling.items() if k not in rules}
+    longest = max(1, sampling["min_tokens"])
+    rest["max_tokens"] = longest if rest["max_tokens"] is None else rest["max_tokens"]
+    rest["stop"] = as_stops(rest["stop"])
+    GenerateOptions(**rest, rules=SamplingRules(**rules))
