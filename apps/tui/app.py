@@ -12,6 +12,7 @@ from typing import ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
+from textual.widgets.text_area import Selection
 
 from .engine import Engine, EngineThread
 from .figures import figures, live_figures
@@ -102,11 +103,16 @@ class ChatApp(App[None]):
         """Behind everything that is drawn; see `TerminalGuard`."""
         return [*super().get_line_filters(), self._guard]
 
+    @property
+    def busy(self) -> bool:
+        """A reply is under way."""
+        return self._request is not None
+
     # --- keys ---------------------------------------------------------------------------------
 
     async def on_prompt_sent(self, event: Prompt.Sent) -> None:
         """Enter."""
-        if self._request is not None:
+        if self.busy:
             self.status.say("a reply is under way: Esc stops it")
             return
         self.prompt.put("")
@@ -120,7 +126,7 @@ class ChatApp(App[None]):
     def on_prompt_edit_wanted(self) -> None:
         """Up in an empty prompt."""
         last = self.transcript.last_message
-        if self._request is None and last is not None:
+        if not self.busy and last is not None:
             self.prompt.put(last)
             self._edit(True)
 
@@ -134,14 +140,14 @@ class ChatApp(App[None]):
 
     async def action_regenerate(self) -> None:
         """Another reply to the last message."""
-        if self._request is not None or self.transcript.last_message is None:
+        if self.busy or self.transcript.last_message is None:
             self.status.say("Ctrl+R asks for another reply once there is one")
             return
         self._ask(Regenerate())
 
     def action_stop(self) -> None:
         """Esc: end the reply, or leave the edit."""
-        if self._request is not None:
+        if self.busy:
             self.status.say("stopping")
             self._thread.stop()
         elif self._editing:
@@ -154,8 +160,9 @@ class ChatApp(App[None]):
         if selected:
             self.copy_to_clipboard(selected)
             self.screen.clear_selection()
+            self.prompt.selection = Selection.cursor(self.prompt.cursor_location)
             self.status.say("copied")
-        elif self._request is not None:
+        elif self.busy:
             self.action_stop()
         elif self._quitting:
             self.exit()
@@ -174,8 +181,7 @@ class ChatApp(App[None]):
         self._show_keys()
 
     def _show_keys(self) -> None:
-        busy = self._request is not None
-        self._keys.show(_BUSY_KEYS if busy else _EDIT_KEYS if self._editing else _IDLE_KEYS)
+        self._keys.show(_BUSY_KEYS if self.busy else _EDIT_KEYS if self._editing else _IDLE_KEYS)
 
     # --- a reply ------------------------------------------------------------------------------
 
@@ -191,7 +197,7 @@ class ChatApp(App[None]):
     async def _follow(self, request: Request) -> None:
         """Show what the engine says, in batches, until the reply is over."""
         pause_s, spent_s = _SHORTEST_S, time.thread_time()
-        while self._request is not None:
+        while self.busy:
             await asyncio.sleep(pause_s)
             for event in self._thread.take():
                 await self._show(request, event)
