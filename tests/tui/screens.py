@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from textual.pilot import Pilot
-
 from edgellm.tui.app import ChatApp
 from edgellm.tui.fake_engine import FakeEngine
+from textual.pilot import Pilot
 
 _PATIENCE_S = 60.0  # only ever used up by a failure
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from edgellm.tui.fake_engine import FakeEngine
+from edgellm.tui.messages import EditLast, Regenerate, Send
 from textual import events
 
 from edgellm.errors import ContextOverflowError, NumericError
-from edgellm.tui.fake_engine import FakeEngine
-from edgellm.tui.messages import EditLast, Regenerate, Send
 from tui.screens import drive, say, shown, until, words
 
 REPLY = ["Hello", " *there*", ", you."]

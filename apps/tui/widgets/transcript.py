@@ -79,7 +79,8 @@ class Transcript(VerticalScroll, can_focus=False):
         """The reply is over."""
         if self._reply is not None:
             self._reply.figures.show(figures)
-            self._reply.add_class("-over")
+            # Not by a class of the reply, for which Textual would style every block anew.
+            self._reply.figures.display = True
 
     async def drop_last_turn(self) -> None:
         """Forget the last message and its reply."""
