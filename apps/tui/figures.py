@@ -24,5 +24,12 @@ def figures(ended: ReplyEnded) -> str:
     )
 
 
+def dropped(ended: ReplyEnded) -> str:
+    """What a policy took out of the context."""
+    n = ended.dropped_turns
+    turns = "the oldest turn" if n == 1 else f"the {n} oldest turns"
+    return f"the context was full: {turns} ({_tokens(ended.dropped_tokens)}) left it"
+
+
 def _tokens(n: int) -> str:
     return "1 token" if n == 1 else f"{n} tokens"

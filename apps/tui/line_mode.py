@@ -16,7 +16,7 @@ from edgellm.errors import EdgeError, InvalidArgumentError
 from edgellm.results import Generation
 
 from .engine import ModelEngine
-from .figures import figures
+from .figures import dropped, figures
 from .messages import ReplyEnded, Send, TextPiece
 from .remedies import remedy
 
@@ -77,10 +77,7 @@ def _report(ended: ReplyEnded | None) -> None:
     if ended is None:
         return
     if ended.dropped_turns > 0:
-        note(
-            f"note: the context was full: the {ended.dropped_turns} oldest turns "
-            f"({ended.dropped_tokens} tokens) are no longer in it"
-        )
+        note(f"note: {dropped(ended)}")
     note(f"[{figures(ended)}]")
 
 

@@ -223,7 +223,7 @@ def test_a_bug_in_the_engine_is_a_notice_too():
 def test_turns_that_left_the_context_are_said():
     async def steps(app, pilot):
         await say(app, pilot, "a")
-        assert "the 2 oldest turns (14 tokens) are no longer in it" in words(app)
+        assert "the 2 oldest turns (14 tokens) left it" in words(app)
 
     drive(FakeEngine([REPLY], dropped_turns=2), steps)
 
@@ -232,11 +232,11 @@ def test_the_meter_follows_the_context():
     engine = FakeEngine([["x"] * 40, ["y"] * 30], n_ctx=100)
 
     async def steps(app, pilot):
-        await until(pilot, lambda: "context ░░░░░░░░░░ 0% of 100" in shown(app))
+        await until(pilot, lambda: "context ░░░░░░░░░░   0% of 100" in shown(app))
         await say(app, pilot, "a")
-        assert "context █████░░░░░ 50% of 100" in shown(app)
+        assert "context █████░░░░░  50% of 100" in shown(app)
         await say(app, pilot, "b")
-        assert "context █████████░ 90% of 100" in shown(app)
+        assert "context █████████░  90% of 100" in shown(app)
         assert app.status.query_one("#meter").has_class("-full")
 
     drive(engine, steps)
@@ -321,7 +321,7 @@ def test_small_windows_are_usable(size):
         text = shown(app)
         assert "screen." in text
         assert "▌ draft" in text
-        assert "% of 100" in text if size[0] >= 70 else "ctx 1" in text
+        assert "% of 100" in text if size[0] >= 70 else "ctx  1" in text
         assert all(len(line) <= size[0] for line in text.splitlines())
         assert len(text.splitlines()) <= size[1]
 

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.highlight import HighlightTheme
 from textual.highlight import highlight as highlighted
 from textual.widgets import Markdown
-from textual.widgets.markdown import MarkdownFence
+from textual.widgets.markdown import MarkdownBlock, MarkdownFence
 
 from edgellm.sanitize import visible
 
@@ -45,10 +45,33 @@ class CodeBlock(MarkdownFence):
         return highlighted(code, language=name, theme=HighlightTheme)
 
 
+class Paragraph(MarkdownBlock):
+    """A paragraph that, while it grows within its last line, moves nothing else."""
+
+    def set_content(self, content: Content) -> None:
+        """Laying the screen out anew is most of what a batch of text costs."""
+        n_rows, n_columns = self.size.height, self.size.width
+        same = n_rows > 0 and content.get_height({}, n_columns) == n_rows
+        self._content = content
+        self.update(content, layout=not same)
+
+    async def _update_from_block(self, block: MarkdownBlock) -> None:
+        if isinstance(block, Paragraph):
+            self.set_content(block._content)
+            self._copy_context(block)
+        else:
+            await super()._update_from_block(block)
+
+
 class InertMarkdown(Markdown):
     """Grows by `feed()`; only the block at the end is looked at again."""
 
-    BLOCKS = {**Markdown.BLOCKS, "fence": CodeBlock, "code_block": CodeBlock}  # noqa: RUF012
+    BLOCKS = {  # noqa: RUF012
+        **Markdown.BLOCKS,
+        "paragraph_open": Paragraph,
+        "fence": CodeBlock,
+        "code_block": CodeBlock,
+    }
 
     def __init__(self) -> None:
         super().__init__(parser_factory=inert_parser, open_links=False)
@@ -56,7 +79,7 @@ class InertMarkdown(Markdown):
     async def feed(self, text: str) -> None:
         """Append a piece of a stream, wherever it was cut."""
         await self.append(visible(text))
-        if self.children:
+        if self.children and not self.children[0].has_class("-first"):
             self.children[0].add_class("-first")
 
 

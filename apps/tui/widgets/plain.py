@@ -22,9 +22,9 @@ class Plain(Static):
     def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None):
         super().__init__(visible(text), markup=False, id=id, classes=classes)
 
-    def show(self, text: str) -> None:
-        """Another text in its place."""
-        self.update(visible(text))
+    def show(self, text: str, *, same_size: bool = False) -> None:
+        """Another text in its place. `same_size`: nothing else has to move for it."""
+        self.update(visible(text), layout=not same_size)
 
 
 class TerminalGuard(LineFilter):

@@ -18,6 +18,7 @@ class StatusLine(Horizontal):
         super().__init__(id="status")
         self._n_ctx = n_ctx
         self._n_used = 0
+        self._n_cells = 0
         self._text = Plain(id="state")
         self._meter = Plain(id="meter")
 
@@ -32,12 +33,14 @@ class StatusLine(Horizontal):
 
     def say(self, text: str) -> None:
         """The sentence."""
-        self._text.show(text)
+        self._text.show(text, same_size=True)
 
     def show_context(self, n_used: int) -> None:
         """Tokens in the context now."""
         self._n_used = n_used
-        self._meter.show(meter(n_used, self._n_ctx, wide=self.size.width >= _WIDE_COLUMNS))
+        text = meter(n_used, self._n_ctx, wide=self.size.width >= _WIDE_COLUMNS)
+        self._meter.show(text, same_size=len(text) == self._n_cells)
+        self._n_cells = len(text)
         self._meter.set_class(n_used >= 0.9 * self._n_ctx, "-full")
 
 
@@ -45,7 +48,7 @@ def meter(n_used: int, n_ctx: int, *, wide: bool) -> str:
     """How full the context is, in 4 to 40 cells."""
     percent = 100 * n_used // max(1, n_ctx)
     if not wide:
-        return f"ctx {percent}%"
+        return f"ctx {percent:3}%"
     n_full = min(_BAR_CELLS, -(-_BAR_CELLS * n_used // max(1, n_ctx)))
     bar = "█" * n_full + "░" * (_BAR_CELLS - n_full)
-    return f"context {bar} {percent}% of {n_ctx}"
+    return f"context {bar} {percent:3}% of {n_ctx}"
