@@ -36,7 +36,7 @@ from .widgets.transcript import Transcript
 
 # New text is shown at most ten times a second, and less often where that would take more than this
 # share of a core: long replies on slow machines.
-_SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 0.5, 0.04
+_SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 1.0, 0.04
 _IDLE_KEYS = "Enter send · Ctrl+J newline · Ctrl+R again · ↑ edit · Ctrl+Q quit"
 _BUSY_KEYS = "Esc stop · PgUp/PgDn read back · Ctrl+Q quit"
 _EDIT_KEYS = "Enter replaces your last message · Esc leaves it as it was"

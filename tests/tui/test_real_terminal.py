@@ -135,3 +135,32 @@ def test_known_payloads_do_not_get_through_the_real_driver(tmp_path):
     assert findings(written, ROWS, COLUMNS) == []
     assert written.count("\u241b") > 200
     assert written.endswith("\x1b[?1004l") or "\x1b[?1049l" in written[-200:]
+
+
+@pytest.mark.slow
+def test_the_screen_costs_at_most_a_twentieth_of_a_core(tmp_path):
+    """1,000 tokens at 50 a second, of paragraphs, lists and code. CPU time of the process without
+    that of the calibration: a busy host takes a part of the core away, and counts it as ours."""
+    prose = "The quick brown fox jumps over the lazy dog, and *then* it **rests** a while. " * 3
+    lists = "- one `item`\n- another item\n- and a last one\n\n"
+    code = "```python\ndef f(x):\n    return x\n```\n\n"
+    part = (prose + "\n\n") * 2 + lists + prose + "\n\n" + code
+    tokens = [word + " " for word in (part * 30).split(" ")][:1000]
+    engine = {"delay_s": 0.019, "n_ctx": 4096}
+    terminal = Terminal(
+        tmp_path, (24, 80), replies=[tokens], engine=engine, greeting=None, calibrate=True
+    )
+    terminal.wait_for("Write a message")
+    terminal.type(b"go\r")
+    terminal.wait_for("first after")
+    terminal.type(b"\x11")
+    assert terminal.end() == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    loops_s = sorted(figures["loops_s"])
+    slowdown = sum(loops_s) / len(loops_s) / loops_s[len(loops_s) // 10]
+    share = figures["cpu_s"] / figures["wall_s"] / slowdown
+    print(
+        f"{figures['cpu_s']:.2f} s of {figures['wall_s']:.1f} s, slowed down {slowdown:.2f} times"
+    )
+    assert figures["wall_s"] >= 19
+    assert share <= 0.05

@@ -10,9 +10,11 @@ from functools import cache
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
+from rich.segment import Segment
+from textual.app import ComposeResult
 from textual.content import Content
-from textual.highlight import HighlightTheme
-from textual.highlight import highlight as highlighted
+from textual.geometry import Region
+from textual.strip import Strip
 from textual.widgets import Markdown
 from textual.widgets.markdown import MarkdownBlock, MarkdownFence
 
@@ -20,47 +22,76 @@ from edgellm.sanitize import visible
 
 # Entities could spell control characters behind the sanitizer's back; references would vanish.
 _INERT = ("link", "image", "autolink", "entity", "html_inline", "html_block", "reference")
+_MARK = "edgellm_mark"
 # What is nested deeper or larger than this costs the screen too much and is shown as it is written.
 # The parser drops what is deeper than its own limit, which must therefore be the higher one.
 _MAX_DEPTH, _PARSER_DEPTH = 12, 40
 _MAX_COLUMNS, _MAX_CELLS = 16, 400
-# Colours are worked out anew for every batch of a growing block, by Pygments' regular expressions:
-# for known languages and reasonable sizes only.
-_MAX_COLOURED_CHARS = 4096
-_COLOURED = {"bash", "c", "c++", "console", "cpp", "csharp", "css", "diff", "go", "html", "ini"}
-_COLOURED |= {"java", "javascript", "js", "json", "kotlin", "py", "python", "rust", "sh", "shell"}
-_COLOURED |= {"sql", "swift", "toml", "ts", "typescript", "xml", "yaml"}
 
 
-class CodeBlock(MarkdownFence):
-    """A fenced or indented block of code."""
-
-    @classmethod
-    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
-        """Coloured if that is cheap and sure, else plain."""
-        del ansi, dark
-        name = language.strip().split(" ")[0].lower()
-        if name not in _COLOURED or len(code) > _MAX_COLOURED_CHARS:
-            return Content(code)
-        return highlighted(code, language=name, theme=HighlightTheme)
-
-
-class Paragraph(MarkdownBlock):
-    """A paragraph that, while it grows within its last line, moves nothing else."""
+class _Growing(MarkdownBlock):
+    """A block of one widget that, while it grows within its last line, moves nothing else: laying
+    the screen out anew is most of what a batch of text costs."""
 
     def set_content(self, content: Content) -> None:
-        """Laying the screen out anew is most of what a batch of text costs."""
-        n_rows, n_columns = self.size.height, self.size.width
-        same = n_rows > 0 and content.get_height({}, n_columns) == n_rows
+        """Another text, usually the old one and more."""
+        same = False
+        if self.is_mounted:  # else to ask for the size would lay everything out
+            n_rows, n_columns = self.content_size.height, self.content_size.width
+            same = n_rows > 0 and content.get_height({}, n_columns) == n_rows
         self._content = content
         self.update(content, layout=not same)
 
+
+class Paragraph(_Growing):
+    """A paragraph, or an item of a list that holds one paragraph: then with a mark before it."""
+
+    def __init__(self, markdown: Markdown, token: Token) -> None:
+        super().__init__(markdown, token)
+        self._set_mark(token)
+
+    def _set_mark(self, token: Token) -> None:
+        self._mark = str(token.meta.get(_MARK, ""))
+        self.set_class(bool(self._mark), "-item")
+        if self._mark:
+            self.styles.padding = (0, 0, 0, len(self._mark))
+
     async def _update_from_block(self, block: MarkdownBlock) -> None:
-        if isinstance(block, Paragraph):
+        if isinstance(block, Paragraph) and bool(block._mark) == bool(self._mark):
             self.set_content(block._content)
             self._copy_context(block)
+            self._set_mark(block._token)
         else:
             await super()._update_from_block(block)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The mark stands in the padding of the first line."""
+        strips = super().render_lines(crop)
+        if self._mark and crop.y == 0 and crop.x == 0 and strips:
+            n_cells = len(self._mark)
+            mark = Strip([Segment(self._mark, self.visual_style.rich_style)], n_cells)
+            strips[0] = Strip.join([mark, strips[0].crop(n_cells)])
+        return strips
+
+
+class CodeBlock(MarkdownFence, _Growing):
+    """A fenced or indented block of code, as one widget; long lines are wrapped."""
+
+    @classmethod
+    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
+        """One colour: more of them cost a seventh of all drawing, anew for every batch of a growing
+        block, and run Pygments' regular expressions over whatever a model writes."""
+        del language, ansi, dark
+        return Content(code)
+
+    def compose(self) -> ComposeResult:
+        """No parts: the code is the widget's own content."""
+        self.set_content(self._highlighted_code)
+        yield from ()
+
+    def set_content(self, content: Content) -> None:
+        """As of every block that grows."""
+        _Growing.set_content(self, content)
 
 
 class InertMarkdown(Markdown):
@@ -131,10 +162,24 @@ def _split_list(block: list[Token]) -> list[Token]:
     if opening.type not in ("bullet_list_open", "ordered_list_open"):
         return block
     split: list[Token] = []
+    item: list[Token] = []
     for token in block[1:-1]:
-        if token.level == 1 and token.type == "list_item_open":
-            split.append(opening.copy(map=token.map))
-        split.append(token)
+        item.append(token)
         if token.level == 1 and token.type == "list_item_close":
-            split.append(closing)
+            if [t.type for t in item[1:-1]] == ["paragraph_open", "inline", "paragraph_close"]:
+                split += _marked(item)
+            else:
+                split += [opening.copy(map=item[0].map), *item, closing]
+            item = []
     return split
+
+
+def _marked(item: list[Token]) -> list[Token]:
+    """The paragraph of an item as a block of the top level, with its mark."""
+    opening, inline, closing = item[1:-1]
+    mark = f" {item[0].info}. " if item[0].info else " • "
+    return [
+        opening.copy(level=0, map=item[0].map, meta={_MARK: mark}),
+        inline.copy(level=1),
+        closing.copy(level=0),
+    ]
