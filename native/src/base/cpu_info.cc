@@ -7,6 +7,17 @@
 #include <cpuid.h>
 #endif
 #include <cstdint>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(_WIN32)
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+#endif
 #endif
 
 namespace edge {
@@ -61,6 +72,40 @@ CpuFeatures detect() {
   const bool avx512 = has(seven.ebx, 16) && has(seven.ebx, 17) && has(seven.ebx, 28) &&
                       has(seven.ebx, 30) && has(seven.ebx, 31);  // F, DQ, CD, BW, VL
   features.avx512vnni = features.avx2 && zmm_saved && avx512 && has(seven.ecx, 11);
+  return features;
+}
+
+}  // namespace
+#elif defined(__aarch64__) || defined(_M_ARM64)
+namespace {
+
+#if defined(__linux__)
+// The values are the kernel's interface (asm/hwcap.h); older C libraries do not name all of them.
+bool has_dot() { return (getauxval(AT_HWCAP) >> 20 & 1) != 0; }
+bool has_i8mm() { return (getauxval(AT_HWCAP2) >> 13 & 1) != 0; }
+#elif defined(__APPLE__)
+bool has(const char* name) {
+  int value = 0;
+  size_t n_bytes = sizeof value;
+  return sysctlbyname(name, &value, &n_bytes, nullptr, 0) == 0 && value != 0;
+}
+bool has_dot() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(_WIN32)
+// PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE and PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE; older SDKs lack
+// the second name.
+bool has_dot() { return IsProcessorFeaturePresent(43) != 0; }
+bool has_i8mm() { return IsProcessorFeaturePresent(66) != 0; }
+#else
+bool has_dot() { return false; }
+bool has_i8mm() { return false; }
+#endif
+
+CpuFeatures detect() {
+  CpuFeatures features;
+  features.neon = true;
+  features.neon_dot = has_dot();
+  features.neon_i8mm = features.neon_dot && has_i8mm();
   return features;
 }
 

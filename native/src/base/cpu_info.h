@@ -1,5 +1,6 @@
-// What this CPU and operating system can run: CPUID bits, and XGETBV for whether the OS saves the
-// registers. Decides nothing; kernels/select.cc maps it to ISA levels.
+// What this CPU and operating system can run. x86: CPUID bits, and XGETBV for whether the OS saves
+// the registers. ARM: what the OS says, for the bits are not readable everywhere. Decides nothing;
+// kernels/select.cc maps it to ISA levels.
 #pragma once
 
 namespace edge {
@@ -8,6 +9,9 @@ struct CpuFeatures {
   bool sse41 = false;       // SSE4.1 and SSSE3: what the x86-64-v2 baseline of this library needs
   bool avx2 = false;        // AVX2, FMA, F16C, BMI2, and the OS saves ymm registers
   bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ, CD and VNNI, and the OS saves zmm registers
+  bool neon = false;        // NEON and FMA of armv8.0: what the ARM baseline needs
+  bool neon_dot = false;    // also the int8 dot products, FEAT_DotProd
+  bool neon_i8mm = false;   // also the int8 matrix multiplication, FEAT_I8MM
 };
 // Read once per process.
 const CpuFeatures& cpu_features();

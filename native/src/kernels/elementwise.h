@@ -49,5 +49,6 @@ extern const ElementwiseKernels kElementwise_scalar;
 extern const ElementwiseKernels kElementwise_x86_sse41;
 extern const ElementwiseKernels kElementwise_x86_avx2;
 extern const ElementwiseKernels kElementwise_x86_avx512vnni;
+extern const ElementwiseKernels kElementwise_arm_neon;
 
 }  // namespace edge

@@ -30,6 +30,12 @@ bool is_supported(Isa isa) {
       return cpu_features().avx2;
     case Isa::kSse41:
       return cpu_features().sse41;
+    case Isa::kNeonI8mm:
+      return cpu_features().neon_i8mm;
+    case Isa::kNeonDot:
+      return cpu_features().neon_dot;
+    case Isa::kNeon:
+      return cpu_features().neon;
     case Isa::kScalar:
       return true;
   }
@@ -63,6 +69,11 @@ KernelTable make_table(Isa isa) {
       return {isa, &kElementwise_x86_avx2, &kAttention_x86_avx2, &kEncode_x86_avx2};
     case Isa::kSse41:
       return {isa, &kElementwise_x86_sse41, &kAttention_x86_sse41, &kEncode_x86_sse41};
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    case Isa::kNeonI8mm:  // only the integer matmuls differ
+    case Isa::kNeonDot:
+    case Isa::kNeon:
+      return {isa, &kElementwise_arm_neon, &kAttention_arm_neon, &kEncode_arm_neon};
 #endif
     default:
       return {Isa::kScalar, &kElementwise_scalar, &kAttention_scalar, &kEncode_scalar};

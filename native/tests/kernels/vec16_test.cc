@@ -45,6 +45,8 @@ constexpr Probe kProbes[] = {
     {Isa::kSse41, probe_x86_sse41},
     {Isa::kAvx2, probe_x86_avx2},
     {Isa::kAvx512Vnni, probe_x86_avx512vnni},
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    {Isa::kNeon, probe_arm_neon},
 #endif
     {Isa::kScalar, probe_scalar},
 };

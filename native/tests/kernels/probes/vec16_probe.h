@@ -27,5 +27,6 @@ void probe_scalar(const ProbeInput& in, ProbeOutput& out);
 void probe_x86_sse41(const ProbeInput& in, ProbeOutput& out);
 void probe_x86_avx2(const ProbeInput& in, ProbeOutput& out);
 void probe_x86_avx512vnni(const ProbeInput& in, ProbeOutput& out);
+void probe_arm_neon(const ProbeInput& in, ProbeOutput& out);
 
 }  // namespace edge

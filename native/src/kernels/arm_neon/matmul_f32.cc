@@ -1,0 +1,28 @@
+#include "base/inline.h"
+#include "kernels/arm_neon/vec16.h"
+#include "kernels/matmul_args.h"
+#include "quant/tile_weights.h"
+
+namespace edge::arm_neon {
+#include "kernels/generic/matmul_f32.inl.h"
+}  // namespace edge::arm_neon
+
+namespace edge {
+
+void matmul_f16_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::F16Columns, TileF16>(args);
+}
+void matmul_e4_16_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::DecodedColumns<TileE4_16>, TileE4_16>(args);
+}
+void matmul_e4_32_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::DecodedColumns<TileE4_32>, TileE4_32>(args);
+}
+void matmul_e6_16_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::DecodedColumns<TileE6_16>, TileE6_16>(args);
+}
+void matmul_e8_32_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::DecodedColumns<TileE8_32>, TileE8_32>(args);
+}
+
+}  // namespace edge

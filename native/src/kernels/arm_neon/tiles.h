@@ -1,0 +1,163 @@
+// The tiles of quant/tiles.h as q-registers, for the integer matmuls of every ARM level. A
+// q-register is a quarter of a 64-byte group: one quad (four columns) of four rows. Weights come
+// out as signed bytes with the zero point removed, so no bias is left to add.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "base/inline.h"
+#include "quant/tiles.h"
+
+namespace edge {
+namespace {
+
+constexpr int kParts = 4;  // quarters of a tile: rows 4 * part .. 4 * part + 3
+
+// Reads tile bytes ahead of the strip's stream: a strip is longer than a page of the prefetcher.
+template <int kBytes>
+EDGE_INLINE void prefetch_ahead(const uint8_t* tile) {
+  constexpr int kDistance = 2304;
+  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(tile + kDistance + b);
+}
+
+// Four scale bytes of a part, less 128, as i32. Bit 0 is that of the scale byte, and setting it
+// gives the group scale: (sc & 0xFE) - 127 == (sc - 128) | 1.
+EDGE_INLINE int32x4_t wide_scale_bytes(const uint8_t* sc, int part) {
+  const int8x16_t bytes = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(sc), vdupq_n_u8(0x80)));
+  const int16x8_t half = part < 2 ? vmovl_s8(vget_low_s8(bytes)) : vmovl_high_s8(bytes);
+  return part % 2 == 0 ? vmovl_s16(vget_low_s16(half)) : vmovl_high_s16(half);
+}
+EDGE_INLINE float32x4_t scales(int32x4_t wide) {
+  return vcvtq_f32_s32(vorrq_s32(wide, vdupq_n_s32(1)));
+}
+// All ones in rows whose scale byte selects LUT 1.
+EDGE_INLINE uint32x4_t lut1_rows(int32x4_t wide) { return vtstq_s32(wide, vdupq_n_s32(1)); }
+
+struct Nibbles {
+  uint8x16_t low[4], high[4];
+  EDGE_MEMBER_INLINE explicit Nibbles(const uint8_t* p) {
+    for (int j = 0; j < 4; ++j) {
+      const uint8x16_t x = vld1q_u8(p + 64 * j);
+      low[j] = vandq_u8(x, vdupq_n_u8(15));
+      high[j] = vshrq_n_u8(x, 4);
+    }
+  }
+};
+
+EDGE_INLINE void look_up(const uint8_t* nibbles, int8x16_t* w) {
+  const int8x16_t lut = vreinterpretq_s8_u8(vsubq_u8(vld1q_u8(kLutE4), vdupq_n_u8(kLutE4Zero)));
+  const Nibbles x(nibbles);
+  for (int j = 0; j < 4; ++j) {
+    w[2 * j] = vqtbl1q_s8(lut, x.low[j]);
+    w[2 * j + 1] = vqtbl1q_s8(lut, x.high[j]);
+  }
+}
+
+// LUT 1 = LUT 0 + 2. For few rows it is cheaper to correct the sum (by 2 * sum(a) = -bias / 32),
+// for more to correct the weights once: kShift.
+EDGE_INLINE void shift_weights(int8x16_t* w, int n, uint32x4_t lut1) {
+  const int8x16_t two = vandq_s8(vreinterpretq_s8_u32(lut1), vdupq_n_s8(kLutE4Shift));
+  for (int t = 0; t < n; ++t) w[t] = vaddq_s8(w[t], two);
+}
+EDGE_INLINE int32x4_t lut1_sum(uint32x4_t lut1, int32_t bias) {
+  return vandq_s32(vreinterpretq_s32_u32(lut1), vdupq_n_s32(-(bias >> 5)));
+}
+
+// Each format gives a part of a tile: w, one register per quad; s, one per group; and start(), the
+// value that the integer sum of a group begins with.
+
+template <bool kShift>
+struct E4_16 {
+  static constexpr int kTileBytes = sizeof(TileE4_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kMagnitude = 64;  // largest |weight|
+  int8x16_t w[8];
+  float32x4_t s[2];
+  uint32x4_t lut1[2];
+
+  EDGE_MEMBER_INLINE E4_16(const uint8_t* tile, int part) {
+    look_up(tile + 32 + 16 * part, w);
+    for (int g = 0; g < 2; ++g) {
+      const int32x4_t wide = wide_scale_bytes(tile + 16 * g, part);
+      s[g] = scales(wide);
+      lut1[g] = lut1_rows(wide);
+      if constexpr (kShift) shift_weights(w + 4 * g, 4, lut1[g]);
+    }
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int g) const {
+    if constexpr (kShift) return vdupq_n_s32(0);
+    return lut1_sum(lut1[g], bias[g]);
+  }
+};
+
+template <bool kShift>
+struct E4_32 {
+  static constexpr int kTileBytes = sizeof(TileE4_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = 64;
+  int8x16_t w[8];
+  float32x4_t s[1];
+  uint32x4_t lut1;
+
+  EDGE_MEMBER_INLINE E4_32(const uint8_t* tile, int part) {
+    look_up(tile + 16 + 16 * part, w);
+    const int32x4_t wide = wide_scale_bytes(tile, part);
+    s[0] = scales(wide);
+    lut1 = lut1_rows(wide);
+    if constexpr (kShift) shift_weights(w, 8, lut1);
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int) const {
+    if constexpr (kShift) return vdupq_n_s32(0);
+    return lut1_sum(lut1, bias[0] + bias[1]);
+  }
+};
+
+template <bool>
+struct E6_16 {
+  static constexpr int kTileBytes = sizeof(TileE6_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kMagnitude = 32;
+  int8x16_t w[8];
+  float32x4_t s[2];
+
+  EDGE_MEMBER_INLINE E6_16(const uint8_t* tile, int part) {
+    const Nibbles x(tile + 32 + 16 * part);
+    for (int g = 0; g < 2; ++g) {
+      s[g] = scales(wide_scale_bytes(tile + 16 * g, part));
+      const uint8x16_t h = vld1q_u8(tile + 288 + 64 * g + 16 * part);
+      // Quads 4g + 0, 1 sit in bits 0..3 of the high byte, quads 4g + 2, 3 in bits 4..7.
+      w[4 * g] = join(x.low[2 * g], vshlq_n_u8(h, 4));
+      w[4 * g + 1] = join(x.high[2 * g], vshlq_n_u8(h, 2));
+      w[4 * g + 2] = join(x.low[2 * g + 1], h);
+      w[4 * g + 3] = join(x.high[2 * g + 1], vshrq_n_u8(h, 2));
+    }
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
+
+ private:
+  static EDGE_MEMBER_INLINE int8x16_t join(uint8x16_t low, uint8x16_t high) {
+    const uint8x16_t q = vorrq_u8(low, vandq_u8(high, vdupq_n_u8(0x30)));
+    return vreinterpretq_s8_u8(vsubq_u8(q, vdupq_n_u8(kE6Zero)));
+  }
+};
+
+template <bool>
+struct E8_32 {
+  static constexpr int kTileBytes = sizeof(TileE8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = 128;
+  int8x16_t w[8];
+  float32x4_t s[1];
+
+  EDGE_MEMBER_INLINE E8_32(const uint8_t* tile, int part) {
+    s[0] = scales(wide_scale_bytes(tile, part));
+    for (int t = 0; t < 8; ++t) {
+      const uint8x16_t q = vld1q_u8(tile + 16 + 64 * t + 16 * part);
+      w[t] = vreinterpretq_s8_u8(veorq_u8(q, vdupq_n_u8(kE8Zero)));
+    }
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
+};
+
+}  // namespace
+}  // namespace edge
