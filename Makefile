@@ -16,7 +16,7 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize bench wheels clean
+.PHONY: demo test nightly lint format native sanitize arm windows bench wheels clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -25,10 +25,10 @@ demo: $(VENV)/.demo
 	@echo; echo "A question: $(QUESTION)"
 	@$(VENV)/bin/edgellm run demo "$(QUESTION)" --chat --max-tokens 80
 
-test: lint native sanitize
+test: lint native sanitize arm
 	$(BIN) pytest -m "not slow"
 
-nightly: lint native sanitize
+nightly: lint native sanitize arm windows
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
 	$(BIN) ctest --test-dir build/asan --output-on-failure
 	cd native && $(BIN) cmake --preset tsan -DEDGE_BUILD_TOOLS=OFF && $(BIN) cmake --build --preset tsan
@@ -58,6 +58,27 @@ sanitize: $(VENV)/.dev
 	$(BIN) ctest --test-dir build/asan --output-on-failure -R '^(base|format)$$'
 	$(PY) -P tests/tiny_model.py build/seed.edge
 	build/asan/fuzz/edge_mutate build/seed.edge 5000
+
+# The other machines, cross-built; the native tests for ARM run here under emulation, and pytest runs
+# both programs on models (tests/test_cross_built.py).
+arm: $(VENV)/.dev
+	@if command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; then \
+	  $(MAKE) --no-print-directory arm-build; \
+	else \
+	  echo "NOT TESTED: ARM; install packages g++-aarch64-linux-gnu and qemu-user"; fi
+
+windows: $(VENV)/.dev
+	@if command -v x86_64-w64-mingw32-g++-posix; then \
+	  $(MAKE) --no-print-directory windows-build; \
+	else echo "NOT TESTED: Windows; install package g++-mingw-w64-x86-64-posix"; fi
+
+.PHONY: arm-build windows-build
+arm-build:
+	cd native && $(BIN) cmake --preset aarch64 && $(BIN) cmake --build --preset aarch64
+	$(BIN) ctest --test-dir build/aarch64 --output-on-failure --parallel 2
+
+windows-build:
+	cd native && $(BIN) cmake --preset mingw && $(BIN) cmake --build --preset mingw
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo

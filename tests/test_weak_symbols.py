@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 def isa_objects() -> list[Path]:
     """Of the optimised builds; a debug build inlines nothing and is never shipped."""
-    builds = [ROOT / "build" / name for name in ("editable", "release")]
+    builds = [ROOT / "build" / name for name in ("editable", "release", "aarch64")]
     return [
         path
         for build in builds
