@@ -83,12 +83,28 @@ windows-build:
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo
 
-# The wheel of this machine with the most compatible platform tag that its symbols allow, in dist/.
-# A wheel for old systems needs an old toolchain: .github/workflows/release.yml has one.
+# The wheels of this machine and, cross-built, of Linux on ARM, with the most compatible platform tag
+# that their symbols allow, in dist/. A wheel for old systems needs an old toolchain:
+# .github/workflows/release.yml has one.
 wheels: $(VENV)/.dev
 	$(PIP) --group wheels
 	rm -rf build/wheelhouse
 	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse .
+	$(BIN) auditwheel show build/wheelhouse/*.whl
+	$(BIN) auditwheel repair --wheel-dir dist build/wheelhouse/*.whl
+	@if command -v aarch64-linux-gnu-g++; then $(MAKE) --no-print-directory arm-wheel; \
+	else echo "NO WHEEL for aarch64: install package g++-aarch64-linux-gnu"; fi
+
+# For the Python that builds it, with that one's headers: they are the same on every 64-bit Linux
+# but for Debian's own package, which has them in a directory per architecture (libpython3-dev).
+ARM_SUFFIX = $(shell $(PY) -c 'import sys; print(".cpython-%d%d-aarch64-linux-gnu.so" % sys.version_info[:2])')
+.PHONY: arm-wheel
+arm-wheel:
+	rm -rf build/wheelhouse
+	_PYTHON_HOST_PLATFORM=linux-aarch64 SETUPTOOLS_EXT_SUFFIX=$(ARM_SUFFIX) \
+	  $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse \
+	  -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/native/cmake/aarch64-linux-gnu.cmake \
+	  -C cmake.define.PYTHON_MODULE_EXTENSION=$(ARM_SUFFIX) .
 	$(BIN) auditwheel show build/wheelhouse/*.whl
 	$(BIN) auditwheel repair --wheel-dir dist build/wheelhouse/*.whl
 

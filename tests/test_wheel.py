@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ DEPENDENCIES = ["numpy", "jinja2", "typer", "platformdirs"]
 @pytest.fixture(scope="module")
 def wheel() -> Path:
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    wheels = sorted((ROOT / "dist").glob(f"edgellm-*-{tag}-*.whl"), key=lambda p: p.stat().st_mtime)
+    wheels = sorted(
+        (ROOT / "dist").glob(f"edgellm-*-{tag}-*{platform.machine()}.whl"),
+        key=lambda path: path.stat().st_mtime,
+    )
     if not wheels:
         pytest.skip(f"no {tag} wheel in dist/: run `make wheels`")
     return wheels[-1]
