@@ -1,4 +1,4 @@
-"""The aarch64 wheel in dist/ (`make wheels`) answers under emulation with this machine's tokens.
+"""The aarch64 wheel in dist/ (`make wheels`) gives this machine's tokens and bits under emulation.
 
 Its Python comes from this distribution's package index, for its own architecture and without root;
 where one of the pieces cannot be had, the test says which and is skipped.
@@ -6,6 +6,7 @@ where one of the pieces cannot be had, the test says which and is skipped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -30,13 +31,15 @@ PACKAGES = (
 )
 PROMPT = "Once upon a time"
 SPEAK = f"""
-import json, sys
+import hashlib, json, sys
 import edgellm
 from edgellm import _native
 answers = []
 for path in sys.argv[1:]:
     model = edgellm.load(path, threads=2)
-    answers.append(model.generate({PROMPT!r}, max_tokens=48).token_ids)
+    ids = model.tokenize({PROMPT!r})
+    ids += model.generate(ids, max_tokens=48).token_ids
+    answers.append([ids, hashlib.sha256(model.logits(ids).tobytes()).hexdigest()])
 print(json.dumps(dict(module=_native.__file__, levels=_native.isa_levels(), answers=answers)))
 """
 
@@ -117,7 +120,7 @@ def models(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     ("processor", "level"),
     [("cortex-a53", "neon"), ("cortex-a76", "neon_dot"), ("max", "neon_i8mm")],
 )
-def test_the_aarch64_module_gives_the_same_tokens(
+def test_the_aarch64_module_gives_the_same_tokens_and_bits(
     processor: str, level: str, site: Path, arm_python: list[str], models: list[Path], demo_path
 ) -> None:
     paths = [*models, demo_path]
@@ -140,4 +143,6 @@ def test_the_aarch64_module_gives_the_same_tokens(
     assert said["levels"][0] == level
     for path, answer in zip(paths, said["answers"], strict=True):
         with edgellm.load(path, threads=2) as model:
-            assert answer == model.generate(PROMPT, max_tokens=48).token_ids, path
+            ids = model.tokenize(PROMPT)
+            ids += model.generate(ids, max_tokens=48).token_ids
+            assert answer == [ids, hashlib.sha256(model.logits(ids).tobytes()).hexdigest()], path
