@@ -16,7 +16,7 @@ struct ActBlock {
   float d;
 };
 EDGE_INLINE ActBlock act_block(const MatmulArgs& args, int r, int64_t i) {
-  const int64_t block = r * args.n_tiles + i;
+  const int64_t block = i * args.n_rows + r;
   return {args.q + 32 * block, args.bias + 2 * block, args.d[block]};
 }
 
