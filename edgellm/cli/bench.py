@@ -20,7 +20,7 @@ from ..errors import ContextOverflowError
 from ..locate import explained, resolve
 from .output import JsonFlag, ThreadsOption, note, print_json, print_table
 
-_K_ROWS = (1, 2, 4, 8, 16)
+_K_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 _K_CONTEXT_TOKENS = 16  # tokens before the K rows, so that attention has something to read
 _HELP: dict[str, str] = {
     "prefill_tokens_per_s": "prompt tokens per second, from an empty context",
