@@ -170,7 +170,7 @@ def test_bench_reports_every_documented_key(tiny_edge, tmp_path):
         "peak_rss_bytes",
     ):
         assert data[key] > 0, key
-    assert list(data["k_rows_ms"]) == ["1", "2", "4", "8", "16"]
+    assert list(data["k_rows_ms"]) == ["1", "2", "3", "4", "6", "8", "12", "16"]
 
 
 def test_convert_writes_a_file_that_runs(tiny_checkpoint, tmp_path):
