@@ -1,0 +1,27 @@
+// E formats x int8, AVX2. Sixteen ymm: 8 sums of a strip x 4 rows, a quad's weights and scales.
+#include "base/inline.h"
+#include "kernels/matmul_args.h"
+#include "kernels/x86_avx2/bytes16.h"
+#include "quant/tiles.h"
+
+namespace edge {
+namespace x86_avx2 {
+namespace {
+constexpr int kRowsOfBytes = 4;
+// clang-format off: formats are written on the gemm
+#include "kernels/generic/gemm_a8.inl.h"
+#include "kernels/generic/madd_formats.inl.h"
+// clang-format on
+}  // namespace
+}  // namespace x86_avx2
+
+void matmul_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E4_16>(args); }
+void matmul_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E4_32>(args); }
+void matmul_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E6_16>(args); }
+void matmul_e8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E8_32>(args); }
+void gemm_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_16>(args); }
+void gemm_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_32>(args); }
+void gemm_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E6_16>(args); }
+void gemm_e8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E8_32>(args); }
+
+}  // namespace edge
