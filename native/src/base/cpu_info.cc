@@ -71,7 +71,9 @@ CpuFeatures detect() {
                   has(seven.ebx, 3);  // AVX2, BMI2, BMI1
   const bool avx512 = has(seven.ebx, 16) && has(seven.ebx, 17) && has(seven.ebx, 28) &&
                       has(seven.ebx, 30) && has(seven.ebx, 31);  // F, DQ, CD, BW, VL
-  features.avx512vnni = features.avx2 && zmm_saved && avx512 && has(seven.ecx, 11);
+  features.avx512bw = features.avx2 && zmm_saved && avx512;
+  features.avx512vnni = features.avx512bw && has(seven.ecx, 11);
+  features.avxvnni = features.avx2 && seven.eax >= 1 && has(cpuid(7, 1).eax, 4);
   return features;
 }
 

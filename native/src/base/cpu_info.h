@@ -8,7 +8,9 @@ namespace edge {
 struct CpuFeatures {
   bool sse41 = false;       // SSE4.1 and SSSE3: what the x86-64-v2 baseline of this library needs
   bool avx2 = false;        // AVX2, FMA, F16C, BMI2, and the OS saves ymm registers
-  bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ, CD and VNNI, and the OS saves zmm registers
+  bool avxvnni = false;     // AVX2 and the VEX forms of VNNI
+  bool avx512bw = false;    // AVX-512 F, BW, VL, DQ and CD, and the OS saves zmm registers
+  bool avx512vnni = false;  // AVX-512 BW and VNNI
   bool neon = false;        // NEON and FMA of armv8.0: what the ARM baseline needs
   bool neon_dot = false;    // also the int8 dot products, FEAT_DotProd
   bool neon_i8mm = false;   // also the int8 matrix multiplication, FEAT_I8MM

@@ -106,7 +106,7 @@ namespace {
 const Sha256Lanes* widest_lanes() {
 #if defined(__GNUC__)
 #if defined(__x86_64__)
-  if (cpu_features().avx512vnni) return &kSha256Lanes16;
+  if (cpu_features().avx512bw) return &kSha256Lanes16;
   if (cpu_features().avx2) return &kSha256Lanes8;
 #endif
   return &kSha256Lanes4;

@@ -40,7 +40,7 @@ struct AttentionKernels {
 extern const AttentionKernels kAttention_scalar;
 extern const AttentionKernels kAttention_x86_sse41;
 extern const AttentionKernels kAttention_x86_avx2;
-extern const AttentionKernels kAttention_x86_avx512vnni;
+extern const AttentionKernels kAttention_x86_avx512bw;
 extern const AttentionKernels kAttention_arm_neon;
 
 }  // namespace edge

@@ -48,7 +48,7 @@ struct ElementwiseKernels {
 extern const ElementwiseKernels kElementwise_scalar;
 extern const ElementwiseKernels kElementwise_x86_sse41;
 extern const ElementwiseKernels kElementwise_x86_avx2;
-extern const ElementwiseKernels kElementwise_x86_avx512vnni;
+extern const ElementwiseKernels kElementwise_x86_avx512bw;
 extern const ElementwiseKernels kElementwise_arm_neon;
 
 }  // namespace edge

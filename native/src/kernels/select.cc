@@ -26,6 +26,10 @@ bool is_supported(Isa isa) {
   switch (isa) {
     case Isa::kAvx512Vnni:
       return cpu_features().avx512vnni;
+    case Isa::kAvx512Bw:
+      return cpu_features().avx512bw;
+    case Isa::kAvxVnni:
+      return cpu_features().avxvnni;
     case Isa::kAvx2:
       return cpu_features().avx2;
     case Isa::kSse41:
@@ -63,8 +67,9 @@ KernelTable make_table(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__) || defined(_M_X64)
     case Isa::kAvx512Vnni:
-      return {isa, &kElementwise_x86_avx512vnni, &kAttention_x86_avx512vnni,
-              &kEncode_x86_avx512vnni};
+    case Isa::kAvx512Bw:
+      return {isa, &kElementwise_x86_avx512bw, &kAttention_x86_avx512bw, &kEncode_x86_avx512bw};
+    case Isa::kAvxVnni:
     case Isa::kAvx2:
       return {isa, &kElementwise_x86_avx2, &kAttention_x86_avx2, &kEncode_x86_avx2};
     case Isa::kSse41:

@@ -102,21 +102,41 @@ bool runs_here(Isa isa) {
   return false;
 }
 
+void check_matmul(const MatmulKernel& kernel) {
+  const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
+  for (const int64_t n_tiles : {1, 2, 7}) {
+    const Problem p = make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
+    for (int n_rows = 1; n_rows <= kMaxKRows; ++n_rows) {
+      CAPTURE(std::string(kernel.name));
+      CAPTURE(n_rows);
+      CHECK(same_bits(run(kernel.fn, p, 0, n_rows), run(scalar, p, 0, n_rows)));
+    }
+  }
+}
+
+void check_gemm(const MatmulKernel& kernel) {
+  CAPTURE(std::string(kernel.name));
+  const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
+  for (const int n_rows : {1, 15, 17, 32, 130}) {
+    CAPTURE(n_rows);
+    const auto n_tiles = 1 + n_rows % 20;  // within, at and across the tiles of one block
+    const Problem p = make_problem(kernel.format, 3, n_tiles, 4, n_rows);
+    const std::vector<float> y = run(kernel.fn, p, 0, n_rows);
+    std::vector<float> expected;
+    for (int row = 0; row < n_rows; row += kMaxKRows) {
+      const std::vector<float> part = run(scalar, p, row, std::min(kMaxKRows, n_rows - row));
+      expected.insert(expected.end(), part.begin(), part.end());
+    }
+    CHECK(same_bits(y, expected));
+  }
+}
+
 TEST_CASE("every matmul kernel equals scalar bit for bit for 1 to 16 rows") {
   for (const MatmulKernel& kernel : all_matmul_kernels()) {
-    if (!runs_here(kernel.isa)) {
+    if (runs_here(kernel.isa)) {
+      check_matmul(kernel);
+    } else {
       MESSAGE("SKIP " << std::string(kernel.name) << ": this CPU lacks it");
-      continue;
-    }
-    const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
-    for (const int64_t n_tiles : {1, 2, 7}) {
-      const Problem p =
-          make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
-      for (int n_rows = 1; n_rows <= kMaxKRows; ++n_rows) {
-        CAPTURE(std::string(kernel.name));
-        CAPTURE(n_rows);
-        CHECK(same_bits(run(kernel.fn, p, 0, n_rows), run(scalar, p, 0, n_rows)));
-      }
     }
   }
 }
@@ -138,23 +158,58 @@ TEST_CASE("a row of a 16-row call equals the row alone") {
 
 TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number of rows") {
   for (const MatmulKernel& kernel : all_gemm_kernels()) {
-    if (!runs_here(kernel.isa)) {
+    if (runs_here(kernel.isa)) {
+      check_gemm(kernel);
+    } else {
       MESSAGE("SKIP " << std::string(kernel.name) << ": this CPU lacks it");
-      continue;
     }
-    CAPTURE(std::string(kernel.name));
-    const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
-    for (const int n_rows : {1, 15, 17, 32, 130}) {
-      CAPTURE(n_rows);
-      const auto n_tiles = 1 + n_rows % 20;  // within, at and across the tiles of one block
-      const Problem p = make_problem(kernel.format, 3, n_tiles, 4, n_rows);
-      const std::vector<float> y = run(kernel.fn, p, 0, n_rows);
-      std::vector<float> expected;
-      for (int row = 0; row < n_rows; row += kMaxKRows) {
-        const std::vector<float> part = run(scalar, p, row, std::min(kMaxKRows, n_rows - row));
-        expected.insert(expected.end(), part.begin(), part.end());
-      }
-      CHECK(same_bits(y, expected));
+  }
+}
+
+#if defined(__x86_64__) || defined(_M_X64)
+// The sources of level avxvnni, compiled for AVX-512 VNNI and VL.
+#define EDGE_TWINS(X)                                                 \
+  X(kE4_16, matmul_e4_16_a8_avxvnni_twin, gemm_e4_16_a8_avxvnni_twin) \
+  X(kE4_32, matmul_e4_32_a8_avxvnni_twin, gemm_e4_32_a8_avxvnni_twin) \
+  X(kE6_16, matmul_e6_16_a8_avxvnni_twin, gemm_e6_16_a8_avxvnni_twin) \
+  X(kE8_32, matmul_e8_32_a8_avxvnni_twin, gemm_e8_32_a8_avxvnni_twin)
+}  // namespace
+#define EDGE_DECLARE(format, matmul, gemm) \
+  void matmul(const MatmulArgs&);          \
+  void gemm(const MatmulArgs&);
+EDGE_TWINS(EDGE_DECLARE)
+namespace {
+
+TEST_CASE("the AVX-VNNI kernels equal scalar where AVX-512 VNNI runs their instructions") {
+  if (!runs_here(Isa::kAvx512Vnni)) {
+    MESSAGE("SKIP the twins of AVX-VNNI: this CPU lacks AVX-512 VNNI");
+    return;
+  }
+#define EDGE_CHECK(format, matmul, gemm)                                    \
+  check_matmul({Isa::kAvxVnni, Format::format, Act::kA8, matmul, #matmul}); \
+  check_gemm({Isa::kAvxVnni, Format::format, Act::kA8, gemm, #gemm});
+  EDGE_TWINS(EDGE_CHECK)
+}
+#endif
+
+TEST_CASE("a level falls back only to kernels that its CPUs run") {
+  const auto includes = [](Isa level, Isa other) {  // every CPU of `level` runs `other`
+    const bool is_avx512 = level == Isa::kAvx512Vnni || level == Isa::kAvx512Bw;
+    return level <= other && !(is_avx512 && other == Isa::kAvxVnni);
+  };
+  constexpr Isa kLevels[] = {
+#define EDGE_ISA(id, name) Isa::id,
+#include "kernels/isas.inc"
+#undef EDGE_ISA
+  };
+  for (const Isa level : kLevels) {
+    for (const MatmulKernel& kernel : all_matmul_kernels()) {
+      const bool is_used = kernel_table(level).matmul(kernel.format, kernel.act) == kernel.fn;
+      if (is_used) CHECK(includes(level, kernel.isa));
+    }
+    for (const MatmulKernel& kernel : all_gemm_kernels()) {
+      const bool is_used = kernel_table(level).gemm(kernel.format, kernel.act) == kernel.fn;
+      if (is_used) CHECK(includes(level, kernel.isa));
     }
   }
 }

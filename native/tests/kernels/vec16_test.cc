@@ -44,7 +44,7 @@ constexpr Probe kProbes[] = {
 #if defined(__x86_64__) || defined(_M_X64)
     {Isa::kSse41, probe_x86_sse41},
     {Isa::kAvx2, probe_x86_avx2},
-    {Isa::kAvx512Vnni, probe_x86_avx512vnni},
+    {Isa::kAvx512Bw, probe_x86_avx512bw},
 #elif defined(__aarch64__) || defined(_M_ARM64)
     {Isa::kNeon, probe_arm_neon},
 #endif

@@ -7,10 +7,6 @@
 // same exact product. The zero point z is one more such madd, of the two sums of q with -s*z, and
 // E4's second LUT (LUT 0 + 2) is nothing but another z: 62 instead of 64.
 
-EDGE_INLINE I load_64_bytes(const uint8_t* p) {
-  return load_i(reinterpret_cast<const int32_t*>(p));
-}
-
 // i16 pairs (of columns k..k+15, of columns k+16..k+31), one pair a row.
 EDGE_INLINE I two_scale_bytes(const uint8_t* sc) {
   return bit_or(load_u8(sc), shl(load_u8(sc + kTileRows), 16));
@@ -174,14 +170,6 @@ EDGE_INLINE I zero_point_e4(I sc) {
 }
 static_assert(kLutE4Shift == 2);
 
-EDGE_INLINE void quads_e4(const uint8_t* nibbles, int j, I& even, I& odd) {
-  const I lut = repeat_16_bytes(kLutE4);
-  const I low = set1_i(0x0F0F0F0F);
-  const I x = load_64_bytes(nibbles + 64 * j);
-  even = shuffle_bytes(lut, bit_and(x, low));
-  odd = shuffle_bytes(lut, bit_and(shr_i16(x, 4), low));
-}
-
 struct E4_16 : ByteFormat<E4_16, 2, false> {
   static constexpr int kTileBytes = sizeof(TileE4_16);
   static EDGE_MEMBER_INLINE I zero_point(I sc) { return zero_point_e4(sc); }
@@ -202,14 +190,7 @@ struct E6_16 : ByteFormat<E6_16, 2, true> {  // 4 * 63 * 127 < 2^15
   static constexpr int kTileBytes = sizeof(TileE6_16);
   static EDGE_MEMBER_INLINE I zero_point(I) { return set1_i16(kE6Zero); }
   static EDGE_MEMBER_INLINE void quads(const uint8_t* p, int j, I& even, I& odd) {
-    const I low = set1_i(0x0F0F0F0F);
-    const I high = set1_i(0x30303030);
-    const I x = load_64_bytes(p + 64 * j);
-    const I h = load_64_bytes(p + 256 + 64 * (j / 2));
-    const I bits0 = j % 2 == 0 ? shl_i16(h, 4) : h;
-    const I bits1 = j % 2 == 0 ? shl_i16(h, 2) : shr_i16(h, 2);
-    even = bit_or(bit_and(x, low), bit_and(bits0, high));
-    odd = bit_or(bit_and(shr_i16(x, 4), low), bit_and(bits1, high));
+    quads_e6(p, j, even, odd);
   }
 };
 

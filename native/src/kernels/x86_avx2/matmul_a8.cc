@@ -10,6 +10,7 @@ namespace {
 constexpr int kRowsOfBytes = 4;
 // clang-format off: formats are written on the gemm
 #include "kernels/generic/gemm_a8.inl.h"
+#include "kernels/generic/tile_quads.inl.h"
 #include "kernels/generic/madd_formats.inl.h"
 // clang-format on
 }  // namespace

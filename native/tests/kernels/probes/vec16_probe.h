@@ -26,7 +26,7 @@ using ProbeFn = void (*)(const ProbeInput& in, ProbeOutput& out);
 void probe_scalar(const ProbeInput& in, ProbeOutput& out);
 void probe_x86_sse41(const ProbeInput& in, ProbeOutput& out);
 void probe_x86_avx2(const ProbeInput& in, ProbeOutput& out);
-void probe_x86_avx512vnni(const ProbeInput& in, ProbeOutput& out);
+void probe_x86_avx512bw(const ProbeInput& in, ProbeOutput& out);
 void probe_arm_neon(const ProbeInput& in, ProbeOutput& out);
 
 }  // namespace edge

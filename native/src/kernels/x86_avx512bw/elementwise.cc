@@ -1,15 +1,15 @@
 // The element-wise kernels with AVX-512.
 #include "kernels/elementwise.h"
 
-#include "kernels/x86_avx512vnni/vec16.h"
+#include "kernels/x86_avx512bw/vec16.h"
 
 namespace edge {
-namespace x86_avx512vnni {
+namespace x86_avx512bw {
 namespace {
 #include "kernels/generic/elementwise.inl.h"
 }  // namespace
-}  // namespace x86_avx512vnni
+}  // namespace x86_avx512bw
 
-const ElementwiseKernels kElementwise_x86_avx512vnni = x86_avx512vnni::kTable;
+const ElementwiseKernels kElementwise_x86_avx512bw = x86_avx512bw::kTable;
 
 }  // namespace edge

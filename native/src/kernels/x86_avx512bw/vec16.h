@@ -17,7 +17,7 @@
 
 #include "base/inline.h"
 
-namespace edge::x86_avx512vnni {
+namespace edge::x86_avx512bw {
 
 struct V {
   __m512 a;
@@ -140,4 +140,4 @@ EDGE_INLINE float reduce_add(V x) {
 EDGE_INLINE int32_t reduce_max_i(I x) { return _mm512_reduce_max_epi32(x.a); }
 EDGE_INLINE int32_t reduce_add_i(I x) { return _mm512_reduce_add_epi32(x.a); }
 
-}  // namespace edge::x86_avx512vnni
+}  // namespace edge::x86_avx512bw

@@ -1,0 +1,159 @@
+// The E formats on vpdpbusd: u8 weights times i8 activations, one i32 sum a group; the zero point
+// is what sums start with. Included after gemm_a8.inl.h and tile_quads.inl.h.
+
+// sum + a quad of weights times the quad of activations at `a`.
+EDGE_INLINE void add_quad(I& sum, I w, const int8_t* a) {
+  const I act = repeat_4_bytes(a);
+#ifdef __AVXVNNI__
+  sum = {_mm256_dpbusd_avx_epi32(sum.a, w.a, act.a), _mm256_dpbusd_avx_epi32(sum.b, w.b, act.b)};
+#else
+  sum = {_mm256_dpbusd_epi32(sum.a, w.a, act.a), _mm256_dpbusd_epi32(sum.b, w.b, act.b)};
+#endif
+  settle(sum);
+}
+
+EDGE_INLINE V group_scales(const uint8_t* sc) {
+  return to_float(sub(bit_and(load_u8(sc), set1_i(0xFE)), set1_i(127)));
+}
+
+// What the sums of one group start with, from bias = -64 * sum(q) of 16 columns.
+template <class Fmt>
+EDGE_INLINE int32_t start_value(const int32_t* bias, int group) {
+  const int32_t b = Fmt::kGroups == 2 ? bias[group] : bias[0] + bias[1];
+  return b / 2 * (Fmt::kZero / 32);
+}
+
+// x of docs/KERNELS.md: both products of a 16-group format are exact, so fma rounds once.
+template <int kGroups>
+EDGE_INLINE V scaled(const V* s, const I* sums) {
+  if constexpr (kGroups == 1) return mul(s[0], to_float(sums[0]));
+  return fma(s[1], to_float(sums[1]), mul(s[0], to_float(sums[0])));
+}
+
+template <class Fmt>
+struct alignas(64) VnniTile {
+  uint8_t w[8][64];
+  float s[2][kTileRows];
+
+  EDGE_MEMBER_INLINE void unpack(const uint8_t* packed) {
+    EDGE_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      I even, odd;
+      Fmt::quads(packed, j, even, odd);
+      store_i(reinterpret_cast<int32_t*>(w[2 * j]), even);
+      store_i(reinterpret_cast<int32_t*>(w[2 * j + 1]), odd);
+    }
+    for (int g = 0; g < Fmt::kGroups; ++g) store(s[g], group_scales(packed + kTileRows * g));
+  }
+};
+
+template <class Fmt>
+struct VnniRows {
+  const int8_t* q;
+  int32_t start[kBlockTiles * kMaxKRows * Fmt::kGroups];
+
+  EDGE_MEMBER_INLINE void prepare(const int8_t* from, const int32_t* bias, int n_blocks) {
+    q = from;
+    for (int i = 0; i < n_blocks; ++i) {
+      for (int g = 0; g < Fmt::kGroups; ++g) {
+        start[Fmt::kGroups * i + g] = start_value<Fmt>(bias + 2 * i, g);
+      }
+    }
+  }
+};
+
+// Layout supplies quads(), kGroups, kZero and kTileBytes.
+template <class Layout>
+struct VnniFormat : Layout {
+  static constexpr int kGroups = Layout::kGroups;
+  static constexpr int kRowsAtOnce = kGroups == 2 ? 2 : 4;
+  using Tile = VnniTile<Layout>;
+  using Rows = VnniRows<Layout>;
+
+  template <int R>
+  static EDGE_MEMBER_INLINE void block_sums(const Tile& tile, const Rows& rows, int block, V* x) {
+    I sum[R][kGroups];
+    EDGE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      EDGE_UNROLL
+      for (int g = 0; g < kGroups; ++g) sum[r][g] = set1_i(rows.start[kGroups * (block + r) + g]);
+    }
+    const int8_t* a = rows.q + kTileK * block;
+    EDGE_UNROLL
+    for (int t = 0; t < 8; ++t) {  // turn by turn, so that the groups' sums advance together
+      const int quad = t % kGroups * 4 * (kGroups - 1) + t / kGroups;
+      const I w = load_64_bytes(tile.w[quad]);
+      EDGE_UNROLL
+      for (int r = 0; r < R; ++r) add_quad(sum[r][t % kGroups], w, a + kTileK * r + 4 * quad);
+    }
+    const V s[2] = {load(tile.s[0]), load(tile.s[kGroups - 1])};
+    EDGE_UNROLL
+    for (int r = 0; r < R; ++r) x[r] = scaled<kGroups>(s, sum[r]);
+  }
+
+  template <int K>
+  static EDGE_MEMBER_INLINE void packed_sums(const uint8_t* packed, const int8_t* a,
+                                             const int32_t* bias, V* x) {
+    I sum[K][kGroups];
+    EDGE_UNROLL
+    for (int r = 0; r < K; ++r) {
+      EDGE_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        sum[r][g] = set1_i(start_value<Layout>(bias + 2 * r, g));
+      }
+    }
+    EDGE_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const int g = j * kGroups / 4;
+      I even, odd;
+      Layout::quads(packed, j, even, odd);
+      EDGE_UNROLL
+      for (int r = 0; r < K; ++r) {
+        add_quad(sum[r][g], even, a + kTileK * r + 8 * j);
+        add_quad(sum[r][g], odd, a + kTileK * r + 8 * j + 4);
+      }
+    }
+    const V s[2] = {group_scales(packed), group_scales(packed + kTileRows * (kGroups - 1))};
+    EDGE_UNROLL
+    for (int r = 0; r < K; ++r) x[r] = scaled<kGroups>(s, sum[r]);
+  }
+};
+
+template <class PackedTile, int kGroupsOf>
+struct E4Layout {
+  static constexpr int kTileBytes = sizeof(PackedTile);
+  static constexpr int kGroups = kGroupsOf;
+  static constexpr int kZero = kLutE4Zero;
+
+  // LUT 1 = LUT 0 + 2, for rows whose scale byte is odd.
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    const I sc = load_u8(packed + kTileRows * (j * kGroups / 4));
+    const I is_odd = sub(zero_i(), bit_and(sc, set1_i(1)));
+    const I shift = bit_and(is_odd, set1_i(kLutE4Shift * 0x01010101));
+    quads_e4(packed + kTileRows * kGroups, j, even, odd);
+    even = add(even, shift);  // bytes stay below 128, so no carry
+    odd = add(odd, shift);
+  }
+};
+struct E6Layout {
+  static constexpr int kTileBytes = sizeof(TileE6_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kZero = kE6Zero;
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    quads_e6(packed + 2 * kTileRows, j, even, odd);
+  }
+};
+struct E8Layout {
+  static constexpr int kTileBytes = sizeof(TileE8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kE8Zero;
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    even = load_64_bytes(packed + kTileRows + 128 * j);
+    odd = load_64_bytes(packed + kTileRows + 128 * j + 64);
+  }
+};
+
+using E4_16 = VnniFormat<E4Layout<TileE4_16, 2>>;
+using E4_32 = VnniFormat<E4Layout<TileE4_32, 1>>;
+using E6_16 = VnniFormat<E6Layout>;
+using E8_32 = VnniFormat<E8Layout>;
