@@ -16,7 +16,7 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize arm windows bench wheels clean
+.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard wheels clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -28,7 +28,7 @@ demo: $(VENV)/.demo
 test: lint native sanitize arm
 	$(BIN) pytest -m "not slow"
 
-nightly: lint native sanitize arm windows
+nightly: lint native sanitize arm windows bench-guard
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
 	$(BIN) ctest --test-dir build/asan --output-on-failure
 	cd native && $(BIN) cmake --preset tsan -DEDGE_BUILD_TOOLS=OFF && $(BIN) cmake --build --preset tsan
@@ -82,6 +82,10 @@ windows-build:
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo
+
+# Instruction counts of the kernels against the committed ones; needs valgrind.
+bench-guard: $(VENV)/.dev
+	$(PY) -P benchmarks/guard.py build/editable/tools/edge_kernels
 
 # The wheels of this machine and, cross-built, of Linux on ARM, with the most compatible platform tag
 # that their symbols allow, in dist/. A wheel for old systems needs an old toolchain:

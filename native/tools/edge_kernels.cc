@@ -3,10 +3,12 @@
 //
 // t(K), the time of a call with K rows, is close to t_unpack + K * t_mac; both are fitted over K =
 // 1..16 and given per tile. Times are the best of many calls: the machine can only make them
-// longer.
+// longer. --compiler prints what compiled the kernels: instruction counts (benchmarks/guard.py) are
+// comparable for one compiler only.
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "args.h"
@@ -17,10 +19,24 @@
 namespace {
 
 constexpr const char* kUsage =
-    "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N]\n"
+    "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N] | edge_kernels "
+    "--compiler\n"
     "  FORMAT: E4_16, E4_32, E6_16 or E8_32; the level is the best one, or EDGELLM_ISA\n"
     "  --rows K: that many rows only; above 16 the kernel of prefill\n"
     "  --calls N: of every measurement (default 200)";
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define EDGE_TARGET " for x86-64"
+#else
+#define EDGE_TARGET " for another processor"
+#endif
+#if defined(__clang__)
+constexpr const char* kCompiler = "clang " __clang_version__ EDGE_TARGET;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "gcc " __VERSION__ EDGE_TARGET;
+#else
+constexpr const char* kCompiler = "another compiler" EDGE_TARGET;
+#endif
 
 struct Options {
   int64_t n_columns = 1024;
@@ -120,6 +136,10 @@ void measure_all(edge::Format format, const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--compiler") {
+    std::puts(kCompiler);
+    return 0;
+  }
   edge_tools::Args args(argc, argv);
   Options options;
   args.number("--columns", options.n_columns);
