@@ -10,8 +10,6 @@ namespace {
 }  // namespace
 }  // namespace x86_avx512bw
 
-void probe_x86_avx512bw(const ProbeInput& in, ProbeOutput& out) {
-  x86_avx512bw::probe(in, out);
-}
+void probe_x86_avx512bw(const ProbeInput& in, ProbeOutput& out) { x86_avx512bw::probe(in, out); }
 
 }  // namespace edge
