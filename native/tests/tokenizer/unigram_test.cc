@@ -105,7 +105,7 @@ TEST_CASE("mutated unigram blobs are refused or encode without harm") {
     auto parts = sections();
     for (size_t n = below(3) + 1; n > 0; --n) {
       std::string& part = parts[below(2) == 0 ? 18 : 19];
-      constexpr char kValues[] = {0, 1, 2, 'a', 127, -128, -1};
+      constexpr char kValues[] = {0, 1, 2, 'a', '\x7f', '\x80', '\xff'};
       part[below(below(2) == 0 ? 96 : part.size()) % part.size()] = kValues[below(7)];
     }
     const std::string blob = join(parts);
