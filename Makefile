@@ -25,8 +25,9 @@ demo: $(VENV)/.demo
 	@echo; echo "A question: $(QUESTION)"
 	@$(VENV)/bin/edgellm run demo "$(QUESTION)" --chat --max-tokens 80
 
+# Two processes: more only costs memory, since what takes time runs on two threads itself.
 test: lint native sanitize arm
-	$(BIN) pytest -m "not slow"
+	$(BIN) pytest -n 2 --dist loadfile -m "not slow"
 
 nightly: lint native sanitize arm windows bench-guard
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
