@@ -28,7 +28,7 @@ _HELP: dict[str, str] = {
     "decode_gb_per_s": "decode speed times the weight bytes that one token needs",
     "read_bandwidth_gb_per_s": "plain reads of 256 MiB with the same threads",
     "read_bandwidth_share": "decode_gb_per_s / read_bandwidth_gb_per_s; above 1: it is in cache",
-    "int8_peak_gmac_per_s": "int8 multiply-adds on data in L1 with the same threads",
+    "int8_peak_gmac_per_s": "int8 multiply-adds on data in cache with the same threads",
     "int8_peak_share": "multiply-adds of the weights in prefill / that peak",
 }
 

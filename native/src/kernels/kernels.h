@@ -58,7 +58,8 @@ const KernelTable& kernel_table(Isa isa);
 // The table of active_isa(); scalar if EDGELLM_ISA was refused (the refusal is reported at load).
 const KernelTable& active_kernels();
 
-// int8 multiply-accumulates per second of the active E8_32 kernel on L1-resident data, K = 16.
+// int8 multiply-accumulates per second of the active level's E8_32 kernel for many rows (where it
+// has none, for 16) on data in cache.
 double measure_int8_macs_per_s(int n_threads);
 
 }  // namespace edge
