@@ -13,16 +13,31 @@ EDGE_INLINE I lane_numbers() {
   return load_i(kNumbers);
 }
 
+EDGE_INLINE const uint16_t* page_keys(const AttentionSegmentArgs& args, int page) {
+  return reinterpret_cast<const uint16_t*>(args.pages[page] + args.key_offset);
+}
+
+EDGE_INLINE const uint16_t* page_values(const AttentionSegmentArgs& args, int page) {
+  return reinterpret_cast<const uint16_t*>(args.pages[page] + args.value_offset);
+}
+
 // Scores of all 32 positions of a page for kQ queries; positions beyond what a query sees get
-// values that are never read.
+// values that are never read. Fetches the page's values and the next page's keys meanwhile: the
+// hardware prefetcher stops where a page of keys does.
 template <int kQ>
-EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, const uint16_t* keys,
-                             float (*scores)[kSegmentTokens], int first) {
+EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, int page, int next_page,
+                             float (*scores)[kSegmentTokens]) {
+  const uint16_t* keys = page_keys(args, page);
+  const uint16_t* next_keys = page_keys(args, next_page);
+  const uint16_t* values = page_values(args, page);
   V sum[kQ][2];
   for (int i = 0; i < kQ; ++i) sum[i][0] = sum[i][1] = zero();
   for (int dim = 0; dim < args.head_dim; ++dim) {
-    const V low = load_f16(keys + dim * kPagePositions);
-    const V high = load_f16(keys + dim * kPagePositions + kLanes);
+    const int at = dim * kPagePositions;
+    EDGE_PREFETCH(next_keys + at);
+    EDGE_PREFETCH(values + at);
+    const V low = load_f16(keys + at);
+    const V high = load_f16(keys + at + kLanes);
     for (int i = 0; i < kQ; ++i) {
       const V q = set1(args.q[i][dim]);
       sum[i][0] = fma(q, low, sum[i][0]);
@@ -31,8 +46,9 @@ EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, const uint16_t* k
   }
   const V scale = set1(args.scale);
   for (int i = 0; i < kQ; ++i) {
-    store(scores[i] + first, mul(sum[i][0], scale));
-    store(scores[i] + first + kLanes, mul(sum[i][1], scale));
+    float* out = scores[i] + page * kPagePositions;
+    store(out, mul(sum[i][0], scale));
+    store(out + kLanes, mul(sum[i][1], scale));
   }
 }
 
@@ -68,18 +84,39 @@ EDGE_INLINE void softmax_parts(float* scores, int n_visible, float* m, float* l)
   *l = reduce_add(sum);
 }
 
-// 16 values of a row from column `column` on; short rows are copied so that nothing past the page
+// 16 values of a row, of which the head has n; short rows are copied so that nothing past the page
 // is read.
-EDGE_INLINE V load_values(const uint16_t* row, int column, int head_dim) {
-  if (column + kLanes <= head_dim) return load_f16(row + column);
+EDGE_INLINE V load_values(const uint16_t* values, int n) {
+  if (n >= kLanes) return load_f16(values);
   uint16_t padded[kLanes] = {};
-  for (int i = column; i < head_dim; ++i) padded[i - column] = row[i];
+  for (int i = 0; i < n; ++i) padded[i] = values[i];
   return load_f16(padded);
 }
 
-EDGE_INLINE const uint16_t* value_row(const AttentionSegmentArgs& args, int t) {
-  return reinterpret_cast<const uint16_t*>(args.pages[t / kPagePositions] + args.value_offset) +
-         (t % kPagePositions) * args.head_dim;
+// sum[i][block] += p[i][t] * value[t], for positions [first, last) of the segment in ascending
+// order.
+template <int kQ, int kBlocks>
+EDGE_INLINE void add_values(const AttentionSegmentArgs& args, const float* const* p, int first,
+                            int last, int column, V (*sum)[kBlocks]) {
+  const int n_columns = kBlocks > 1 ? kLanes : args.head_dim - column;  // more blocks: all whole
+  while (first < last) {
+    const int page_end = (first / kPagePositions + 1) * kPagePositions;
+    const int end = page_end < last ? page_end : last;
+    const uint16_t* row = page_values(args, first / kPagePositions) +
+                          (first % kPagePositions) * args.head_dim + column;
+    for (int t = first; t < end; ++t, row += args.head_dim) {
+      V weight[kQ];
+      EDGE_UNROLL
+      for (int i = 0; i < kQ; ++i) weight[i] = set1(p[i][t]);
+      EDGE_UNROLL
+      for (int b = 0; b < kBlocks; ++b) {
+        const V v = load_values(row + kLanes * b, n_columns);
+        EDGE_UNROLL
+        for (int i = 0; i < kQ; ++i) sum[i][b] = fma(weight[i], v, sum[i][b]);
+      }
+    }
+    first = end;
+  }
 }
 
 // o of kQ queries for kBlocks blocks of 16 columns: the positions all of them see together, then
@@ -88,26 +125,21 @@ template <int kQ, int kBlocks>
 EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args, const float (*p)[kSegmentTokens],
                                  int column) {
   V sum[kQ][kBlocks];
+  const float* weights[kQ];
   int n_common = args.n_visible[0];
   for (int i = 0; i < kQ; ++i) {
+    weights[i] = p[i];
     if (args.n_visible[i] < n_common) n_common = args.n_visible[i];
     for (int b = 0; b < kBlocks; ++b) sum[i][b] = zero();
   }
-  for (int t = 0; t < n_common; ++t) {
-    const uint16_t* row = value_row(args, t);
-    for (int b = 0; b < kBlocks; ++b) {
-      const V v = load_values(row, column + kLanes * b, args.head_dim);
-      for (int i = 0; i < kQ; ++i) sum[i][b] = fma(set1(p[i][t]), v, sum[i][b]);
-    }
-  }
+  add_values<kQ, kBlocks>(args, weights, 0, n_common, column, sum);
+  EDGE_UNROLL
   for (int i = 0; i < kQ; ++i) {
-    for (int t = n_common; t < args.n_visible[i]; ++t) {
-      const uint16_t* row = value_row(args, t);
-      for (int b = 0; b < kBlocks; ++b) {
-        const V v = load_values(row, column + kLanes * b, args.head_dim);
-        sum[i][b] = fma(set1(p[i][t]), v, sum[i][b]);
-      }
-    }
+    add_values<1, kBlocks>(args, &weights[i], n_common, args.n_visible[i], column, &sum[i]);
+  }
+  EDGE_UNROLL
+  for (int i = 0; i < kQ; ++i) {
+    EDGE_UNROLL
     for (int b = 0; b < kBlocks; ++b) {
       const int at = column + kLanes * b;
       const int n = args.head_dim - at < kLanes ? args.head_dim - at : kLanes;
@@ -127,11 +159,9 @@ void segment_queries(AttentionSegmentArgs& args) {
   for (int i = 0; i < kQ; ++i) {
     if (args.n_visible[i] > n_visible) n_visible = args.n_visible[i];
   }
-  for (int first = 0; first < n_visible; first += kPagePositions) {
-    page_scores<kQ>(
-        args,
-        reinterpret_cast<const uint16_t*>(args.pages[first / kPagePositions] + args.key_offset),
-        scores, first);
+  const int last_page = (n_visible - 1) / kPagePositions;
+  for (int page = 0; page <= last_page; ++page) {
+    page_scores<kQ>(args, page, page < last_page ? page + 1 : page, scores);
   }
   for (int i = 0; i < kQ; ++i) {
     softmax_parts(scores[i], args.n_visible[i], &args.m[i], &args.l[i]);
