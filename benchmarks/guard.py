@@ -1,4 +1,4 @@
-"""Counts the instructions of the matmul kernels and compares them with the committed counts.
+"""Counts the instructions of the matmul and attention kernels against the committed counts.
 
 A count is the same on a quiet and on a busy machine, so a kernel that a change or a compiler flag
 made longer shows here when no timing can be trusted. Callgrind knows no AVX-512: levels avx2, sse41
@@ -27,7 +27,7 @@ TOLERANCE = 0.02
 FORMATS = ("E4_16", "E4_32", "E6_16", "E8_32")
 GEMM_ROWS = 64
 ROWS = {"avx2": (1, 2, 4, 16, GEMM_ROWS), "sse41": (1, 16), "scalar": (1, 16)}
-SIZE = ("--columns", "256", "--strips", "4", "--calls", "1")
+QUERIES = (1, 4)
 
 
 class CountError(Exception):
@@ -37,17 +37,9 @@ class CountError(Exception):
 @dataclass(frozen=True)
 class Case:
     isa: str
-    format: str
-    rows: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.isa} {self.format} rows={self.rows}"
-
-    @property
-    def function(self) -> str:
-        kind = "gemm" if self.rows >= GEMM_ROWS else "matmul"
-        return f"edge::{kind}_{self.format.lower()}_a8_{self.isa}(edge::MatmulArgs const&)"
+    name: str
+    function: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -56,12 +48,35 @@ class Counts:
     instructions: dict[str, int]
 
 
+def matmul_case(isa: str, weights: str, rows: int) -> Case:
+    kind = "gemm" if rows >= GEMM_ROWS else "matmul"
+    return Case(
+        isa,
+        f"{isa} {weights} rows={rows}",
+        f"edge::{kind}_{weights.lower()}_a8_{isa}(edge::MatmulArgs const&)",
+        (weights, "--rows", str(rows), "--columns", "256", "--strips", "4"),
+    )
+
+
+def attention_case(isa: str, queries: int) -> Case:
+    namespace = isa if isa == "scalar" else f"x86_{isa}"
+    return Case(
+        isa,
+        f"{isa} attention queries={queries}",
+        f"edge::{namespace}::(anonymous namespace)::segment(edge::AttentionSegmentArgs&)",
+        ("attention", "--queries", str(queries), "--positions", "256"),
+    )
+
+
 def cases() -> list[Case]:
     return [
-        Case(isa, name, rows)
-        for isa, all_rows in ROWS.items()
-        for name in FORMATS
-        for rows in all_rows
+        *(
+            matmul_case(isa, weights, rows)
+            for isa, all_rows in ROWS.items()
+            for weights in FORMATS
+            for rows in all_rows
+        ),
+        *(attention_case(isa, queries) for isa in ROWS for queries in QUERIES),
     ]
 
 
@@ -75,7 +90,7 @@ def count(program: Path, case: Case) -> int:
     command = [
         *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
         f"--toggle-collect={case.function}",
-        *(str(program), case.format, "--rows", str(case.rows), *SIZE),
+        *(str(program), *case.arguments, "--calls", "1"),
     ]
     env = {**os.environ, "EDGELLM_ISA": case.isa}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)

@@ -1,5 +1,6 @@
-// edge_kernels: speed of the matmul kernels on data in cache, one thread: what their inner loops
-// can do, apart from memory, threads and the rest of the model. One JSON object per line.
+// edge_kernels: speed of the matmul and attention kernels on data in cache, one thread: what their
+// inner loops can do, apart from memory, threads and the rest of the model. One JSON object per
+// line.
 //
 // t(K), the time of a call with K rows, is close to t_unpack + K * t_mac; both are fitted over K =
 // 1..16 and given per tile. Times are the best of many calls: the machine can only make them
@@ -13,17 +14,20 @@
 
 #include "args.h"
 #include "base/os.h"
+#include "kernels/attention.h"
 #include "kernels/kernels.h"
 #include "quant/tiles.h"
 
 namespace {
 
 constexpr const char* kUsage =
-    "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N] | edge_kernels "
-    "--compiler\n"
+    "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N]\n"
+    "edge_kernels attention [--positions N] [--head-dim N] [--queries K] [--calls N]\n"
+    "edge_kernels --compiler\n"
     "  FORMAT: E4_16, E4_32, E6_16 or E8_32; the level is the best one, or EDGELLM_ISA\n"
     "  --rows K: that many rows only; above 16 the kernel of prefill\n"
-    "  --calls N: of every measurement (default 200)";
+    "  --calls N: of every measurement (default 200)\n"
+    "  --positions N: of one key-value head (default 1024, in cache; 262144 is not)";
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define EDGE_TARGET " for x86-64"
@@ -43,6 +47,9 @@ struct Options {
   int64_t n_strips = 8;
   int n_rows = 0;
   int n_calls = 200;
+  int n_positions = 1024;
+  int head_dim = 64;
+  int n_queries = 4;
 };
 
 // Weights and activations of zeros: speed does not depend on their values.
@@ -78,11 +85,12 @@ struct Problem {
   std::vector<float> y;
 };
 
-double best_ns(edge::MatmulFn fn, const edge::MatmulArgs& args, int n_calls) {
+template <class F>
+double best_ns(F&& work, int n_calls) {
   int64_t best = INT64_MAX;
   for (int call = 0; call < n_calls; ++call) {
     const int64_t start = edge::monotonic_ns();
-    fn(args);
+    work();
     best = std::min(best, edge::monotonic_ns() - start);
   }
   return static_cast<double>(best);
@@ -98,7 +106,8 @@ double measure(edge::Format format, const Options& options, int n_rows) {
     if (fn == nullptr) return 0;
   }
   Problem problem(format, options, n_rows);
-  const double ns = best_ns(fn, problem.args(n_rows), options.n_calls);
+  const edge::MatmulArgs args = problem.args(n_rows);
+  const double ns = best_ns([&] { fn(args); }, options.n_calls);
   const double n_weights =
       static_cast<double>(problem.n_strips * problem.n_tiles) * edge::kTileRows * edge::kTileK;
   std::printf(
@@ -126,6 +135,62 @@ void print_fit(const std::vector<double>& ns_by_rows) {
               (sum_t - slope * sum_k) / n, slope);
 }
 
+// Keys and values of one head, page after page, and the queries that share them.
+struct AttentionProblem {
+  explicit AttentionProblem(const Options& options)
+      : page_bytes(size_t{4} * kPagePositions * static_cast<size_t>(options.head_dim)),
+        n_pages((options.n_positions + kPagePositions - 1) / kPagePositions),
+        memory(page_bytes * static_cast<size_t>(n_pages) + kCacheLineBytes),
+        q(static_cast<size_t>(options.n_queries * options.head_dim)),
+        o(q.size()) {
+    // Written once: untouched memory would all be the one zero page of the OS.
+    std::fill(memory.begin(), memory.end(), uint8_t{0x11});
+    const size_t unaligned = reinterpret_cast<uintptr_t>(memory.data()) % kCacheLineBytes;
+    for (int page = 0; page < n_pages; ++page) {
+      pages.push_back(memory.data() + kCacheLineBytes - unaligned +
+                      page_bytes * static_cast<size_t>(page));
+    }
+  }
+
+  void run(const Options& options) {
+    const edge::AttentionKernels& kernels = *edge::active_kernels().attention;
+    for (int first = 0; first < options.n_positions; first += edge::kSegmentTokens) {
+      edge::AttentionSegmentArgs args;
+      args.pages = pages.data() + first / kPagePositions;
+      args.value_offset = page_bytes / 2;
+      args.head_dim = options.head_dim;
+      args.scale = 1;
+      args.n_queries = options.n_queries;
+      for (int i = 0; i < options.n_queries; ++i) {
+        args.q[i] = q.data() + i * options.head_dim;
+        args.o[i] = o.data() + i * options.head_dim;
+        args.n_visible[i] = std::min(edge::kSegmentTokens, options.n_positions - first);
+      }
+      kernels.segment(args);
+    }
+  }
+
+  static constexpr int kPagePositions = 32;
+  static constexpr size_t kCacheLineBytes = 64;
+  size_t page_bytes;
+  int n_pages;
+  std::vector<uint8_t> memory;
+  std::vector<const uint8_t*> pages;
+  std::vector<float> q, o;
+};
+
+void measure_attention(const Options& options) {
+  AttentionProblem problem(options);
+  const double ns = best_ns([&] { problem.run(options); }, options.n_calls);
+  const double n_keys = options.n_positions;
+  std::printf(
+      "{\"isa\": \"%s\", \"kernel\": \"attention\", \"queries\": %d, \"ns_per_position\": %.3f, "
+      "\"gmac_per_s\": %.1f, \"kv_gb_per_s\": %.2f}\n",
+      std::string(edge::isa_name(edge::active_kernels().isa)).c_str(), options.n_queries,
+      ns / n_keys, 2 * n_keys * options.head_dim * options.n_queries / ns,
+      4 * n_keys * options.head_dim / ns);
+}
+
 void measure_all(edge::Format format, const Options& options) {
   std::vector<double> ns_by_rows;
   for (int k = 1; k <= edge::kMaxKRows; ++k) ns_by_rows.push_back(measure(format, options, k));
@@ -146,19 +211,28 @@ int main(int argc, char** argv) {
   args.number("--strips", options.n_strips);
   args.number("--rows", options.n_rows);
   args.number("--calls", options.n_calls);
+  args.number("--positions", options.n_positions);
+  args.number("--head-dim", options.head_dim);
+  args.number("--queries", options.n_queries);
   const auto words = args.positional(1, kUsage);
   if (!words) return edge_tools::kExitUsage;
+  const bool is_attention = (*words)[0] == "attention";
   const auto format = edge::format_from_name((*words)[0]);
-  const bool are_sizes_sane = options.n_columns >= 1 && options.n_columns <= (1 << 20) &&
-                              options.n_strips >= 1 && options.n_strips <= (1 << 16) &&
-                              options.n_rows >= 0 && options.n_rows <= 4096 && options.n_calls >= 1;
+  const bool are_sizes_sane =
+      options.n_columns >= 1 && options.n_columns <= (1 << 20) && options.n_strips >= 1 &&
+      options.n_strips <= (1 << 16) && options.n_rows >= 0 && options.n_rows <= 4096 &&
+      options.n_calls >= 1 && options.n_positions >= 1 && options.n_positions <= (1 << 20) &&
+      options.head_dim >= 1 && options.head_dim <= edge::kMaxHeadDim && options.n_queries >= 1 &&
+      options.n_queries <= edge::kMaxQueries;
   const bool has_kernel =
       format && edge::active_kernels().matmul(*format, edge::Act::kA8) != nullptr;
-  if (!has_kernel || !are_sizes_sane) {
+  if (!(has_kernel || is_attention) || !are_sizes_sane) {
     std::fprintf(stderr, "usage: %s\n", kUsage);
     return edge_tools::kExitUsage;
   }
-  if (options.n_rows > 0) {
+  if (is_attention) {
+    measure_attention(options);
+  } else if (options.n_rows > 0) {
     measure(*format, options, options.n_rows);
   } else {
     measure_all(*format, options);
