@@ -35,6 +35,7 @@ from typing import BinaryIO
 
 from .edgeheader import (
     BLOB_ALIGNMENT,
+    COPY_AGAIN,
     DATA_ALIGNMENT,
     FORMATS,
     HASHES_NAME,
@@ -79,7 +80,7 @@ def read_header(path: Path | str) -> EdgeHeader:
     with _open(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
         if file_bytes < 8:
-            raise FormatError(f"{path}: {file_bytes} bytes is too small", "file_too_small")
+            raise FormatError(f"{path}: {file_bytes} bytes; {COPY_AGAIN}", "file_too_small")
         prefix = file.read(8)
         header_len = int.from_bytes(prefix, "little")
         if header_len > MAX_HEADER_BYTES:
@@ -89,7 +90,8 @@ def read_header(path: Path | str) -> EdgeHeader:
             )
         if 8 + header_len > file_bytes:
             raise FormatError(
-                f"{path}: header of {header_len} bytes, file of {file_bytes}", "header_truncated"
+                f"{path}: {file_bytes} bytes, header of {header_len}; {COPY_AGAIN}",
+                "header_truncated",
             )
         raw = file.read(header_len)
         if len(raw) != header_len:

@@ -27,6 +27,7 @@ DATA_ALIGNMENT = 16384
 BLOB_ALIGNMENT = 64
 LEAF_BYTES = 1 << 20
 HASHES_NAME = "edgellm.hashes"
+COPY_AGAIN = "if the file was cut off, copy or convert it again"
 
 # Weight formats in R16 tiles (16 rows x 32 k): name -> (k per scale byte, bytes per tile).
 FORMATS: dict[str, tuple[int, int]] = {
@@ -297,7 +298,10 @@ def _tensors(
             raise FormatError(f"{at} starts at {t.offset}, after a hole at {end}", "tensor_hole")
         end = t.offset + t.stored_bytes
         if end > data_bytes:
-            raise FormatError(f"{at} ends {end - data_bytes} bytes past the end", "tensor_past_end")
+            raise FormatError(
+                f"{at} ends {end - data_bytes} bytes past the end; {COPY_AGAIN}",
+                "tensor_past_end",
+            )
     if end < data_bytes:
         raise FormatError(f"{where}: {data_bytes - end} bytes after the data", "trailing_bytes")
     _check_hashes(tensors, where)

@@ -87,7 +87,7 @@ Result<std::shared_ptr<const EdgeFile>> EdgeFile::from_bytes(std::span<const std
 
 Status EdgeFile::parse() {
   if (bytes_.size() < 8) {
-    return {Code::kFileTooSmall, std::to_string(bytes_.size()) + " bytes is too small"};
+    return {Code::kFileTooSmall, std::to_string(bytes_.size()) + " bytes; " + kCopyAgain};
   }
   const uint64_t n_header = load_le64(bytes_);
   if (n_header > kMaxHeaderBytes) {
@@ -97,8 +97,8 @@ Status EdgeFile::parse() {
   }
   data_start_ = 8 + n_header;
   if (data_start_ > bytes_.size()) {
-    return {Code::kHeaderTruncated, "header of " + std::to_string(n_header) + " bytes, file of " +
-                                        std::to_string(bytes_.size())};
+    return {Code::kHeaderTruncated, std::to_string(bytes_.size()) + " bytes, header of " +
+                                        std::to_string(n_header) + "; " + kCopyAgain};
   }
   const std::string_view header(reinterpret_cast<const char*>(bytes_.data()) + 8,
                                 static_cast<size_t>(n_header));

@@ -148,8 +148,8 @@ Status place_tensors(std::vector<TensorEntry>& tensors, std::span<const std::byt
     }
     end = entry.offset + stored_bytes(entry);
     if (end > data.size()) {
-      return {Code::kTensorPastEnd,
-              at + " and ends " + std::to_string(end - data.size()) + " bytes past the end"};
+      return {Code::kTensorPastEnd, at + " and ends " + std::to_string(end - data.size()) +
+                                        " bytes past the end; " + kCopyAgain};
     }
     entry.tensor.data = data.data() + entry.offset;
   }
