@@ -88,30 +88,35 @@ bench: $(VENV)/.demo
 bench-guard: $(VENV)/.dev
 	$(PY) -P benchmarks/guard.py build/editable/tools/edge_kernels
 
-# The wheels of this machine and, cross-built, of Linux on ARM, with the most compatible platform tag
-# that their symbols allow, in dist/. A wheel for old systems needs an old toolchain:
-# .github/workflows/release.yml has one.
+# The wheels of this machine and, cross-built, of Linux on ARM, for systems from glibc 2.28 on or
+# older ones, in dist/.
 wheels: $(VENV)/.dev
 	$(PIP) --group wheels
-	rm -rf build/wheelhouse
-	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse .
-	$(BIN) auditwheel show build/wheelhouse/*.whl
-	$(BIN) auditwheel repair --wheel-dir dist build/wheelhouse/*.whl
+	@$(MAKE) --no-print-directory wheel ARCH=$$(uname -m)
 	@if command -v aarch64-linux-gnu-g++; then $(MAKE) --no-print-directory arm-wheel; \
 	else echo "NO WHEEL for aarch64: install package g++-aarch64-linux-gnu"; fi
+
+# auditwheel names a wheel after the oldest system that has all symbols it asks for.
+.PHONY: wheel arm-wheel
+wheel:
+	rm -rf build/wheelhouse
+	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse/plain \
+	  -C cmake.define.EDGE_MANYLINUX=ON $(WHEEL_SETTINGS) .
+	$(BIN) auditwheel show build/wheelhouse/plain/*.whl
+	$(BIN) auditwheel repair --only-plat --wheel-dir build/wheelhouse build/wheelhouse/plain/*.whl
+	@ls build/wheelhouse/*.whl | grep -E 'manylinux_2_(5|12|17|24|26|27|28)_$(ARCH)' || { \
+	  echo "error: the module asks for symbols (above) that glibc 2.28 lacks and" \
+	  "native/cmake/manylinux.cmake does not replace"; exit 1; }
+	mkdir -p dist && cp build/wheelhouse/*.whl dist
 
 # For the Python that builds it, with that one's headers: they are the same on every 64-bit Linux
 # but for Debian's own package, which has them in a directory per architecture (libpython3-dev).
 ARM_SUFFIX = $(shell $(PY) -c 'import sys; print(".cpython-%d%d-aarch64-linux-gnu.so" % sys.version_info[:2])')
-.PHONY: arm-wheel
+ARM_SETTINGS = -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/native/cmake/aarch64-linux-gnu.cmake \
+  -C cmake.define.PYTHON_MODULE_EXTENSION=$(ARM_SUFFIX)
 arm-wheel:
-	rm -rf build/wheelhouse
-	_PYTHON_HOST_PLATFORM=linux-aarch64 SETUPTOOLS_EXT_SUFFIX=$(ARM_SUFFIX) \
-	  $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheelhouse \
-	  -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/native/cmake/aarch64-linux-gnu.cmake \
-	  -C cmake.define.PYTHON_MODULE_EXTENSION=$(ARM_SUFFIX) .
-	$(BIN) auditwheel show build/wheelhouse/*.whl
-	$(BIN) auditwheel repair --wheel-dir dist build/wheelhouse/*.whl
+	@_PYTHON_HOST_PLATFORM=linux-aarch64 SETUPTOOLS_EXT_SUFFIX=$(ARM_SUFFIX) \
+	  $(MAKE) --no-print-directory wheel ARCH=aarch64 WHEEL_SETTINGS="$(ARM_SETTINGS)"
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,38 @@ ROOT = Path(__file__).parent.parent
 DEPENDENCIES = ["numpy", "jinja2", "typer", "platformdirs"]
 
 
-@pytest.fixture(scope="module")
-def wheel() -> Path:
+OLDEST_GLIBC = (2, 28)
+
+
+def newest_wheel(machine: str) -> Path:
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
     wheels = sorted(
-        (ROOT / "dist").glob(f"edgellm-*-{tag}-*{platform.machine()}.whl"),
+        (ROOT / "dist").glob(f"edgellm-*-{tag}-*_{machine}.whl"),
         key=lambda path: path.stat().st_mtime,
     )
     if not wheels:
-        pytest.skip(f"no {tag} wheel in dist/: run `make wheels`")
+        pytest.skip(f"no {tag} wheel for {machine} in dist/: run `make wheels`")
     return wheels[-1]
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    return newest_wheel(platform.machine())
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_wheel_needs_no_newer_glibc_and_no_cxx_library(machine: str) -> None:
+    wheel = newest_wheel(machine)
+    tags = re.findall(rf"manylinux_(\d+)_(\d+)_{machine}", wheel.name)
+    assert any((int(major), int(minor)) <= OLDEST_GLIBC for major, minor in tags), wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        modules = [name for name in archive.namelist() if name.endswith(".so")]
+        contents = [archive.read(name) for name in modules]
+    assert len(modules) == 2
+    versions = {(2, int(minor)) for minor in re.findall(rb"GLIBC_2\.(\d+)", b"".join(contents))}
+    assert max(versions) <= OLDEST_GLIBC
+    for name, content in zip(modules, contents, strict=True):
+        assert b"libstdc++.so" not in content, name
 
 
 @pytest.mark.slow
