@@ -14,6 +14,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <filesystem>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -145,7 +146,8 @@ DWORD_PTR affinity_mask() {
 Result<MappedFile> MappedFile::open(const std::string& path) {
   const auto wide = to_wide(path);
   if (!wide) return {Code::kFileNotFound, path + ": is not a valid path"};
-  // Sharing deletion lets a writer replace the file while it is mapped, as on POSIX.
+  // Sharing deletion keeps others free to rename the file; to replace it, they must wait until it
+  // is no longer mapped.
   Handle handle(CreateFileW(wide->c_str(), GENERIC_READ,
                             FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
                             OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr));
@@ -319,7 +321,9 @@ MemoryFigures memory_figures() {
 
 std::string user_cache_dir() {
   const wchar_t* xdg = _wgetenv(L"XDG_CACHE_HOME");
-  if (xdg != nullptr && xdg[0] != L'\0') return from_wide(xdg) + "/edgellm";
+  if (xdg != nullptr && std::filesystem::path(xdg).is_absolute()) {
+    return from_wide(xdg) + "/edgellm";
+  }
   const wchar_t* local = _wgetenv(L"LOCALAPPDATA");
   if (local == nullptr || local[0] == L'\0') return "";
   return from_wide(local) + "/edgellm/cache";

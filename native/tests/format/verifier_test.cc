@@ -1,11 +1,16 @@
 #include "format/verifier.h"
 
+#ifndef _WIN32
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
+#include "../base/environment.h"
 #include "attack_files.h"
 
 using namespace edge;
@@ -20,12 +25,13 @@ constexpr size_t kLeaf = 1u << 20;
 class Scratch {
  public:
   Scratch() {
-    dir_ = std::filesystem::temp_directory_path() / ("edge_verifier_" + std::to_string(::getpid()));
+    dir_ =
+        std::filesystem::temp_directory_path() / ("edge_verifier_" + std::to_string(process_id()));
     std::filesystem::create_directories(dir_);
-    ::setenv("XDG_CACHE_HOME", (dir_ / "cache").c_str(), 1);
+    test::set_environment("XDG_CACHE_HOME", (dir_ / "cache").string());
   }
   ~Scratch() {
-    ::unsetenv("XDG_CACHE_HOME");
+    test::set_environment("XDG_CACHE_HOME", "");
     std::filesystem::remove_all(dir_);
   }
   std::string path(const char* name) const { return (dir_ / name).string(); }
@@ -155,7 +161,8 @@ TEST_CASE("a file rewritten after it was verified is hashed again and found dama
   write_file(path, file);
   REQUIRE(Verifier::start(open(path), VerifyMode::kAlways, 2).is_ok());
   file[kAttackDataStart + 3 * kLeaf] ^= 1;
-  ::usleep(20000);  // past the granularity of the file system's clock
+  std::this_thread::sleep_for(
+      std::chrono::microseconds(20000));  // past the granularity of the file system's clock
   write_file(path, file);
   auto verifier = Verifier::start(open(path), VerifyMode::kOnce, 2);
   REQUIRE(verifier.is_ok());
@@ -184,6 +191,7 @@ TEST_CASE("a verifier that is dropped at once stops its thread") {
   }
 }
 
+#ifndef _WIN32
 TEST_CASE("a forked child can drop and ask a verifier whose thread it does not have") {
   const Scratch scratch;
   const std::string path = scratch.path("forked.edge");
@@ -202,3 +210,4 @@ TEST_CASE("a forked child can drop and ask a verifier whose thread it does not h
   CHECK(status == 0);
   CHECK(verifier.value()->wait().is_ok());
 }
+#endif
