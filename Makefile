@@ -60,8 +60,8 @@ sanitize: $(VENV)/.dev
 	$(PY) -P tests/tiny_model.py build/seed.edge
 	build/asan/fuzz/edge_mutate build/seed.edge 5000
 
-# The other machines, cross-built; the native tests for ARM run here under emulation, and pytest runs
-# both programs on models (tests/test_cross_built.py).
+# The other machines, cross-built; their native tests run here under emulation, and pytest runs both
+# programs on models (tests/test_cross_built.py).
 arm: $(VENV)/.dev
 	@if command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; then \
 	  $(MAKE) --no-print-directory arm-build; \
@@ -80,6 +80,10 @@ arm-build:
 
 windows-build:
 	cd native && $(BIN) cmake --preset mingw && $(BIN) cmake --build --preset mingw
+	@if command -v wine64 || command -v wine; then \
+	  WINEPREFIX=$(CURDIR)/build/wine WINEDEBUG=-all $(BIN) \
+	    ctest --test-dir build/mingw --output-on-failure; \
+	else echo "NOT TESTED: the tests for Windows are built, not run; install package wine64"; fi
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo
