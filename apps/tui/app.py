@@ -29,6 +29,7 @@ from .messages import (
     TextPiece,
 )
 from .remedies import remedy
+from .widgets.kept import ChatScreen
 from .widgets.plain import Plain, TerminalGuard
 from .widgets.prompt import Prompt
 from .widgets.status import StatusLine
@@ -36,7 +37,8 @@ from .widgets.transcript import Transcript
 
 # New text is shown at most ten times a second, and less often where that would take more than this
 # share of a core: long replies on slow machines.
-_SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 1.0, 0.04
+_SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 1.0, 0.03
+_FIGURES_S = 0.5  # those of the reply under way change twice a second
 _IDLE_KEYS = "Enter send · Ctrl+J newline · Ctrl+R again · ↑ edit · Ctrl+Q quit"
 _BUSY_KEYS = "Esc stop · PgUp/PgDn read back · Ctrl+Q quit"
 _EDIT_KEYS = "Enter replaces your last message · Esc leaves it as it was"
@@ -72,7 +74,7 @@ class ChatApp(App[None]):
         self._quitting = False  # Ctrl+C was pressed once
         self._n_tokens = 0
         self._n_prompt = 0
-        self._first_token_s = 0.0
+        self._first_token_s = self._figures_s = 0.0
         card = engine.card
         self._title = Plain(f"edgellm · {card.name} · {card.details}", id="title")
         self.transcript = Transcript()
@@ -97,7 +99,7 @@ class ChatApp(App[None]):
         self.prompt.focus()
         self.status.say("ready")
         if self._greeting is not None:
-            await self.transcript.notice(self._greeting)
+            self.transcript.notice(self._greeting)
 
     def on_unmount(self) -> None:
         """The engine's thread ends before the program does."""
@@ -107,6 +109,10 @@ class ChatApp(App[None]):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Behind everything that is drawn; see `TerminalGuard`."""
         return [*super().get_line_filters(), self._guard]
+
+    def get_default_screen(self) -> ChatScreen:
+        """What everything stands on."""
+        return ChatScreen()
 
     @property
     def busy(self) -> bool:
@@ -125,7 +131,7 @@ class ChatApp(App[None]):
             self._edit(False)
             self._ask(EditLast(event.text))
         else:
-            await self.transcript.add_message(event.text)
+            self.transcript.add_message(event.text)
             self._ask(Send(event.text))
 
     def on_prompt_edit_wanted(self) -> None:
@@ -225,19 +231,21 @@ class ChatApp(App[None]):
     async def _show_start(self, request: Request, event: ReplyStarted) -> None:
         self._n_prompt = event.prompt_tokens
         if isinstance(request, EditLast):
-            await self.transcript.drop_last_turn()
-            await self.transcript.add_message(request.text)
-        await self.transcript.begin_reply()
+            self.transcript.drop_last_turn()
+            self.transcript.add_message(request.text)
+        self.transcript.begin_reply()
         self.status.show_context(event.prompt_tokens)
 
     async def _show_text(self, event: TextPiece) -> None:
         if self._n_tokens == 0:
             self._first_token_s = time.monotonic()
         self._n_tokens += event.n_tokens
-        await self.transcript.feed(event.text)
-        elapsed_s = time.monotonic() - self._first_token_s
-        self.status.say(live_figures(self._n_tokens, elapsed_s))
-        self.status.show_context(self._n_prompt + self._n_tokens)
+        self.transcript.feed(event.text)
+        now_s = time.monotonic()
+        if now_s - self._figures_s >= _FIGURES_S:
+            self._figures_s = now_s
+            self.status.say(live_figures(self._n_tokens, now_s - self._first_token_s))
+            self.status.show_context(self._n_prompt + self._n_tokens)
 
     async def _show_end(self, event: ReplyEnded) -> None:
         self._over()
@@ -245,9 +253,9 @@ class ChatApp(App[None]):
         if event.dropped_turns > 0:
             text = dropped(event).capitalize()
             text += ". What you see here is more than what the model sees."
-            await self.transcript.notice(text, "warning")
+            self.transcript.notice(text, "warning")
         if not event.kept:
-            await self._take_back()
+            self._take_back()
             self.status.say("stopped before the first word; your message is back in the prompt")
             return
         self.transcript.end_reply(figures(event))
@@ -255,7 +263,7 @@ class ChatApp(App[None]):
             "stopped; the text so far stays" if event.finish_reason == "cancelled" else "ready"
         )
         if event.finish_reason == "length":
-            await self.transcript.notice(self._why_cut(event), "warning")
+            self.transcript.notice(self._why_cut(event), "warning")
 
     def _why_cut(self, event: ReplyEnded) -> str:
         n_ctx = self._engine.card.n_ctx
@@ -267,20 +275,20 @@ class ChatApp(App[None]):
 
     async def _show_failure(self, request: Request, event: ReplyFailed) -> None:
         self._over()
-        await self.transcript.notice(f"{event.message}\n{remedy(event.code)}".strip(), "error")
+        self.transcript.notice(f"{event.message}\n{remedy(event.code)}".strip(), "error")
         if event.kept:
             self.transcript.end_reply("ended by an error; the text so far stays")
         elif event.started or isinstance(request, Send):
-            await self._take_back()
+            self._take_back()
         elif isinstance(request, EditLast):
             self.prompt.put(request.text)
             self._edit(True)
         self.status.say("that did not work; the reason is above")
 
-    async def _take_back(self) -> None:
+    def _take_back(self) -> None:
         """The last turn is not part of the chat: its message goes back to the prompt."""
         text = self.transcript.last_message
-        await self.transcript.drop_last_turn()
+        self.transcript.drop_last_turn()
         if text is not None and not self.prompt.text:
             self.prompt.put(text)
 

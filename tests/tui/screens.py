@@ -8,11 +8,25 @@ from typing import Any
 
 from edgellm.tui.app import ChatApp
 from edgellm.tui.fake_engine import FakeEngine
+from textual.drivers.headless_driver import HeadlessDriver
 from textual.pilot import Pilot
 
 _PATIENCE_S = 60.0  # only ever used up by a failure
 
 Steps = Callable[[ChatApp, "Pilot[None]"], Awaitable[None]]
+
+
+class Recorder(HeadlessDriver):
+    """Keeps what is written to the terminal."""
+
+    written: list[str]
+
+    @property
+    def is_headless(self) -> bool:
+        return False  # or nothing would be written
+
+    def write(self, data: str) -> None:
+        self.written.append(data)
 
 
 def drive(

@@ -255,7 +255,7 @@ def test_reading_back_is_not_disturbed_and_the_end_follows_again():
         before = app.transcript.scroll_y
         top = shown(app).splitlines()[2]
         engine.release(10)
-        await until(pilot, lambda: "line 49" in app.transcript._reply.markdown.source)
+        await until(pilot, lambda: "line 49" in app.transcript.last_reply)
         assert app.transcript.scroll_y == before
         assert shown(app).splitlines()[2] == top
         await pilot.press("ctrl+end")

@@ -11,34 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 from edgellm.tui.app import ChatApp
 from edgellm.tui.fake_engine import FakeEngine
+from edgellm.tui.widgets.transcript import Transcript
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.color import Color
-from textual.drivers.headless_driver import HeadlessDriver
 from textual.pilot import Pilot
 from textual.widget import Widget
 
 from edgellm.cli.output import note, print_error, print_text
 from tui.payloads import known_payloads, pieces, random_payload
+from tui.screens import Recorder
 from tui.terminal_grammar import findings, steers
 
 COLUMNS, ROWS = 900, 24  # wide: the cost is by the line
 KNOWN = known_payloads()
 _SEPARATORS = ("\n", "\n", "\n", " ", "\n\n", "\n- ", "\n> ", "\n# ")
-
-
-class Recorder(HeadlessDriver):
-    """Keeps what is written to the terminal."""
-
-    written: list[str]
-
-    @property
-    def is_headless(self) -> bool:
-        return False  # or nothing would be written
-
-    def write(self, data: str) -> None:
-        self.written.append(data)
 
 
 async def show_everywhere(
@@ -52,13 +40,13 @@ async def show_everywhere(
         t + (rng.choice(_SEPARATORS) if i % 5 == 0 else " ") for i, t in enumerate(texts)
     )
     with app.batch_update():
-        await app.transcript.remove_children()
-        await app.transcript.add_message(text)
-        await app.transcript.begin_reply()
+        app.transcript.drop_last_turn()
+        app.transcript.add_message(text)
+        app.transcript.begin_reply()
         for piece in pieces(text, rng, 4):
-            await app.transcript.feed(piece)
+            app.transcript.feed(piece)
         app.transcript.end_reply("".join(texts[:9]))
-        await app.transcript.notice("".join(texts[:9]), "error")
+        app.transcript.notice("".join(texts[:9]), "error")
         app.status.say(rng.choice(texts))
         app.prompt.put("")
         app.prompt.post_message(events.Paste(text))
@@ -78,7 +66,7 @@ def run_on_screen(chunks: Iterable[Sequence[str]], name: str) -> tuple[str, list
             for seed, chunk in enumerate(chunks):
                 await show_everywhere(app, pilot, chunk, seed)
                 for widget in app.screen.walk_children():
-                    if not widget.children:  # what has children draws no text of its own
+                    if isinstance(widget, Transcript) or not widget.children:
                         bad += bad_segments(widget)
                 gc.collect()
         return "".join(app.driver_class.written), bad
@@ -89,7 +77,11 @@ def run_on_screen(chunks: Iterable[Sequence[str]], name: str) -> tuple[str, list
 def bad_segments(widget: Widget) -> list[str]:
     """What `widget` would draw, all of it, that is more than glyphs."""
     found = []
-    for strip in widget.render_lines(widget.size.region):
+    if isinstance(widget, Transcript):
+        strips = [widget.line_strip(number) for number in range(widget.virtual_size.height)]
+    else:
+        strips = widget.render_lines(widget.size.region)
+    for strip in strips:
         for text, style, control in strip:
             plain = text.isascii() and text.isprintable()
             if control or not (plain or not any(map(steers, text))) or (style and style.link):

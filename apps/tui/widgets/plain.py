@@ -15,8 +15,10 @@ from textual.widgets import Static
 
 from edgellm.sanitize import visible, visible_line
 
+from .kept import Kept
 
-class Plain(Static):
+
+class Plain(Kept, Static):
     """Text as it is: no markup, no links."""
 
     def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None):

@@ -11,11 +11,13 @@ from textual.widgets import TextArea
 
 from edgellm.sanitize import visible
 
+from .kept import Kept
+
 # Terminals that report them; Ctrl+J comes through everywhere.
 _NEWLINE_KEYS = ("ctrl+j", "shift+enter", "alt+enter")
 
 
-class Prompt(TextArea):
+class Prompt(Kept, TextArea):
     """A growing text box. What is pasted becomes visible as it is, and is sent as it is seen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -43,6 +45,8 @@ class Prompt(TextArea):
             placeholder="Write a message",
             tab_behavior="focus",
         )
+        # It would wake the machine and draw twice a second for as long as the chat is open.
+        self.cursor_blink = False
 
     def action_end_or_delete_right(self) -> None:
         """As in a shell."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
+from .kept import Kept
 from .plain import Plain
 
 _BAR_CELLS = 10
 _WIDE_COLUMNS = 70
 
 
-class StatusLine(Horizontal):
+class StatusLine(Kept, Horizontal):
     """Left a sentence, right the meter."""
 
     def __init__(self, n_ctx: int) -> None:
