@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 _MODES = "7|25|1000|1003|1004|1006|1015|1016|1049|2004|2026|2048"
 _NUMBER = r"\d{1,3}"
@@ -20,6 +21,7 @@ _OWN = re.compile(
 _BIDI = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
 
 
+@cache
 def steers(char: str) -> bool:
     """A character that is more than a glyph to a terminal."""
     return (

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
@@ -159,6 +160,10 @@ class Transcript(ScrollView, can_focus=False):
             styles | {name: self.get_visual_style(name, partial=True) for name in Painter.OVERLAYS}
         )
 
+    @cached_property
+    def _background(self) -> Color:
+        return self.background_colors[1]
+
     def line_strip(self, number: int) -> Strip:
         """A line ready to be drawn. Behind the filters of the app, the guard among them, as what
         other widgets draw."""
@@ -171,7 +176,7 @@ class Transcript(ScrollView, can_focus=False):
             margin = Segment(" " * _MARGIN, style)
             strip = Strip([margin, *line.segments]).adjust_cell_length(self.outer_size.width, style)
             for line_filter in self.app.get_line_filters():
-                strip = strip.apply_filter(line_filter, self.background_colors[1])
+                strip = strip.apply_filter(line_filter, self._background)
             self._strips[line] = strip
         return strip
 
@@ -187,7 +192,8 @@ class Transcript(ScrollView, can_focus=False):
     def notify_style_update(self) -> None:
         """Colours may be other ones."""
         super().notify_style_update()
-        self.__dict__.pop("painter", None)
+        for name in ("painter", "_background"):
+            self.__dict__.pop(name, None)
         self._laid_out_width = 0
         self._strips.clear()
         self._lay_out()
