@@ -5,7 +5,8 @@
 // Fmt supplies: kTileBytes; kRowsAtOnce, as many rows as keep 8 or more sums of products in
 // registers; Tile with unpack(); Rows, the activations of a panel in the form that it wants;
 // block_sums(), the x of docs/KERNELS.md for some of them; packed_sums(), the same for the rows of
-// a whole call, from the packed tile.
+// a whole call, from the packed tile. Where registers hold more, instead of block_sums() and
+// packed_sums() add_panel(): a block of tiles times a panel, added to the sums.
 
 constexpr int kBlockTiles = 8;
 constexpr int kMaxBlockRows = 128;
@@ -71,12 +72,16 @@ class GemmBlock {
   }
 
   EDGE_MEMBER_INLINE void add_panel(const float* d, int n_rows, int n_tiles, float* sums) {
-    constexpr int R = Fmt::kRowsAtOnce;
-    int block = 0;  // of the panel: tile by tile, row by row
-    for (int i = 0; i < n_tiles; ++i) {
-      int row = 0;
-      for (; row + R <= n_rows; row += R, block += R) add_rows<R>(tiles_[i], block, d, sums, row);
-      for (; row < n_rows; ++row, ++block) add_rows<1>(tiles_[i], block, d, sums, row);
+    if constexpr (requires { &Fmt::add_panel; }) {
+      Fmt::add_panel(tiles_, n_tiles, panel_, d, n_rows, sums);
+    } else {
+      constexpr int R = Fmt::kRowsAtOnce;
+      int block = 0;  // of the panel: tile by tile, row by row
+      for (int i = 0; i < n_tiles; ++i) {
+        int row = 0;
+        for (; row + R <= n_rows; row += R, block += R) add_rows<R>(tiles_[i], block, d, sums, row);
+        for (; row < n_rows; ++row, ++block) add_rows<1>(tiles_[i], block, d, sums, row);
+      }
     }
   }
 
