@@ -3,6 +3,8 @@
 // Internal linkage and forced inlining: a plain `inline` function would leave one weak symbol that
 // the linker may take from the object with the highest instruction set, and crash on a lesser CPU.
 //
+// EDGE_COLD: such a helper for what hardly ever happens, out of line.
+//
 // EDGE_UNROLL before a loop over a small constant number of rows: left as a loop, the rows' sums
 // would be an array in memory instead of registers.
 //
@@ -12,11 +14,13 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define EDGE_INLINE static __forceinline
 #define EDGE_MEMBER_INLINE __forceinline
+#define EDGE_COLD static __declspec(noinline)
 #define EDGE_UNROLL
 #define EDGE_PREFETCH(address) static_cast<void>(address)
 #else
 #define EDGE_INLINE static inline __attribute__((always_inline))
 #define EDGE_MEMBER_INLINE inline __attribute__((always_inline))  // members of internal types
+#define EDGE_COLD static __attribute__((noinline, cold, unused))
 #define EDGE_PREFETCH(address) __builtin_prefetch(address)
 #if defined(__clang__)
 #define EDGE_UNROLL _Pragma("clang loop unroll(full)")

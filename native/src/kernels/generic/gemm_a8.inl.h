@@ -2,11 +2,11 @@
 // inside an unnamed namespace of each ISA. A few tiles of a strip at a time are unpacked into bytes
 // that stay in L1 and serve all rows, up to 128 in one pass; sums wait in L1.
 //
-// Fmt supplies: kTileBytes; kRowsAtOnce, as many rows as keep 8 or more sums of products in
-// registers; Tile with unpack(); Rows, the activations of a panel in the form that it wants;
-// block_sums(), the x of docs/KERNELS.md for some of them; packed_sums(), the same for the rows of
-// a whole call, from the packed tile. Where registers hold more, instead of block_sums() and
-// packed_sums() add_panel(): a block of tiles times a panel, added to the sums.
+// Fmt supplies: kTileBytes; kRowsAtOnce, as many rows as registers hold the sums of products of;
+// Tile with unpack(); Rows, the activations of a panel in the form that it wants; block_sums(), the
+// x of docs/KERNELS.md for some of them; packed_sums(), the same for the rows of a whole call, from
+// the packed tile, and kStreamRows, up to how many of them it is the faster (2 or 4). Where
+// registers hold more, instead of block_sums() add_panel(): a block of tiles times a panel.
 
 constexpr int kBlockTiles = 8;
 constexpr int kMaxBlockRows = 128;
@@ -143,16 +143,11 @@ void stream(const MatmulArgs& args) {
 
 template <class Fmt>
 EDGE_INLINE void matmul(const MatmulArgs& args) {
-  switch (args.n_rows) {
-    case 1:
-      return stream<Fmt, 1>(args);
-    case 2:
-      return stream<Fmt, 2>(args);
-    case 3:
-      return stream<Fmt, 3>(args);
-    case 4:
-      return stream<Fmt, 4>(args);
-    default:
-      return gemm<Fmt>(args);
+  if (args.n_rows == 1) return stream<Fmt, 1>(args);
+  if (args.n_rows == 2) return stream<Fmt, 2>(args);
+  if constexpr (Fmt::kStreamRows == 4) {
+    if (args.n_rows == 3) return stream<Fmt, 3>(args);
+    if (args.n_rows == 4) return stream<Fmt, 4>(args);
   }
+  gemm<Fmt>(args);
 }

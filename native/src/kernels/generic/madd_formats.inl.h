@@ -86,6 +86,7 @@ template <class Self, int kGroupsOf, bool kSumsOfFour>
 struct ByteFormat {
   static constexpr int kGroups = kGroupsOf;
   static constexpr int kRowsAtOnce = kRowsOfBytes;
+  static constexpr int kStreamRows = kRowsOfBytes < 4 ? 2 : 4;
   using Tile = ByteTile<ByteFormat>;
   using Rows = ByteRows;
 
@@ -231,6 +232,7 @@ struct WideRows {
 struct E8_32 {
   static constexpr int kTileBytes = sizeof(TileE8_32);
   static constexpr int kRowsAtOnce = kRowsOfBytes;
+  static constexpr int kStreamRows = kRowsOfBytes < 4 ? 2 : 4;
   using Tile = WideTile;
   using Rows = WideRows;
 

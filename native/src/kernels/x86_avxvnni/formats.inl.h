@@ -67,6 +67,7 @@ template <class Layout>
 struct VnniFormat : Layout {
   static constexpr int kGroups = Layout::kGroups;
   static constexpr int kRowsAtOnce = kGroups == 2 ? 2 : 4;
+  static constexpr int kStreamRows = 4;
   using Tile = VnniTile<Layout>;
   using Rows = VnniRows<Layout>;
 

@@ -116,6 +116,13 @@ EDGE_INLINE __m128 join_pd(__m128d lo, __m128d hi) {
 }
 EDGE_INLINE __m128d high_pd(__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
 
+// 4 lanes, out of line: a kernel has many fma, and hardly one in 2^27 comes here.
+EDGE_COLD __m128 fma4_by_odd(__m128 x, __m128 y, __m128 z) {
+  const __m128d lo =
+      add_round_to_odd(_mm_mul_pd(_mm_cvtps_pd(x), _mm_cvtps_pd(y)), _mm_cvtps_pd(z));
+  const __m128d hi = add_round_to_odd(_mm_mul_pd(high_pd(x), high_pd(y)), high_pd(z));
+  return join_pd(lo, hi);
+}
 // 4 lanes. Rounding twice, to f64 and then to f32, differs from once only if the f64 sum sits on a
 // midpoint of two f32 or if the result is subnormal; only then is the sum rounded to odd.
 EDGE_INLINE __m128 fma4(__m128 x, __m128 y, __m128 z) {
@@ -138,7 +145,7 @@ EDGE_INLINE __m128 fma4(__m128 x, __m128 y, __m128 z) {
       _mm_cmpeq_epi32(_mm_min_epu32(less_one, _mm_set1_epi32(0x00fffffe)), less_one);
   const __m128i is_hard = _mm_or_si128(is_midpoint, is_tiny);
   if (__builtin_expect(_mm_movemask_epi8(is_hard) == 0, 1)) return r;
-  return join_pd(add_round_to_odd(p_lo, c_lo), add_round_to_odd(p_hi, c_hi));
+  return fma4_by_odd(x, y, z);
 }
 
 // ---- f32
