@@ -1,9 +1,10 @@
 // The one process-wide pool of worker threads.
 //
-// run() splits a call into fixed units that threads claim dynamically; results never depend on who
-// claims what. The caller is one of the threads. Workers spin briefly, then park; they block all
-// signals, have 1 MiB stacks and run with the default floating-point environment. After fork() a
-// child starts a new pool lazily. Joined at exit, never by a static destructor.
+// run() splits a call into fixed units. Every thread claims its own stretch of them one by one,
+// then helps where others are behind; results never depend on who claims what. The caller is one of
+// the threads. Workers spin briefly, then park; they block all signals, have 1 MiB stacks and run
+// with the default floating-point environment. After fork() a child starts a new pool lazily.
+// Joined at exit, never by a static destructor.
 #pragma once
 
 #include <cstdint>
