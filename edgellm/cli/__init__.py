@@ -26,6 +26,7 @@ VERBS = {
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",
+    "eval": "Judge a model by texts and questions, alone or against another.",
     "doctor": "Check this installation and this machine, and a model if one is given.",
 }
 

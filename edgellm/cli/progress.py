@@ -1,0 +1,51 @@
+"""Progress of a long verb, on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from ..sanitize import visible_line
+from .output import note
+
+_NOTE_EVERY_S = 10.0
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Call it with what is being done, and how many of how many are.
+
+    A bar on a terminal that can redraw (rich honours NO_COLOR), otherwise a line every 10 s.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    name = TextColumn("{task.description:<24}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(what: str, n_done: int, n_total: int) -> None:
+            bar.update(task, description=visible_line(what), completed=n_done, total=n_total)
+
+        yield show
+
+
+def _lines() -> Progress:
+    last = monotonic()
+
+    def show(what: str, n_done: int, n_total: int) -> None:
+        nonlocal last
+        if monotonic() - last >= _NOTE_EVERY_S:
+            last = monotonic()
+            note(f"{what}: {n_done} of {n_total}")
+
+    return show

@@ -1,0 +1,86 @@
+"""95 % intervals by the paired bootstrap over windows (Efron and Tibshirani 1993, chapter 13).
+
+Windows are drawn with replacement and every statistic is computed again from the windows drawn.
+Windows, not tokens: the tokens of one window share their context and their topic, and an interval
+that takes them for independent is too narrow. Paired: all columns of a draw (the losses of two
+models, say) come from the same windows, so what a hard window does to both cancels.
+
+Percentile intervals: with few windows they are somewhat too narrow (10 windows: about 90 % instead
+of 95 %), with one there are none. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+N_RESAMPLES = 10_000
+SEED = 0
+_CHUNK_COUNTS = 1 << 22  # draws x units held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval; `low` and `high` are None where one window says nothing."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def interval(
+    columns: Floats,
+    statistic: Callable[[Floats], Floats],
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = SEED,
+) -> Interval:
+    """`statistic` of the column means, with its interval.
+
+    columns: float64 [n_units] or [n_units, n_columns], one row per window or question. statistic:
+    takes means [..., n_columns] and gives [...]: `lambda m: np.exp(m[..., 0] - m[..., 1])` is the
+    ratio of two perplexities. The same seed gives the same interval on any machine.
+    """
+    import numpy as np
+
+    units = columns[:, None] if columns.ndim == 1 else columns
+    n_units = len(units)
+    if n_units == 0:
+        raise InvalidArgumentError("an interval needs at least one value", code="invalid_argument")
+    value = float(statistic(units.mean(axis=0)))
+    if n_units == 1:
+        return Interval(value)
+    draws = statistic(resampled_means(units, n_resamples, seed))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def mean_interval(values: Floats, *, seed: int = SEED) -> Interval:
+    """The mean of [n_units] values."""
+    return interval(values, lambda means: means[..., 0], seed=seed)
+
+
+def resampled_means(units: Floats, n_resamples: int, seed: int) -> Floats:
+    """Column means of `n_resamples` draws of n_units rows: [n_resamples, n_columns]."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    n_units = len(units)
+    weights = np.full(n_units, 1 / n_units)
+    step = max(1, _CHUNK_COUNTS // n_units)
+    parts: Sequence[Floats] = [
+        rng.multinomial(n_units, weights, size=min(step, n_resamples - done)) @ units / n_units
+        for done in range(0, n_resamples, step)
+    ]
+    return np.concatenate(parts)
