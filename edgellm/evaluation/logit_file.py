@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..edgefile import EdgeWriter, read_tensor, verify
+from ..edgefile import EdgeWriter, read_header, read_tensor, verify
 from ..errors import FormatError, InvalidArgumentError, UnsupportedError
 from ..strict_json import Json
 from .models import EvaluatedModel, row_blocks
@@ -134,7 +134,11 @@ class LogitFile:
         import numpy as np
 
         _check_byte_order()
-        header = verify(path)
+        header = read_header(path)
+        if header.spec.get("kind") != KIND:
+            message = f"{path}: not a file of saved logits; make one: edgellm eval --save-logits"
+            raise FormatError(message, "logits_invalid")
+        verify(path)
         self.path = path
         self.name = path.name
         self.info = _parse(header.spec, path, _windows(read_tensor(header, "ids")))
@@ -201,9 +205,6 @@ def _windows(data: memoryview) -> npt.NDArray[np.int32]:
 
 
 def _parse(spec: dict[str, Json], path: Path, ids: npt.NDArray[np.int32]) -> LogitFileInfo:
-    if spec.get("kind") != KIND:
-        message = f"{path}: not a file of saved logits; make one with edgellm eval --save-logits"
-        raise FormatError(message, "logits_invalid")
     if spec.get("version") != _VERSION:
         message = f"{path}: version {spec.get('version')!r} of saved logits; this edgellm knows"
         raise UnsupportedError(f"{message} {_VERSION}: save them again", "version_unsupported")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NumericError
 
@@ -64,7 +64,7 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> Floats:
 
 
 def rows_of_logits(
-    logits: npt.NDArray[np.float32], targets: npt.NDArray[np.integer[npt.NBitBase]]
+    logits: npt.NDArray[np.float32], targets: npt.NDArray[np.integer[Any]]
 ) -> RowBlock:
     """Rows [n_rows, n_vocab] and the ids [n_rows] that followed."""
     import numpy as np
