@@ -117,10 +117,7 @@ def front_ids(model: EvaluatedModel) -> list[int]:
     return list(front)
 
 
-def greedy_answer(
-    model: EvaluatedModel, prompt: Sequence[int], max_tokens: int, stop: Sequence[str]
-) -> str:
-    """What the model says next, the most likely token each time, up to a stop string or id."""
-    options = GenerateOptions(max_tokens=max_tokens, stop=tuple(stop))
+def generated_text(model: EvaluatedModel, prompt: Sequence[int], options: GenerateOptions) -> str:
+    """What the model says next, up to a stop string or an end-of-text token."""
     with TokenStream(model.native, prompt, options) as stream:
         return stream.result().text

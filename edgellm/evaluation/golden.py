@@ -18,9 +18,10 @@ from ..chat_template import (
     template_tokens,
 )
 from ..errors import ContextOverflowError
+from ..options import GenerateOptions
 from ..placeholders import plain_pieces
 from .bootstrap import SEED, Interval, mean_interval
-from .continuations import Continuations, front_ids, greedy_answer, split_continuation
+from .continuations import Continuations, front_ids, generated_text, split_continuation
 from .models import EvaluatedModel
 from .questions import Question, is_right
 
@@ -129,7 +130,8 @@ def _answer(
     }
     if question.rule != "choice":
         ids = prompts.ids(question)
-        text = greedy_answer(model, ids, question.max_tokens, question.stop)
+        options = GenerateOptions(max_tokens=question.max_tokens, stop=question.stop)
+        text = generated_text(model, ids, options)
         return Answer(**common, answer=text, correct=is_right(question, text))  # type: ignore[arg-type]
     log_probs = [
         continuations.score(*prompts.with_choice(question, choice)).log_prob
