@@ -39,7 +39,7 @@ class EdgeLM(LM):
 
     model: the file, or "demo". threads: None for all performance cores. batch_size and
     max_batch_size are the harness's own and change nothing: a result never depends on its
-    neighbours. device: "cpu" or None.
+    neighbours. device: the CPU is used whatever it says, and a warning says so.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class EdgeLM(LM):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        if device not in (None, "cpu"):
-            message = f"device {device!r} is not available; this version has: cpu"
-            raise UnsupportedError(message, code="backend_unsupported")
+        if device not in (None, "cpu"):  # the harness's own default is "cuda:0"
+            _logger.warning("edgellm runs on the CPU, not on %s", device)
         self.n_truncated = 0  # requests whose prompt was cut on the left, as the harness expects
         self._model = EvaluatedModel(model, threads=threads)
         self._continuations = Continuations(self._model)

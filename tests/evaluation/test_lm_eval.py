@@ -160,7 +160,7 @@ def test_prompts_that_are_too_long_are_cut_on_the_left_and_counted(harness_model
 
 @needs_harness
 def test_generation_arguments_are_honoured_or_refused():
-    from edgellm.evaluation.lm_eval_model import EdgeLM, generate_options
+    from edgellm.evaluation.lm_eval_model import generate_options
 
     assert generate_options({"until": "x", "max_new_tokens": 7}).stop == ("x",)
     assert generate_options({"do_sample": False, "temperature": 0.7}).temperature == 0
@@ -168,8 +168,14 @@ def test_generation_arguments_are_honoured_or_refused():
     assert generate_options({"temperature": 0.5}).temperature == 0.5
     with pytest.raises(InvalidArgumentError, match="num_beams"):
         generate_options({"num_beams": 4})
-    with pytest.raises(UnsupportedError, match="cuda"):
-        EdgeLM("demo", device="cuda:0")
+
+
+@needs_harness
+def test_the_harness_default_device_is_said_to_be_unused(caplog):
+    from edgellm.evaluation.lm_eval_model import EdgeLM
+
+    EdgeLM("demo", device="cuda:0")
+    assert "runs on the CPU, not on cuda:0" in caplog.text
 
 
 @pytest.mark.skipif(HAS_HARNESS, reason="lm_eval is installed")
