@@ -5,6 +5,9 @@ Windows, not tokens: the tokens of one window share their context and their topi
 that takes them for independent is too narrow. Paired: all columns of a draw (the losses of two
 models, say) come from the same windows, so what a hard window does to both cancels.
 
+Shares of questions have Wilson's interval instead: a draw of 20 right answers holds 20 right
+answers, and would call a share of 100 % certain.
+
 Percentile intervals: with few windows they are somewhat too narrow (10 windows: about 90 % instead
 of 95 %), with one there are none. Knows nothing of models.
 """
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 N_RESAMPLES = 10_000
 SEED = 0
+_Z = 1.959963984540054  # of CONFIDENCE, two-sided
 _CHUNK_COUNTS = 1 << 22  # draws x units held at once
 
 
@@ -49,7 +53,8 @@ def interval(
 
     columns: float64 [n_units] or [n_units, n_columns], one row per window or question. statistic:
     takes means [..., n_columns] and gives [...]: `lambda m: np.exp(m[..., 0] - m[..., 1])` is the
-    ratio of two perplexities. The same seed gives the same interval on any machine.
+    ratio of two perplexities. The same seed gives the same interval, for one version of
+    numpy.
     """
     import numpy as np
 
@@ -69,6 +74,18 @@ def interval(
 def mean_interval(values: Floats, *, seed: int = SEED) -> Interval:
     """The mean of [n_units] values."""
     return interval(values, lambda means: means[..., 0], seed=seed)
+
+
+def share_interval(n_yes: int, n_units: int) -> Interval:
+    """A share of independent yes-or-no answers, with Wilson's score interval (Wilson 1927)."""
+    if n_units < 1 or not 0 <= n_yes <= n_units:
+        message = f"a share of {n_yes} in {n_units} is none"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    share = n_yes / n_units
+    z2_n = _Z * _Z / n_units
+    centre = (share + z2_n / 2) / (1 + z2_n)
+    half = (z2_n * share * (1 - share) + z2_n * z2_n / 4) ** 0.5 / (1 + z2_n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def resampled_means(units: Floats, n_resamples: int, seed: int) -> Floats:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
+from .compare import Limits, Verdict, judge
+from .flips import Flips, find_flips
+from .golden import GoldenResult, ask
 from .logit_file import (
     SUFFIX,
     LogitFile,
@@ -21,6 +24,7 @@ from .logit_file import (
     save_logits,
 )
 from .models import EvaluatedModel, check_same_vocabulary
+from .questions import Question
 from .scores import RowBlock, TokenScores, join_scores, scores_in_step
 from .text import (
     ModelRows,
@@ -52,10 +56,7 @@ class TextEvaluation:
     def to_dict(self) -> dict[str, Any]:
         """For --json: everything but the scores of single tokens."""
         return {
-            "model": self.model_name,
-            "root": self.model_root,
             "file_bytes": self.model_bytes,
-            "reference": self.reference_name,
             "reference_root": self.reference_root,
             "n_ctx": self.n_ctx,
             "first_scored": self.first_scored,
@@ -68,6 +69,41 @@ class TextEvaluation:
         return self.figures[-1]
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything one run found out about a model, and about the reference next to it.
+
+    reference_questions and flips are there only when the reference is a model that was asked too;
+    verdict only when limits were set.
+    """
+
+    model_name: str
+    model_root: str
+    reference_name: str | None
+    texts: TextEvaluation | None = None
+    questions: GoldenResult | None = None
+    reference_questions: GoldenResult | None = None
+    flips: Flips | None = None
+    verdict: Verdict | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json: everything but the scores of single tokens."""
+
+        def as_dict(part: Any) -> dict[str, Any] | None:
+            return None if part is None else asdict(part)
+
+        return {
+            "model": self.model_name,
+            "root": self.model_root,
+            "reference": self.reference_name,
+            "text": None if self.texts is None else self.texts.to_dict(),
+            "questions": as_dict(self.questions),
+            "reference_questions": as_dict(self.reference_questions),
+            "flips": as_dict(self.flips),
+            "verdict": as_dict(self.verdict),
+        }
+
+
 class Reference:
     """What a model is compared with: another `.edge` file or saved logits. Close it."""
 
@@ -78,6 +114,13 @@ class Reference:
             self.file = LogitFile(Path(path))
         else:
             self.model = EvaluatedModel(path, threads=threads)
+
+    @property
+    def name(self) -> str:
+        if self.file is not None:
+            return self.file.name
+        assert self.model is not None
+        return self.model.name
 
     def check(self, model: EvaluatedModel) -> None:
         """UnsupportedError unless `model` has the same vocabulary."""
@@ -106,6 +149,12 @@ def windows_for(
     logits must be among them, cut alike (InvalidArgumentError).
     """
     if file is not None and not texts:
+        if rule is not None:
+            message = (
+                f"{file.name} has windows of its own, of {file.info.n_ctx} tokens; "
+                "leave --n-ctx and --max-tokens-scored out"
+            )
+            raise InvalidArgumentError(message, code="invalid_argument")
         return list(file.info.texts)
     if len({text.sha256 for text in texts}) != len(texts):
         message = "one text is given twice, and would count twice"
@@ -161,6 +210,53 @@ def evaluate_texts(
         figures=tuple(figures),
         scored=tuple(scored),
     )
+
+
+def evaluate(
+    model: EvaluatedModel,
+    *,
+    windows: Sequence[TextWindows] = (),
+    questions: Sequence[Question] = (),
+    reference: Reference | None = None,
+    limits: Limits | None = None,
+    save_to: Path | None = None,
+    progress: OnProgress | None = None,
+) -> Evaluation:
+    """Score `windows`, ask `questions`, and judge by `limits`; each only where it is given.
+
+    Questions are asked to the reference, too, if it is a model. InvalidArgumentError where limits
+    and what there is to judge do not go together.
+    """
+    texts = golden = other_golden = flips = verdict = None
+    if windows:
+        texts = evaluate_texts(model, windows, reference, save_to=save_to, progress=progress)
+    if questions:
+        golden = _asked(model, questions, progress)
+        if reference is not None and reference.model is not None:
+            other_golden = _asked(reference.model, questions, progress)
+            flips = find_flips(other_golden.answers, golden.answers)
+    if limits is not None:
+        verdict = judge(limits, None if texts is None else texts.total, flips)
+    return Evaluation(
+        model_name=model.name,
+        model_root=model.root,
+        reference_name=None if reference is None else reference.name,
+        texts=texts,
+        questions=golden,
+        reference_questions=other_golden,
+        flips=flips,
+        verdict=verdict,
+    )
+
+
+def _asked(
+    model: EvaluatedModel, questions: Sequence[Question], progress: OnProgress | None
+) -> GoldenResult:
+    def on_answer(n_done: int, n_questions: int) -> None:
+        if progress is not None:
+            progress(f"{model.name}: questions", n_done, n_questions)
+
+    return ask(model, questions, on_answer=on_answer)
 
 
 def _all_blocks(

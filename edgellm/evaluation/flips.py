@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidArgumentError
-from .bootstrap import SEED, Interval, interval, mean_interval
+from .bootstrap import SEED, Interval, interval, share_interval
 from .golden import Answer
 
 
@@ -39,6 +39,6 @@ def find_flips(old: Sequence[Answer], new: Sequence[Answer], *, seed: int = SEED
         n_questions=len(old),
         to_wrong=tuple(a.id for a, b in zip(old, new, strict=True) if a.correct and not b.correct),
         to_right=tuple(a.id for a, b in zip(old, new, strict=True) if b.correct and not a.correct),
-        rate=mean_interval(changed.astype(np.float64), seed=seed),
+        rate=share_interval(int(changed.sum()), len(old)),
         accuracy_change=interval(right, lambda means: means[..., 1] - means[..., 0], seed=seed),
     )

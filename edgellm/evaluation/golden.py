@@ -20,7 +20,7 @@ from ..chat_template import (
 from ..errors import ContextOverflowError
 from ..options import GenerateOptions
 from ..placeholders import plain_pieces
-from .bootstrap import SEED, Interval, mean_interval
+from .bootstrap import Interval, share_interval
 from .continuations import Continuations, front_ids, generated_text, split_continuation
 from .models import EvaluatedModel
 from .questions import Question, is_right
@@ -78,7 +78,6 @@ def ask(
     questions: Sequence[Question],
     *,
     on_answer: OnAnswer | None = None,
-    seed: int = SEED,
 ) -> GoldenResult:
     """Every question in order. ContextOverflowError, beginning with file:line, where one does not
     fit the context: a set is answered whole or not at all. TemplateError for chat questions to a
@@ -94,45 +93,46 @@ def ask(
                 raise ContextOverflowError(message, code=error.code) from None
             if on_answer is not None:
                 on_answer(n_done, len(questions))
-    return GoldenResult(model.name, tuple(answers), accuracies(answers, seed=seed))
+    return GoldenResult(model.name, tuple(answers), accuracies(answers))
 
 
-def accuracies(answers: Sequence[Answer], *, seed: int = SEED) -> tuple[Accuracy, ...]:
+def accuracies(answers: Sequence[Answer]) -> tuple[Accuracy, ...]:
     """Of all answers, then of each tag in alphabetical order."""
     tags = sorted({tag for answer in answers for tag in answer.tags})
     return (
-        _accuracy(ALL, answers, seed),
-        *(_accuracy(tag, [a for a in answers if tag in a.tags], seed) for tag in tags),
+        _accuracy(ALL, answers),
+        *(_accuracy(tag, [a for a in answers if tag in a.tags]) for tag in tags),
     )
 
 
-def _accuracy(tag: str, answers: Sequence[Answer], seed: int) -> Accuracy:
-    import numpy as np
-
-    plain = np.array([answer.correct for answer in answers], np.float64)
+def _accuracy(tag: str, answers: Sequence[Answer]) -> Accuracy:
     judged = [a.correct_normalized for a in answers if a.correct_normalized is not None]
     return Accuracy(
         tag=tag,
         n_questions=len(answers),
-        accuracy=mean_interval(plain, seed=seed),
-        normalized=mean_interval(np.array(judged, np.float64), seed=seed) if judged else None,
+        accuracy=share_interval(sum(answer.correct for answer in answers), len(answers)),
+        normalized=share_interval(sum(judged), len(judged)) if judged else None,
     )
 
 
 def _answer(
     model: EvaluatedModel, prompts: _Prompts, continuations: Continuations, question: Question
 ) -> Answer:
-    common = {
-        "id": question.id,
-        "question": question.last_text,
-        "expected": question.expected,
-        "tags": question.tags,
-    }
-    if question.rule != "choice":
-        ids = prompts.ids(question)
-        options = GenerateOptions(max_tokens=question.max_tokens, stop=question.stop)
-        text = generated_text(model, ids, options)
-        return Answer(**common, answer=text, correct=is_right(question, text))  # type: ignore[arg-type]
+    if question.rule == "choice":
+        return _choice(prompts, continuations, question)
+    options = GenerateOptions(max_tokens=question.max_tokens, stop=question.stop)
+    text = generated_text(model, prompts.ids(question), options)
+    return Answer(
+        id=question.id,
+        question=question.last_text,
+        expected=question.expected,
+        tags=question.tags,
+        answer=text,
+        correct=is_right(question, text),
+    )
+
+
+def _choice(prompts: _Prompts, continuations: Continuations, question: Question) -> Answer:
     log_probs = [
         continuations.score(*prompts.with_choice(question, choice)).log_prob
         for choice in question.choices
@@ -140,7 +140,10 @@ def _answer(
     per_byte = [p / len(c.encode()) for p, c in zip(log_probs, question.choices, strict=True)]
     best = _first_best(log_probs)
     return Answer(
-        **common,  # type: ignore[arg-type]
+        id=question.id,
+        question=question.last_text,
+        expected=question.expected,
+        tags=question.tags,
         answer=question.choices[best],
         correct=best == question.right_choice,
         correct_normalized=_first_best(per_byte) == question.right_choice,

@@ -141,7 +141,7 @@ class LogitFile:
         verify(path)
         self.path = path
         self.name = path.name
-        self.info = _parse(header.spec, path, _windows(read_tensor(header, "ids")))
+        self.info = _parse(header.spec, path, _ids(read_tensor(header, "ids"), path))
         self.root = self.info.root
         self._record = row_dtype(self.info.n_vocab)
         self._first_row: dict[str, int] = {}
@@ -198,10 +198,12 @@ def _check_byte_order() -> None:
         raise UnsupportedError("logit files need a little-endian machine", "feature_unsupported")
 
 
-def _windows(data: memoryview) -> npt.NDArray[np.int32]:
+def _ids(data: memoryview, path: Path) -> npt.NDArray[np.int32]:
     import numpy as np
 
-    return np.frombuffer(data[: data.nbytes // 4 * 4], "<i4")
+    if data.nbytes % 4:
+        raise FormatError(f"{path}: a token id is cut short", "logits_invalid")
+    return np.frombuffer(data, "<i4")
 
 
 def _parse(spec: dict[str, Json], path: Path, ids: npt.NDArray[np.int32]) -> LogitFileInfo:

@@ -255,12 +255,13 @@ def _time_limit(question: Question) -> Iterator[None]:
         _fail(question.where, f"the pattern takes more than {_MATCH_LIMIT_S:.0f} s on an answer")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, _MATCH_LIMIT_S)
+    timer = signal.setitimer(signal.ITIMER_REAL, _MATCH_LIMIT_S)  # the caller's own, or zeros
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _fail(where: str, what: str) -> NoReturn:

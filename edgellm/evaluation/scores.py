@@ -13,7 +13,7 @@ Knows nothing of where the rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +40,24 @@ class RowBlock:
 
 
 @dataclass(frozen=True)
+class AgainstScores:
+    """Per-token arrays next to a reference, of one shape."""
+
+    reference_nll: Floats
+    kl: Floats
+    same_top: npt.NDArray[np.bool_]
+    p_change: Floats
+
+
+@dataclass(frozen=True)
 class TokenScores:
-    """Per-token arrays [n_windows, n_scored]; the last four only against a reference."""
+    """Per-token arrays: [n_rows] of a block, [n_windows, n_scored] of a text."""
 
     nll: Floats
-    reference_nll: Floats | None = None
-    kl: Floats | None = None
-    same_top: npt.NDArray[np.bool_] | None = None
-    p_change: Floats | None = None
+    against: AgainstScores | None = None
 
 
-def log_softmax(logits: npt.NDArray[np.float32]) -> Floats:
+def log_softmax(logits: npt.NDArray[np.floating[Any]]) -> Floats:
     """float64 log probabilities of rows [n_rows, n_vocab]; NumericError where one is not finite."""
     import numpy as np
 
@@ -82,14 +89,13 @@ def score_block(rows: RowBlock, reference: RowBlock | None) -> TokenScores:
     if reference is None:
         return TokenScores(nll)
     p = reference.log_probs
-    kl = (np.exp(p) * (p - rows.log_probs)).sum(axis=1)
-    return TokenScores(
-        nll=nll,
+    against = AgainstScores(
         reference_nll=-reference.target_log_probs,
-        kl=kl,
+        kl=(np.exp(p) * (p - rows.log_probs)).sum(axis=1),
         same_top=rows.top_ids == reference.top_ids,
         p_change=np.exp(rows.target_log_probs) - np.exp(reference.target_log_probs),
     )
+    return TokenScores(nll, against)
 
 
 def scores_in_step(
@@ -103,20 +109,28 @@ def scores_in_step(
         yield block, score_block(block, against)
 
 
-def join_scores(parts: list[TokenScores], n_windows: int) -> TokenScores:
-    """Blocks in order, as arrays [n_windows, n_scored]; all with a reference, or none."""
+def join_scores(parts: Sequence[TokenScores], n_windows: int) -> TokenScores:
+    """Blocks in order, as arrays [n_windows, n_scored]; all next to a reference, or none."""
     import numpy as np
 
-    def joined(name: str) -> npt.NDArray[np.generic] | None:
-        arrays = [getattr(part, name) for part in parts]
-        if any(array is None for array in arrays):
-            return None
+    def joined(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return np.concatenate(arrays).reshape(n_windows, -1)
 
-    names = ("nll", "reference_nll", "kl", "same_top", "p_change")
-    return TokenScores(**{name: joined(name) for name in names})  # type: ignore[arg-type]
+    nll = joined([part.nll for part in parts])
+    against = [part.against for part in parts if part.against is not None]
+    if not against:
+        return TokenScores(nll)
+    return TokenScores(
+        nll,
+        AgainstScores(
+            reference_nll=joined([one.reference_nll for one in against]),
+            kl=joined([one.kl for one in against]),
+            same_top=joined([one.same_top for one in against]),
+            p_change=joined([one.p_change for one in against]),
+        ),
+    )
 
 
-def stack_scores(parts: list[TokenScores]) -> TokenScores:
+def stack_scores(parts: Sequence[TokenScores]) -> TokenScores:
     """The scores of several texts cut by one rule, one text after the other."""
     return join_scores(parts, sum(len(part.nll) for part in parts))

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .bootstrap import SEED, Interval, interval, mean_interval
 from .models import EvaluatedModel, row_blocks, run_tokens, token_logits
-from .scores import RowBlock, TokenScores, rows_of_logits, stack_scores
+from .scores import AgainstScores, RowBlock, TokenScores, rows_of_logits, stack_scores
 from .windows import TextWindows
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
 
 ALL_TEXTS = "all texts"
 
@@ -140,44 +142,28 @@ def _figures(
         n_left_out=n_left_out,
         nll=mean_interval(nll, seed=seed),
         perplexity=interval(nll, lambda means: np.exp(means[..., 0]), seed=seed),
-        against=None if scores.kl is None else _against(scores, seed),
+        against=None if scores.against is None else _against(nll, scores.against, seed),
     )
 
 
-def _against(scores: TokenScores, seed: int) -> AgainstFigures:
+def _against(own_nll: Floats, scores: AgainstScores, seed: int) -> AgainstFigures:
     import numpy as np
 
-    kl, same_top, p_change, reference_nll = _compared(scores)
-    nlls = np.stack([scores.nll.mean(axis=1), reference_nll.mean(axis=1)], axis=1)
-    median, p99, p99_9 = np.quantile(kl, [0.5, 0.99, 0.999])
+    nlls = np.stack([own_nll, scores.reference_nll.mean(axis=1)], axis=1)
+    median, p99, p99_9 = np.quantile(scores.kl, [0.5, 0.99, 0.999])
     return AgainstFigures(
         reference_perplexity=interval(nlls, lambda means: np.exp(means[..., 1]), seed=seed),
         perplexity_ratio=interval(
             nlls, lambda means: np.exp(means[..., 0] - means[..., 1]), seed=seed
         ),
         kl=KlFigures(
-            mean=mean_interval(kl.mean(axis=1), seed=seed),
+            mean=mean_interval(scores.kl.mean(axis=1), seed=seed),
             median=float(median),
             p99=float(p99),
             p99_9=float(p99_9),
-            max=float(kl.max()),
+            max=float(scores.kl.max()),
         ),
-        top1_agreement=mean_interval(same_top.mean(axis=1), seed=seed),
-        mean_p_change=mean_interval(p_change.mean(axis=1), seed=seed),
-        rms_p_change=float(np.sqrt(np.square(p_change).mean())),
+        top1_agreement=mean_interval(scores.same_top.mean(axis=1), seed=seed),
+        mean_p_change=mean_interval(scores.p_change.mean(axis=1), seed=seed),
+        rms_p_change=float(np.sqrt(np.square(scores.p_change).mean())),
     )
-
-
-def _compared(
-    scores: TokenScores,
-) -> tuple[
-    npt.NDArray[np.float64],
-    npt.NDArray[np.bool_],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-]:
-    assert scores.kl is not None
-    assert scores.same_top is not None
-    assert scores.p_change is not None
-    assert scores.reference_nll is not None
-    return scores.kl, scores.same_top, scores.p_change, scores.reference_nll

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgellm.errors import InvalidArgumentError
-from edgellm.evaluation.bootstrap import interval, mean_interval, resampled_means
+from edgellm.evaluation.bootstrap import interval, mean_interval, resampled_means, share_interval
 
 
 def windows(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -65,3 +65,14 @@ def test_the_same_seed_gives_the_same_interval_and_one_window_none():
     assert mean_interval(values[:1]).low is None
     with pytest.raises(InvalidArgumentError):
         mean_interval(values[:0])
+
+
+def test_shares_of_all_and_of_few_are_not_certain():
+    assert share_interval(81, 263).value == 81 / 263
+    assert share_interval(81, 263).low == pytest.approx(0.2553, abs=1e-4)  # Newcombe 1998, table I
+    assert share_interval(81, 263).high == pytest.approx(0.3662, abs=1e-4)
+    assert share_interval(0, 20).high == pytest.approx(0.1611, abs=1e-4)
+    assert share_interval(29, 29).low == pytest.approx(0.8830, abs=1e-4)
+    assert (share_interval(0, 1).low, share_interval(5, 5).high) == (0, 1)
+    with pytest.raises(InvalidArgumentError):
+        share_interval(0, 0)

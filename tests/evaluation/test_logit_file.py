@@ -107,6 +107,8 @@ def test_given_texts_must_be_those_of_the_file(saved, make_edge, stories, tmp_pa
     with EvaluatedModel(make_edge(BABY, "E4_16")) as model:
         limited = windows_for(model, [read_text(stories)], RULE, file)
         assert (limited[0].ids == file.info.texts[0].ids).all()
+        with pytest.raises(InvalidArgumentError, match="windows of its own, of 128 tokens"):
+            windows_for(model, [], RULE, file)
         with pytest.raises(InvalidArgumentError, match="other windows"):
             windows_for(model, [read_text(stories)], WindowRule(64), file)
         other = tmp_path / "other.txt"

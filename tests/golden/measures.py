@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.evaluation.scores import log_softmax
+
 Logits = npt.NDArray[np.floating]
 
 
@@ -20,10 +22,5 @@ def nmse(wanted: Logits, got: Logits) -> float:
 
 def mean_kl(wanted: Logits, got: Logits) -> float:
     """KL(wanted || got) in nats per token."""
-    p, q = _log_softmax(wanted), _log_softmax(got)
+    p, q = log_softmax(wanted), log_softmax(got)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
