@@ -14,7 +14,8 @@ from edgellm.cli import VERBS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLING = (ROOT / "docs" / "SAMPLING.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + SAMPLING, re.DOTALL)
+EVALUATION = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + SAMPLING + EVALUATION, re.DOTALL)
 
 
 def test_the_readme_has_python_blocks():

@@ -8,20 +8,39 @@ from typing import TYPE_CHECKING
 from .output import print_table, print_text
 
 if TYPE_CHECKING:
-    from ..evaluation import Interval, TextEvaluation, TextFigures
+    from ..evaluation import Evaluation, Flips, GoldenResult, Interval, TextFigures
+
+_MAX_IDS_SHOWN = 10  # of flipped questions; --json and reports have all
 
 
-def print_texts(found: TextEvaluation) -> None:
-    """One table per text."""
+def print_evaluation(found: Evaluation) -> None:
+    """One table per text and golden set, then the verdict."""
     rows: list[tuple[str, object]] = [("model", found.model_name)]
     if found.reference_name is not None:
         rows.append(("against", found.reference_name))
-    n_scored = found.n_ctx - found.first_scored
-    rows.append(("windows", f"of {found.n_ctx} tokens, the last {n_scored} scored"))
+    if found.texts is not None:
+        n_ctx = found.texts.n_ctx
+        n_scored = n_ctx - found.texts.first_scored
+        rows.append(("windows", f"of {n_ctx} tokens, the last {n_scored} scored"))
     print_table(rows)
-    for figures in found.figures:
+    for figures in () if found.texts is None else found.texts.figures:
         print_text("\n")
         print_table(_text_rows(figures))
+    for golden in (found.questions, found.reference_questions):
+        if golden is not None:
+            print_text("\n")
+            print_table(_golden_rows(golden))
+    if found.flips is not None:
+        print_text("\n")
+        print_table(_flip_rows(found.flips))
+    if found.verdict is not None:
+        print_text("\n")
+        print_table((_word(check.passed), check.reason) for check in found.verdict.checks)
+        print_text(f"\n{_word(found.verdict.passed)}: {found.model_name}\n")
+
+
+def _word(passed: bool) -> str:
+    return "PASS" if passed else "FAIL"
 
 
 def _text_rows(figures: TextFigures) -> Iterator[tuple[str, object]]:
@@ -41,6 +60,26 @@ def _text_rows(figures: TextFigures) -> Iterator[tuple[str, object]]:
     yield "same top token", with_interval(against.top1_agreement, 2, percent=True)
     yield "change of p, mean", with_interval(against.mean_p_change, 3, percent=True)
     yield "change of p, RMS", f"{100 * against.rms_p_change:.3f} %"
+
+
+def _golden_rows(golden: GoldenResult) -> Iterator[tuple[str, object]]:
+    yield "questions to", golden.model_name
+    for accuracy in golden.accuracies:
+        share = with_interval(accuracy.accuracy, 1, percent=True)
+        yield accuracy.tag, f"{share} of {accuracy.n_questions} right"
+        if accuracy.normalized is not None:
+            share = with_interval(accuracy.normalized, 1, percent=True)
+            yield f"{accuracy.tag}, per byte", f"{share} of the choices right"
+
+
+def _flip_rows(flips: Flips) -> Iterator[tuple[str, object]]:
+    share = with_interval(flips.rate, 1, percent=True)
+    yield "flips", f"{share} of {flips.n_questions}"
+    for name, ids in (("to wrong", flips.to_wrong), ("to right", flips.to_right)):
+        more = f", and {len(ids) - _MAX_IDS_SHOWN} more" if len(ids) > _MAX_IDS_SHOWN else ""
+        listed = f": {', '.join(ids[:_MAX_IDS_SHOWN])}{more}" if ids else ""
+        yield name, f"{len(ids)}{listed}"
+    yield "change of accuracy", with_interval(flips.accuracy_change, 1, percent=True)
 
 
 def with_interval(figure: Interval, n_decimals: int, *, percent: bool = False) -> str:

@@ -29,13 +29,15 @@ class Exit(IntEnum):
     MEMORY = 6
     CANCELLED = 7
     CONTEXT = 8
+    GATE_FAILED = 9  # eval --compare: the new model is outside a limit
     INTERRUPTED = 130  # Ctrl-C
     BROKEN_PIPE = 141
 
 
 EXIT_CODES_HELP = (
     "0 ok, 1 internal failure, 2 usage, 3 bad or missing file, 4 integrity, 5 unsupported, "
-    "6 memory, 7 cancelled, 8 context overflow, 130 Ctrl-C, 141 output closed."
+    "6 memory, 7 cancelled, 8 context overflow, "
+    "9 release gate failed, 130 Ctrl-C, 141 output closed."
 )
 
 _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from edgellm.evaluation import EvaluatedModel
 from edgellm.evaluation.continuations import Continuations, split_continuation
 from edgellm.evaluation.flips import find_flips
 from edgellm.evaluation.golden import Answer, ask
-from edgellm.evaluation.questions import is_right, last_number, read_questions
+from edgellm.evaluation.questions import Rule, is_right, last_number, read_questions
 
 CHOICES = [" the park.", " a big red ball and a small dog.", " sky.", " zqx."]
 LINES = [
@@ -137,6 +139,19 @@ def test_a_question_that_does_not_fit_is_named(demo_path, tmp_path):
     too_long = pytest.raises(ContextOverflowError, match=r"q\.jsonl:2: ")
     with EvaluatedModel(demo_path) as model, too_long:
         ask(model, read_questions(path))
+
+
+def test_the_example_in_the_docs_is_a_golden_set(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "golden.jsonl"
+    path.write_text(block, encoding="utf-8")
+    questions = read_questions(path)
+    assert [q.rule for q in questions] == ["contains", "exact", "number", "choice"]
+    assert is_right(questions[2], "72 eggs")
+    assert (questions[3].id, questions[3].choices[questions[3].right_choice]) == ("sky", " blue")
+    for rule in get_args(Rule):
+        assert f"| `{rule}`" in page
 
 
 @pytest.mark.parametrize(
@@ -259,6 +274,7 @@ def test_flips_count_both_directions():
     assert flips.accuracy_change.value == 0
     assert flips.accuracy_change.low < 0 < flips.accuracy_change.high
     same = find_flips(answers("+-+"), answers("+-+"))
-    assert (same.rate.value, same.rate.high, same.to_wrong, same.to_right) == (0, 0, (), ())
+    assert (same.rate.value, same.rate.low, same.to_wrong, same.to_right) == (0, 0, (), ())
+    assert same.rate.high > 0.5  # three questions say little
     with pytest.raises(InvalidArgumentError):
         find_flips(answers("++"), answers("+"))
