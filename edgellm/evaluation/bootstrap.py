@@ -5,8 +5,8 @@ Windows, not tokens: the tokens of one window share their context and their topi
 that takes them for independent is too narrow. Paired: all columns of a draw (the losses of two
 models, say) come from the same windows, so what a hard window does to both cancels.
 
-Shares of questions have Wilson's interval instead: a draw of 20 right answers holds 20 right
-answers, and would call a share of 100 % certain.
+Shares of questions, and their changes, have intervals by formula instead: a draw of 20 right
+answers holds 20 right answers, and would call a share of 100 % certain.
 
 Percentile intervals: with few windows they are somewhat too narrow (10 windows: about 90 % instead
 of 95 %), with one there are none. Knows nothing of models.
@@ -86,6 +86,20 @@ def share_interval(n_yes: int, n_units: int) -> Interval:
     centre = (share + z2_n / 2) / (1 + z2_n)
     half = (z2_n * share * (1 - share) + z2_n * z2_n / 4) ** 0.5 / (1 + z2_n)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def share_change_interval(n_gained: int, n_lost: int, n_units: int) -> Interval:
+    """Change of a share when `n_gained` answers became yes and `n_lost` no, of n_units pairs: the
+    adjusted Wald interval of Agresti and Min (2005), with 1/2 added to each of the four counts."""
+    if n_units < 1 or min(n_gained, n_lost) < 0 or n_gained + n_lost > n_units:
+        message = f"{n_gained} gained and {n_lost} lost of {n_units} is no change of a share"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    n = n_units + 2
+    centre = (n_gained - n_lost) / n
+    half = _Z * ((n_gained + n_lost + 1) - (n_gained - n_lost) ** 2 / n) ** 0.5 / n
+    return Interval(
+        (n_gained - n_lost) / n_units, max(-1.0, centre - half), min(1.0, centre + half)
+    )
 
 
 def resampled_means(units: Floats, n_resamples: int, seed: int) -> Floats:

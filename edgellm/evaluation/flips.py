@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidArgumentError
-from .bootstrap import SEED, Interval, interval, share_interval
+from .bootstrap import Interval, share_change_interval, share_interval
 from .golden import Answer
 
 
 @dataclass(frozen=True)
 class Flips:
     """Ids of the questions that changed, the share of both together, and what accuracy says:
-    `accuracy_change` is new - old, by paired draws of questions."""
+    `accuracy_change` is new - old, question by question."""
 
     n_questions: int
     to_wrong: tuple[str, ...]
@@ -26,19 +26,18 @@ class Flips:
     accuracy_change: Interval
 
 
-def find_flips(old: Sequence[Answer], new: Sequence[Answer], *, seed: int = SEED) -> Flips:
+def find_flips(old: Sequence[Answer], new: Sequence[Answer]) -> Flips:
     """From the answers of two models to the same questions, in the same order."""
-    import numpy as np
-
     if [answer.id for answer in old] != [answer.id for answer in new]:
         message = "flips need the answers of both models to the same questions"
         raise InvalidArgumentError(message, code="invalid_argument")
-    right = np.array([(a.correct, b.correct) for a, b in zip(old, new, strict=True)], np.float64)
-    changed = right[:, 0] != right[:, 1]
+    pairs = list(zip(old, new, strict=True))
+    to_wrong = tuple(a.id for a, b in pairs if a.correct and not b.correct)
+    to_right = tuple(a.id for a, b in pairs if b.correct and not a.correct)
     return Flips(
         n_questions=len(old),
-        to_wrong=tuple(a.id for a, b in zip(old, new, strict=True) if a.correct and not b.correct),
-        to_right=tuple(a.id for a, b in zip(old, new, strict=True) if b.correct and not a.correct),
-        rate=share_interval(int(changed.sum()), len(old)),
-        accuracy_change=interval(right, lambda means: means[..., 1] - means[..., 0], seed=seed),
+        to_wrong=to_wrong,
+        to_right=to_right,
+        rate=share_interval(len(to_wrong) + len(to_right), len(old)),
+        accuracy_change=share_change_interval(len(to_right), len(to_wrong), len(old)),
     )

@@ -21,7 +21,7 @@ from .text import TextFigures
 
 SUFFIXES = (".md", ".html")
 _MAX_SAMPLES, _MAX_SAMPLE_CHARS = 20, 600
-_NOTE = "In brackets: 95 % intervals by bootstrap over windows; of shares of questions: Wilson's."
+_NOTE = "In brackets: 95 % intervals by bootstrap over windows; of questions: by formula."
 
 
 def write_report(found: Evaluation, path: Path) -> list[str]:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from edgellm.errors import InvalidArgumentError
-from edgellm.evaluation.bootstrap import interval, mean_interval, resampled_means, share_interval
+from edgellm.evaluation.bootstrap import (
+    interval,
+    mean_interval,
+    resampled_means,
+    share_change_interval,
+    share_interval,
+)
 
 
 def windows(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -76,3 +82,22 @@ def test_shares_of_all_and_of_few_are_not_certain():
     assert (share_interval(0, 1).low, share_interval(5, 5).high) == (0, 1)
     with pytest.raises(InvalidArgumentError):
         share_interval(0, 0)
+
+
+def test_changes_of_shares_cover_the_truth_also_where_nothing_changed():
+    rng = np.random.default_rng(6)
+    gain, loss, n = 0.08, 0.03, 120
+    covered = 0
+    for _ in range(400):
+        gained, lost, _ = rng.multinomial(n, [gain, loss, 1 - gain - loss])
+        found = share_change_interval(int(gained), int(lost), n)
+        assert found.low <= found.value == (gained - lost) / n <= found.high
+        covered += found.low <= gain - loss <= found.high
+    assert 0.91 < covered / 400 < 0.99
+    nothing = share_change_interval(0, 0, 3)
+    assert nothing.value == 0
+    assert nothing.low < -0.3
+    assert nothing.high > 0.3
+    assert share_change_interval(0, 0, 10_000).high < 0.001
+    with pytest.raises(InvalidArgumentError):
+        share_change_interval(2, 2, 3)
