@@ -14,30 +14,34 @@ import numpy as np
 from edgellm.edgefile import tensor_bytes
 from edgellm.errors import FormatError, UnsupportedError
 
-from .e4 import decode_e4_16, decode_e4_32
-from .e6 import decode_e6_16
-from .e8 import decode_e8_32
+from .e4 import decode_e4_16, decode_e4_32, pack_e4_16, pack_e4_32
+from .e6 import decode_e6_16, pack_e6_16
+from .e8 import decode_e8_32, pack_e8_32
 from .f16 import decode_f16, encode_f16
 from .tiles import F32Array, U8Array
 
 
 @dataclass(frozen=True)
 class QuantFormat:
-    """decode(strips, n_cols) gives rows and columns with their padding."""
+    """decode(strips, n_cols) gives rows and columns with their padding.
+
+    pack(d_row, scale_bytes, codes) gives strips; None where there is nothing to choose.
+    """
 
     name: str
     default_act: str
     decode: Callable[[U8Array, int], F32Array]
+    pack: Callable[[F32Array, U8Array, U8Array], U8Array] | None
 
 
 QUANT_FORMATS = {
     item.name: item
     for item in (
-        QuantFormat("E4_16", "a8", decode_e4_16),
-        QuantFormat("E4_32", "a8", decode_e4_32),
-        QuantFormat("E6_16", "a8", decode_e6_16),
-        QuantFormat("E8_32", "a8", decode_e8_32),
-        QuantFormat("F16", "f32", decode_f16),
+        QuantFormat("E4_16", "a8", decode_e4_16, pack_e4_16),
+        QuantFormat("E4_32", "a8", decode_e4_32, pack_e4_32),
+        QuantFormat("E6_16", "a8", decode_e6_16, pack_e6_16),
+        QuantFormat("E8_32", "a8", decode_e8_32, pack_e8_32),
+        QuantFormat("F16", "f32", decode_f16, None),
     )
 }
 

@@ -109,6 +109,22 @@ def tile(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return padded.reshape(n_strips, TILE_ROWS, n_tiles, TILE_K).transpose(0, 2, 1, 3)
 
 
+def tile_scales(scale_bytes: U8Array, n_groups: int) -> U8Array:
+    """[n_rows, groups of a row] zero-padded to tiles -> [n_strips, n_tiles, n_groups * 16]."""
+    n_rows, n_all = scale_bytes.shape
+    padded = np.pad(scale_bytes, ((0, -n_rows % TILE_ROWS), (0, -n_all % n_groups)))
+    strips = padded.reshape(-1, TILE_ROWS, padded.shape[1] // n_groups, n_groups)
+    return strips.transpose(0, 2, 3, 1).reshape(len(strips), -1, n_groups * TILE_ROWS)
+
+
+def pack_strips(d_row: F32Array, tiles: list[U8Array]) -> U8Array:
+    """Strips from d_row [n_rows] and the parts of every tile, each [n_strips, n_tiles, bytes]."""
+    raw = np.concatenate(tiles, axis=2)
+    padded = np.zeros(len(raw) * TILE_ROWS, dtype=np.float32)
+    padded[: len(d_row)] = d_row
+    return join_strips(padded.reshape(-1, TILE_ROWS), raw)
+
+
 def group_scale(scale_bytes: U8Array) -> F32Array:
     """s = (sc & 0xFE) - 127: odd, -127..127."""
     return (scale_bytes & 0xFE).astype(np.float32) - np.float32(127)
