@@ -1,0 +1,131 @@
+"""Ways to choose the codes of one matrix, behind one interface: quantize() and its Method.
+
+A method sees weights, a format and what calibration measured of the matrix's inputs; it gives
+strips. Those that need torch import it on first use. Knows no checkpoint, no model and no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgellm.errors import InvalidArgumentError, NumericError, UnsupportedError
+
+from .. import encode_matrix, quant_format
+from ..tiles import F32Array, U8Array
+
+MAX_WEIGHT = 2.0**96  # as the native encoder: no d_row * s * v can overflow
+
+
+@dataclass(frozen=True)
+class InputStats:
+    """What calibration measured of the inputs x of one matrix.
+
+    moments: E[x x^T], float32 [n_cols, n_cols], of the inputs that the converted model will see.
+    drift: E[(x_full - x) x^T], x_full being the original model's input; None where not measured.
+    """
+
+    moments: F32Array
+    drift: F32Array | None = None
+
+    @property
+    def importance(self) -> F32Array:
+        """E[x_j^2] of every column."""
+        return np.ascontiguousarray(np.diagonal(self.moments)).clip(min=0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named method with its parameters, as a recipe's rule chooses it.
+
+    rtn: nearest level, the scales searched for the least squared error. importance: the same,
+    weighted by E[x_j^2]. gptq, gptaq: methods/gptq.py; gptaq aims at the original model's outputs
+    from the converted model's inputs (Li et al. 2025, arXiv:2504.02692).
+    damping, n_passes: see GptqOptions. drift: share of the input drift that gptaq makes up for.
+    """
+
+    name: str = "rtn"
+    damping: float = 0.01
+    n_passes: int = 3
+    drift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise InvalidArgumentError(
+                f"method '{self.name}' is not known (known: {', '.join(METHODS)})",
+                code="invalid_argument",
+            )
+        if not 0 < self.damping <= 1 or not 0 <= self.n_passes <= 100 or not 0 <= self.drift <= 1:
+            raise InvalidArgumentError(
+                "a method takes 0 < damping <= 1, 0 <= n_passes <= 100, 0 <= drift <= 1",
+                code="invalid_argument",
+            )
+
+    @property
+    def needs_stats(self) -> bool:
+        return self.name != "rtn"
+
+    @property
+    def needs_drift(self) -> bool:
+        return self.name == "gptaq"
+
+
+METHODS = ("rtn", "importance", "gptq", "gptaq")
+
+
+def quantize(
+    weights: F32Array, format: str, method: Method, stats: InputStats | None, n_threads: int
+) -> U8Array:
+    """[n_rows, n_cols] float32 -> strips; the same bytes for any n_threads (at least 1).
+
+    NumericError: weights or statistics that are not finite. InvalidArgumentError: statistics
+    missing. UnsupportedError: a format without scales with another method than rtn, or no torch.
+    """
+    if method.name == "rtn":
+        return encode_matrix(format, weights, None, n_threads)
+    if stats is None:
+        raise InvalidArgumentError(
+            f"method '{method.name}' needs calibration text", code="invalid_argument"
+        )
+    if quant_format(format).pack is None:
+        raise UnsupportedError(
+            f"format '{format}' has no scales to search; its method must be 'rtn'",
+            code="tensor_format",
+        )
+    _check(weights, stats)
+    if method.name == "importance":
+        return encode_matrix(format, weights, stats.importance, n_threads)
+    return _gptq(weights, format, method, stats, n_threads)
+
+
+def _check(weights: F32Array, stats: InputStats) -> None:
+    n_cols = weights.shape[1]
+    for name, value in (("moments", stats.moments), ("drift", stats.drift)):
+        if value is None:
+            continue
+        if value.shape != (n_cols, n_cols):
+            raise InvalidArgumentError(
+                f"{name} are {list(value.shape)}, {n_cols} columns need [{n_cols}, {n_cols}]",
+                code="invalid_argument",
+            )
+        if not np.isfinite(value).all():
+            raise NumericError(f"{name}: a value is not finite; recalibrate", code="numeric")
+    bad = ~(np.abs(weights) <= MAX_WEIGHT)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise NumericError(
+            f"weight at row {row}, column {column} is {weights[row, column]}; the checkpoint is "
+            "damaged",
+            code="numeric",
+        )
+
+
+def _gptq(
+    weights: F32Array, format: str, method: Method, stats: InputStats, n_threads: int
+) -> U8Array:
+    from .packing import gptq_strips
+
+    if method.needs_drift and stats.drift is None:
+        raise InvalidArgumentError("gptaq needs the drift of the inputs", code="invalid_argument")
+    return gptq_strips(weights, format, method, stats, n_threads)
