@@ -10,9 +10,9 @@ from typing import Any
 
 from edgellm.errors import EdgeError
 
-from .pipeline import ConvertProgress, convert, plan_conversion
+from .pipeline import convert, plan_conversion
 from .recipe import ACTS, preset_names
-from .report import ConvertReport
+from .report import ConvertProgress, ConvertReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "embed_format": args.embed_format,
         "head_format": args.head_format,
         "act": args.act,
+        "recipe": args.recipe,
+        "calibration": tuple(args.calibration or ()),
     }
     try:
         if args.dry_run:
@@ -45,10 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edgellm.converters", description=__doc__)
     parser.add_argument("src", type=Path, help="directory with config.json and *.safetensors")
     parser.add_argument("out", type=Path, nargs="?", help="file to write; default SRC.edge")
-    parser.add_argument("--format", choices=preset_names(), default="E4_16")
+    parser.add_argument("--format", choices=preset_names(), help="default E4_16")
     parser.add_argument("--embed-format", choices=preset_names())
     parser.add_argument("--head-format", choices=preset_names())
     parser.add_argument("--act", choices=ACTS, help="activations; default: what the format likes")
+    parser.add_argument("--recipe", type=Path, help="TOML, instead of the four options above")
+    parser.add_argument("--calibration", type=Path, action="append", help="text or .jsonl")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     return parser
 
@@ -74,7 +78,7 @@ def _convert_with_bar(src: Path, out: Path, choices: dict[str, Any]) -> ConvertR
         bar.start()  # here, so that a refused input leaves no bar
         bar.update(
             task,
-            description=state.tensor,
+            description=f"{state.stage} {state.tensor}",
             completed=state.n_weights_done,
             total=state.n_weights_total,
         )

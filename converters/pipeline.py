@@ -10,26 +10,33 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgellm.edgefile import EdgeWriter
+from edgellm.edgefile import EdgeWriter, tensor_bytes
 from edgellm.errors import EdgeError, FormatError, NumericError
 
 from .background import Ahead
+from .calibrate import CalibrationTokens
+from .calibrate.convert import calibrated
+from .calibrate.work import WorkDir
 from .checkpoint import Checkpoint
 from .extras import SourceDigests, text_blobs
 from .plan import Job, Options
 from .quant import decode_matrix, encode_matrix
 from .quant.tiles import TILE_ROWS, F32Array, U8Array
+from .recipe import Recipe
+from .recipe_file import read_recipe
 from .report import (
     ConvertPlan,
+    ConvertProgress,
     ConvertReport,
     PlannedTensor,
+    ProgressFn,
     TensorReport,
     peak_rss_bytes,
     quality_json,
@@ -39,18 +46,6 @@ BLOCK_WEIGHTS = 4 << 20  # 16 MiB as float32; five or so are alive at a time
 MEASURE_ALL_WEIGHTS = 1 << 20  # up to this size the error is measured on every row
 MEASURE_STRIDE = 16  # beyond, on every 16th strip
 SPARE_DISK_BYTES = 4 << 20  # header, report, and what the file system keeps for itself
-
-
-@dataclass(frozen=True)
-class ConvertProgress:
-    """Passed to the progress callback after every block written."""
-
-    tensor: str
-    n_weights_done: int
-    n_weights_total: int
-
-
-ProgressFn = Callable[[ConvertProgress], None]
 
 
 @dataclass(frozen=True)
@@ -88,39 +83,56 @@ class _Meter:
 def plan_conversion(
     src: Path,
     *,
-    format: str = "E4_16",
+    format: str | None = None,
     embed_format: str | None = None,
     head_format: str | None = None,
     act: str | None = None,
+    recipe: Recipe | Path | None = None,
+    calibration: CalibrationTokens | Sequence[Path] = (),
 ) -> ConvertPlan:
     """Everything convert() would do, without reading a weight (except to compare a tied head)."""
+    choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
     with Checkpoint(Path(src)) as checkpoint:
-        return Job(checkpoint, Options(format, embed_format, head_format, act)).as_plan()
+        return Job(checkpoint, Options(*choices)).as_plan()
 
 
 def convert(
     src: Path,
     out: Path,
     *,
-    format: str = "E4_16",
+    format: str | None = None,
     embed_format: str | None = None,
     head_format: str | None = None,
     act: str | None = None,
+    recipe: Recipe | Path | None = None,
+    calibration: CalibrationTokens | Sequence[Path] = (),
+    work_dir: Path | None = None,
     n_threads: int = 0,
     progress: ProgressFn | None = None,
 ) -> ConvertReport:
     """Writes `out` (whole, or not at all) and says what was done.
 
-    act: "a8" or "f32" for all E formats; None takes each format's default. n_threads: of the
-    encoder, 0 for all performance cores. An exception of `progress` cancels.
+    format: of all matrices, E4_16 if not given. act: "a8" or "f32" for all E formats; None takes
+    each format's default. recipe: instead of those four; a TOML file or what one says.
+    calibration: text files, chat logs or tokens; without a recipe, the layers' matrices are then
+    quantized by GPTQ. Needs torch. work_dir: where a calibrated conversion keeps what it has done,
+    so that it goes on after an interruption; default OUT.work, removed in the end. n_threads: 0 for
+    all performance cores. An exception of `progress` cancels.
     """
     start = time.monotonic()
+    choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
     with Checkpoint(Path(src)) as checkpoint:
-        job = Job(checkpoint, Options(format, embed_format, head_format, act))
+        job = Job(checkpoint, Options(*choices))
         blobs = text_blobs(job)
-        _check_disk(Path(out), job, blobs)
+        _check_disk(Path(out), job, blobs, with_work=bool(calibration) and work_dir is None)
         with SourceDigests(checkpoint) as digests:
-            tensors, source = _write(job, Path(out), blobs, digests, n_threads, progress)
+            work = None
+            if calibration:
+                root = Path(work_dir or f"{out}.work")
+                work = calibrated(job, calibration, root, blobs, digests, n_threads, progress)
+            tensors, source = _write(job, Path(out), blobs, digests, work, n_threads, progress)
+        if work is not None and work_dir is None:
+            work.remove()
         plan = job.as_plan()
     return ConvertReport(
         path=Path(out),
@@ -135,11 +147,16 @@ def convert(
     )
 
 
+def _recipe(recipe: Recipe | Path | None) -> Recipe | None:
+    return recipe if recipe is None or isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+
+
 def _write(
     job: Job,
     out: Path,
     blobs: dict[str, bytes],
     digests: SourceDigests,
+    work: WorkDir | None,
     n_threads: int,
     progress: ProgressFn | None,
 ) -> tuple[tuple[TensorReport, ...], dict[str, Any]]:
@@ -149,7 +166,7 @@ def _write(
     with (
         EdgeWriter(out, spec=asdict(job.spec), reserve_bytes=reserve_bytes) as writer,
         Ahead(_read_blocks(job)) as blocks,
-        Ahead(_encode_blocks(blocks, n_threads)) as encoded,
+        Ahead(_encode_blocks(blocks, job, work, n_threads)) as encoded,
     ):
         for item in job.planned:
             writer.plan(item.name, item.role, format=item.format, shape=item.shape, act=item.act)
@@ -191,9 +208,22 @@ def _read_blocks(job: Job) -> Iterator[_Block]:
             yield _Block(item, row0, job.checkpoint.read_rows(item.source, row0, n))
 
 
-def _encode_blocks(blocks: Iterator[_Block], n_threads: int) -> Iterator[_Encoded]:
+def _encode_blocks(
+    blocks: Iterator[_Block], job: Job, work: WorkDir | None, n_threads: int
+) -> Iterator[_Encoded]:
+    strips: U8Array | None = None
     for block in blocks:
         item = block.tensor
+        if work is not None and job.method(item).needs_stats:
+            if block.row0 == 0:
+                strips = work.load(item.name, item.n_bytes)
+            if strips is None:
+                raise FormatError(
+                    f"{item.name}: its strips are gone from the work directory; convert again",
+                    code="file_unreadable",
+                )
+            yield _measured(block, _rows_of(strips, block))
+            continue
         if item.act is None:
             if not np.isfinite(block.weights).all():
                 raise NumericError(
@@ -209,6 +239,14 @@ def _encode_blocks(blocks: Iterator[_Block], n_threads: int) -> Iterator[_Encode
                 f"tensor '{item.source}', block at row {block.row0}: {error}", code=error.code
             ) from error
         yield _measured(block, data)
+
+
+def _rows_of(strips: U8Array, block: _Block) -> U8Array:
+    """The part of a whole matrix's strips that belongs to the rows of `block`."""
+    format = block.tensor.format
+    n_rows, n_cols = block.weights.shape
+    begin = tensor_bytes(format, block.row0, n_cols) if block.row0 else 0
+    return strips[begin : begin + tensor_bytes(format, n_rows, n_cols)]
 
 
 def _measured(block: _Block, data: U8Array) -> _Encoded:
@@ -242,13 +280,16 @@ def _tensor_report(item: PlannedTensor, parts: list[_Encoded]) -> TensorReport:
     )
 
 
-def _check_disk(out: Path, job: Job, blobs: dict[str, bytes]) -> None:
+def _check_disk(out: Path, job: Job, blobs: dict[str, bytes], with_work: bool) -> None:
+    """with_work: what calibration has done stands beside the file until that is whole."""
     if out.is_dir():
         raise FormatError(f"{out}: is a directory", code="file_write_failed")
     if not out.parent.is_dir():
         raise FormatError(f"{out.parent}: no such directory", code="file_write_failed")
     n_bytes = sum(item.n_bytes for item in job.planned) + sum(map(len, blobs.values()))
     needed = n_bytes + n_bytes // 1000 + SPARE_DISK_BYTES  # hashes take 32 bytes of each MiB
+    if with_work:
+        needed += sum(item.n_bytes for item in job.planned if job.method(item).needs_stats)
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise FormatError(

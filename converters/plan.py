@@ -11,25 +11,48 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgellm.edgefile import tensor_bytes
-from edgellm.errors import FormatError, UnsupportedError
+from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
 
 from . import archs
 from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
-from .recipe import preset
+from .quant.methods import Method
+from .recipe import EMBED_ROLE, Recipe, preset
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 
+DEFAULT_FORMAT = "E4_16"
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller chose; see convert()."""
+    """What the caller chose; see convert(). A recipe stands alone: the other choices are its."""
 
-    format: str
+    format: str | None
     embed_format: str | None
     head_format: str | None
     act: str | None
+    recipe: Recipe | None = None
+    calibrated: bool = False  # there is calibration text
+
+    def to_recipe(self, tied_head: bool) -> Recipe:
+        named = (self.format, self.embed_format, self.head_format, self.act)
+        if self.recipe is not None:
+            if any(choice is not None for choice in named):
+                raise InvalidArgumentError(
+                    "a recipe chooses formats and activations itself; leave format, embed_format, "
+                    "head_format and act out",
+                    code="invalid_argument",
+                )
+            return self.recipe
+        return preset(
+            self.format or DEFAULT_FORMAT,
+            embed_format=self.embed_format,
+            head_format=self.head_format,
+            act=self.act,
+            tied_head=tied_head,
+            calibrated=self.calibrated,
+        )
 
 
 class Job:
@@ -42,13 +65,7 @@ class Job:
         self.warnings: list[str] = []
         spec = self.arch.to_spec(config, checkpoint.optional_json("generation_config.json"))
         self.spec = self._settle_head(spec)
-        self.recipe = preset(
-            options.format,
-            embed_format=options.embed_format,
-            head_format=options.head_format,
-            act=options.act,
-            tied_head=self.spec.tied_head,
-        )
+        self.recipe = options.to_recipe(self.spec.tied_head)
         sources = self.arch.tensors(self.spec)
         check_names(
             checkpoint.tensors,
@@ -59,6 +76,7 @@ class Job:
         self._check_tensors(sources)
         self.inv_freq = self.arch.inv_freq(config)
         self.planned = self._plan(sources)
+        self._check_calibration(options.calibrated)
         unread = self.arch.unread_keys(config)
         if unread:
             self.warnings.append(f"config.json keys without effect: {', '.join(unread)}")
@@ -102,10 +120,35 @@ class Job:
         rope = self._planned("rope_inv_freq", "rope_inv_freq", self.inv_freq.shape, None)
         return (planned[0], rope, *planned[1:])
 
+    def _check_calibration(self, calibrated: bool) -> None:
+        methods = {item.name: self.method(item) for item in self.planned}
+        if methods[EMBED_ROLE].needs_stats:
+            raise InvalidArgumentError(
+                f"recipe '{self.recipe.name}': the embedding is looked up, not multiplied; its "
+                "method must be 'rtn'",
+                code="invalid_argument",
+            )
+        needing = [name for name, method in methods.items() if method.needs_stats]
+        if needing and not calibrated:
+            raise InvalidArgumentError(
+                f"recipe '{self.recipe.name}': '{needing[0]}' is to be quantized by "
+                f"{methods[needing[0]].name}, which needs calibration text: --calibration FILE",
+                code="invalid_argument",
+            )
+        if calibrated and not needing:
+            raise InvalidArgumentError(
+                f"recipe '{self.recipe.name}' uses no calibration text; leave it out",
+                code="invalid_argument",
+            )
+
+    def method(self, item: PlannedTensor) -> Method:
+        """How the codes of a planned tensor are chosen."""
+        return self.recipe.choose(item.role, item.name).method
+
     def _planned(
         self, name: str, role: str, shape: tuple[int, ...], source: str | None
     ) -> PlannedTensor:
-        rule = self.recipe.choose(role)
+        rule = self.recipe.choose(role, name)
         n_bytes = tensor_bytes(rule.format, *matrix_shape(shape))
         return PlannedTensor(name, role, rule.format, rule.act, shape, source, n_bytes)
 

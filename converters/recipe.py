@@ -1,19 +1,23 @@
-"""Recipe: which tensor gets which format. Ordered rules over roles, the first match wins.
+"""Recipe: which tensor gets which format by which method. Ordered rules, the first match wins.
 
-Says nothing of bytes or of how a format is encoded.
+Says nothing of bytes or of how a format is encoded. recipe_file.py reads recipes from TOML.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from edgellm.errors import InvalidArgumentError
 
 from .quant import QUANT_FORMATS, quant_format
+from .quant.methods import Method
 
+RTN = Method("rtn")
+CALIBRATED_METHOD = Method("gptq")
 ACTS = ("a8", "f32")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
@@ -22,21 +26,38 @@ VECTOR_ROLES = ("attn_norm", "ffn_norm", "output_norm", "rope_inv_freq")
 
 @dataclass(frozen=True)
 class Rule:
-    """Tensors whose role matches `pattern` (shell style) get `format` and `act`."""
+    """Tensors whose role or name matches `pattern` (shell style) get `format` and `act`."""
 
     pattern: str
     format: str
     act: str | None  # None: a vector, which meets no activations
+    method: Method = RTN
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How much text: n_windows windows of window_tokens tokens each, every one from position 0."""
+
+    n_windows: int = 128
+    window_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_windows <= 1 << 16 or not 8 <= self.window_tokens <= 1 << 16:
+            raise InvalidArgumentError(
+                "calibration takes 1 to 65536 windows of 8 to 65536 tokens",
+                code="invalid_argument",
+            )
 
 
 @dataclass(frozen=True)
 class Recipe:
     name: str
     rules: tuple[Rule, ...]
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
 
-    def choose(self, role: str) -> Rule:
+    def choose(self, role: str, name: str = "") -> Rule:
         for rule in self.rules:
-            if fnmatchcase(role, rule.pattern):
+            if fnmatchcase(role, rule.pattern) or fnmatchcase(name, rule.pattern):
                 return rule
         raise InvalidArgumentError(
             f"recipe '{self.name}' has no rule for tensors of role '{role}'",
@@ -48,8 +69,19 @@ class Recipe:
         chosen = [self.choose(role) for role in roles]
         return tuple(dict.fromkeys(rule.format for rule in chosen if rule.act is not None))
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+    def to_json(self, calibration_sha256: str | None = None) -> str:
+        """As stored in the file. What is left at its default is left out."""
+        rules = []
+        for rule in self.rules:
+            entry = asdict(rule)
+            entry["method"] = asdict(rule.method)
+            if not rule.method.needs_stats:
+                del entry["method"]
+            rules.append(entry)
+        value: dict[str, Any] = {"name": self.name, "rules": rules}
+        if calibration_sha256 is not None:
+            value["calibration"] = {**asdict(self.calibration), "sha256": calibration_sha256}
+        return json.dumps(value, separators=(",", ":"))
 
 
 def preset(
@@ -59,33 +91,44 @@ def preset(
     head_format: str | None = None,
     act: str | None = None,
     tied_head: bool = False,
+    calibrated: bool = False,
 ) -> Recipe:
     """All matrices in `format`, the embedding and the head in their own where asked.
 
-    act: None takes each format's default (a8 for E formats, f32 for F16).
+    act: None takes each format's default (a8 for E formats, f32 for F16). calibrated: the matrices
+    of the layers by CALIBRATED_METHOD; embedding and head are rounded to nearest.
     """
     if tied_head and head_format is not None and head_format != (embed_format or format):
         raise InvalidArgumentError(
             "head_format: the head of this model is its embedding table; set embed_format",
             code="invalid_argument",
         )
-    rules = [Rule(role, "F32", None) for role in VECTOR_ROLES]
+    rules = list(vector_rules())
     if embed_format is not None:
-        rules.append(_matrix_rule(EMBED_ROLE, embed_format, act))
+        rules.append(matrix_rule(EMBED_ROLE, embed_format, act))
     if head_format is not None:
-        rules.append(_matrix_rule(HEAD_ROLE, head_format, act))
-    rules.append(_matrix_rule("*", format, act))
+        rules.append(matrix_rule(HEAD_ROLE, head_format, act))
+    if calibrated and quant_format(format).pack is not None:
+        rules.append(matrix_rule("layers.*", format, act, CALIBRATED_METHOD))
+    rules.append(matrix_rule("*", format, act))
     return Recipe(name=format, rules=tuple(rules))
 
 
-def _matrix_rule(pattern: str, format: str, act: str | None) -> Rule:
+def matrix_rule(pattern: str, format: str, act: str | None, method: Method | None = None) -> Rule:
+    """A rule for matrices; UnsupportedError, InvalidArgumentError for names that are not known."""
     default_act = quant_format(format).default_act
     if act is not None and act not in ACTS:
         raise InvalidArgumentError(
             f"act '{act}' is not known (known: {', '.join(ACTS)})", code="invalid_argument"
         )
     # F16 has no integer kernel; the override is for the formats that have both.
-    return Rule(pattern, format, default_act if format == "F16" else act or default_act)
+    chosen_act = default_act if format == "F16" else act or default_act
+    return Rule(pattern, format, chosen_act, method or RTN)
+
+
+def vector_rules() -> tuple[Rule, ...]:
+    """First in every recipe: vectors are stored as they are."""
+    return tuple(Rule(role, "F32", None) for role in VECTOR_ROLES)
 
 
 def preset_names() -> tuple[str, ...]:

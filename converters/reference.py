@@ -62,19 +62,40 @@ class Reference:
     def logits(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
         """Logits [n, n_vocab] of every position. kv_f16: round keys (rotated) and values to f16,
         as a runtime with an F16 cache does."""
-        w = self.weights
         store = _round_to_f16 if kv_f16 else _identity
-        tokens = torch.tensor(list(ids), dtype=torch.long)
-        x = w["token_embd"][tokens]  # [n, d_model]
-        cos, sin = self._rotation(len(tokens))
-        for index, layer in enumerate(self.spec.layers):
-            prefix = f"layers.{index}."
-            x = x + self._attention(x, layer, prefix, cos, sin, store)
-            h = self._norm(x, w[prefix + "ffn_norm"])
-            gated = silu(h @ w[prefix + "ffn_gate"].T) * (h @ w[prefix + "ffn_up"].T)
-            x = x + gated @ w[prefix + "ffn_down"].T
-        head = w["token_embd"] if self.spec.tied_head else w["output"]
-        return self._norm(x, w["output_norm"]) @ head.T
+        x = self.embed(ids)
+        for index in range(len(self.spec.layers)):
+            x = self.block(x, index, store)
+        return self.head(x)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """The input of layer 0, [n, d_model]."""
+        return self.weights["token_embd"][torch.tensor(list(ids), dtype=torch.long)]
+
+    def block(
+        self, x: Tensor, index: int, store: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """One layer of one sequence from position 0: x [n, d_model] -> [n, d_model]. Needs the
+        weights of this layer and `rope_inv_freq` only. store: what the cache does to k and v."""
+        w, prefix = self.weights, f"layers.{index}."
+        cos, sin = self._rotation(len(x))
+        x = x + self._attention(x, self.spec.layers[index], prefix, cos, sin, store or _identity)
+        h = self._norm(x, w[prefix + "ffn_norm"])
+        gated = silu(self.linear(h, prefix + "ffn_gate")) * self.linear(h, prefix + "ffn_up")
+        return x + self.linear(gated, prefix + "ffn_down")
+
+    def head(self, x: Tensor) -> Tensor:
+        """Hidden states of the last layer -> logits [n, n_vocab]."""
+        name = "token_embd" if self.spec.tied_head else "output"
+        return self.final_norm(x) @ self.weights[name].T
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        """Hidden states of the last layer -> the head's input, same shape."""
+        return self._norm(x, self.weights["output_norm"])
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """x [n, n_cols] through matrix `name` of a layer. Calibration overrides it to look on."""
+        return x @ self.weights[name].T
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.spec.norm_eps))
@@ -104,7 +125,8 @@ class Reference:
         h = self._norm(x, w[prefix + "attn_norm"])
 
         def heads(name: str, n_heads: int) -> Tensor:  # [n_heads, n, head_dim]
-            return (h @ w[prefix + name].T).view(n, n_heads, layer.head_dim).transpose(0, 1)
+            flat = self.linear(h, prefix + name)
+            return flat.view(n, n_heads, layer.head_dim).transpose(0, 1)
 
         q = self._rotate(heads("attn_q", layer.n_heads), cos, sin)
         k = store(self._rotate(heads("attn_k", layer.n_kv_heads), cos, sin))
@@ -114,7 +136,7 @@ class Reference:
         scores = q @ k.transpose(1, 2) / math.sqrt(layer.head_dim)
         future = torch.ones(n, n, dtype=torch.bool).triu(1)
         mixed = scores.masked_fill(future, -math.inf).softmax(-1) @ v
-        return mixed.transpose(0, 1).reshape(n, -1) @ w[prefix + "attn_o"].T
+        return self.linear(mixed.transpose(0, 1).reshape(n, -1), prefix + "attn_o")
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ class PlannedTensor:
     @property
     def rows_cols(self) -> tuple[int, int]:
         return (self.shape[0], self.shape[1]) if len(self.shape) == 2 else (1, self.shape[0])
+
+
+@dataclass(frozen=True)
+class ConvertProgress:
+    """Passed to the progress callback after every block written; in a calibrated conversion before
+    that after every matrix quantized, `stage` then saying so."""
+
+    tensor: str
+    n_weights_done: int
+    n_weights_total: int
+    stage: str = "write"
+
+
+ProgressFn = Callable[[ConvertProgress], None]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,13 @@ CONFINED = {
     "textual": ("apps", "tests"),
 }
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "urllib3"}
-CONVERTERS_MAY_SEE = {"edgellm.edgefile", "edgellm.edgeheader", "edgellm.errors", "edgellm._native"}
+CONVERTERS_MAY_SEE = {
+    "edgellm.edgefile",
+    "edgellm.edgeheader",
+    "edgellm.errors",
+    "edgellm.chat_template",
+    "edgellm._native",
+}
 
 
 def cxx_violations(layer: str, text: str) -> list[str]:

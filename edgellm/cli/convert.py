@@ -24,13 +24,25 @@ def command(
         Path | None, typer.Argument(help="The .edge file to write; not needed with --dry-run.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="Weights: E4_16, E4_32, E6_16, E8_32 or F16.")
-    ] = "E4_16",
+        str | None,
+        typer.Option(help="Weights: E4_16 (the default), E4_32, E6_16, E8_32 or F16."),
+    ] = None,
     embed_format: Annotated[
         str | None, typer.Option(help="Of the embedding; default: as the others.")
     ] = None,
     head_format: Annotated[
         str | None, typer.Option(help="Of the output head; default: as the others.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML: format and method per tensor; instead of the above.")
+    ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="Text or .jsonl to quantize on (GPTQ); may be given again."),
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep what calibration has done here; default: OUT.work, removed."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
@@ -40,15 +52,18 @@ def command(
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
     converters = _converters()
-    formats = {"format": format, "embed_format": embed_format, "head_format": head_format}
+    choices = {"format": format, "embed_format": embed_format, "head_format": head_format}
+    choices |= {"recipe": recipe, "calibration": tuple(calibration or ())}
     if dry_run:
-        result = converters.plan_conversion(src, **formats)
+        result = converters.plan_conversion(src, **choices)
         text = result.table() + "\n"
     else:
         if out is None:
             raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
         with _progress() as show:
-            result = converters.convert(src, out, n_threads=threads or 0, progress=show, **formats)
+            result = converters.convert(
+                src, out, work_dir=work_dir, n_threads=threads or 0, progress=show, **choices
+            )
         text = _summary(result)
     for warning in result.warnings:
         note(f"note: {warning}")
@@ -88,7 +103,7 @@ def _progress() -> Iterator[Callable[[Any], None]]:
         def show(state: Any) -> None:
             bar.update(
                 task,
-                description=visible_line(state.tensor),
+                description=visible_line(f"{state.stage} {state.tensor}"),
                 completed=state.n_weights_done,
                 total=state.n_weights_total,
             )

@@ -1,0 +1,79 @@
+"""The calibrated part of a conversion: text to tokens, tokens to strips in a work directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgellm.errors import FormatError, UnsupportedError
+
+from ..extras import SourceDigests
+from ..plan import Job
+from ..report import ConvertProgress, ProgressFn
+from .tokens import CalibrationTokens, read_tokens
+from .work import WorkDir, work_key
+
+
+def calibrated(
+    job: Job,
+    calibration: CalibrationTokens | Sequence[Path],
+    root: Path,
+    blobs: dict[str, bytes],
+    digests: SourceDigests,
+    n_threads: int,
+    progress: ProgressFn | None,
+) -> WorkDir:
+    """A work directory with the strips of every calibrated matrix. Puts the digest of the tokens
+    into the recipe blob. UnsupportedError without torch."""
+    try:
+        from .run import quantize_calibrated
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnsupportedError(
+            "calibrating needs torch: pip install 'edgellm[compress]'", code="feature_unsupported"
+        ) from error
+    tokens = (
+        calibration
+        if isinstance(calibration, CalibrationTokens)
+        else _tokens(job, calibration, blobs)
+    )
+    if int(tokens.windows.min()) < 0 or int(tokens.windows.max()) >= job.spec.n_vocab:
+        raise FormatError(
+            f"calibration tokens go from {tokens.windows.min()} to {tokens.windows.max()}, the "
+            f"model has {job.spec.n_vocab}",
+            code="tokenizer_invalid",
+        )
+    recipe_json = job.recipe.to_json(tokens.digest)
+    blobs["recipe"] = recipe_json.encode()
+    work = WorkDir(root, work_key(digests.result(), recipe_json))
+
+    def show(name: str, n_done: int, n_total: int) -> None:
+        if progress is not None:
+            progress(ConvertProgress(name, n_done, n_total, stage="calibrate"))
+
+    quantize_calibrated(job, tokens, work, n_threads, show)
+    return work
+
+
+def _tokens(job: Job, paths: Sequence[Path], blobs: dict[str, bytes]) -> CalibrationTokens:
+    from edgellm._native import Tokenizer
+    from edgellm.chat_template import ChatTemplate, stored_tokens
+
+    where = job.checkpoint.directory
+    if "tokenizer" not in blobs:
+        raise FormatError(
+            f"{where}: no tokenizer files, so no text can be read for calibration; pass "
+            "CalibrationTokens",
+            code="tokenizer_invalid",
+        )
+    tokenizer = Tokenizer.from_blob(blobs["tokenizer"])
+    template = None
+    if "chat_template" in blobs:
+        special_ids = filter(tokenizer.is_special, range(tokenizer.n_vocab))
+        template = ChatTemplate(
+            blobs["chat_template"].decode(),
+            variables=stored_tokens(blobs.get("special_tokens"), where),
+            specials=[tokenizer.token_text(id) for id in special_ids],
+        )
+    return read_tokens([Path(path) for path in paths], tokenizer, template, job.recipe.calibration)

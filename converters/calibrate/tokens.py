@@ -1,0 +1,157 @@
+"""Calibration tokens: windows of equal length from text files and chat logs.
+
+A file `*.jsonl` holds one object a line: {"text": "..."} or a chat log {"messages": [...]}, which
+goes through the model's own template. Any other file is text. Documents are taken in an order that
+depends only on their number, until there are enough tokens. Knows no model beyond its tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import FormatError, InvalidArgumentError
+
+from ..recipe import CalibrationOptions
+
+if TYPE_CHECKING:
+    from edgellm._native import Tokenizer
+    from edgellm.chat_template import ChatTemplate
+
+TEXT_CHUNK_BYTES = 16384  # of a text file: about how much makes a document
+MAX_LINE_BYTES = 16 << 20
+DOCUMENT_WINDOWS = 4  # no document gives more than this, so that none dominates
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class CalibrationTokens:
+    """windows: [n_windows, window_tokens] int32."""
+
+    windows: Tokens
+
+    def __post_init__(self) -> None:
+        if self.windows.ndim != 2 or self.windows.size == 0:
+            raise InvalidArgumentError("no calibration tokens", code="invalid_argument")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over shape and little-endian tokens."""
+        shape = "x".join(map(str, self.windows.shape)).encode()
+        return hashlib.sha256(shape + self.windows.astype("<i4").tobytes()).hexdigest()
+
+
+def read_tokens(
+    paths: Sequence[Path],
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None,
+    options: CalibrationOptions,
+) -> CalibrationTokens:
+    """FormatError names the file and line that is not what it should be, and says how many tokens
+    are missing when the files are too short."""
+    wanted = options.n_windows * options.window_tokens
+    places = [place for path in paths for place in _documents(path)]
+    ids: list[int] = []
+    for index in np.random.default_rng(0).permutation(len(places)):
+        path, offset, n_bytes = places[index]
+        encode = _encoder(path, tokenizer, template)
+        ids += encode(_read(path, offset, n_bytes), f"{path}, byte {offset}")[
+            : DOCUMENT_WINDOWS * options.window_tokens
+        ]
+        if len(ids) >= wanted:
+            windows = np.array(ids[:wanted], dtype=np.int32)
+            return CalibrationTokens(windows.reshape(options.n_windows, options.window_tokens))
+    raise FormatError(
+        f"{', '.join(map(str, paths)) or 'no file'}: {len(ids)} calibration tokens, "
+        f"{options.n_windows} windows of {options.window_tokens} need {wanted}: add text, or ask "
+        "for fewer windows",
+        code="file_too_small",
+    )
+
+
+Place = tuple[Path, int, int]  # file, offset, bytes
+
+
+def _documents(path: Path) -> Iterator[Place]:
+    """Lines of a .jsonl; of a text file, runs of whole lines of about TEXT_CHUNK_BYTES."""
+    smallest = 1 if path.suffix == ".jsonl" else TEXT_CHUNK_BYTES
+    begin = end = 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise FormatError(
+                        f"{path}, byte {end}: a line of more than {MAX_LINE_BYTES} bytes",
+                        code="json_too_large",
+                    )
+                end += len(line)
+                if end - begin >= smallest:
+                    if line.strip() or smallest > 1:
+                        yield path, begin, end - begin
+                    begin = end
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file", code="file_not_found") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
+    if end > begin:
+        yield path, begin, end - begin
+
+
+def _read(path: Path, offset: int, n_bytes: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(n_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = offset + error.start
+        raise FormatError(f"{path}: not UTF-8 at byte {place}", code="json_syntax") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
+
+
+def _encoder(
+    path: Path, tokenizer: Tokenizer, template: ChatTemplate | None
+) -> Callable[[str, str], list[int]]:
+    if path.suffix != ".jsonl":
+        return lambda text, _where: tokenizer.encode(text)
+
+    def encode(line: str, where: str) -> list[int]:
+        record = _record(line, where)
+        if "text" in record:
+            return tokenizer.encode(record["text"])
+        if template is None:
+            raise FormatError(
+                f"{where}: a chat log, but the checkpoint has no chat template; use "
+                '{"text": ...} lines',
+                code="template_missing",
+            )
+        return [
+            token
+            for piece in template.pieces(record["messages"])
+            for token in tokenizer.encode(piece.text, special=not piece.plain, bos=False)
+        ]
+
+    return encode
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not a JSON object: {error}", code="json_syntax") from error
+    if isinstance(record, dict):
+        if isinstance(record.get("text"), str):
+            return record
+        if isinstance(record.get("messages"), list):
+            return record
+    raise FormatError(
+        f'{where}: neither {{"text": "..."}} nor {{"messages": [...]}}', code="json_type"
+    )

@@ -1,0 +1,171 @@
+"""All calibration windows through one layer at a time, and the moments of its matrices' inputs.
+
+Only one layer's weights and moments are in memory, and the hidden state of every token: float32,
+n_tokens * d_model * 4 bytes, twice when the original model is walked beside the converted one.
+Windows run on threads, each with one thread inside, and are summed in order: the numbers do not
+depend on the number of threads. Knows nothing of formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgellm.errors import NumericError
+
+from ..quant.methods import InputStats
+from ..quant.methods.gptq import one_torch_thread
+from ..quant.tiles import F32Array
+from ..reference import Reference
+from ..spec import ModelSpec
+from .tokens import Tokens
+
+# Matrices of a layer that read the same input, in the order in which it computes them.
+INPUT_GROUPS = (
+    ("attn_q", "attn_k", "attn_v"),
+    ("attn_o",),
+    ("ffn_gate", "ffn_up"),
+    ("ffn_down",),
+)
+TASK_WINDOWS = 4
+
+Weights = Mapping[str, Tensor]
+_Task = Callable[[int], tuple[Tensor, Tensor | None]]  # first window -> x^T x, (x_full - x)^T x
+
+
+class Walk:
+    """hidden: the inputs of the next layer, [n_windows, window_tokens, d_model], of the converted
+    model; full: of the original one, None unless keep_full."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        inv_freq: F32Array,
+        hidden: F32Array,
+        full: F32Array | None,
+        n_threads: int,
+    ) -> None:
+        self._spec = spec
+        self._shared = {"rope_inv_freq": torch.from_numpy(inv_freq)}
+        self._hidden = torch.from_numpy(hidden)
+        self._full = None if full is None else torch.from_numpy(full)
+        self._n_threads = max(1, n_threads)
+
+    def measure(
+        self, index: int, converted: Weights, original: Weights, group: Sequence[str]
+    ) -> InputStats:
+        """The moments of the input that the matrices of `group` share. The weights are those of
+        layer `index`; what comes after the group in the layer is not computed."""
+        name = f"layers.{index}.{group[0]}"
+
+        def task(begin: int) -> tuple[Tensor, Tensor | None]:
+            x = self._inputs(index, name, converted, self._hidden, begin)
+            if self._full is None:
+                return x.T @ x, None
+            full = self._inputs(index, name, original, self._full, begin)
+            return x.T @ x, (full - x).T @ x
+
+        return self._collect(task, name)
+
+    def measure_head(self, norm: Tensor) -> InputStats:
+        """The moments of the head's input, after the last layer."""
+        reference = Reference(self._spec, {"output_norm": norm})
+
+        def rows(hidden: Tensor, begin: int) -> Tensor:
+            chosen = hidden[begin : begin + TASK_WINDOWS]
+            return reference.final_norm(chosen).reshape(-1, hidden.shape[-1])
+
+        def task(begin: int) -> tuple[Tensor, Tensor | None]:
+            x = rows(self._hidden, begin)
+            return x.T @ x, None if self._full is None else (rows(self._full, begin) - x).T @ x
+
+        return self._collect(task, "output")
+
+    def advance(self, index: int, converted: Weights, original: Weights) -> None:
+        """Through layer `index`: the hidden states become the next layer's inputs."""
+        for weights, hidden in ((converted, self._hidden), (original, self._full)):
+            if hidden is None:
+                continue
+            reference = Reference(self._spec, {**weights, **self._shared})
+
+            def task(window: int, reference: Reference = reference, x: Tensor = hidden) -> None:
+                with torch.inference_mode():
+                    x[window] = reference.block(x[window], index)
+
+            with one_torch_thread(), ThreadPoolExecutor(self._n_threads) as pool:
+                for _ in pool.map(task, range(len(hidden))):
+                    pass
+
+    def _inputs(
+        self, index: int, name: str, weights: Weights, hidden: Tensor, begin: int
+    ) -> Tensor:
+        tap = _Tap(self._spec, {**weights, **self._shared}, name)
+        return torch.cat([tap.inputs(x, index) for x in hidden[begin : begin + TASK_WINDOWS]])
+
+    def _collect(self, task: _Task, name: str) -> InputStats:
+        n_tokens = self._hidden.shape[0] * self._hidden.shape[1]
+        moments: Tensor | None = None
+        drift: Tensor | None = None
+        with torch.inference_mode():
+            for part, cross in self._in_order(task):
+                moments = part if moments is None else moments.add_(part)
+                if cross is not None:
+                    drift = cross if drift is None else drift.add_(cross)
+        assert moments is not None
+        stats = InputStats(
+            (moments / n_tokens).numpy(), None if drift is None else (drift / n_tokens).numpy()
+        )
+        if not np.isfinite(stats.moments).all():
+            raise NumericError(
+                f"the inputs of '{name}' overflow on the calibration text; the checkpoint is "
+                "damaged",
+                code="numeric",
+            )
+        return stats
+
+    def _in_order(self, task: _Task) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Results in the order of the windows, at most n_threads of them waiting."""
+
+        def run(begin: int) -> tuple[Tensor, Tensor | None]:
+            with torch.inference_mode():
+                return task(begin)
+
+        begins = range(0, len(self._hidden), TASK_WINDOWS)
+        with one_torch_thread(), ThreadPoolExecutor(self._n_threads) as pool:
+            for first in range(0, len(begins), self._n_threads):
+                yield from pool.map(run, begins[first : first + self._n_threads])
+
+
+class _Reached(Exception):
+    """Carries the input out of the middle of a layer."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class _Tap(Reference):
+    def __init__(self, spec: ModelSpec, weights: dict[str, Tensor], name: str) -> None:
+        super().__init__(spec, weights)
+        self._name = name
+
+    def inputs(self, x: Tensor, index: int) -> Tensor:
+        try:
+            self.block(x, index)
+        except _Reached as reached:
+            return reached.x
+        raise AssertionError(f"layer {index} does not use '{self._name}'")
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        if name == self._name:
+            raise _Reached(x)
+        return super().linear(x, name)
+
+
+def token_rows(windows: Tokens) -> tuple[Tokens, Tokens]:
+    """(ids that occur, ascending; their index for every token, in the shape of `windows`)."""
+    ids, indices = np.unique(windows, return_inverse=True)
+    return ids, indices.reshape(windows.shape).astype(np.int32)

@@ -1,0 +1,114 @@
+"""Recipes written by people: TOML -> Recipe. Every key is checked, unknown ones are refused.
+
+name = "mixed"
+[calibration]
+n_windows = 128
+window_tokens = 512
+[[rules]]
+pattern = "ffn_down"
+format = "E6_16"
+method = "gptq"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import EdgeError, FormatError
+
+from .quant.methods import Method
+from .recipe import CalibrationOptions, Recipe, Rule, matrix_rule, vector_rules
+
+MAX_RECIPE_BYTES = 1 << 20
+_RULE_TEXTS = ("pattern", "format", "act", "method")
+_METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name"}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """FormatError with the file and what is wrong in it; the name defaults to the file's."""
+    value = _read_toml(path)
+    _refuse_unknown(value, ("name", "calibration", "rules"), str(path))
+    name = _text(value, "name", str(path)) or path.stem
+    rules = value.get("rules")
+    if not isinstance(rules, list) or not rules:
+        raise FormatError(f"{path}: no [[rules]]; add at least one", code="json_missing_key")
+    calibration = _calibration(value.get("calibration", {}), f"{path}: calibration")
+    matrix_rules = [
+        _rule(entry, f"{path}: rule {index}") for index, entry in enumerate(rules, start=1)
+    ]
+    return Recipe(name, (*vector_rules(), *matrix_rules), calibration)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RECIPE_BYTES + 1)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no such file", code="file_not_found") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
+    if len(data) > MAX_RECIPE_BYTES:
+        raise FormatError(f"{path}: more than {MAX_RECIPE_BYTES} bytes", code="json_too_large")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path}: not TOML: {error}", code="json_syntax") from error
+
+
+def _rule(entry: Any, where: str) -> Rule:
+    if not isinstance(entry, dict):
+        raise FormatError(f"{where}: not a table", code="json_type")
+    _refuse_unknown(entry, (*_RULE_TEXTS, *sorted(_METHOD_NUMBERS)), where)
+    texts = {key: _text(entry, key, where) for key in _RULE_TEXTS}
+    pattern, format = texts["pattern"], texts["format"]
+    if pattern is None or format is None:
+        raise FormatError(f"{where}: needs 'pattern' and 'format'", code="json_missing_key")
+    numbers = {key: _number(entry, key, where) for key in _METHOD_NUMBERS if key in entry}
+    name = texts["method"] or "rtn"
+    if numbers and name in ("rtn", "importance"):
+        raise FormatError(
+            f"{where}: method '{name}' takes no {', '.join(sorted(numbers))}",
+            code="json_unknown_key",
+        )
+    try:
+        return matrix_rule(pattern, format, texts["act"], Method(name=name, **numbers))
+    except EdgeError as error:
+        raise type(error)(f"{where}: {error}", code=error.code) from error
+
+
+def _calibration(value: Any, where: str) -> CalibrationOptions:
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: not a table", code="json_type")
+    _refuse_unknown(value, ("n_windows", "window_tokens"), where)
+    numbers = {key: _number(value, key, where) for key in value}
+    try:
+        return CalibrationOptions(**numbers)
+    except EdgeError as error:
+        raise type(error)(f"{where}: {error}", code=error.code) from error
+
+
+def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise FormatError(
+            f"{where}: {', '.join(map(repr, unknown))} not known (known: {', '.join(known)})",
+            code="json_unknown_key",
+        )
+
+
+def _text(table: dict[str, Any], key: str, where: str) -> str | None:
+    value = table.get(key)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise FormatError(f"{where}: '{key}' must be a text", code="json_type")
+    return value
+
+
+def _number(table: dict[str, Any], key: str, where: str) -> Any:
+    value = table[key]
+    wanted = (int, float) if key in ("damping", "drift") else (int,)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise FormatError(f"{where}: '{key}' must be a number", code="json_type")
+    return value
