@@ -1,15 +1,17 @@
-"""Calibration tokens: windows of equal length from text files and chat logs.
+"""Calibration tokens: windows of equal length from text files, chat logs and models' own text.
 
 A file `*.jsonl` holds one object a line: {"text": "..."} or a chat log {"messages": [...]}, which
-goes through the model's own template. Any other file is text. Documents are taken in an order that
-depends only on their number, until there are enough tokens. Knows no model beyond its tokenizer.
+goes through the model's own template. From a converted model `*.edge`, documents are sampled. Any
+other file is text. Documents are taken in an order that depends only on their number, until there
+are enough tokens. Knows no model beyond its tokenizer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, InvalidArgumentError
 
 from ..recipe import CalibrationOptions
+from .samples import OwnText
 
 if TYPE_CHECKING:
     from edgellm._native import Tokenizer
@@ -58,17 +61,15 @@ def read_tokens(
     """FormatError names the file and line that is not what it should be, and says how many tokens
     are missing when the files are too short."""
     wanted = options.n_windows * options.window_tokens
-    places = [place for path in paths for place in _documents(path)]
+    places = [place for path in paths for place in _documents(path, options.n_windows)]
     ids: list[int] = []
-    for index in np.random.default_rng(0).permutation(len(places)):
-        path, offset, n_bytes = places[index]
-        encode = _encoder(path, tokenizer, template)
-        ids += encode(_read(path, offset, n_bytes), f"{path}, byte {offset}")[
-            : DOCUMENT_WINDOWS * options.window_tokens
-        ]
-        if len(ids) >= wanted:
-            windows = np.array(ids[:wanted], dtype=np.int32)
-            return CalibrationTokens(windows.reshape(options.n_windows, options.window_tokens))
+    with ExitStack() as stack:
+        encode = _Encoder(tokenizer, template, options.window_tokens, stack)
+        for index in np.random.default_rng(0).permutation(len(places)):
+            ids += encode(places[index])[: DOCUMENT_WINDOWS * options.window_tokens]
+            if len(ids) >= wanted:
+                windows = np.array(ids[:wanted], dtype=np.int32)
+                return CalibrationTokens(windows.reshape(options.n_windows, options.window_tokens))
     raise FormatError(
         f"{', '.join(map(str, paths)) or 'no file'}: {len(ids)} calibration tokens, "
         f"{options.n_windows} windows of {options.window_tokens} need {wanted}: add text, or ask "
@@ -77,11 +78,14 @@ def read_tokens(
     )
 
 
-Place = tuple[Path, int, int]  # file, offset, bytes
+Place = tuple[Path, int, int]  # file, offset, bytes; of a model: file, number of the sample, 0
 
 
-def _documents(path: Path) -> Iterator[Place]:
+def _documents(path: Path, n_samples: int) -> Iterator[Place]:
     """Lines of a .jsonl; of a text file, runs of whole lines of about TEXT_CHUNK_BYTES."""
+    if path.suffix == ".edge":
+        yield from ((path, index, 0) for index in range(n_samples))
+        return
     smallest = 1 if path.suffix == ".jsonl" else TEXT_CHUNK_BYTES
     begin = end = 0
     try:
@@ -117,17 +121,32 @@ def _read(path: Path, offset: int, n_bytes: int) -> str:
         raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
 
 
-def _encoder(
-    path: Path, tokenizer: Tokenizer, template: ChatTemplate | None
-) -> Callable[[str, str], list[int]]:
-    if path.suffix != ".jsonl":
-        return lambda text, _where: tokenizer.encode(text)
+class _Encoder:
+    """Documents to token ids. Models that are sampled are closed with `stack`."""
 
-    def encode(line: str, where: str) -> list[int]:
-        record = _record(line, where)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        window_tokens: int,
+        stack: ExitStack,
+    ) -> None:
+        self._tokenizer, self._template = tokenizer, template
+        self._window_tokens, self._stack = window_tokens, stack
+        self._models: dict[Path, OwnText] = {}
+
+    def __call__(self, place: Place) -> list[int]:
+        path, offset, n_bytes = place
+        if path.suffix == ".edge":
+            return self._model(path).ids(offset)
+        text = _read(path, offset, n_bytes)
+        if path.suffix != ".jsonl":
+            return self._tokenizer.encode(text)
+        where = f"{path}, byte {offset}"
+        record = _record(text, where)
         if "text" in record:
-            return tokenizer.encode(record["text"])
-        if template is None:
+            return self._tokenizer.encode(record["text"])
+        if self._template is None:
             raise FormatError(
                 f"{where}: a chat log, but the checkpoint has no chat template; use "
                 '{"text": ...} lines',
@@ -135,23 +154,28 @@ def _encoder(
             )
         return [
             token
-            for piece in template.pieces(record["messages"])
-            for token in tokenizer.encode(piece.text, special=not piece.plain, bos=False)
+            for piece in self._template.pieces(record["messages"])
+            for token in self._tokenizer.encode(piece.text, special=not piece.plain, bos=False)
         ]
 
-    return encode
+    def _model(self, path: Path) -> OwnText:
+        if path not in self._models:
+            self._models[path] = OwnText(path, self._window_tokens)
+            self._stack.callback(self._models[path].close)
+        return self._models[path]
 
 
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not a JSON object: {error}", code="json_syntax") from error
     if isinstance(record, dict):
         if isinstance(record.get("text"), str):
-            return record
+            return {"text": record["text"]}
         if isinstance(record.get("messages"), list):
-            return record
+            return {"messages": record["messages"]}
     raise FormatError(
         f'{where}: neither {{"text": "..."}} nor {{"messages": [...]}}', code="json_type"
     )

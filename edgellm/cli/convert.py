@@ -38,7 +38,7 @@ def command(
     ] = None,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(help="Text or .jsonl to quantize on (GPTQ); may be given again."),
+        typer.Option(help="Text, .jsonl or .edge (its own text) to quantize on; repeatable."),
     ] = None,
     work_dir: Annotated[
         Path | None,

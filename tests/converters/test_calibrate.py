@@ -17,10 +17,11 @@ from edgellm.converters.calibrate import read_tokens
 from edgellm.converters.calibrate.work import WorkDir
 from edgellm.converters.recipe import CalibrationOptions
 
+import tiny_model
 from edgellm import edgefile
 from edgellm._native import Tokenizer
 from edgellm.chat_template import CHATML, ChatTemplate
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import ContextOverflowError, FormatError, InvalidArgumentError
 
 torch = pytest.importorskip("torch")
 
@@ -86,6 +87,18 @@ def test_chat_logs_go_through_the_template(tokenizer: Tokenizer, tmp_path: Path)
         read_tokens([path], tokenizer, None, options)
 
 
+def test_a_converted_model_gives_its_own_text(tokenizer: Tokenizer, tiny_edge: Path) -> None:
+    options = CalibrationOptions(3, 20)
+    found = read_tokens([tiny_edge], tokenizer, None, options).windows
+    assert found.shape == (3, 20)
+    assert set(found[:, 0]) == {tiny_model.BOS}
+    assert len({tuple(window) for window in found.tolist()}) == 3
+    again = read_tokens([tiny_edge], tokenizer, None, options).windows
+    np.testing.assert_array_equal(again, found)
+    with pytest.raises(ContextOverflowError):
+        read_tokens([tiny_edge], tokenizer, None, CalibrationOptions(1, tiny_model.N_CTX + 1))
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [
@@ -94,6 +107,7 @@ def test_chat_logs_go_through_the_template(tokenizer: Tokenizer, tmp_path: Path)
         (b"{", "json_syntax"),
         (b"[" * 100_000, "json_syntax"),
         (b'{"text": "\xff"}', "json_syntax"),
+        (b'{"text": "\\ud800"}', "json_syntax"),
         (b'{"text": "short"}', "file_too_small"),
     ],
 )
