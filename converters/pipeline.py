@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.edgefile import EdgeWriter, tensor_bytes
-from edgellm.errors import EdgeError, FormatError, NumericError
+from edgellm.errors import EdgeError, FormatError, InvalidArgumentError, NumericError
 
 from .background import Ahead
 from .calibrate import CalibrationTokens
@@ -120,6 +120,11 @@ def convert(
     all performance cores. An exception of `progress` cancels.
     """
     start = time.monotonic()
+    if work_dir is not None and not calibration:
+        raise InvalidArgumentError(
+            "work_dir is for calibrated conversions; this one keeps nothing",
+            code="invalid_argument",
+        )
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
     with Checkpoint(Path(src)) as checkpoint:
         job = Job(checkpoint, Options(*choices))

@@ -16,7 +16,7 @@ RUN_MS = 1000.0
 
 class OwnText:
     """Documents sampled from a `.edge` file. FormatError and others of the runtime if it is none;
-    ContextOverflowError where n_tokens is more than its context."""
+    InvalidArgumentError where n_tokens is more than its context."""
 
     def __init__(self, path: Path, n_tokens: int) -> None:
         from edgellm._native import Model

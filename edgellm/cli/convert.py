@@ -52,7 +52,11 @@ def command(
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
     converters = _converters()
-    choices = {"format": format, "embed_format": embed_format, "head_format": head_format}
+    choices: dict[str, Any] = {
+        "format": format,
+        "embed_format": embed_format,
+        "head_format": head_format,
+    }
     choices |= {"recipe": recipe, "calibration": tuple(calibration or ())}
     if dry_run:
         result = converters.plan_conversion(src, **choices)

@@ -40,7 +40,7 @@ class GptqOptions:
 
     damping: float = 0.01
     n_passes: int = 3
-    n_steps: int = 2
+    n_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,10 @@ def _upper_of_inverse(h: Tensor) -> Tensor:
             "the Hessian is not positive definite after damping; raise `damping` in the recipe",
             code="numeric",
         )
+    a = lower.flip(0, 1)
+    del lower  # of 8192 columns it takes half a GiB
     identity = torch.eye(len(h), dtype=h.dtype)
-    upper: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    upper: Tensor = torch.linalg.solve_triangular(a, identity, upper=True)
     return upper
 
 
@@ -133,7 +135,7 @@ def _quantize_block(
     weights: Tensor, factors: Factors, levels: Levels, options: GptqOptions
 ) -> Codes:
     with torch.inference_mode():
-        exponents = torch.frexp(weights.abs().amax(dim=1)).exponent - 1
+        exponents = torch.frexp(weights.abs().amax(dim=1)).exponent.sub_(1).clamp_(-126, 126)
         scaled = torch.ldexp(weights, -exponents[:, None])  # exact: largest weights in [1, 2)
         search = _Search(scaled, factors, levels, options)
         search.sweep()
