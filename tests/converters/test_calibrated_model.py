@@ -48,10 +48,11 @@ def kl_native(path: Path, original: list[np.ndarray], windows: np.ndarray) -> fl
     return float(np.mean(found))
 
 
-def test_calibration_halves_the_divergence_of_a_trained_model(
+def test_calibration_lowers_the_divergence_of_a_trained_model(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    """Measured .0036 against .0091: 0.40. Calibrated on train, measured on other books."""
+    """Measured .0033 against .0062, int8 activations included. Calibrated on train, measured on
+    other books and repositories."""
     from edgellm.converters.reference import Reference
 
     checkpoint = shared_data / "models" / "seed6m"
@@ -72,8 +73,7 @@ def test_calibration_halves_the_divergence_of_a_trained_model(
     original = [reference.logits(window.tolist()).numpy() for window in windows]
     plain = kl_native(paths["plain"], original, windows)
     calibrated = kl_native(paths["gptq"], original, windows)
-    print(plain, calibrated)
-    assert calibrated < 0.6 * plain
+    assert calibrated < 0.7 * plain
 
 
 def test_a_plain_recipe_refuses_calibration_text(shared_data: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_packers_and_the_native_decoder_agree(format, shape):
 
 
 def test_gptq_lowers_the_output_error():
-    """Measured .40 of rtn's and .43 of importance's; without coordinate descent .45."""
+    """Measured .18 of rtn's, which importance hardly changes (.99); the sweep alone .22."""
     weights, stats = layer(96, 128)
     rtn, importance, sweep, gptq = losses(
         weights,
@@ -90,7 +90,7 @@ def test_gptq_lowers_the_output_error():
         Method("gptq"),
     )
     assert importance < rtn
-    assert sweep < 0.7 * min(rtn, importance)
+    assert sweep < 0.4 * min(rtn, importance)
     assert gptq < 0.95 * sweep
 
 
@@ -99,7 +99,8 @@ def test_gptq_of_uncorrelated_inputs_is_as_good_as_rounding_to_nearest(format):
     weights, _ = layer(64, 128)
     stats = InputStats(np.eye(128, dtype=np.float32))
     rtn, gptq = losses(weights, stats, format, Method("rtn"), Method("gptq", n_passes=0))
-    assert gptq == pytest.approx(rtn, rel=0.03)
+    # The native search of E8 tries six odd scales to either side, GPTQ one.
+    assert gptq == pytest.approx(rtn, rel=0.1 if format == "E8_32" else 0.02)
 
 
 def textbook_gptq(weights: np.ndarray, hessian: np.ndarray, codes: object, damping: float):
