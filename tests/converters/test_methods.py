@@ -159,8 +159,8 @@ def test_gptaq_makes_up_for_drifted_inputs():
         (x.T @ x / len(x)).astype(np.float32), ((full - x).T @ x / len(x)).astype(np.float32)
     )
     errors = []
-    for name in ("gptq", "gptaq"):
-        strips = quantize(weights, "E4_16", Method(name), stats, 1)
+    for method in (Method("gptq"), Method("gptaq", drift=1.0)):
+        strips = quantize(weights, "E4_16", method, stats, 1)
         quantized = decoded("E4_16", strips, weights.shape)
         errors.append(np.square(full @ weights.T - x @ quantized.T).mean())
     assert errors[1] < 0.5 * errors[0]

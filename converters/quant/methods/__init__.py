@@ -48,7 +48,7 @@ class Method:
     name: str = "rtn"
     damping: float = 0.01
     n_passes: int = 3
-    drift: float = 1.0
+    drift: float = 0.5
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
