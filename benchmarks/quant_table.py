@@ -1,7 +1,8 @@
 """The table of quantizers: KL against the original model at the bytes that each takes.
 
     python benchmarks/quant_table.py --data shared/data [--model seed6m] [--tokens 25000] \
-        [--row "E4_16 gptq" ...] [--against "E4_16 rtn"] [--json table.json]
+        [--row "E4_16 gptq" ...] [--gguf "Q4_K imatrix=a.gguf" ...] [--against "E4_16 rtn"] \
+        [--json table.json]
 
 Weights only: every row is a set of dequantized weights, run in float32 by converters/reference.py.
 Body only: embedding and head are F16 in every row. KL(original || row) in nats per token over
@@ -9,8 +10,8 @@ windows of 512 tokens of two domains, the corpus' valid split and WikiText-2, wh
 sees; calibration text is of the corpus' train split. bpw = 8 x the bytes of all tensors /
 parameters. Intervals: bootstrap over windows, paired where two rows are compared.
 
-A row is a function of `Setup` that gives a `Row`; ROWS has them by name. Rows that other programs
-made (GGUF files) are added there.
+A row is a function of `Setup` that gives a `Row`; ROWS has them by name. --gguf adds files that
+llama.cpp quantized from what make_gguf.py wrote with --f32.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gguf_weights
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -80,6 +82,12 @@ def edge_row(setup: Setup, format: str, method: Method) -> Row:
     tensors = read_header(out).tensors.values()
     n_bytes = sum(info.n_bytes for info in tensors if info.format != "U8")
     return Row(Reference.from_edge(out).weights, n_bytes)
+
+
+def gguf_row(path: Path, reference: Reference) -> Row:
+    weights, n_bytes = gguf_weights.read(path)
+    inv_freq = reference.weights["rope_inv_freq"]
+    return Row({**weights, "rope_inv_freq": inv_freq}, n_bytes + 4 * inv_freq.numel())
 
 
 ROWS: dict[str, Callable[[Setup], Row]] = {
@@ -166,6 +174,13 @@ def print_table(table: dict[str, dict[str, Any]]) -> None:
         )
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    name, _, path = text.rpartition("=")
+    if not name or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FILE with a file that exists")
+    return name, Path(path)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="models/, corpus/ and text/")
@@ -173,6 +188,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=25_000, help="held-out, of each domain")
     parser.add_argument("--calibration-windows", type=int, default=128)
     parser.add_argument("--row", action="append", choices=ROWS, help="default: all of E4")
+    parser.add_argument("--gguf", action="append", default=[], help="NAME=FILE", type=named_path)
     parser.add_argument("--against", default="E4_16 rtn", choices=ROWS)
     parser.add_argument("--json", type=Path, help="write the table here, too")
     return parser.parse_args()
@@ -198,6 +214,7 @@ def main() -> None:
             rows[name] = ROWS[name](
                 Setup(checkpoint, CalibrationTokens(calibration), Path(scratch))
             )
+    rows |= {name: gguf_row(path, reference) for name, path in args.gguf}
     found = {domain: measure(reference, rows, tokens) for domain, tokens in held_out.items()}
     table = {
         name: {

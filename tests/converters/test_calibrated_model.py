@@ -21,15 +21,15 @@ CALIBRATION = """
 n_windows = 24
 window_tokens = 256
 [[rules]]
-pattern = "layers.*"
+pattern = "layers.[01].*"
 format = "E4_16"
 method = "gptq"
-n_passes = 1
+n_passes = 0
 [[rules]]
 pattern = "*"
 format = "E8_32"
 """
-PLAIN = CALIBRATION.replace('method = "gptq"\nn_passes = 1\n', "")
+PLAIN = CALIBRATION.replace('method = "gptq"\nn_passes = 0\n', "")
 
 
 def texts(data: Path, split: str, n: int, stride: int) -> list[str]:
@@ -51,8 +51,8 @@ def kl_native(path: Path, original: list[np.ndarray], windows: np.ndarray) -> fl
 def test_calibration_lowers_the_divergence_of_a_trained_model(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    """Measured .0033 against .0062, int8 activations included. Calibrated on train, measured on
-    other books and repositories."""
+    """Two layers in 4 bits, to be quick; int8 activations included. Calibrated on the train split,
+    measured on other books and repositories."""
     from edgellm.converters.reference import Reference
 
     checkpoint = shared_data / "models" / "seed6m"
