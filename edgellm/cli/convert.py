@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -16,6 +12,7 @@ import typer
 from ..errors import InvalidArgumentError, UnsupportedError
 from ..sanitize import visible_line
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .progress import progress_bar
 
 
 def command(
@@ -64,9 +61,16 @@ def command(
     else:
         if out is None:
             raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
-        with _progress() as show:
+        with progress_bar() as bar:
             result = converters.convert(
-                src, out, work_dir=work_dir, n_threads=threads or 0, progress=show, **choices
+                src,
+                out,
+                work_dir=work_dir,
+                n_threads=threads or 0,
+                progress=lambda at: bar(
+                    f"{at.stage} {at.tensor}", at.n_weights_done, at.n_weights_total
+                ),
+                **choices,
             )
         text = _summary(result)
     for warning in result.warnings:
@@ -85,34 +89,6 @@ def _converters() -> ModuleType:
             raise
         message = f"converting needs {error.name}: pip install 'edgellm[convert]'"
         raise UnsupportedError(message, code="feature_unsupported") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Any], None]]:
-    """A bar on a terminal that can redraw (rich honours NO_COLOR); otherwise nothing."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
-        yield lambda _state: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    name = TextColumn("{task.description:<24}", markup=False)
-    percent = TextColumn("{task.percentage:>3.0f}%")
-    console = Console(stderr=True)
-    with Progress(
-        name, BarColumn(), percent, TimeRemainingColumn(), console=console, transient=True
-    ) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(state: Any) -> None:
-            bar.update(
-                task,
-                description=visible_line(f"{state.stage} {state.tensor}"),
-                completed=state.n_weights_done,
-                total=state.n_weights_total,
-            )
-
-        yield show
 
 
 def _summary(report: Any) -> str:

@@ -25,11 +25,11 @@ def progress_bar() -> Iterator[Progress]:
         yield _lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     name = TextColumn("{task.description:<24}", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (name, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
@@ -46,6 +46,6 @@ def _lines() -> Progress:
         nonlocal last
         if monotonic() - last >= _NOTE_EVERY_S:
             last = monotonic()
-            note(f"{what}: {n_done} of {n_total}")
+            note(f"{what}: {n_done:,} of {n_total:,}")
 
     return show
