@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, PieceEncoder
+from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
 from .options import GenerateOptions, as_stops
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
@@ -20,8 +21,6 @@ from .sampling import SamplingArguments, SamplingRules
 from .stream import SessionLease, TokenStream, check_room
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from . import _native
 
 OverflowPolicy = Literal["drop_oldest_turns"]
@@ -61,7 +60,7 @@ class _Prompt:
     continues: Turn | None = None
 
 
-class Chat:
+class Chat(Closing):
     """A conversation with a model; make it with `Model.chat()`. For one thread at a time, except
     `cancel()` of a stream. A context manager: leaving the block frees the KV cache.
 
@@ -182,17 +181,6 @@ class Chat:
         """End a reply under way and free the KV cache. Idempotent."""
         self._finished()
         self._session.close()
-
-    def __enter__(self) -> Chat:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -11,11 +11,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .chat import Chat, OverflowPolicy
 from .chat_template import stored_tokens, template_source, template_tokens
+from .closing import Closing
 from .errors import (
     ContextOverflowError,
     InvalidArgumentError,
@@ -55,7 +55,7 @@ def load(
     return Model(resolve(path), options)
 
 
-class Model:
+class Model(Closing):
     """A loaded model. Threads may share it: their steps take turns. Make it with `load()`.
 
     A context manager: leaving the block closes it. A child of fork() may go on using it.
@@ -281,17 +281,6 @@ class Model:
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
         self._native.close()
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _tokenizer(self) -> _native.Tokenizer:
         tokenizer = self._native.tokenizer

@@ -13,9 +13,9 @@ from dataclasses import replace
 from operator import index
 from threading import RLock
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, SupportsIndex
 
+from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .options import GenerateOptions
 from .results import FinishReason, Generation, Stats, Token
@@ -62,7 +62,7 @@ class SessionLease:
         self.reused_tokens = n_same
 
 
-class TokenStream:
+class TokenStream(Closing):
     """Iterator over the tokens of one generation. For one thread at a time, except `cancel()`.
 
     Owns one sequence (its KV pages). They are freed at the end of the text, by `close()`, at the
@@ -202,17 +202,6 @@ class TokenStream:
                 session.rewind(session.n_tokens)
                 session.run(0.0)
         self._lease.ended(self)
-
-    def __enter__(self) -> TokenStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
+from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..options import GenerateOptions
 from ..stream import TokenStream
@@ -27,7 +27,7 @@ class Continuation:
     is_greedy: bool
 
 
-class Continuations:
+class Continuations(Closing):
     """One sequence of a model. A context manager: leaving the block frees its KV cache."""
 
     def __init__(self, model: EvaluatedModel) -> None:
@@ -73,17 +73,6 @@ class Continuations:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> Continuations:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def split_continuation(

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..locate import explained, resolve
 from ..stream import SLICE_MS
@@ -29,7 +29,7 @@ _BLOCK_LOGITS = 1 << 21  # in float64 and with a few temporaries: about 100 MB
 _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
 
 
-class EvaluatedModel:
+class EvaluatedModel(Closing):
     """One `.edge` file, loaded. A context manager: leaving the block closes it.
 
     `name` is what reports call it. Raises what loading raises: FormatError, IntegrityError,
@@ -100,17 +100,6 @@ class EvaluatedModel:
     def close(self) -> None:
         """Free the model. Idempotent."""
         self.native.close()
-
-    def __enter__(self) -> EvaluatedModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def run_tokens(session: _native.Session, ids: Sequence[int]) -> None:

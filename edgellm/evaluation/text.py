@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..closing import Closing
 from .bootstrap import SEED, Interval, interval, mean_interval
 from .models import EvaluatedModel, row_blocks, run_tokens, token_logits
 from .scores import AgainstScores, RowBlock, TokenScores, rows_of_logits, stack_scores
@@ -34,7 +34,7 @@ class RowSource(Protocol):
     def window(self, windows: TextWindows, index: int) -> Iterator[RowBlock]: ...
 
 
-class ModelRows:
+class ModelRows(Closing):
     """The rows of a loaded model. A context manager: leaving the block frees its KV cache."""
 
     def __init__(self, model: EvaluatedModel, n_ctx: int) -> None:
@@ -55,17 +55,6 @@ class ModelRows:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> ModelRows:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
