@@ -45,7 +45,7 @@ struct Job {
   std::atomic<int> next_thread{1};  // 0 is the caller
 
   // A thread's own share is one stretch of units, hence of memory, which the prefetchers of its
-  // core follow: decode is 3 to 6 % faster than with units claimed alternately. Then it helps the
+  // core follow: decode is 2 to 5 % faster than with units claimed alternately. Then it helps the
   // others.
   void work(int thread) {
     t_inside_unit = true;
