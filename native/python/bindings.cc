@@ -380,5 +380,6 @@ PYBIND11_MODULE(_native, m) {
   bind_text(m);
   bind_model(m);
   edgellm::bindings::bind_sampler(m);
+  edgellm::bindings::bind_gptq(m);
   bind_session(m);
 }

@@ -45,4 +45,7 @@ py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) 
 // SamplerParams and the sampler on arrays.
 void bind_sampler(py::module_& m);
 
+// GPTQ's search on arrays.
+void bind_gptq(py::module_& m);
+
 }  // namespace edgellm::bindings

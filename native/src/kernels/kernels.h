@@ -19,6 +19,7 @@ namespace edge {
 struct ElementwiseKernels;
 struct AttentionKernels;
 struct EncodeKernels;
+struct GptqKernels;
 
 // Instruction-set levels, best first. EDGE_ISA(enumerator, name)
 enum class Isa : uint8_t {
@@ -49,6 +50,7 @@ struct KernelTable {
   const ElementwiseKernels* elementwise = nullptr;
   const AttentionKernels* attention = nullptr;
   const EncodeKernels* encode = nullptr;
+  const GptqKernels* gptq = nullptr;
   // The fastest kernel of this level or a lower one; never null for a tiled format.
   MatmulFn matmul(Format format, Act act) const;
   // The same for more rows than kMaxKRows; null where calling matmul() panel by panel is as good.

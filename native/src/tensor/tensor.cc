@@ -9,15 +9,16 @@ namespace {
 struct FormatRow {
   Format format;
   std::string_view name;
+  int group_k;
   size_t tile_bytes;
 };
 
 constexpr FormatRow kFormats[] = {
-#define EDGE_FORMAT(id, name, group_k, tile_bytes) {Format::id, name, tile_bytes},
+#define EDGE_FORMAT(id, name, group_k, tile_bytes) {Format::id, name, group_k, tile_bytes},
 #include "tensor/formats.inc"
 #undef EDGE_FORMAT
-    {Format::kF32, "F32", 0},
-    {Format::kU8, "U8", 0},
+    {Format::kF32, "F32", 0, 0},
+    {Format::kU8, "U8", 0, 0},
 };
 
 }  // namespace
@@ -42,6 +43,13 @@ std::optional<Act> act_from_name(std::string_view name) {
   if (name == "a8") return Act::kA8;
   if (name == "f32") return Act::kF32;
   return std::nullopt;
+}
+
+int columns_per_scale(Format format) {
+  for (const FormatRow& row : kFormats) {
+    if (row.format == format) return row.group_k;
+  }
+  return 0;
 }
 
 size_t tile_bytes(Format format) {

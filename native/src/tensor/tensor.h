@@ -31,6 +31,9 @@ std::optional<Format> format_from_name(std::string_view name);
 std::string_view act_name(Act act);
 std::optional<Act> act_from_name(std::string_view name);
 
+// Columns that share a scale byte; 0 where there are none.
+int columns_per_scale(Format format);
+
 // Bytes of one tile / of one strip with n_tiles tiles; 0 for kF32 and kU8.
 size_t tile_bytes(Format format);
 size_t strip_bytes(Format format, int64_t n_tiles);
