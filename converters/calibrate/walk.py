@@ -32,6 +32,7 @@ INPUT_GROUPS = (
     ("ffn_down",),
 )
 TASK_WINDOWS = 4
+GRAM_COLS = 1024
 
 Weights = Mapping[str, Tensor]
 _Task = Callable[[int], tuple[Tensor, Tensor | None]]  # first window -> x^T x, (x_full - x)^T x
@@ -65,9 +66,9 @@ class Walk:
         def task(begin: int) -> tuple[Tensor, Tensor | None]:
             x = self._inputs(index, name, converted, self._hidden, begin)
             if self._full is None:
-                return x.T @ x, None
+                return upper_gram(x), None
             full = self._inputs(index, name, original, self._full, begin)
-            return x.T @ x, (full - x).T @ x
+            return upper_gram(x), (full - x).T @ x
 
         return self._collect(task, name)
 
@@ -81,7 +82,8 @@ class Walk:
 
         def task(begin: int) -> tuple[Tensor, Tensor | None]:
             x = rows(self._hidden, begin)
-            return x.T @ x, None if self._full is None else (rows(self._full, begin) - x).T @ x
+            cross = None if self._full is None else (rows(self._full, begin) - x).T @ x
+            return upper_gram(x), cross
 
         return self._collect(task, "output")
 
@@ -115,10 +117,9 @@ class Walk:
                 moments = part if moments is None else moments.add_(part)
                 if cross is not None:
                     drift = cross if drift is None else drift.add_(cross)
-        assert moments is not None
-        stats = InputStats(
-            (moments / n_tokens).numpy(), None if drift is None else (drift / n_tokens).numpy()
-        )
+            assert moments is not None
+            moments.triu_().add_(moments.triu(1).T).div_(n_tokens)
+        stats = InputStats(moments.numpy(), None if drift is None else (drift / n_tokens).numpy())
         if not np.isfinite(stats.moments).all():
             raise NumericError(
                 f"the inputs of '{name}' overflow on the calibration text; the checkpoint is "
@@ -138,6 +139,17 @@ class Walk:
         with one_torch_thread(), ThreadPoolExecutor(self._n_threads) as pool:
             for first in range(0, len(begins), self._n_threads):
                 yield from pool.map(run, begins[first : first + self._n_threads])
+
+
+def upper_gram(x: Tensor) -> Tensor:
+    """The upper triangle of x^T x, in little more than half its multiplications; below the
+    diagonal are zeros or the same numbers."""
+    n_cols = x.shape[1]
+    product = torch.zeros(n_cols, n_cols)
+    for start in range(0, n_cols, GRAM_COLS):
+        columns = slice(start, start + GRAM_COLS)
+        product[columns, start:] = x[:, columns].T @ x[:, start:]
+    return product
 
 
 class _Reached(Exception):

@@ -22,7 +22,7 @@ from edgellm.errors import FormatError
 
 from ..quant.tiles import U8Array
 
-METHODS_VERSION = 1  # raised when the same inputs would give other strips
+METHODS_VERSION = 2  # raised when the same inputs would give other strips
 _DIGEST_BYTES = 32
 
 

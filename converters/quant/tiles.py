@@ -28,6 +28,12 @@ def split_strips(data: U8Array, n_cols: int, tile_bytes: int) -> tuple[F32Array,
     return d_row, tiles
 
 
+def row_factors(data: U8Array, n_rows: int) -> F32Array:
+    """d_row [n_rows] of the strips of a matrix."""
+    strips = data.reshape(-(-n_rows // TILE_ROWS), -1)
+    return np.ascontiguousarray(strips[:, :STRIP_HEADER_BYTES]).view("<f4").reshape(-1)[:n_rows]
+
+
 def join_strips(d_row: F32Array, tiles: U8Array) -> U8Array:
     """The inverse of split_strips, as one flat array."""
     header = np.ascontiguousarray(d_row, dtype="<f4").view(np.uint8)

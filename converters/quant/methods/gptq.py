@@ -25,22 +25,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgellm._native import gptq_descend, gptq_sweep
 from edgellm.errors import NumericError
 
-from .levels import MAX_SCALE, Levels, best_scales, odd_candidates
+from .. import encode_matrix
+from ..tiles import row_factors
+from .levels import MAX_SCALE, Levels
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
+BLOCK_COLS = 128  # whole groups of every format
+INVERT_ROWS = 256
 MIN_SCALE = 1e-30  # of rows whose largest weight is in [1, 2): no group to code
 
 
 @dataclass(frozen=True)
 class GptqOptions:
     """damping: share of the mean diagonal added to H's. n_passes: of coordinate descent, 0 for
-    the plain sweep. n_steps: odd scales tried to either side of the best real one."""
+    the plain sweep."""
 
     damping: float = 0.01
     n_passes: int = 3
-    n_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ class Codes:
 @dataclass(frozen=True)
 class Factors:
     """What all rows share. hessian: damped, float32 [n_cols, n_cols]; upper: U with
-    H^-1 = U^T U; per group: the same of H_gg, and H_gg^-1."""
+    H^-1 = U^T U; [n_groups, group, group]: the same of every H_gg, and H_gg^-1."""
 
     hessian: Tensor
     upper: Tensor
-    group_uppers: tuple[Tensor, ...]
-    group_inverses: tuple[Tensor, ...]
+    group_uppers: Tensor
+    group_inverses: Tensor
 
 
 def factorize(hessian: Tensor, group: int, damping: float) -> Factors:
@@ -84,8 +88,8 @@ def factorize(hessian: Tensor, group: int, damping: float) -> Factors:
     return Factors(
         hessian=damped.float(),
         upper=_upper_of_inverse(damped).float(),
-        group_uppers=tuple(_upper_of_inverse(block).float() for block in blocks),
-        group_inverses=tuple(torch.linalg.inv(block).float() for block in blocks),
+        group_uppers=torch.stack([_upper_of_inverse(block).float() for block in blocks]),
+        group_inverses=torch.stack([torch.linalg.inv(block).float() for block in blocks]),
     )
 
 
@@ -98,11 +102,21 @@ def _upper_of_inverse(h: Tensor) -> Tensor:
             "the Hessian is not positive definite after damping; raise `damping` in the recipe",
             code="numeric",
         )
-    a = lower.flip(0, 1)
-    del lower  # of 8192 columns it takes half a GiB
-    identity = torch.eye(len(h), dtype=h.dtype)
-    upper: Tensor = torch.linalg.solve_triangular(a, identity, upper=True)
-    return upper
+    return _invert_upper(lower.flip(0, 1))
+
+
+def _invert_upper(a: Tensor) -> Tensor:
+    """In place, by halves: [[A, B], [0, C]]^-1 = [[A^-1, -A^-1 B C^-1], [0, C^-1]], a third of the
+    work of solving for the identity and nearly all of it matrix products."""
+    n = len(a)
+    if n <= INVERT_ROWS:
+        identity = torch.eye(n, dtype=a.dtype)
+        a.copy_(torch.linalg.solve_triangular(a, identity, upper=True))
+        return a
+    half = n // 2
+    top, bottom = _invert_upper(a[:half, :half]), _invert_upper(a[half:, half:])
+    a[:half, half:] = -(top @ a[:half, half:]) @ bottom
+    return a
 
 
 def quantize_rows(
@@ -149,114 +163,77 @@ def _quantize_block(
 
 
 class _Search:
-    """The state of one block of rows."""
+    """The state of one block of rows. Blocks of BLOCK_COLS columns are searched natively; what
+    one does to all later columns is one matrix product."""
 
     def __init__(
         self, weights: Tensor, factors: Factors, levels: Levels, options: GptqOptions
     ) -> None:
         n_rows, n_cols = weights.shape
         self.weights, self.factors, self.levels, self.options = weights, factors, levels, options
-        self.starts = range(0, n_cols, levels.group)
-        self.scales = torch.ones(n_rows, len(self.starts))
-        self.luts = torch.zeros(n_rows, len(self.starts), dtype=torch.int64)
-        self.values = torch.zeros(n_rows, n_cols)
+        self.scale_bytes = torch.full((n_rows, n_cols // levels.group), 128, dtype=torch.uint8)
+        self.values = torch.zeros(n_rows, n_cols, dtype=torch.int8)
         self.d_row = self._first_d_row()
 
     def codes(self) -> Codes:
-        return Codes(self.d_row, self.scales, self.luts, self.values)
+        scales = (self.scale_bytes & 0xFE).float() - MAX_SCALE
+        return Codes(self.d_row, scales, (self.scale_bytes & 1).long(), self.values.float())
 
-    def _columns(self, start: int) -> slice:
-        return slice(start, start + self.levels.group)
+    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Columns, and their groups."""
+        n_cols, group = self.weights.shape[1], self.levels.group
+        for start in range(0, n_cols, BLOCK_COLS):
+            stop = min(start + BLOCK_COLS, n_cols)
+            yield slice(start, stop), slice(start // group, stop // group)
 
     def _first_d_row(self) -> Tensor:
-        """The largest scale any group wants, over 127."""
-        diagonal = self.factors.hessian.diag()
-        largest = torch.zeros(len(self.weights))
-        for start in self.starts:
-            columns = self._columns(start)
-            scales, gains = best_scales(self.levels, self.weights[:, columns], diagonal[columns])
-            best = scales.gather(0, gains.argmax(dim=0, keepdim=True))[0]
-            largest = torch.maximum(largest, best.abs())
-        return (largest / MAX_SCALE).clamp_min(MIN_SCALE)
+        """That of rounding to nearest, columns weighted by the Hessian's diagonal."""
+        diagonal = self.factors.hessian.diag().contiguous().numpy()
+        strips = encode_matrix(self.levels.format, self.weights.numpy(), diagonal, 1)
+        return torch.from_numpy(row_factors(strips, len(self.weights))).clamp_min(MIN_SCALE)
 
     def sweep(self) -> None:
         rest = self.weights.clone()
-        for g, start in enumerate(self.starts):
-            columns, upper = self._columns(start), self.factors.upper[start:, start:]
-            inside = upper[: self.levels.group, : self.levels.group]
-            target = rest[:, columns]
-            scales, luts, values = self._best(target, inside, None)
-            self.scales[:, g], self.luts[:, g], self.values[:, columns] = scales, luts, values
-            error = target - (self.d_row * scales)[:, None] * values
-            moved = torch.linalg.solve_triangular(inside, error, upper=True, left=False)
-            rest[:, columns.stop :] -= moved @ upper[: self.levels.group, self.levels.group :]
+        for columns, groups in self._blocks():
+            upper = self.factors.upper[columns]
+            found = gptq_sweep(
+                self.levels.format,
+                rest[:, columns].numpy(),
+                upper[:, columns].numpy(),
+                self.d_row.numpy(),
+            )
+            scale_bytes, values, moved = map(torch.from_numpy, found)
+            self.scale_bytes[:, groups], self.values[:, columns] = scale_bytes, values
+            rest[:, columns.stop :] -= moved @ upper[:, columns.stop :]
 
     def descend(self) -> None:
         """One pass of block coordinate descent over all groups."""
-        h = self.factors.hessian
+        factors = self.factors
         errors = self.weights - self.codes().dequantized()
-        pulls = errors @ h
-        for g, start in enumerate(self.starts):
-            columns = self._columns(start)
-            h_gg, error = h[columns, columns], errors[:, columns]
-            shift = (pulls[:, columns] - error @ h_gg) @ self.factors.group_inverses[g]
-            target = self.weights[:, columns] + shift
-            present = (self.scales[:, g], self.luts[:, g])
-            scales, luts, values = self._best(target, self.factors.group_uppers[g], present)
-            new = self.weights[:, columns] - (self.d_row * scales)[:, None] * values
-            keep = _quadratic(new + shift, h_gg) < _quadratic(error + shift, h_gg)
-            self.scales[:, g] = torch.where(keep, scales, self.scales[:, g])
-            self.luts[:, g] = torch.where(keep, luts, self.luts[:, g])
-            self.values[:, columns] = torch.where(keep[:, None], values, self.values[:, columns])
-            change = torch.where(keep[:, None], new - error, torch.zeros_like(error))
-            errors[:, columns] += change
-            pulls += change @ h[columns]
+        for columns, groups in self._blocks():
+            found = gptq_descend(
+                self.levels.format,
+                self.weights[:, columns].numpy(),
+                errors[:, columns].numpy(),
+                (errors @ factors.hessian[:, columns]).numpy(),
+                factors.hessian[columns, columns].numpy(),
+                factors.group_uppers[groups].numpy(),
+                factors.group_inverses[groups].numpy(),
+                self.d_row.numpy(),
+                self.scale_bytes[:, groups].contiguous().numpy(),
+                self.values[:, columns].contiguous().numpy(),
+            )
+            self.scale_bytes[:, groups], self.values[:, columns] = map(torch.from_numpy, found)
+            scales = (self.scale_bytes[:, groups] & 0xFE).float() - MAX_SCALE
+            steps = (self.d_row[:, None] * scales).repeat_interleave(self.levels.group, dim=1)
+            errors[:, columns] = self.weights[:, columns] - steps * self.values[:, columns]
 
     def refit_rows(self) -> None:
         """d_row = (w H z) / (z H z), z the matrix over d_row: least squares of every row."""
-        group = self.levels.group
-        z = self.scales.repeat_interleave(group, dim=1) * self.values
+        codes = self.codes()
+        z = codes.scales.repeat_interleave(self.levels.group, dim=1) * codes.levels
         zh = z @ self.factors.hessian
         norms = (z * zh).sum(dim=1)
         fitted = (self.weights * zh).sum(dim=1) / norms
         usable = (norms > 0) & (fitted > MIN_SCALE)
         self.d_row = torch.where(usable, fitted, self.d_row)
-
-    def _best(
-        self, target: Tensor, upper: Tensor, present: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, LUT [n_rows] and levels [n_rows, group] of one group with the least loss."""
-        weight = upper.diag().reciprocal().square()
-        wanted, _ = best_scales(self.levels, target, weight)
-        scales, luts = odd_candidates(wanted, self.d_row, self.options.n_steps, self.levels.n_luts)
-        if present is not None:
-            scales = torch.cat([present[0][None], scales])
-            luts = torch.cat([present[1][None], luts])
-        losses, values = _sweep_group(target, self.d_row * scales, luts, upper, self.levels)
-        best = losses.argmin(dim=0, keepdim=True)
-        picked = values.gather(1, best.expand(len(values), -1, -1))[:, 0]
-        return scales.gather(0, best)[0], luts.gather(0, best)[0], picked.T
-
-
-def _sweep_group(
-    target: Tensor, steps: Tensor, luts: Tensor, upper: Tensor, levels: Levels
-) -> tuple[Tensor, Tensor]:
-    """The GPTQ sweep inside one group, for all candidates at once.
-
-    target [n_rows, group]; steps (d_row * scale), luts [n_candidates, n_rows]; upper [group, group]
-    -> losses [n_candidates, n_rows], levels [group, n_candidates, n_rows].
-    """
-    group = target.shape[1]
-    rest = target.T[:, None, :].expand(group, *steps.shape).reshape(group, -1).clone()
-    flat_steps, flat_luts = steps.reshape(-1), luts.reshape(-1)
-    losses, values = torch.zeros_like(flat_steps), torch.empty_like(rest)
-    for j in range(group):
-        values[j] = levels.nearest(rest[j] / flat_steps, flat_luts)
-        error = (rest[j] - flat_steps * values[j]) / upper[j, j]
-        losses += error.square()
-        rest[j + 1 :].addr_(upper[j, j + 1 :], error, alpha=-1)
-    return losses.view(steps.shape), values.view(group, *steps.shape)
-
-
-def _quadratic(errors: Tensor, h: Tensor) -> Tensor:
-    return ((errors @ h) * errors).sum(dim=1)
