@@ -1,14 +1,16 @@
 """The table of quantizers: KL against the original model at the bytes that each takes.
 
     python benchmarks/quant_table.py --data shared/data [--model seed6m] [--tokens 25000] \
-        [--row "E4_16 gptq" ...] [--gguf "Q4_K imatrix=a.gguf" ...] [--against "E4_16 rtn"] \
-        [--json table.json]
+        [--row "E4_16 gptq" ...] [--gguf "Q4_K imatrix=a.gguf" ...] [--edge "ours=a.edge" ...] \
+        [--native] [--against "E4_16 rtn"] [--json table.json]
 
-Weights only: every row is a set of dequantized weights, run in float32 by converters/reference.py.
-Body only: embedding and head are F16 in every row. KL(original || row) in nats per token over
-windows of 512 tokens of two domains, the corpus' valid split and WikiText-2, which no calibration
-sees; calibration text is of the corpus' train split. bpw = 8 x the bytes of all tensors /
-parameters. Intervals: bootstrap over windows, paired where two rows are compared.
+Weights only: every row is a set of dequantized weights, run in float32 by converters/reference.py;
+--native adds to each --edge row one of what the native runtime gives, int8 activations included.
+Body only: embedding and head are F16 in the rows by name; --edge and --gguf take whole files.
+KL(original || row) in nats per token over windows of 512 tokens of two domains, the corpus' valid
+split and WikiText-2, which no calibration sees; calibration text is of the corpus' train split.
+bpw = 8 x the bytes of all tensors / parameters. Intervals: bootstrap over windows, paired where two
+rows are compared.
 
 A row is a function of `Setup` that gives a `Row`; ROWS has them by name. --gguf adds files that
 llama.cpp quantized from what make_gguf.py wrote with --f32.
@@ -36,6 +38,7 @@ from edgellm.converters.quant.methods import Method
 from edgellm.converters.recipe import matrix_rule, vector_rules
 from edgellm.converters.reference import Reference
 
+from edgellm import load
 from edgellm.edgefile import read_header
 
 WINDOW_TOKENS = 512
@@ -45,6 +48,7 @@ VALID_STRIDE = 3
 
 Floats = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
+Logits = Callable[[list[int]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Row:
-    """weights: dequantized, under the names of the .edge file; n_bytes: of all stored tensors."""
+    """logits(ids) -> [n_tokens, n_vocab]; n_bytes: of all stored tensors."""
 
-    weights: dict[str, torch.Tensor]
+    logits: Logits
     n_bytes: int
 
 
@@ -79,15 +83,24 @@ def edge_row(setup: Setup, format: str, method: Method) -> Row:
     out = setup.scratch / f"{format}-{method.name}.edge"
     calibration = setup.calibration if method.needs_stats else ()
     convert(setup.checkpoint, out, recipe=recipe, calibration=calibration)
-    tensors = read_header(out).tensors.values()
-    n_bytes = sum(info.n_bytes for info in tensors if info.format != "U8")
-    return Row(Reference.from_edge(out).weights, n_bytes)
+    return Row(Reference.from_edge(out).logits, stored_bytes(out))
+
+
+def stored_bytes(path: Path) -> int:
+    tensors = read_header(path).tensors.values()
+    return sum(info.n_bytes for info in tensors if info.format != "U8")
+
+
+def native_row(path: Path) -> Row:
+    model = load(path)
+    return Row(lambda ids: torch.from_numpy(model.logits(ids)), stored_bytes(path))
 
 
 def gguf_row(path: Path, reference: Reference) -> Row:
     weights, n_bytes = gguf_weights.read(path)
     inv_freq = reference.weights["rope_inv_freq"]
-    return Row({**weights, "rope_inv_freq": inv_freq}, n_bytes + 4 * inv_freq.numel())
+    model = Reference(reference.spec, {**weights, "rope_inv_freq": inv_freq})
+    return Row(model.logits, n_bytes + 4 * inv_freq.numel())
 
 
 ROWS: dict[str, Callable[[Setup], Row]] = {
@@ -121,14 +134,13 @@ def windows(texts: Iterator[str], checkpoint: Path, n_tokens: int) -> Tokens:
 
 
 def measure(reference: Reference, rows: dict[str, Row], held_out: Tokens) -> dict[str, Measure]:
-    models = {name: Reference(reference.spec, row.weights) for name, row in rows.items()}
     kl: dict[str, list[float]] = {name: [] for name in rows}
     top1: dict[str, list[float]] = {name: [] for name in rows}
     with torch.inference_mode():
         for window in held_out.tolist():
             wanted = torch.log_softmax(reference.logits(window), dim=-1)
-            for name, model in models.items():
-                got = torch.log_softmax(model.logits(window), dim=-1)
+            for name, row in rows.items():
+                got = torch.log_softmax(row.logits(window), dim=-1)
                 kl[name].append(float((wanted.exp() * (wanted - got)).sum(-1).double().mean()))
                 same = wanted.argmax(-1) == got.argmax(-1)
                 top1[name].append(float(same.double().mean()))
@@ -189,6 +201,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calibration-windows", type=int, default=128)
     parser.add_argument("--row", action="append", choices=ROWS, help="default: all of E4")
     parser.add_argument("--gguf", action="append", default=[], help="NAME=FILE", type=named_path)
+    parser.add_argument("--edge", action="append", default=[], help="NAME=FILE", type=named_path)
+    parser.add_argument("--native", action="store_true", help="each --edge row natively, too")
     parser.add_argument("--against", default="E4_16 rtn", choices=ROWS)
     parser.add_argument("--json", type=Path, help="write the table here, too")
     return parser.parse_args()
@@ -215,6 +229,10 @@ def main() -> None:
                 Setup(checkpoint, CalibrationTokens(calibration), Path(scratch))
             )
     rows |= {name: gguf_row(path, reference) for name, path in args.gguf}
+    for name, path in args.edge:
+        rows[name] = Row(Reference.from_edge(path).logits, stored_bytes(path))
+        if args.native:
+            rows[f"{name}, native"] = native_row(path)
     found = {domain: measure(reference, rows, tokens) for domain, tokens in held_out.items()}
     table = {
         name: {
