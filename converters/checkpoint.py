@@ -1,9 +1,9 @@
 """A Hugging Face checkpoint directory, read without torch and without mapping it.
 
 Reads config.json and safetensors (one file, or shards with an index) lazily: a tensor's rows are
-read when asked for and arrive as float32. Everything in the directory is untrusted: headers are
-validated before any length in them is used, and shard names cannot leave the directory. Knows
-nothing of architectures; pickles are refused.
+read when asked for and arrive as float32; packed/ says how where they are stored otherwise. All
+in the directory is untrusted: headers are validated before any length in them is used, and shard
+names cannot leave the directory. Knows nothing of architectures; pickles are refused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from edgellm.errors import FormatError, UnsupportedError
 
+from .packed import find_packing
+from .packed.float8 import FLOAT8_DTYPES, decode_float8
 from .source_path import PICKLE_SUFFIXES, existing_directory
 
 F32Array = npt.NDArray[np.float32]
@@ -29,7 +31,7 @@ F32Array = npt.NDArray[np.float32]
 MAX_HEADER_BYTES = 100 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_TENSORS = 1 << 20
-# Bytes per element of every dtype a safetensors header may name; only the first three can be read.
+# Bytes per element of every dtype a safetensors header may name; only some can be read.
 DTYPE_BYTES = {
     "F32": 4,
     "F16": 2,
@@ -47,7 +49,7 @@ DTYPE_BYTES = {
     "F8_E4M3": 1,
     "F8_E5M2": 1,
 }
-READABLE_DTYPES = ("F32", "F16", "BF16")
+READABLE_DTYPES = ("F32", "F16", "BF16", *FLOAT8_DTYPES)
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -68,7 +70,10 @@ class TensorInfo:
 
 
 class Checkpoint:
-    """An opened directory. read_rows() is thread-safe; close() when done."""
+    """An opened directory. read_rows() is thread-safe; close() when done.
+
+    tensors, config: as if nothing were packed; warnings: what unpacking leaves out.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = existing_directory(directory)
@@ -85,6 +90,10 @@ class Checkpoint:
                     )
                 self.tensors[info.name] = info
         _check_index(self.directory, self.tensors)
+        packing = find_packing(self.config, self.tensors)
+        self.config = {k: v for k, v in self.config.items() if k != "quantization_config"}
+        self.tensors, self._unpack = dict(packing.tensors), packing.unpack
+        self.warnings = packing.warnings
         self._files: dict[Path, BinaryIO] = {}
         self._lock = threading.Lock()
 
@@ -103,10 +112,21 @@ class Checkpoint:
     def read_rows(self, name: str, row0: int, n_rows: int) -> F32Array:
         """Rows [row0, row0 + n_rows) as float32 [n_rows, n_cols]; a vector is one row."""
         info = self.tensors[name]
-        total_rows, n_cols = matrix_shape(info.shape)
+        total_rows, _ = matrix_shape(info.shape)
         if row0 < 0 or n_rows < 1 or row0 + n_rows > total_rows:
             raise IndexError(f"rows {row0}+{n_rows} of '{name}', which has {total_rows}")
-        row_bytes = n_cols * DTYPE_BYTES[info.dtype]
+        if name in self._unpack:
+            return self._unpack[name](self, row0, n_rows)
+        return self.stored_rows(info, row0, n_rows)
+
+    def stored_rows(self, info: TensorInfo, row0: int, n_rows: int) -> F32Array:
+        """Rows of a tensor of the files as float32 [n_rows, n_cols], packed or not."""
+        raw = self.stored_bytes(info, row0, n_rows)
+        return to_float32(raw, info).reshape(n_rows, matrix_shape(info.shape)[1])
+
+    def stored_bytes(self, info: TensorInfo, row0: int, n_rows: int) -> npt.NDArray[np.uint8]:
+        """The same rows, byte by byte."""
+        row_bytes = matrix_shape(info.shape)[1] * DTYPE_BYTES[info.dtype]
         buffer = np.empty(n_rows * row_bytes, dtype=np.uint8)
         with self._lock:
             file = self._files.get(info.path)
@@ -115,7 +135,7 @@ class Checkpoint:
                 self._files[info.path] = file
             file.seek(info.offset_bytes + row0 * row_bytes)
             _read_exactly(file, buffer.data, info.path)
-        return to_float32(buffer, info).reshape(n_rows, n_cols)
+        return buffer
 
     def close(self) -> None:
         with self._lock:
@@ -136,7 +156,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def to_float32(raw: npt.NDArray[np.uint8], info: TensorInfo) -> F32Array:
-    """Little-endian bytes of an F32, F16 or BF16 tensor as float32, exactly."""
+    """Little-endian bytes of a tensor as float32, exactly."""
     if info.dtype == "F32":
         return raw.view("<f4").astype(np.float32, copy=False)
     if info.dtype == "F16":
@@ -145,6 +165,8 @@ def to_float32(raw: npt.NDArray[np.uint8], info: TensorInfo) -> F32Array:
         bits = np.empty(raw.size // 2, dtype=np.uint32)
         np.left_shift(raw.view("<u2"), 16, out=bits, dtype=np.uint32)
         return bits.view(np.float32)
+    if info.dtype in FLOAT8_DTYPES:
+        return decode_float8(raw, info.dtype)
     raise UnsupportedError(
         f"tensor '{info.name}' in {info.path.name}: dtype {info.dtype} cannot be converted; "
         f"readable are {', '.join(READABLE_DTYPES)}",

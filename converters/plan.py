@@ -62,7 +62,7 @@ class Job:
         config = checkpoint.config
         self.checkpoint = checkpoint
         self.arch = archs.find(config)
-        self.warnings: list[str] = []
+        self.warnings = list(checkpoint.warnings)
         spec = self.arch.to_spec(config, checkpoint.optional_json("generation_config.json"))
         self.spec = self._settle_head(spec)
         self.recipe = options.to_recipe(self.spec.tied_head)
