@@ -48,7 +48,7 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
-    converters = _converters()
+    tools = converters("edgellm.converters")
     choices: dict[str, Any] = {
         "format": format,
         "embed_format": embed_format,
@@ -56,13 +56,13 @@ def command(
     }
     choices |= {"recipe": recipe, "calibration": tuple(calibration or ())}
     if dry_run:
-        result = converters.plan_conversion(src, **choices)
+        result = tools.plan_conversion(src, **choices)
         text = result.table() + "\n"
     else:
         if out is None:
             raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
         with progress_bar() as bar:
-            result = converters.convert(
+            result = tools.convert(
                 src,
                 out,
                 work_dir=work_dir,
@@ -81,9 +81,10 @@ def command(
         print_text(text)
 
 
-def _converters() -> ModuleType:
+def converters(name: str) -> ModuleType:
+    """The offline tools, or a part of them; UnsupportedError names the package that is missing."""
     try:
-        return importlib.import_module("edgellm.converters")
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("edgellm"):
             raise
