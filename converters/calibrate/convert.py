@@ -9,6 +9,7 @@ from edgellm.errors import FormatError, UnsupportedError
 
 from ..extras import SourceDigests
 from ..plan import Job
+from ..recipe import CalibrationOptions
 from ..report import ConvertProgress, ProgressFn
 from .tokens import CalibrationTokens, read_tokens
 from .work import WorkDir, work_key
@@ -36,7 +37,7 @@ def calibrated(
     tokens = (
         calibration
         if isinstance(calibration, CalibrationTokens)
-        else _tokens(job, calibration, blobs)
+        else calibration_tokens(job, calibration, blobs, job.recipe.calibration)
     )
     if int(tokens.windows.min()) < 0 or int(tokens.windows.max()) >= job.spec.n_vocab:
         raise FormatError(
@@ -56,7 +57,10 @@ def calibrated(
     return work
 
 
-def _tokens(job: Job, paths: Sequence[Path], blobs: dict[str, bytes]) -> CalibrationTokens:
+def calibration_tokens(
+    job: Job, paths: Sequence[Path], blobs: dict[str, bytes], options: CalibrationOptions
+) -> CalibrationTokens:
+    """Through the checkpoint's own tokenizer and chat template. blobs: of extras.text_blobs()."""
     from edgellm._native import Tokenizer
     from edgellm.chat_template import ChatTemplate, stored_tokens
 
@@ -76,4 +80,4 @@ def _tokens(job: Job, paths: Sequence[Path], blobs: dict[str, bytes]) -> Calibra
             variables=stored_tokens(blobs.get("special_tokens"), where),
             specials=[tokenizer.token_text(id) for id in special_ids],
         )
-    return read_tokens([Path(path) for path in paths], tokenizer, template, job.recipe.calibration)
+    return read_tokens([Path(path) for path in paths], tokenizer, template, options)

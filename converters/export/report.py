@@ -17,6 +17,22 @@ class ExportedMatrix:
 
 
 @dataclass(frozen=True)
+class W8A8Quality:
+    """How a W8A8 model compares, on tokens that it was not calibrated on.
+
+    kl_nats, top1: mean KL(float32 || W8A8) and share of equal top tokens, computed in torch.
+    onnxruntime_nmse: sum (a - b)^2 / sum b^2 of the logits of one window, onnxruntime's against
+    torch's of the same W8A8 model; None without onnxruntime.
+    """
+
+    n_calibration_tokens: int
+    n_held_out_tokens: int
+    kl_nats: float
+    top1: float
+    onnxruntime_nmse: float | None
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """The result of export(). n_bytes: of all files written."""
 
@@ -27,6 +43,7 @@ class ExportReport:
     matrices: tuple[ExportedMatrix, ...]
     warnings: tuple[str, ...]
     seconds: float
+    quality: W8A8Quality | None = None
 
     @property
     def worst(self) -> ExportedMatrix:

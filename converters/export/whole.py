@@ -51,6 +51,26 @@ def whole_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def whole_files(out: Path, *others: Path) -> Iterator[Path]:
+    """A folder to write files named as `out` and `others` into, those that are needed. They are
+    moved into place when the block ends, `out` last; an exception leaves nothing."""
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in (*others, out):
+            written = temporary / path.name
+            if written.exists():
+                _sync(written)
+                written.rename(path)
+        _sync(out.parent)
+    except OSError as error:
+        raise FormatError(f"{out}: cannot be written: {error}", code="file_write_failed") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     """Onto the disk, so that the rename is never there before what it names."""
     try:

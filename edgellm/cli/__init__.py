@@ -21,7 +21,7 @@ from .output import print_error, print_json_error
 # Verb -> one line of help. The verb's module is edgellm.cli.<verb>, its function `command`.
 VERBS = {
     "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
-    "export": "Write a checkpoint for other programs, in FP8.",
+    "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
     "run": "Continue a prompt; the text streams to stdout.",
     "chat": "Talk to a model, in the terminal.",
     "inspect": "Show what a .edge file holds, without loading it.",
