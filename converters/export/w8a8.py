@@ -46,18 +46,19 @@ _EXTRAS = {"torch": "compress", "onnx": "npu"}
 @dataclass(frozen=True)
 class W8A8Options:
     """alpha: how much of the inputs' range the weights take over, None for none. dynamic: a scale
-    for every token instead of one per matrix from the calibration text."""
+    for every token instead of one per matrix from the calibration text. n_windows: of text to
+    calibrate on, DEFAULT_WINDOWS if not given; tokens come in windows of their own."""
 
     alpha: float | None = DEFAULT_ALPHA
     dynamic: bool = False
-    n_windows: int = DEFAULT_WINDOWS
+    n_windows: int | None = None
 
     def __post_init__(self) -> None:
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise InvalidArgumentError(
                 f"alpha is {self.alpha}, allowed is 0 to 1", code="invalid_argument"
             )
-        if self.n_windows < 1:
+        if self.n_windows is not None and self.n_windows < 1:
             raise InvalidArgumentError(
                 f"{self.n_windows} windows, at least 1 is needed", code="invalid_argument"
             )
@@ -228,9 +229,16 @@ def _tokens(
         raise InvalidArgumentError(
             f"{W8A8_KIND} needs calibration text: --calibration FILE", code="invalid_argument"
         )
-    if not isinstance(calibration, CalibrationTokens):
+    if isinstance(calibration, CalibrationTokens):
+        if options.n_windows is not None:
+            raise InvalidArgumentError(
+                "n_windows is for text; calibration tokens come in windows of their own",
+                code="invalid_argument",
+            )
+    else:
         n_tokens = max(8, min(WINDOW_TOKENS, job.spec.n_ctx_train))
-        wanted = CalibrationOptions(options.n_windows + HELD_OUT_WINDOWS, n_tokens)
+        n_windows = (options.n_windows or DEFAULT_WINDOWS) + HELD_OUT_WINDOWS
+        wanted = CalibrationOptions(n_windows, n_tokens)
         paths = [Path(path) for path in calibration]
         calibration = calibration_tokens(job, paths, text_blobs(job), wanted)
     windows = calibration.windows

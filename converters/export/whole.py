@@ -56,6 +56,7 @@ def whole_files(out: Path, *others: Path) -> Iterator[Path]:
     """A folder to write files named as `out` and `others` into, those that are needed. They are
     moved into place when the block ends, `out` last; an exception leaves nothing."""
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    moved: list[Path] = []
     try:
         temporary.mkdir()
         yield temporary
@@ -64,8 +65,11 @@ def whole_files(out: Path, *others: Path) -> Iterator[Path]:
             if written.exists():
                 _sync(written)
                 written.rename(path)
+                moved.append(path)
         _sync(out.parent)
     except OSError as error:
+        for path in moved:
+            path.unlink(missing_ok=True)
         raise FormatError(f"{out}: cannot be written: {error}", code="file_write_failed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -15,6 +15,7 @@ import torch
 from edgellm.converters import CalibrationTokens
 from edgellm.converters.export import W8A8Options, export, w8a8
 from edgellm.converters.export.w8a8 import HELD_OUT_WINDOWS, onnxruntime_nmse
+from edgellm.converters.export.whole import whole_files
 from edgellm.converters.reference import Reference
 
 from command_line import data_of, edgellm, failure_of
@@ -194,6 +195,23 @@ def test_large_constants_go_to_a_file_beside_the_graph(
         export(source, beside, KIND, calibration=tokens)
 
 
+def test_a_file_that_cannot_be_put_in_its_place_takes_the_other_one_with_it(
+    tmp_path: Path,
+) -> None:
+    out, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+
+    def write() -> None:
+        with whole_files(out, data) as folder:
+            (folder / data.name).write_bytes(b"data")
+            (folder / out.name).write_bytes(b"graph")
+            out.mkdir()  # appears while the files are written
+
+    with pytest.raises(FormatError, match="cannot be written"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert out.is_dir()
+
+
 def test_what_goes_wrong_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = case_named(CASE_NAMES[1])
     n_vocab = case["vocab_size"]
@@ -215,6 +233,8 @@ def test_what_goes_wrong_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert name in failure(NumericError, bad)
     assert "--calibration" in failure(InvalidArgumentError, good, calibration=())
     few = CalibrationTokens(np.zeros((HELD_OUT_WINDOWS, 16), np.int32))
+    own = {"w8a8": W8A8Options(n_windows=4)}
+    assert "windows of their own" in failure(InvalidArgumentError, good, **own)
     assert "held out" in failure(InvalidArgumentError, good, calibration=few)
     assert "has 203" in failure(FormatError, good, calibration=random_tokens(n_vocab + 900))
     monkeypatch.setattr(w8a8, "MAX_NMSE", -1.0)
