@@ -112,8 +112,8 @@ def convert(
 ) -> ConvertReport:
     """Writes `out` (whole, or not at all) and says what was done.
 
-    format: of all matrices, E4_16 if not given. act: "a8" or "f32" for all E formats; None takes
-    each format's default. recipe: instead of those four; a TOML file or what one says.
+    format: of all matrices, E4_16 if not given. act: "a8", "a8x2" or "f32" for all but F16; None
+    takes each format's default. recipe: instead of those four; a TOML file or what one says.
     calibration: text files, chat logs or tokens; without a recipe, the layers' matrices are then
     quantized by GPTQ. Needs torch. work_dir: where a calibrated conversion keeps what it has done,
     so that it goes on after an interruption; default OUT.work, removed in the end. n_threads: 0 for

@@ -18,7 +18,7 @@ from .quant.methods import Method
 
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
-ACTS = ("a8", "f32")
+ACTS = ("a8", "a8x2", "f32")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
 VECTOR_ROLES = ("attn_norm", "ffn_norm", "output_norm", "rope_inv_freq")

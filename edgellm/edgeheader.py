@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[int, int]] = {
     "F16": (0, 1024),
 }
 PLAIN_FORMATS: dict[str, int] = {"F32": 4, "U8": 1}  # one-dimensional: name -> bytes per element
-ACTS = ("a8", "f32")
+ACTS = ("a8", "f32", "a8x2")
 
 _DIGEST_FIELD = b'"edgellm.header_sha256":"'
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,255}")

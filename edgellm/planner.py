@@ -115,8 +115,11 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: set[str | None]
     row_bytes = 4 * (round_up(d_model, 16) + round_up(heads, 16) + _int(spec, "n_rope"))
     for width in (d_model, heads, ffn):
         padded = round_up(width, 32)
-        if acts != {"f32"}:
-            row_bytes += padded + padded // 32 * 4 + padded // 16 * 4  # int8, scales, sums
+        int8_bytes = padded + padded // 32 * 4 + padded // 16 * 4  # values, scales, sums
+        if not acts or "a8" in acts:
+            row_bytes += int8_bytes
+        if "a8x2" in acts:
+            row_bytes += 2 * int8_bytes
         if "f32" in acts:
             row_bytes += 4 * padded
     n_logits = 0 if n_vocab % 16 == 0 else _HEAD_ROWS * round_up(n_vocab, 16)

@@ -26,17 +26,15 @@ struct RowInput {
 
 constexpr int kPanelRows = 16;
 
-// Activation rows as matmuls read them. Which parts are filled depends on the consumers' Act.
-// n_cols is padded to 32; the padding is zero. Int8 rows lie in panels of 16 (the last may be
-// shorter), each panel block by block: q [n_cols_padded / 32][rows of the panel][32] and d and bias
-// alike, so that the rows a weight tile meets are next to each other.
-struct ActRows {
-  int n_rows = 0;             // set by the op that fills it
-  int64_t n_cols_padded = 0;  // also the stride of f, in elements
+// Int8 rows in panels of 16 (the last may be shorter), each panel block by block: q
+// [n_blocks][rows of the panel][32] and d and bias alike, so that the rows a weight tile meets are
+// next to each other.
+struct Int8Rows {
+  int n_rows = 0;
+  int64_t n_blocks = 0;  // of 32 columns
   int8_t* q = nullptr;
   float* d = nullptr;       // scales of q, per row and 32 columns
   int32_t* bias = nullptr;  // -64 * sum of q, per row and 16 columns
-  float* f = nullptr;       // [n_rows][n_cols_padded]
 
   int panel_rows(int panel) const {
     const int left = n_rows - panel * kPanelRows;
@@ -45,7 +43,27 @@ struct ActRows {
   // Of block `block` of row `row`, in units of blocks.
   int64_t block_index(int row, int64_t block) const {
     const int panel = row / kPanelRows;
-    return panel * kPanelRows * (n_cols_padded / 32) + block * panel_rows(panel) + row % kPanelRows;
+    return panel * kPanelRows * n_blocks + block * panel_rows(panel) + row % kPanelRows;
+  }
+};
+
+// Activation rows as matmuls read them. Which parts are filled depends on the consumers' Act.
+// n_cols is padded to 32; the padding is zero.
+struct ActRows {
+  int n_rows = 0;             // set by the op that fills it
+  int64_t n_cols_padded = 0;  // also the stride of f, in elements
+  Int8Rows a8;
+  Int8Rows a8x2;       // rows 2r and 2r + 1: row r and the residual of its rounding
+  float* f = nullptr;  // [n_rows][n_cols_padded]
+
+  void set_rows(int n) {
+    n_rows = n;
+    a8.n_rows = n;
+    a8x2.n_rows = 2 * n;
+  }
+  void set_cols(int64_t n_padded) {
+    n_cols_padded = n_padded;
+    a8.n_blocks = a8x2.n_blocks = n_padded / 32;
   }
 };
 
@@ -66,6 +84,7 @@ struct AttentionShape {
 struct ActNeeds {
   bool a8 = false;
   bool f32 = false;
+  bool a8x2 = false;
 };
 
 class Backend {

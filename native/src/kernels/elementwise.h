@@ -22,6 +22,13 @@ struct ElementwiseKernels {
   bool (*quantize_row)(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
                        int32_t* bias);
 
+  // The same, and what the rounding left of it as a second row: with r = fma(-q, d, x), d2 = d /
+  // 254 and q2 = round_even(r * (254 / d)) in -127..127; d2 = 0 and q2 = 0 where d = 0. |x - q*d -
+  // q2*d2| is then at most d / 508 but for the rounding of d. The residual is the row of the panel
+  // after the value's; n_rows counts both.
+  bool (*quantize_row_x2)(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                          int32_t* bias);
+
   bool (*is_finite_row)(const float* x, int64_t n);
 
   // y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). y may be gate or up.

@@ -15,7 +15,9 @@ Status cancelled() { return {Code::kCancelled, "cancelled between two operations
 ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
   ActNeeds needs;
   for (const Tensor* tensor : consumers) {
-    (tensor->act == Act::kA8 ? needs.a8 : needs.f32) = true;
+    needs.a8 |= tensor->act == Act::kA8;
+    needs.f32 |= tensor->act == Act::kF32;
+    needs.a8x2 |= tensor->act == Act::kA8x2;
   }
   return needs;
 }
@@ -56,14 +58,17 @@ struct Allocator {
 
   Status take_act(int64_t n_cols, ActNeeds needs, ActRows& act) {
     constexpr int64_t kRows = Decoder::kMaxRows;
-    act.n_cols_padded = round_up(n_cols, kTileK);
-    if (needs.a8) {
-      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded, act.q));
-      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded / 32, act.d));
-      EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded / 16, act.bias));
-    }
+    act.set_cols(round_up(n_cols, kTileK));
+    if (needs.a8) EDGE_RETURN_IF_ERROR(take_int8(kRows, act.a8));
+    if (needs.a8x2) EDGE_RETURN_IF_ERROR(take_int8(2 * kRows, act.a8x2));
     if (needs.f32) EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded, act.f));
     return {};
+  }
+
+  Status take_int8(int64_t n_rows, Int8Rows& rows) {
+    EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks * 32, rows.q));
+    EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks, rows.d));
+    return take(n_rows * rows.n_blocks * 2, rows.bias);
   }
 };
 
@@ -77,6 +82,7 @@ Widths widest(const ModelSpec& spec, const Weights& weights) {
   const auto merge = [](ActNeeds& into, ActNeeds from) {
     into.a8 |= from.a8;
     into.f32 |= from.f32;
+    into.a8x2 |= from.a8x2;
   };
   merge(w.model, needs_of({&weights.output}));
   for (size_t l = 0; l < spec.layers.size(); ++l) {
@@ -149,9 +155,9 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     const AttentionShape shape{layer.n_heads, layer.n_kv_heads, layer.head_dim,
                                1.0f / std::sqrt(static_cast<float>(layer.head_dim))};
     ActRows heads_act = s.heads_act;
-    heads_act.n_cols_padded = round_up(int64_t{layer.n_heads} * layer.head_dim, kTileK);
+    heads_act.set_cols(round_up(int64_t{layer.n_heads} * layer.head_dim, kTileK));
     ActRows ffn_act = s.ffn_act;
-    ffn_act.n_cols_padded = round_up(layer.d_ffn, kTileK);
+    ffn_act.set_cols(round_up(layer.d_ffn, kTileK));
 
     if (stops()) return cancelled();
     b.norm_quant(s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,

@@ -37,11 +37,22 @@ std::optional<Format> format_from_name(std::string_view name) {
   return std::nullopt;
 }
 
-std::string_view act_name(Act act) { return act == Act::kA8 ? "a8" : "f32"; }
+std::string_view act_name(Act act) {
+  switch (act) {
+    case Act::kA8:
+      return "a8";
+    case Act::kF32:
+      return "f32";
+    case Act::kA8x2:
+      return "a8x2";
+  }
+  return "unknown";
+}
 
 std::optional<Act> act_from_name(std::string_view name) {
-  if (name == "a8") return Act::kA8;
-  if (name == "f32") return Act::kF32;
+  for (const Act act : {Act::kA8, Act::kF32, Act::kA8x2}) {
+    if (act_name(act) == name) return act;
+  }
   return std::nullopt;
 }
 

@@ -23,8 +23,9 @@ enum class Format : uint8_t {
   kU8,   // opaque blobs: tokenizer, template, recipe, report, hashes
 };
 
-// How a matrix wants its activations: int8 per 32 with f32 scales, or plain f32.
-enum class Act : uint8_t { kA8, kF32 };
+// How a matrix wants its activations: int8 per 32 with f32 scales; plain f32; or int8 twice, the
+// value and what rounding left of it, for inputs with outliers.
+enum class Act : uint8_t { kA8, kF32, kA8x2 };
 
 std::string_view format_name(Format format);
 std::optional<Format> format_from_name(std::string_view name);

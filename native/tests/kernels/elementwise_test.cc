@@ -66,6 +66,13 @@ Results run_all(const ElementwiseKernels& kernels, int64_t n, uint32_t seed) {
   r.ints.assign(q.begin(), q.end());
   r.ints.insert(r.ints.end(), bias.begin(), bias.end());
   r.floats.insert(r.floats.end(), d.begin(), d.end());
+  q.assign(2 * q.size(), 0);
+  d.assign(2 * d.size(), 0);
+  bias.assign(2 * bias.size(), 0);
+  REQUIRE(kernels.quantize_row_x2(normed.data(), n_padded, 2, q.data(), d.data(), bias.data()));
+  r.ints.insert(r.ints.end(), q.begin(), q.end());
+  r.ints.insert(r.ints.end(), bias.begin(), bias.end());
+  r.floats.insert(r.floats.end(), d.begin(), d.end());
 
   Floats y(static_cast<size_t>(n + 1), 7.0f);
   kernels.swiglu(x.data(), w.data(), n, y.data());
@@ -147,6 +154,36 @@ TEST_CASE("quantize_row is within half a step, uses all of -127..127 and sums it
   }
 }
 
+TEST_CASE("quantize_row_x2 is the row of quantize_row and its residual, 254 times finer") {
+  std::mt19937 rng(3);
+  Floats x = random_row(rng, 96, 5.0f);
+  x[40] = 3e4f;                                              // an outlier
+  for (size_t i = 64; i < 96; ++i) x[i] = x[i] * 0x1p-110f;  // below the smallest scale
+  std::vector<int8_t> q1(96), q(192);
+  Floats d1(3), d(6);
+  std::vector<int32_t> bias1(6), bias(12);
+  REQUIRE(kElementwise_scalar.quantize_row(x.data(), 96, 1, q1.data(), d1.data(), bias1.data()));
+  REQUIRE(kElementwise_scalar.quantize_row_x2(x.data(), 96, 2, q.data(), d.data(), bias.data()));
+  for (size_t block = 0; block < 3; ++block) {
+    CHECK(d[2 * block] == d1[block]);
+    CHECK(d[2 * block + 1] == d1[block] / 254.0f);
+    for (size_t g = 0; g < 2; ++g) {
+      CHECK(bias[4 * block + g] == bias1[2 * block + g]);
+      int sum = 0;
+      for (size_t i = 0; i < 16; ++i) sum += q[64 * block + 32 + 16 * g + i];
+      CHECK(bias[4 * block + 2 + g] == -64 * sum);
+    }
+    for (size_t i = 0; i < 32; ++i) {
+      CHECK(q[64 * block + i] == q1[32 * block + i]);
+      const double back = static_cast<double>(d[2 * block]) * q[64 * block + i] +
+                          static_cast<double>(d[2 * block + 1]) * q[64 * block + 32 + i];
+      const double error = std::fabs(static_cast<double>(x[32 * block + i]) - back);
+      if (block < 2) CHECK(error <= static_cast<double>(d[2 * block]) / 508 * 1.001);
+      if (block == 2) CHECK(q[64 * block + 32 + i] == 0);
+    }
+  }
+}
+
 TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") {
   for (const Isa isa : supported_isas()) {
     CAPTURE(isa_name(isa));
@@ -165,6 +202,7 @@ TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") 
     for (const float bad : {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN()}) {
       x[63] = bad;
       CHECK_FALSE(kernels.quantize_row(x.data(), 64, 1, q.data(), d.data(), bias.data()));
+      CHECK_FALSE(kernels.quantize_row_x2(x.data() + 32, 32, 2, q.data(), d.data(), bias.data()));
       CHECK_FALSE(kernels.is_finite_row(x.data(), 64));
       CHECK(kernels.is_finite_row(x.data(), 63));
     }

@@ -82,7 +82,7 @@ class CpuBackend final : public Backend {
                   const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
     const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
     scratch_.reserve(out.n_cols_padded);
-    out.n_rows = n_rows;
+    out.set_rows(n_rows);
     for_n_rows(n_rows, [&](int r, int thread) {
       const int64_t source = pick.empty() ? r : pick[index(r)];
       float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
@@ -115,7 +115,7 @@ class CpuBackend final : public Backend {
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
-    out.n_rows = n_step_rows();
+    out.set_rows(n_step_rows());
     for_rows([&](int r, int thread) {
       float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
       std::copy_n(q + r * q_stride, n_cols, y);
@@ -150,7 +150,7 @@ class CpuBackend final : public Backend {
     const int64_t n_units = (n_strips_padded + step - 1) / step;
     const int n_rows = n_step_rows();
     const int64_t part = n_rows * step * kTileRows;
-    out.n_rows = n_rows;
+    out.set_rows(n_rows);
     scratch_.reserve(2 * part);
     parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
       const int64_t strip0 = unit * step;
@@ -191,14 +191,15 @@ class CpuBackend final : public Backend {
 
   // Columns [column0, column0 + n) of row r of `out` from y; n is a multiple of 32.
   void finish_act(const float* y, int64_t n, int r, int64_t column0, ActNeeds needs, ActRows& out) {
+    const auto quantized = [&](auto quantize, const Int8Rows& rows, int row) {
+      const int64_t at = rows.block_index(row, column0 / kQuantBlock);
+      return quantize(y, n, rows.panel_rows(row / kPanelRows), rows.q + kQuantBlock * at,
+                      rows.d + at, rows.bias + 2 * at);
+    };
     bool finite = true;
-    if (needs.a8) {
-      const int64_t at = out.block_index(r, column0 / kQuantBlock);
-      finite = ops_.quantize_row(y, n, out.panel_rows(r / kPanelRows), out.q + kQuantBlock * at,
-                                 out.d + at, out.bias + 2 * at);
-    } else {
-      finite = ops_.is_finite_row(y, n);
-    }
+    if (needs.a8) finite = quantized(ops_.quantize_row, out.a8, r);
+    if (needs.a8x2) finite = quantized(ops_.quantize_row_x2, out.a8x2, 2 * r);
+    if (!needs.a8 && !needs.a8x2) finite = ops_.is_finite_row(y, n);
     if (!finite) non_finite_.store(true, std::memory_order_relaxed);
   }
 

@@ -10,6 +10,9 @@ static_assert(kPanelRows == kMaxKRows, "a panel is one call of a K-row kernel");
 constexpr size_t kUnitBytes = 96 << 10;  // fits a quarter of an L2 of 512 KiB
 constexpr int64_t kMinUnitsPerThread = 4;
 constexpr int64_t kGemmStrips = 4;  // gemm kernels take up to so many side by side
+// What a8x2 keeps before it adds pairs of rows: a pass of a gemm, 32 KiB of a stack of 1 MiB.
+constexpr int kPartRows = 128;
+constexpr int64_t kPartFloats = kPartRows * kGemmStrips * kTileRows;
 
 }  // namespace
 
@@ -17,43 +20,78 @@ MatmulDriver::MatmulDriver(const KernelTable& kernels, int n_threads) : n_thread
   for (const MatmulKernel& kernel : all_matmul_kernels()) {
     kernels_[static_cast<size_t>(kernel.format)][static_cast<size_t>(kernel.act)] =
         kernels.matmul(kernel.format, kernel.act);
-    gemms_[static_cast<size_t>(kernel.format)][static_cast<size_t>(kernel.act)] =
-        kernels.gemm(kernel.format, kernel.act);
+    gemms_[static_cast<size_t>(kernel.format)] = kernels.gemm(kernel.format, Act::kA8);
   }
 }
 
 void MatmulDriver::run_strips(const Tensor& weight, const ActRows& act, int64_t strip0,
                               int64_t n_strips, float* y, int64_t y_stride) const {
-  const MatmulFn fn = kernels_[static_cast<size_t>(weight.format)][static_cast<size_t>(weight.act)];
-  const int64_t n_tiles = weight.n_tiles();
   MatmulArgs args;
+  args.n_tiles = weight.n_tiles();
   args.strips = reinterpret_cast<const uint8_t*>(weight.data) +
-                strip_bytes(weight.format, n_tiles) * static_cast<size_t>(strip0);
+                strip_bytes(weight.format, args.n_tiles) * static_cast<size_t>(strip0);
   args.n_strips = n_strips;
-  args.n_tiles = n_tiles;
+  args.y = y;
   args.y_stride = y_stride;
-  const MatmulFn gemm = gemms_[static_cast<size_t>(weight.format)][static_cast<size_t>(weight.act)];
-  if (act.n_rows > kMaxKRows && gemm != nullptr) {
-    args.q = act.q;
-    args.d = act.d;
-    args.bias = act.bias;
-    args.n_rows = act.n_rows;
-    args.y = y;
-    gemm(args);
-    return;
+  switch (weight.act) {
+    case Act::kA8:
+      return run_int8(weight.format, act.a8, 0, act.a8.n_rows, args);
+    case Act::kA8x2:
+      return run_int8_twice(weight.format, act.a8x2, args);
+    case Act::kF32:
+      return run_f32(weight.format, act, args);
   }
+}
+
+void MatmulDriver::run_f32(Format format, const ActRows& act, MatmulArgs args) const {
+  const MatmulFn fn = kernels_[static_cast<size_t>(format)][static_cast<size_t>(Act::kF32)];
+  float* const y = args.y;
   for (int row0 = 0; row0 < act.n_rows; row0 += kPanelRows) {
-    args.n_rows = act.panel_rows(row0 / kPanelRows);
-    if (weight.act == Act::kF32) {
-      args.f = act.f + row0 * act.n_cols_padded;
-    } else {
-      const int64_t at = act.block_index(row0, 0);
-      args.q = act.q + kTileK * at;
-      args.d = act.d + at;
-      args.bias = act.bias + 2 * at;
-    }
-    args.y = y + row0 * y_stride;
+    args.n_rows = std::min(kPanelRows, act.n_rows - row0);
+    args.f = act.f + row0 * act.n_cols_padded;
+    args.y = y + row0 * args.y_stride;
     fn(args);
+  }
+}
+
+void MatmulDriver::run_int8(Format format, const Int8Rows& rows, int row0, int n_rows,
+                            MatmulArgs args) const {
+  const MatmulFn fn = kernels_[static_cast<size_t>(format)][static_cast<size_t>(Act::kA8)];
+  const MatmulFn gemm = gemms_[static_cast<size_t>(format)];
+  const bool at_once = n_rows > kMaxKRows && gemm != nullptr;
+  float* const y = args.y;
+  for (int row = 0; row < n_rows; row += kPanelRows) {
+    const int64_t at = rows.block_index(row0 + row, 0);
+    args.q = rows.q + kTileK * at;
+    args.d = rows.d + at;
+    args.bias = rows.bias + 2 * at;
+    args.y = y + row * args.y_stride;
+    args.n_rows = at_once ? n_rows : std::min(kPanelRows, n_rows - row);
+    if (at_once) return gemm(args);
+    fn(args);
+  }
+}
+
+void MatmulDriver::run_int8_twice(Format format, const Int8Rows& rows, MatmulArgs args) const {
+  float parts[kPartFloats];
+  const size_t bytes = strip_bytes(format, args.n_tiles);
+  const MatmulArgs whole = args;
+  for (int row0 = 0; row0 < rows.n_rows; row0 += kPartRows) {
+    const int n_rows = std::min(kPartRows, rows.n_rows - row0);
+    const int64_t step = kPartFloats / (n_rows * kTileRows);
+    for (int64_t strip = 0; strip < whole.n_strips; strip += step) {
+      args.strips = whole.strips + bytes * static_cast<size_t>(strip);
+      args.n_strips = std::min(step, whole.n_strips - strip);
+      args.y = parts;
+      args.y_stride = args.n_strips * kTileRows;
+      run_int8(format, rows, row0, n_rows, args);
+      for (int row = 0; row < n_rows; row += 2) {
+        const float* value = parts + row * args.y_stride;
+        const float* residual = value + args.y_stride;
+        float* y = whole.y + (row0 + row) / 2 * whole.y_stride + strip * kTileRows;
+        for (int64_t i = 0; i < args.y_stride; ++i) y[i] = value[i] + residual[i];
+      }
+    }
   }
 }
 

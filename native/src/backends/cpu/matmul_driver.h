@@ -34,8 +34,15 @@ class MatmulDriver {
   int64_t unit_strips(const Tensor& weight, int n_rows) const;
 
  private:
-  MatmulFn kernels_[16][2] = {};  // [format][act]
-  MatmulFn gemms_[16][2] = {};    // [format][act]; null: panel by panel
+  // y of args for rows [row0, row0 + n_rows) of `rows`; row0 is a multiple of kPanelRows.
+  void run_int8(Format format, const Int8Rows& rows, int row0, int n_rows, MatmulArgs args) const;
+  // a8x2: values and residuals are rows of one call, so that a tile is unpacked once for both; then
+  // row r is the sum of rows 2r and 2r + 1.
+  void run_int8_twice(Format format, const Int8Rows& rows, MatmulArgs args) const;
+  void run_f32(Format format, const ActRows& act, MatmulArgs args) const;
+
+  MatmulFn kernels_[16][2] = {};  // [format][kA8 or kF32]
+  MatmulFn gemms_[16] = {};       // [format], kA8; null: panel by panel
   int n_threads_;
 };
 

@@ -34,10 +34,25 @@ void row_rmsnorm(const float* x, const float* weight, float eps, int64_t n, floa
   for (int64_t i = n; i < n_padded; ++i) y[i] = 0.0f;
 }
 
-bool row_quantize(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
-                  int32_t* bias) {
-  const I magnitude_bits = set1_i(0x7fffffff);
+// x * inverse as an integer within -127..127.
+EDGE_INLINE I int8_levels(V x, V inverse) {
   const I limit = set1_i(127);
+  return max(min(to_int(mul(x, inverse)), limit), sub(zero_i(), limit));
+}
+
+// Block `at` of an Int8 panel.
+EDGE_INLINE void store_block(int64_t at, I q0, I q1, V scale, int8_t* q, float* d, int32_t* bias) {
+  store_i8(q + 32 * at, q0);
+  store_i8(q + 32 * at + 16, q1);
+  store_n(d + at, scale, 1);
+  bias[2 * at] = -64 * reduce_add_i(q0);
+  bias[2 * at + 1] = -64 * reduce_add_i(q1);
+}
+
+template <bool kWithResidual>
+EDGE_INLINE bool quantize_blocks(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                                 int32_t* bias) {
+  const I magnitude_bits = set1_i(0x7fffffff);
   const V levels = set1(127.0f);
   for (int64_t block = 0; block < n_padded / 32; ++block) {
     const V x0 = load(x + 32 * block);
@@ -50,16 +65,30 @@ bool row_quantize(const float* x, int64_t n_padded, int n_rows, int8_t* q, float
     const M is_zero = cmp_lt(amax, set1(0x1p-100f));
     const V inverse = select(is_zero, zero(), div(levels, amax));
     const V scale = select(is_zero, zero(), div(amax, levels));
-    const I q0 = max(min(to_int(mul(x0, inverse)), limit), sub(zero_i(), limit));
-    const I q1 = max(min(to_int(mul(x1, inverse)), limit), sub(zero_i(), limit));
+    const I q0 = int8_levels(x0, inverse);
+    const I q1 = int8_levels(x1, inverse);
     const int64_t at = n_rows * block;
-    store_i8(q + 32 * at, q0);
-    store_i8(q + 32 * at + 16, q1);
-    store_n(d + at, scale, 1);
-    bias[2 * at] = -64 * reduce_add_i(q0);
-    bias[2 * at + 1] = -64 * reduce_add_i(q1);
+    store_block(at, q0, q1, scale, q, d, bias);
+    if constexpr (kWithResidual) {
+      const V finer = set1(254.0f);
+      const V inverse2 = select(is_zero, zero(), div(finer, scale));
+      const V r0 = fma(neg(to_float(q0)), scale, x0);
+      const V r1 = fma(neg(to_float(q1)), scale, x1);
+      store_block(at + 1, int8_levels(r0, inverse2), int8_levels(r1, inverse2), div(scale, finer),
+                  q, d, bias);
+    }
   }
   return true;
+}
+
+bool row_quantize(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                  int32_t* bias) {
+  return quantize_blocks<false>(x, n_padded, n_rows, q, d, bias);
+}
+
+bool row_quantize_x2(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
+                     int32_t* bias) {
+  return quantize_blocks<true>(x, n_padded, n_rows, q, d, bias);
 }
 
 bool row_is_finite(const float* x, int64_t n) {
@@ -140,6 +169,7 @@ void row_load_f16(const uint16_t* x, int64_t n, float* y) {
 constexpr ElementwiseKernels kTable = {
     .rmsnorm = row_rmsnorm,
     .quantize_row = row_quantize,
+    .quantize_row_x2 = row_quantize_x2,
     .is_finite_row = row_is_finite,
     .swiglu = row_swiglu,
     .add = row_add,
