@@ -35,6 +35,7 @@ FORMATS: dict[str, tuple[int, int]] = {
     "E4_32": (32, 272),
     "E6_16": (16, 416),
     "E8_32": (32, 528),
+    "L4_32": (32, 304),
     "F16": (0, 1024),
 }
 PLAIN_FORMATS: dict[str, int] = {"F32": 4, "U8": 1}  # one-dimensional: name -> bytes per element

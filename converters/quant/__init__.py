@@ -18,6 +18,7 @@ from .e4 import decode_e4_16, decode_e4_32, pack_e4_16, pack_e4_32
 from .e6 import decode_e6_16, pack_e6_16
 from .e8 import decode_e8_32, pack_e8_32
 from .f16 import decode_f16, encode_f16
+from .l4 import decode_l4_32
 from .tiles import F32Array, U8Array
 
 
@@ -25,7 +26,7 @@ from .tiles import F32Array, U8Array
 class QuantFormat:
     """decode(strips, n_cols) gives rows and columns with their padding.
 
-    pack(d_row, scale_bytes, codes) gives strips; None where there is nothing to choose.
+    pack(d_row, scale_bytes, codes) gives strips; None where a format has no scale bytes.
     """
 
     name: str
@@ -41,6 +42,7 @@ QUANT_FORMATS = {
         QuantFormat("E4_32", "a8", decode_e4_32, pack_e4_32),
         QuantFormat("E6_16", "a8", decode_e6_16, pack_e6_16),
         QuantFormat("E8_32", "a8", decode_e8_32, pack_e8_32),
+        QuantFormat("L4_32", "a8", decode_l4_32, None),
         QuantFormat("F16", "f32", decode_f16, None),
     )
 }

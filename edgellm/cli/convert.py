@@ -22,7 +22,7 @@ def command(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="Weights: E4_16 (the default), E4_32, E6_16, E8_32 or F16."),
+        typer.Option(help="Weights: E4_16 (the default), E4_32, E6_16, E8_32, L4_32 or F16."),
     ] = None,
     embed_format: Annotated[
         str | None, typer.Option(help="Of the embedding; default: as the others.")

@@ -16,6 +16,7 @@ DOC = Path(__file__).parents[2] / "docs" / "FORMAT.md"
 MARKERS = ("<!-- hexdump: tests/format/make_hexdump.py -->\n", "<!-- end of hexdump -->\n")
 LUT = (0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120)
 ROW, K = 1, 21  # the weight that is decoded
+_PARTS_L4 = (("d_row", 0, 8), ("s", 64, 4), ("zero", 96, 2), ("nibbles[2]", 112 + 2 * 64, 8))
 
 
 def strip_bytes() -> bytes:
@@ -69,7 +70,39 @@ def _describe(file: bytes, header: EdgeHeader) -> str:
             _row(file, at, min(16, start + n_bytes - at))
             for at in range(start, start + n_bytes, 16)
         ]
-    return "\n".join([*lines, "```", "", *_decode(strip_bytes()), ""])
+    decoded = _decode(strip_bytes())
+    return "\n".join([*lines, "```", "", *decoded, "", *_linear_example(), ""])
+
+
+def linear_strip_bytes() -> bytes:
+    """One L4_32 strip of one tile: 2 rows x 32 k, rows 2 to 15 are padding."""
+    d_row = struct.pack("<16f", 1.0, 1.0, *[0.0] * 14)
+    scales = struct.pack("<16e", 0.015625, -0.0078125, *[0.0] * 14)
+    zeros = bytes((8, 11, *[0] * 14))
+    nibbles = bytes((37 * j + 29 * b) % 256 if b < 8 else 0 for j in range(4) for b in range(64))
+    return d_row + scales + zeros + nibbles
+
+
+def _linear_example() -> list[str]:
+    strip = linear_strip_bytes()
+    lines = ["A strip of `L4_32`, two rows of 32 columns, from the byte at which it begins:", ""]
+    lines.append("```text")
+    for what, start, n_bytes in _PARTS_L4:
+        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    (s,) = struct.unpack_from("<e", strip, 64 + 2 * ROW)
+    zero = strip[96 + ROW]
+    group, column = K // 8, K % 8
+    byte = strip[112 + 64 * group + 4 * ROW + column % 4]
+    q = byte >> 4 if column >= 4 else byte & 15
+    return [
+        *lines,
+        "```",
+        "",
+        f"The weight at row {ROW}, column {K}: `s[{ROW}]` = {s}; `zero[{ROW}]` = {zero}; byte"
+        f" {4 * ROW + column % 4} of `nibbles[{group}]` is 0x{byte:02x}, whose"
+        f" {'high' if column >= 4 else 'low'} half is q = {q}; w = {s} * ({q} - {zero}) ="
+        f" {s * (q - zero)}.",
+    ]
 
 
 def _row(file: bytes, at: int, n_bytes: int) -> str:

@@ -34,6 +34,8 @@ DecodeRowFn row_decoder(Format format) {
       return decode_row<TileE6_16>;
     case Format::kE8_32:
       return decode_row<TileE8_32>;
+    case Format::kL4_32:
+      return decode_row<TileL4_32>;
     case Format::kF16:
       return decode_row<TileF16>;
     case Format::kF32:

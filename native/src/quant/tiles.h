@@ -48,6 +48,15 @@ struct TileE8_32 {  // effectively 8.25 bits per weight; s as in E6
 };
 static_assert(sizeof(TileE8_32) == 528);
 
+// Linear: w = s * (q - zero), any f16 scale and zero point per row; d_row is 1. What trainers and
+// other tools quantized to 4 bits fits without rounding again.
+struct TileL4_32 {  // effectively 4.75 bits per weight
+  uint16_t s[16];   // [row], IEEE binary16; finite
+  uint8_t zero[16];
+  uint8_t nibbles[4][64];
+};
+static_assert(sizeof(TileL4_32) == 304);
+
 struct TileF16 {       // 16 bits per weight; column by column, 16 rows each; d_row is 1
   uint16_t w[32][16];  // [k][row], IEEE binary16
 };

@@ -18,8 +18,8 @@
 namespace edge {
 namespace {
 
-constexpr Format kTiled[] = {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32,
-                             Format::kF16};
+constexpr Format kTiled[] = {Format::kE4_16, Format::kE4_32, Format::kE6_16,
+                             Format::kE8_32, Format::kL4_32, Format::kF16};
 
 struct Matrix {
   int64_t n_rows = 0;
@@ -80,6 +80,8 @@ double max_relative_mse(Format format) {
       return 0.0040;
     case Format::kE4_32:
       return 0.0055;
+    case Format::kL4_32:
+      return 0.0061;
     case Format::kE6_16:
       return 3e-4;
     case Format::kE8_32:
@@ -190,11 +192,24 @@ TEST_CASE("a power of two times the weights is a power of two times the result")
   }
 }
 
+TEST_CASE("L4_32 gives weights on a grid of its own back, whatever the zero point") {
+  for (int origin = 0; origin <= 15; ++origin) {
+    Matrix m{16, 64, std::vector<float>(16 * 64)};
+    for (size_t i = 0; i < m.w.size(); ++i) {
+      const float scale = 0.0009765625f * static_cast<float>(1 + i / 32 % 7);  // exact in f16
+      m.w[i] = scale * static_cast<float>(static_cast<int>(i * 7 % 16) - origin);
+    }
+    CAPTURE(origin);
+    CHECK(decode(Format::kL4_32, m, encode(Format::kL4_32, m)) == m.w);
+  }
+}
+
 TEST_CASE("importance lowers the error that it weighs") {
   const Matrix m = random_matrix(64, 256, 21);
   std::vector<float> importance(256, 1.0f);
   for (size_t k = 0; k < 256; k += 7) importance[k] = 200.0f;
-  for (const Format format : {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32}) {
+  for (const Format format :
+       {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32, Format::kL4_32}) {
     CAPTURE(format_name(format));
     const auto plain = decode(format, m, encode(format, m));
     const auto weighted = decode(format, m, encode(format, m, importance.data()));
@@ -232,6 +247,7 @@ TEST_CASE("weights that cannot be encoded are refused with the first row and col
   m.w[3] = 65520.0f;  // rounds to infinity in f16 only
   CHECK(refused(Format::kF16, m, *tensor_bytes(Format::kF16, 1, 32)).code == Code::kNumeric);
   CHECK(refused(Format::kE4_16, m, *tensor_bytes(Format::kE4_16, 1, 32)).code == Code::kOk);
+  CHECK(refused(Format::kL4_32, m, *tensor_bytes(Format::kL4_32, 1, 32)).code == Code::kOk);
   m.w[3] = 65519.0f;
   CHECK(refused(Format::kF16, m, *tensor_bytes(Format::kF16, 1, 32)).code == Code::kOk);
 }

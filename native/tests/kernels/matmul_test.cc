@@ -42,6 +42,15 @@ struct Panels {
   }
 };
 
+// Finite f16 scales of both signs, a subnormal one among them; zero points stay random bytes.
+void set_scales(uint8_t* tiles, int64_t n_tiles, std::mt19937& rng) {
+  for (int64_t i = 0; i < n_tiles; ++i) {
+    auto* tile = reinterpret_cast<TileL4_32*>(tiles) + i;
+    for (uint16_t& s : tile->s) s = static_cast<uint16_t>(rng() & 0xBBFF);  // |s| < 2
+    tile->s[3] = 0x8001;
+  }
+}
+
 // Any byte is a valid weight or scale of the E formats, so weights are random bytes, extremes
 // included; activations are random with rows of all +127 and all -127.
 Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t seed,
@@ -58,6 +67,7 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
       const float d_row = format == Format::kF16 ? 1.0f : 0.01f * uniform(rng);
       std::memcpy(strip + 4 * row, &d_row, 4);
     }
+    if (format == Format::kL4_32) set_scales(strip + kStripHeaderBytes, n_tiles, rng);
     if (format != Format::kF16) continue;
     for (size_t b = kStripHeaderBytes; b < strip_size; b += 2) {
       const uint16_t half = float_to_half(uniform(rng));
@@ -172,7 +182,8 @@ TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number
   X(kE4_16, matmul_e4_16_a8_avxvnni_twin, gemm_e4_16_a8_avxvnni_twin) \
   X(kE4_32, matmul_e4_32_a8_avxvnni_twin, gemm_e4_32_a8_avxvnni_twin) \
   X(kE6_16, matmul_e6_16_a8_avxvnni_twin, gemm_e6_16_a8_avxvnni_twin) \
-  X(kE8_32, matmul_e8_32_a8_avxvnni_twin, gemm_e8_32_a8_avxvnni_twin)
+  X(kE8_32, matmul_e8_32_a8_avxvnni_twin, gemm_e8_32_a8_avxvnni_twin) \
+  X(kL4_32, matmul_l4_32_a8_avxvnni_twin, gemm_l4_32_a8_avxvnni_twin)
 }  // namespace
 #define EDGE_DECLARE(format, matmul, gemm) \
   void matmul(const MatmulArgs&);          \
@@ -250,6 +261,8 @@ TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
   check_against_doubles<TileE4_32>(Format::kE4_32, Act::kA8);
   check_against_doubles<TileE6_16>(Format::kE6_16, Act::kA8);
   check_against_doubles<TileE8_32>(Format::kE8_32, Act::kA8);
+  check_against_doubles<TileL4_32>(Format::kL4_32, Act::kA8);
+  check_against_doubles<TileL4_32>(Format::kL4_32, Act::kF32);
   check_against_doubles<TileF16>(Format::kF16, Act::kF32);
   check_against_doubles<TileE4_16>(Format::kE4_16, Act::kF32);
   check_against_doubles<TileE4_32>(Format::kE4_32, Act::kF32);
@@ -263,7 +276,8 @@ bool has_kernel(Isa isa, Format format, Act act) {
 
 TEST_CASE("every tiled format has a kernel at every level") {
   for (const Isa isa : supported_isas()) {
-    for (const Format format : {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32}) {
+    for (const Format format :
+         {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32, Format::kL4_32}) {
       CHECK(has_kernel(isa, format, Act::kA8));
       CHECK(has_kernel(isa, format, Act::kF32));
     }

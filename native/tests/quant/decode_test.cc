@@ -16,6 +16,9 @@ int index_at(int row, int k, int n_levels) { return (row * 37 + k * 11 + row * k
 uint8_t scale_byte_at(int row, int k, int group_k) {
   return static_cast<uint8_t>(row * 53 + (k / group_k) * 101 + 7);
 }
+// L4_32: scale and zero point of a group.
+uint16_t half_at(int row, int k) { return static_cast<uint16_t>(0x2000 + row * 67 + k / 32 * 9); }
+int zero_at(int row, int k) { return (row * 29 + k / 32 * 113) & 255; }
 float d_row_at(int row) { return 0.001f * static_cast<float>(row + 1); }
 
 int n_levels(Format format) {
@@ -31,6 +34,9 @@ float expected_weight(Format format, int row, int k) {
     return half_to_float(static_cast<uint16_t>(0x3000 + row * 64 + k));
   }
   const int q = index_at(row, k, n_levels(format));
+  if (format == Format::kL4_32) {
+    return half_to_float(half_at(row, k)) * static_cast<float>(q - zero_at(row, k));
+  }
   const uint8_t sc = scale_byte_at(row, k, group_k(format));
   const int s = (sc & 0xFE) - 127;
   int v = q - n_levels(format) / 2;
@@ -57,6 +63,16 @@ void place(Format format, std::vector<std::byte>& strip, int row, int k) {
     put(strip, at + 1, bits >> 8);
     return;
   }
+  if (format == Format::kL4_32) {
+    const size_t scale = tile + static_cast<size_t>(2 * row);
+    const size_t nibble = tile + 48 + static_cast<size_t>(64 * (t / 2) + b);
+    const int q = index_at(row, k, 16);
+    strip[scale] = static_cast<std::byte>(half_at(row, k) & 255);
+    strip[scale + 1] = static_cast<std::byte>(half_at(row, k) >> 8);
+    strip[tile + 32 + static_cast<size_t>(row)] = static_cast<std::byte>(zero_at(row, k));
+    put(strip, nibble, t % 2 == 0 ? q : q << 4);
+    return;
+  }
   const int n_scales = 16 * 32 / group_k(format);
   const int scale_at = k % 32 / group_k(format) * 16 + row;
   strip[tile + static_cast<size_t>(scale_at)] =
@@ -75,12 +91,13 @@ void place(Format format, std::vector<std::byte>& strip, int row, int k) {
 
 TEST_CASE("decode reads every byte of every format from its documented place") {
   constexpr int kCols = 60;  // two tiles, the second ragged
-  for (const Format format :
-       {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32, Format::kF16}) {
+  for (const Format format : {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32,
+                              Format::kL4_32, Format::kF16}) {
     CAPTURE(format_name(format));
     std::vector<std::byte> strip(strip_bytes(format, 2));
     for (int row = 0; row < 16; ++row) {
-      const float d_row = format == Format::kF16 ? 1.0f : d_row_at(row);
+      const bool has_none = format == Format::kF16 || format == Format::kL4_32;
+      const float d_row = has_none ? 1.0f : d_row_at(row);
       std::memcpy(strip.data() + 4 * row, &d_row, sizeof d_row);
       for (int k = 0; k < 64; ++k) place(format, strip, row, k);
     }

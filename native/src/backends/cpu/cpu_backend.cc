@@ -173,6 +173,11 @@ class CpuBackend final : public Backend {
 
   void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) override {
     matmul_.run({{&weight, logits, stride}}, act);
+    for_n_rows(act.n_rows, [&](int r, int) {
+      if (!ops_.is_finite_row(logits + r * stride, weight.n_rows)) {
+        non_finite_.store(true, std::memory_order_relaxed);
+      }
+    });
   }
 
  private:

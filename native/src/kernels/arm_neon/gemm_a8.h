@@ -8,6 +8,7 @@
 //   pack(), pack_scales()      a part of a tile (tiles.h) as units
 //   Acts<A>                    the activations of A units that meet a tile, and their scales d
 //   dots()                     a unit of weights times A of activations, one group
+//   minus_sums()               -sum(q) of A units of activations, for formats with zero points
 //   load_sums(), store_sums()  sums from and to rows of 16 floats
 #pragma once
 
@@ -48,18 +49,25 @@ EDGE_INLINE void settle(float32x4_t& x) {
 struct BlockRows {
   const int8_t* q;  // [][32]
   const float* d;
+  const int32_t* bias;  // [][2]
   int next;
 };
+
+// -sum(q) of 32 columns, from -64 * sum(q) of 16.
+EDGE_INLINE int32_t minus_sum_of(const int32_t* bias) { return (bias[0] + bias[1]) >> 6; }
 
 template <class Level, class Part>
 struct Format {
   static constexpr int kTileBytes = Part::kTileBytes;
   static constexpr int kGroups = Part::kGroups;
   static constexpr int kUnits = Level::kTileUnits / kHalves;
+  // Each row has a zero point, and scales are floats.
+  static constexpr bool kHasZeros = requires { &Part::zeros; };
 
   struct Unit {
     int8_t w[Level::kUnitBytes];
-    int32_t s[kGroups][4];  // of the weights of each lane of a sum
+    // Scales of the weights of each lane of a sum. kHasZeros: bits of the f32 scale, zero point.
+    int32_t s[kHasZeros ? 2 : kGroups][4];
   };
   struct Tile {
     Unit units[Level::kTileUnits];
@@ -69,14 +77,25 @@ struct Format {
         const Part weights(packed, part);
         Unit* unit = units + part * Level::kTileUnits / kParts;
         Level::pack(weights.w, unit);
-        for (int g = 0; g < kGroups; ++g) Level::pack_scales(vcvtq_s32_f32(weights.s[g]), g, unit);
+        if constexpr (kHasZeros) {
+          Level::pack_scales(vreinterpretq_s32_f32(weights.s[0]), 0, unit);
+          Level::pack_scales(weights.zeros, 1, unit);
+        } else {
+          for (int g = 0; g < kGroups; ++g) {
+            Level::pack_scales(vcvtq_s32_f32(weights.s[g]), g, unit);
+          }
+        }
       }
     }
   };
 
   struct Rows {
     const int8_t* q;
-    EDGE_MEMBER_INLINE void prepare(const int8_t* from, const int32_t*, int) { q = from; }
+    const int32_t* bias;
+    EDGE_MEMBER_INLINE void prepare(const int8_t* from, const int32_t* from_bias, int) {
+      q = from;
+      bias = from_bias;
+    }
   };
 
   static EDGE_MEMBER_INLINE void add_panel(const Tile* tiles, int n_tiles, const Rows& rows,
@@ -85,18 +104,23 @@ struct Format {
     for (int half = 0; half < kHalves; ++half) {
       int row = 0;
       for (; row + kMost <= n_rows; row += kMost) {
-        add_rows<Level::kActUnits>(tiles, n_tiles, half, {rows.q + kTileK * row, d + row, 1},
-                                   n_rows, sums + kTileRows * row);
+        add_rows<Level::kActUnits>(tiles, n_tiles, half, block_rows(rows, d, row, 1), n_rows,
+                                   sums + kTileRows * row);
       }
       for (; row < n_rows; row += Level::kActRows) {
         const int next = row + Level::kActRows <= n_rows ? 1 : 0;
-        add_rows<1>(tiles, n_tiles, half, {rows.q + kTileK * row, d + row, next}, n_rows,
+        add_rows<1>(tiles, n_tiles, half, block_rows(rows, d, row, next), n_rows,
                     sums + kTileRows * row);
       }
     }
   }
 
  private:
+  static EDGE_MEMBER_INLINE BlockRows block_rows(const Rows& rows, const float* d, int row,
+                                                 int next) {
+    return {rows.q + kTileK * row, d + row, rows.bias + 2 * row, next};
+  }
+
   template <int A>
   static EDGE_MEMBER_INLINE void add_rows(const Tile* tiles, int n_tiles, int half, BlockRows rows,
                                           int n_rows, float* sums) {
@@ -104,24 +128,37 @@ struct Format {
     Level::template load_sums<A>(sums, half, rows.next, f);
     for (int i = 0; i < n_tiles; ++i) {
       const typename Level::template Acts<A> acts(rows);
+      int32x4_t minus_sums[A];
+      if constexpr (kHasZeros) Level::template minus_sums<A>(rows, minus_sums);
       EDGE_UNROLL
       for (int u = 0; u < kUnits; ++u) {
-        add_unit<A>(tiles[i].units[half * kUnits + u], acts, f + u * A);
+        add_unit<A>(tiles[i].units[half * kUnits + u], acts, minus_sums, f + u * A);
       }
       rows.q += kTileK * n_rows;
       rows.d += n_rows;
+      rows.bias += 2 * n_rows;
     }
     Level::template store_sums<A>(f, half, rows.next, sums);
   }
 
   // f += float(s0*D0 + s1*D1) * d: the sum is exact in i32 (docs/KERNELS.md), so that it is rounded
-  // once. For one group float(s) * float(D) rounds the same exact product.
+  // once. For one group float(s) * float(D) rounds the same exact product. kHasZeros: s is a float.
   template <int A>
   static EDGE_MEMBER_INLINE void add_unit(const Unit& unit,
                                           const typename Level::template Acts<A>& acts,
-                                          float32x4_t* f) {
+                                          const int32x4_t* minus_sums, float32x4_t* f) {
     int32x4_t x[A], dots[A];
     Level::template dots<Part, A>(unit.w, acts, 0, dots);
+    if constexpr (kHasZeros) {
+      const float32x4_t scale = vreinterpretq_f32_s32(vld1q_s32(unit.s[0]));
+      EDGE_UNROLL
+      for (int a = 0; a < A; ++a) {
+        x[a] = vmlaq_s32(dots[a], vld1q_s32(unit.s[1]), minus_sums[a]);
+        f[a] = vfmaq_f32(f[a], vmulq_f32(scale, vcvtq_f32_s32(x[a])), acts.d[a]);
+        settle(f[a]);
+      }
+      return;
+    }
     EDGE_UNROLL
     for (int a = 0; a < A; ++a) x[a] = vmulq_s32(dots[a], vld1q_s32(unit.s[0]));
     if constexpr (kGroups == 2) {
@@ -150,6 +187,11 @@ struct PartUnits {
   template <class Unit>
   static EDGE_MEMBER_INLINE void pack_scales(int32x4_t scales, int g, Unit* unit) {
     vst1q_s32(unit->s[g], scales);
+  }
+  template <int A>
+  static EDGE_MEMBER_INLINE void minus_sums(const BlockRows& rows, int32x4_t* out) {
+    EDGE_UNROLL
+    for (int a = 0; a < A; ++a) out[a] = vdupq_n_s32(minus_sum_of(rows.bias + 2 * a));
   }
   template <int A>
   static EDGE_MEMBER_INLINE void load_sums(const float* sums, int half, int, float32x4_t* f) {

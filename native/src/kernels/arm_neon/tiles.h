@@ -141,6 +141,34 @@ struct E6_16 {
   }
 };
 
+// Nibbles as they are; the zero point of every row is taken off by start().
+template <bool>
+struct L4_32 {
+  static constexpr int kTileBytes = sizeof(TileL4_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = 15;
+  int8x16_t w[8];
+  float32x4_t s[1];
+  int32x4_t zeros;
+
+  EDGE_MEMBER_INLINE L4_32(const uint8_t* tile, int part) {
+    const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(tile) + 4 * part);
+    s[0] = vcvt_f32_f16(vreinterpret_f16_u16(halves));
+    const uint8x16_t bytes = vld1q_u8(tile + 32);
+    const uint16x8_t half = part < 2 ? vmovl_u8(vget_low_u8(bytes)) : vmovl_high_u8(bytes);
+    zeros =
+        vreinterpretq_s32_u32(part % 2 == 0 ? vmovl_u16(vget_low_u16(half)) : vmovl_high_u16(half));
+    const Nibbles x(tile + 48 + 16 * part);
+    for (int j = 0; j < 4; ++j) {
+      w[2 * j] = vreinterpretq_s8_u8(x.low[j]);
+      w[2 * j + 1] = vreinterpretq_s8_u8(x.high[j]);
+    }
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int) const {
+    return vmulq_n_s32(zeros, (bias[0] + bias[1]) >> 6);
+  }
+};
+
 template <bool>
 struct E8_32 {
   static constexpr int kTileBytes = sizeof(TileE8_32);

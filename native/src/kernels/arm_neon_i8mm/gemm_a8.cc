@@ -64,6 +64,15 @@ struct I8mm {
   }
 
   template <int A>
+  static EDGE_MEMBER_INLINE void minus_sums(const BlockRows& rows, int32x4_t* out) {
+    EDGE_UNROLL
+    for (int a = 0; a < A; ++a) {
+      const int32x4_t first = vdupq_n_s32(minus_sum_of(rows.bias + 4 * a));
+      const int32x4_t second = vdupq_n_s32(minus_sum_of(rows.bias + 4 * a + 2 * rows.next));
+      out[a] = vtrn1q_s32(first, second);
+    }
+  }
+  template <int A>
   static EDGE_MEMBER_INLINE void load_sums(const float* sums, int half, int next, float32x4_t* f) {
     EDGE_UNROLL
     for (int a = 0; a < A; ++a) {
@@ -109,6 +118,9 @@ void gemm_e6_16_a8_neon_i8mm(const MatmulArgs& args) {
 }
 void gemm_e8_32_a8_neon_i8mm(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, E8_32<true>>>(args);
+}
+void gemm_l4_32_a8_neon_i8mm(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, L4_32<true>>>(args);
 }
 
 }  // namespace edge

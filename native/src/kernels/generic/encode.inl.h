@@ -179,6 +179,88 @@ void encode_strip(const EncodeStripArgs& args) {
   }
 }
 
+// ---- L4_32: f16 scales and zero points, no d_row to share
+
+constexpr float kLinearLevels = 15.0f;
+// Of the range of a group; zero points one to either side of what centres them are tried with each.
+constexpr float kLinearShrinks[] = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f};
+
+// q - origin of the nearest of the levels 0 .. 15, as f32.
+EDGE_INLINE V linear_level(V x, V inverse, V origin) {
+  const V q = max(min(add(round_even(mul(x, inverse)), origin), set1(kLinearLevels)), zero());
+  return sub(q, origin);
+}
+
+struct LinearGroup {
+  V scale;   // >= 0
+  V origin;  // zero point: an integer, 0 .. 15
+};
+
+// The scale and zero point that leave the smallest error, before the scale is rounded to f16: with
+// the levels v of a try the best scale is s = sum(h x v) / sum(h v^2), and it removes s * sum(h x
+// v). x: [32][16], h: [32].
+EDGE_INLINE LinearGroup best_linear(const float* x, const float* h) {
+  V lowest = zero();  // the range holds 0, so that 0 stays 0
+  V highest = zero();
+  for (int k = 0; k < 32; ++k) {
+    lowest = min(lowest, load(x + 16 * k));
+    highest = max(highest, load(x + 16 * k));
+  }
+  const V range = sub(highest, lowest);
+  const M is_zero = cmp_lt(range, set1(0x1p-30f));  // no scale but 0 in f16
+  const V per_level = select(is_zero, zero(), div(set1(kLinearLevels), range));
+  LinearGroup best = {zero(), zero()};
+  V best_gain = zero();
+  for (const float shrink : kLinearShrinks) {
+    const V inverse = mul(per_level, set1(1.0f / shrink));
+    // Levels that the shrunk range leaves out are left out on both sides alike.
+    const V cut = set1(kLinearLevels / 2 * (1.0f / shrink - 1.0f));
+    const V centred = round_even(sub(neg(mul(lowest, inverse)), cut));
+    for (const float step : {-1.0f, 0.0f, 1.0f}) {
+      const V origin = max(min(add(centred, set1(step)), set1(kLinearLevels)), zero());
+      V xv = zero();
+      V vv = zero();
+      for (int k = 0; k < 32; ++k) {
+        const V w = load(x + 16 * k);
+        const V v = linear_level(w, inverse, origin);
+        const V hv = mul(set1(h[k]), v);
+        xv = add(xv, mul(hv, w));
+        vv = add(vv, mul(hv, v));
+      }
+      const V scale = select(cmp_gt(vv, zero()), div(xv, vv), zero());
+      const V gain = mul(scale, xv);
+      const M better = cmp_gt(gain, best_gain);
+      best_gain = select(better, gain, best_gain);
+      best = {select(better, scale, best.scale), select(better, origin, best.origin)};
+    }
+  }
+  return best;
+}
+
+void encode_strip_l4(const EncodeStripArgs& args) {
+  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
+  float* const x = args.scratch;
+  transpose_strip(args, n_cols_padded, x);
+  float ones[16];
+  store(ones, set1(1.0f));
+  store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
+  auto* tile = reinterpret_cast<TileL4_32*>(args.out + kStripHeaderBytes);
+  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) {
+    const LinearGroup group = best_linear(x + 16 * k0, args.importance + k0);
+    store_f16(tile->s, min(group.scale, set1(65504.0f)));
+    const V scale = load_f16(tile->s);
+    const M is_zero = cmp_eq(scale, zero());
+    const V inverse = select(is_zero, zero(), div(set1(1.0f), scale));
+    const V origin = select(is_zero, zero(), group.origin);
+    store_u8(tile->zero, to_int(origin));
+    I q[32];
+    for (int k = 0; k < 32; ++k) {
+      q[k] = to_int(add(linear_level(load(x + 16 * (k0 + k)), inverse, origin), origin));
+    }
+    store_nibbles(tile->nibbles, q);
+  }
+}
+
 void encode_strip_f16(const EncodeStripArgs& args) {
   const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
   float* const x = args.scratch;
@@ -195,5 +277,6 @@ constexpr EncodeKernels kTable = {
     .e4_32 = encode_strip<TileE4_32, LevelsE4, 32>,
     .e6_16 = encode_strip<TileE6_16, LevelsLinear<kE6Zero>, 16>,
     .e8_32 = encode_strip<TileE8_32, LevelsLinear<kE8Zero>, 32>,
+    .l4_32 = encode_strip_l4,
     .f16 = encode_strip_f16,
 };

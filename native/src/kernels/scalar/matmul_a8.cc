@@ -38,6 +38,10 @@ inline float block_sum(const TileE4_32& tile, int row, const int8_t* a) {
 inline float block_sum(const TileE8_32& tile, int row, const int8_t* a) {
   return block_sum_32(tile, row, a);
 }
+// The scale has 11 bits and the integer 21; the product is rounded once.
+inline float block_sum(const TileL4_32& tile, int row, const int8_t* a) {
+  return half_to_float(tile.s[row]) * static_cast<float>(dot(tile, row, a, 0, 32));
+}
 
 template <class Tile>
 void matmul(const MatmulArgs& args) {
@@ -65,5 +69,6 @@ void matmul_e4_16_a8_scalar(const MatmulArgs& args) { matmul<TileE4_16>(args); }
 void matmul_e4_32_a8_scalar(const MatmulArgs& args) { matmul<TileE4_32>(args); }
 void matmul_e6_16_a8_scalar(const MatmulArgs& args) { matmul<TileE6_16>(args); }
 void matmul_e8_32_a8_scalar(const MatmulArgs& args) { matmul<TileE8_32>(args); }
+void matmul_l4_32_a8_scalar(const MatmulArgs& args) { matmul<TileL4_32>(args); }
 
 }  // namespace edge

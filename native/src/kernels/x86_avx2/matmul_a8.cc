@@ -12,6 +12,7 @@ constexpr int kRowsOfBytes = 4;
 #include "kernels/generic/gemm_a8.inl.h"
 #include "kernels/generic/tile_quads.inl.h"
 #include "kernels/generic/madd_formats.inl.h"
+#include "kernels/generic/linear_format.inl.h"
 // clang-format on
 }  // namespace
 }  // namespace x86_avx2
@@ -24,5 +25,7 @@ void gemm_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_16
 void gemm_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_32>(args); }
 void gemm_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E6_16>(args); }
 void gemm_e8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E8_32>(args); }
+void matmul_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::L4_32>(args); }
+void gemm_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::L4_32>(args); }
 
 }  // namespace edge

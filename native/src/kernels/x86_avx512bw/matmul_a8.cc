@@ -12,6 +12,7 @@ constexpr int kRowsOfBytes = 8;
 #include "kernels/generic/gemm_a8.inl.h"
 #include "kernels/generic/tile_quads.inl.h"
 #include "kernels/generic/madd_formats.inl.h"
+#include "kernels/generic/linear_format.inl.h"
 // clang-format on
 }  // namespace
 }  // namespace x86_avx512bw
@@ -39,6 +40,12 @@ void gemm_e6_16_a8_avx512bw(const MatmulArgs& args) {
 }
 void gemm_e8_32_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::gemm<x86_avx512bw::E8_32>(args);
+}
+void matmul_l4_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul<x86_avx512bw::L4_32>(args);
+}
+void gemm_l4_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::gemm<x86_avx512bw::L4_32>(args);
 }
 
 }  // namespace edge

@@ -24,5 +24,8 @@ void matmul_e6_16_f32_avx512bw(const MatmulArgs& args) {
 void matmul_e8_32_f32_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileE8_32>, TileE8_32>(args);
 }
+void matmul_l4_32_f32_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileL4_32>, TileL4_32>(args);
+}
 
 }  // namespace edge

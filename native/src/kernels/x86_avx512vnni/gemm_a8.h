@@ -23,12 +23,16 @@ constexpr int kMaxBlockRows = 128;  // of one pass over the weights
 // Strips and rows side by side: more chains for the formats that have one group a block.
 template <class Fmt>
 constexpr int kBlockStrips = Fmt::kGroups == 2 ? 2 : 4;
+// Formats with a zero point per row; the others have one for all and what sums start with is a
+// number.
+template <class Fmt>
+constexpr bool kHasZeros = requires { &Fmt::template Unpacked<1>::zeros; };
 constexpr int32_t kMagicBits = 0x4B400000;
 constexpr float kMagic = 0x1.8p23f;
 
 struct alignas(64) GemmTile {
   uint8_t w[8][64];
-  float s[2][kTileRows];           // group scales
+  float s[2][kTileRows];           // group scales; the second: of kHasZeros, bits of i32 zeros
   float minus_s_magic[kTileRows];  // of the first group
 };
 
@@ -42,11 +46,12 @@ EDGE_INLINE void unpack(const uint8_t* packed, GemmTile& out) {
   const typename Fmt::template Unpacked<kMaxKRows> tile(packed);
   for (int t = 0; t < 8; ++t) _mm512_store_si512(out.w[t], tile.w[t]);
   for (int g = 0; g < Fmt::kGroups; ++g) _mm512_store_ps(out.s[g], tile.s[g]);
+  if constexpr (kHasZeros<Fmt>) _mm512_store_ps(out.s[1], _mm512_castsi512_ps(tile.zeros));
   _mm512_store_ps(out.minus_s_magic, _mm512_mul_ps(tile.s[0], _mm512_set1_ps(-kMagic)));
 }
 
 // What accumulators start with: magic bits plus zero point, for n pairs of group sums. With one
-// group per 32 columns both places of a pair hold its sum.
+// group per 32 columns both places of a pair hold its sum. kHasZeros: -sum(q) of the 32 columns.
 template <class Fmt>
 EDGE_INLINE void start_values(const int32_t* bias, int n, int32_t* out) {
   for (int at = 0; at < 2 * n; at += 16) {
@@ -56,10 +61,15 @@ EDGE_INLINE void start_values(const int32_t* bias, int n, int32_t* out) {
     if constexpr (Fmt::kGroups == 1) {
       b = _mm512_add_epi32(b, _mm512_shuffle_epi32(b, _MM_PERM_CDAB));
     }
-    static_assert(Fmt::kZero == 64 || Fmt::kZero == 32 || Fmt::kZero == 128);
-    if constexpr (Fmt::kZero == 128) b = _mm512_slli_epi32(b, 1);
-    if constexpr (Fmt::kZero == 32) b = _mm512_srai_epi32(b, 1);
-    _mm512_store_si512(out + at, _mm512_add_epi32(b, _mm512_set1_epi32(kMagicBits)));
+    if constexpr (kHasZeros<Fmt>) {
+      b = _mm512_srai_epi32(b, 6);
+    } else {
+      static_assert(Fmt::kZero == 64 || Fmt::kZero == 32 || Fmt::kZero == 128);
+      if constexpr (Fmt::kZero == 128) b = _mm512_slli_epi32(b, 1);
+      if constexpr (Fmt::kZero == 32) b = _mm512_srai_epi32(b, 1);
+      b = _mm512_add_epi32(b, _mm512_set1_epi32(kMagicBits));
+    }
+    _mm512_store_si512(out + at, b);
   }
 }
 
@@ -99,6 +109,15 @@ struct TileQuads {
   }
 };
 
+template <class Fmt>
+EDGE_INLINE __m512i start_of(int32_t start, const float* zeros) {
+  const __m512i x = _mm512_set1_epi32(start);
+  if constexpr (!kHasZeros<Fmt>) return x;
+  // As i16 pairs: the upper halves of the zeros are 0.
+  const __m512i z = _mm512_castps_si512(_mm512_load_ps(zeros));
+  return _mm512_dpwssd_epi32(_mm512_set1_epi32(kMagicBits), x, z);
+}
+
 // sums[r][strip] += d[r] * x (docs/KERNELS.md) for one tile of S strips and R rows, all side by
 // side.
 template <class Fmt, int S, int R>
@@ -108,7 +127,9 @@ EDGE_INLINE void add_rows(const TileQuads<S>& tile, const int8_t* q, const float
   __m512i acc[Fmt::kGroups][S][R];
   for (int g = 0; g < Fmt::kGroups; ++g) {
     for (int r = 0; r < R; ++r) {
-      for (int s = 0; s < S; ++s) acc[g][s][r] = _mm512_set1_epi32(start[2 * r + g]);
+      for (int s = 0; s < S; ++s) {
+        acc[g][s][r] = start_of<Fmt>(start[2 * r + g], tile.tiles[s]->s[1]);
+      }
     }
   }
   EDGE_UNROLL

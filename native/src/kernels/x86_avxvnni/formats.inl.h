@@ -12,6 +12,18 @@ EDGE_INLINE void add_quad(I& sum, I w, const int8_t* a) {
   settle(sum);
 }
 
+// What L4_32 sums nibbles with (linear_format.inl.h).
+constexpr int kRowsOfBytes = 4;
+struct NibbleSum {
+  static EDGE_MEMBER_INLINE I start(int32_t minus_sum, I zeros) {
+    return madd_i16(set1_i(minus_sum), zeros);
+  }
+  static EDGE_MEMBER_INLINE void add_quad(I& sum, I w, const int8_t* a) {
+    edge::add_quad(sum, w, a);
+  }
+  static EDGE_MEMBER_INLINE I finish(I sum, int32_t, I) { return sum; }
+};
+
 EDGE_INLINE V group_scales(const uint8_t* sc) {
   return to_float(sub(bit_and(load_u8(sc), set1_i(0xFE)), set1_i(127)));
 }

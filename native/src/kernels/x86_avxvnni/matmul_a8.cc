@@ -13,6 +13,7 @@ using namespace x86_avx2;
 #include "kernels/generic/gemm_a8.inl.h"
 #include "kernels/generic/tile_quads.inl.h"
 #include "kernels/x86_avxvnni/formats.inl.h"
+#include "kernels/generic/linear_format.inl.h"
 // clang-format on
 }  // namespace
 
@@ -29,5 +30,7 @@ void EDGE_AVXVNNI(gemm_e4_16_a8)(const MatmulArgs& args) { gemm<E4_16>(args); }
 void EDGE_AVXVNNI(gemm_e4_32_a8)(const MatmulArgs& args) { gemm<E4_32>(args); }
 void EDGE_AVXVNNI(gemm_e6_16_a8)(const MatmulArgs& args) { gemm<E6_16>(args); }
 void EDGE_AVXVNNI(gemm_e8_32_a8)(const MatmulArgs& args) { gemm<E8_32>(args); }
+void EDGE_AVXVNNI(matmul_l4_32_a8)(const MatmulArgs& args) { matmul<L4_32>(args); }
+void EDGE_AVXVNNI(gemm_l4_32_a8)(const MatmulArgs& args) { gemm<L4_32>(args); }
 
 }  // namespace edge

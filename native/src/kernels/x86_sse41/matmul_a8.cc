@@ -13,6 +13,7 @@ constexpr int kRowsOfBytes = 1;
 #include "kernels/generic/gemm_a8.inl.h"
 #include "kernels/generic/tile_quads.inl.h"
 #include "kernels/generic/madd_formats.inl.h"
+#include "kernels/generic/linear_format.inl.h"
 // clang-format on
 }  // namespace
 }  // namespace x86_sse41
@@ -25,5 +26,7 @@ void gemm_e4_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4
 void gemm_e4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4_32>(args); }
 void gemm_e6_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E6_16>(args); }
 void gemm_e8_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E8_32>(args); }
+void matmul_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::L4_32>(args); }
+void gemm_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::L4_32>(args); }
 
 }  // namespace edge
