@@ -12,7 +12,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edgellm.errors import FormatError, UnsupportedError
 
-from .packed import find_packing
+from .packed import Strips, find_packing
 from .packed.float8 import FLOAT8_DTYPES, decode_float8
 from .source_path import PICKLE_SUFFIXES, existing_directory
 
@@ -94,6 +94,7 @@ class Checkpoint:
         self.config = {k: v for k, v in self.config.items() if k != "quantization_config"}
         self.tensors, self._unpack = dict(packing.tensors), packing.unpack
         self.warnings = packing.warnings
+        self._strips, self._strip_format = packing.strips, packing.strip_format
         self._files: dict[Path, BinaryIO] = {}
         self._lock = threading.Lock()
 
@@ -118,6 +119,10 @@ class Checkpoint:
         if name in self._unpack:
             return self._unpack[name](self, row0, n_rows)
         return self.stored_rows(info, row0, n_rows)
+
+    def strips_in(self, format: str) -> Mapping[str, Strips]:
+        """How to read the tensors that are stored in a weight format, as its strips."""
+        return self._strips if format == self._strip_format else {}
 
     def stored_rows(self, info: TensorInfo, row0: int, n_rows: int) -> F32Array:
         """Rows of a tensor of the files as float32 [n_rows, n_cols], packed or not."""

@@ -25,9 +25,10 @@ from .calibrate import CalibrationTokens
 from .calibrate.convert import calibrated
 from .calibrate.work import WorkDir
 from .checkpoint import Checkpoint
+from .encode import encode_rows
 from .extras import SourceDigests, text_blobs
 from .plan import Job, Options
-from .quant import decode_matrix, encode_matrix
+from .quant import decode_matrix
 from .quant.tiles import TILE_ROWS, F32Array, U8Array
 from .recipe import Recipe
 from .recipe_file import read_recipe
@@ -238,7 +239,9 @@ def _encode_blocks(
             yield _Encoded(data, block.weights.size, 0, 0.0, 0.0)
             continue
         try:
-            data = encode_matrix(item.format, block.weights, None, n_threads)
+            data = encode_rows(
+                job.checkpoint, item, job.method(item), block.weights, block.row0, n_threads
+            )
         except EdgeError as error:
             raise type(error)(
                 f"tensor '{item.source}', block at row {block.row0}: {error}", code=error.code

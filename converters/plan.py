@@ -16,11 +16,13 @@ from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
 from . import archs
 from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
 from .quant.methods import Method
-from .recipe import EMBED_ROLE, Recipe, preset
+from .recipe import EMBED_ROLE, HEAD_ROLE, Recipe, matrix_rule, preset, vector_rules
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 
 DEFAULT_FORMAT = "E4_16"
+PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
+OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
 
@@ -67,6 +69,7 @@ class Job:
         self.spec = self._settle_head(spec)
         self.recipe = options.to_recipe(self.spec.tied_head)
         sources = self.arch.tensors(self.spec)
+        self._keep_packed(sources, options)
         check_names(
             checkpoint.tensors,
             [item.source for item in sources],
@@ -80,6 +83,29 @@ class Job:
         unread = self.arch.unread_keys(config)
         if unread:
             self.warnings.append(f"config.json keys without effect: {', '.join(unread)}")
+
+    def _keep_packed(self, sources: list[archs.TensorSource], options: Options) -> None:
+        """What the checkpoint holds in a weight format of ours stays as it is, unless another one
+        was asked for."""
+        strips = self.checkpoint.strips_in(PACKED_FORMAT)
+        packed = {item.name for item in sources if item.source in strips}
+        if packed and options.recipe is None and options.format is None:
+            in_layers = {item.name for item in sources if len(item.shape) == 2} - OUTER_ROLES
+            patterns = sorted(packed - in_layers)
+            patterns += ["layers.*"] if in_layers <= packed else sorted(packed & in_layers)
+            rules = tuple(matrix_rule(name, PACKED_FORMAT, options.act) for name in patterns)
+            self.recipe = replace(self.recipe, rules=(*vector_rules(), *rules, *self.recipe.rules))
+        rounded = [
+            item
+            for item in sources
+            if item.name in packed
+            and self.recipe.choose(item.role, item.name).format != PACKED_FORMAT
+        ]
+        if rounded:
+            self.warnings.append(
+                f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again, "
+                f"to another format than {PACKED_FORMAT} ('{rounded[0].name}' is the first)"
+            )
 
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
         """A tied model may store a head as well; like transformers, untie it if it differs."""

@@ -14,7 +14,7 @@ from typing import Any
 from edgellm.errors import InvalidArgumentError
 
 from .quant import QUANT_FORMATS, quant_format
-from .quant.methods import Method
+from .quant.methods import Method, check_format
 
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
@@ -75,7 +75,7 @@ class Recipe:
         for rule in self.rules:
             entry = asdict(rule)
             entry["method"] = asdict(rule.method)
-            if not rule.method.needs_stats:
+            if rule.method == RTN:
                 del entry["method"]
             rules.append(entry)
         value: dict[str, Any] = {"name": self.name, "rules": rules}
@@ -121,6 +121,7 @@ def matrix_rule(pattern: str, format: str, act: str | None, method: Method | Non
         raise InvalidArgumentError(
             f"act '{act}' is not known (known: {', '.join(ACTS)})", code="invalid_argument"
         )
+    check_format(method or RTN, format)
     # F16 has no integer kernel; the override is for the formats that have both.
     chosen_act = default_act if format == "F16" else act or default_act
     return Rule(pattern, format, chosen_act, method or RTN)

@@ -16,6 +16,7 @@ from torch import Tensor
 from edgellm._native import default_n_threads
 from edgellm.errors import EdgeError
 
+from ..encode import encode_rows
 from ..plan import Job
 from ..quant import decode_matrix
 from ..quant.methods import InputStats, quantize
@@ -96,7 +97,7 @@ class _Run:
         method = self._job.method(item)
         try:
             if not method.needs_stats:
-                return quantize(weights, item.format, method, None, self._n_threads)
+                return encode_rows(self._job.checkpoint, item, method, weights, 0, self._n_threads)
             strips = self._work.load(item.name, item.n_bytes)
             if strips is None:
                 strips = quantize(weights, item.format, method, stats(), self._n_threads)
@@ -122,7 +123,14 @@ class _Run:
                 rows = self._job.checkpoint.read_rows(item.source, row0, n)
                 table[begin:end] = rows[ids[begin:end] - row0]
         # Rows are encoded one by one: those in use give what the whole table would.
-        strips = quantize(table, item.format, self._job.method(item), None, self._n_threads)
+        strips = quantize(
+            table,
+            item.format,
+            self._job.method(item),
+            None,
+            self._n_threads,
+            self._job.checkpoint.tensors[item.source].dtype,
+        )
         converted = decode_matrix(item.format, strips, *table.shape)
         return converted[indices], table[indices] if self._keep_full else None
 

@@ -32,29 +32,33 @@ class StoredReader(Protocol):
 
 
 Unpack = Callable[[StoredReader, int, int], F32Array]  # reader, row0, n_rows -> [n_rows, n_cols]
+Strips = Callable[[StoredReader, int, int], U8Array]  # the same rows as strips of a weight format
 
 
 @dataclass(frozen=True)
 class Packing:
     """tensors: what the checkpoint would hold if nothing were packed, by name. unpack: how to read
-    those of them that are. warnings: what of the checkpoint has no effect."""
+    those of them that are. warnings: what of the checkpoint has no effect. strips: those that the
+    weight format strip_format holds exactly, as its strips (row0 a multiple of 16)."""
 
     tensors: Mapping[str, TensorInfo]
     unpack: Mapping[str, Unpack] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    strips: Mapping[str, Strips] = field(default_factory=dict)
+    strip_format: str = ""
 
 
 def find_packing(config: Mapping[str, Any], stored: Mapping[str, TensorInfo]) -> Packing:
     """config: config.json. UnsupportedError names a scheme that is not understood, FormatError what
     in it or in the tensors contradicts it."""
-    from . import fp8
+    from . import fp8, int4
 
     value: Any = config.get("quantization_config")
     if value is None:
         return Packing(stored)
     if not isinstance(value, dict):
         raise FormatError("config.json: 'quantization_config' must be an object", code="json_type")
-    schemes = (fp8,)
+    schemes = (fp8, int4)
     for scheme in schemes:
         if scheme.claims(value):
             packing: Packing = scheme.packing(value, stored)

@@ -40,7 +40,8 @@ class Method:
     """A named method with its parameters, as a recipe's rule chooses it.
 
     rtn: nearest level, the scales searched for the least squared error. importance: the same,
-    weighted by E[x_j^2]. gptq, gptaq: methods/gptq.py; gptaq aims at the original model's outputs
+    weighted by E[x_j^2]. grid: weights that lie on a 4-bit grid already (methods/grid.py); L4_32
+    only. gptq, gptaq: methods/gptq.py; gptaq aims at the original model's outputs
     from the converted model's inputs (Li et al. 2025, arXiv:2504.02692).
     damping, n_passes: see GptqOptions. drift: share of the input drift that gptaq makes up for.
     """
@@ -64,39 +65,68 @@ class Method:
 
     @property
     def needs_stats(self) -> bool:
-        return self.name != "rtn"
+        return self.name not in ("rtn", "grid")
 
     @property
     def needs_drift(self) -> bool:
         return self.name == "gptaq"
 
 
-METHODS = ("rtn", "importance", "gptq", "gptaq")
+METHODS = ("rtn", "importance", "gptq", "gptaq", "grid")
 
 
 def quantize(
-    weights: F32Array, format: str, method: Method, stats: InputStats | None, n_threads: int
+    weights: F32Array,
+    format: str,
+    method: Method,
+    stats: InputStats | None,
+    n_threads: int,
+    dtype: str = "F32",
 ) -> U8Array:
     """[n_rows, n_cols] float32 -> strips; the same bytes for any n_threads (at least 1).
 
-    NumericError: weights or statistics that are not finite. InvalidArgumentError: statistics
-    missing. UnsupportedError: a format without scales with another method than rtn, or no torch.
+    dtype: in which the checkpoint stores the weights, for grid. NumericError: weights or statistics
+    that are not finite. InvalidArgumentError: statistics missing. UnsupportedError: a method that
+    the format does not have, weights off the grid, or no torch.
     """
+    if method.name == "grid":
+        return _grid(weights, format, dtype)
     if method.name == "rtn":
         return encode_matrix(format, weights, None, n_threads)
     if stats is None:
         raise InvalidArgumentError(
             f"method '{method.name}' needs calibration text", code="invalid_argument"
         )
-    if quant_format(format).pack is None:
-        raise UnsupportedError(
-            f"format '{format}' has no scales to search; its method must be 'rtn'",
-            code="tensor_format",
-        )
+    check_format(method, format)
     _check(weights, stats)
     if method.name == "importance":
         return encode_matrix(format, weights, stats.importance, n_threads)
     return _gptq(weights, format, method, stats, n_threads)
+
+
+def check_format(method: Method, format: str) -> None:
+    """UnsupportedError where a method cannot choose the codes of a format."""
+    allowed = {
+        "rtn": True,
+        "grid": format == "L4_32",
+        "importance": format != "F16",
+    }.get(method.name, quant_format(format).pack is not None)
+    if not allowed:
+        raise UnsupportedError(
+            f"method '{method.name}' cannot choose the codes of format '{format}'; "
+            + ("'grid' is for L4_32" if method.name == "grid" else "its method must be 'rtn'"),
+            code="tensor_format",
+        )
+
+
+def _grid(weights: F32Array, format: str, dtype: str) -> U8Array:
+    from .grid import find_grid, off_grid
+
+    check_format(Method("grid"), format)
+    found = find_grid(weights, dtype)
+    if not found.is_on.all():
+        raise off_grid(int((~found.is_on).sum()), found.is_on.size, dtype)
+    return found.strips()
 
 
 def _check(weights: F32Array, stats: InputStats) -> None:
