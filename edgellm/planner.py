@@ -112,7 +112,8 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: set[str | None]
     heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
     ffn = max((_int(la, "d_ffn") for la in layers), default=0)
     d_model, n_vocab = _int(spec, "d_model"), _int(spec, "n_vocab")
-    row_bytes = 4 * (round_up(d_model, 16) + round_up(heads, 16) + _int(spec, "n_rope"))
+    queries = max(round_up(d_model, 16), round_up(heads, 16))
+    row_bytes = 4 * (round_up(d_model, 16) + queries + _int(spec, "n_rope"))
     for width in (d_model, heads, ffn):
         padded = round_up(width, 32)
         int8_bytes = padded + padded // 32 * 4 + padded // 16 * 4  # values, scales, sums

@@ -103,9 +103,12 @@ class Backend {
   virtual void embed(const Tensor& table, float* x, int64_t stride) = 0;
   // angle = fl32(position * inv_freq[i]); cos and sin times `factor`.
   virtual void rope_table(const float* inv_freq, float factor, RopeTable& out) = 0;
-  // out = quant(rmsnorm(x) * weight). Rows `pick[i]` of x if pick is not empty.
-  virtual void norm_quant(const float* x, int64_t stride, std::span<const int32_t> pick,
-                          const Tensor& weight, float eps, ActNeeds needs, ActRows& out) = 0;
+  // x += delta (unless null), then out = quant(rmsnorm(x) * weight): residual, norm and
+  // quantization in one pass over a row. Only rows `pick[i]`, each once, if pick is not empty.
+  // x and delta: [n_rows][stride].
+  virtual void norm_quant(const float* delta, float* x, int64_t stride,
+                          std::span<const int32_t> pick, const Tensor& weight, float eps,
+                          ActNeeds needs, ActRows& out) = 0;
   // q[r] = rope(act Wq), keys and values of row r go to its page. q: [n_rows][stride], stride =
   // n_heads * head_dim rounded up to 16.
   virtual void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk,
@@ -114,8 +117,9 @@ class Backend {
   // out = quant(softmax(q K^T * scale) V), causal, over each row's own sequence. q is overwritten.
   virtual void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                          ActNeeds needs, ActRows& out) = 0;
-  // x += act W^T.
-  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* x,
+  // delta = act W^T, for the next norm_quant to add to the residual stream. delta:
+  // [n_rows][stride], stride = weight rows rounded up to 16.
+  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* delta,
                              int64_t stride) = 0;
   // out = quant(silu(act Wgate) * (act Wup)).
   virtual void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,

@@ -29,6 +29,12 @@ struct ElementwiseKernels {
   bool (*quantize_row_x2)(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
                           int32_t* bias);
 
+  // Residual, rmsnorm and quantize_row of one row in two sweeps: x += delta (unless null) with the
+  // sum of squares, then the normed columns become int8 as they come. The outputs are those of add,
+  // rmsnorm and quantize_row one after the other, bit for bit; columns beyond n are zeros.
+  bool (*add_norm_quantize_row)(const float* delta, float* x, const float* weight, float eps,
+                                int64_t n, int n_rows, int8_t* q, float* d, int32_t* bias);
+
   bool (*is_finite_row)(const float* x, int64_t n);
 
   // y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). y may be gate or up.

@@ -27,11 +27,12 @@ ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
 // Activation memory of one step, allocated once for kMaxRows rows.
 struct Decoder::Scratch {
   int64_t x_stride = 0;
-  float* x = nullptr;  // [kMaxRows][x_stride] residual stream
-  float* q = nullptr;  // [kMaxRows][widest n_heads * head_dim]
-  ActRows model_act;   // normed residual: input of q, k, v, gate, up, output
-  ActRows heads_act;   // attention output: input of o
-  ActRows ffn_act;     // input of down
+  float* x = nullptr;      // [kMaxRows][x_stride] residual stream
+  float* q = nullptr;      // [kMaxRows][widest n_heads * head_dim], until attention is done
+  float* delta = nullptr;  // [kMaxRows][x_stride] what the next norm adds to x; the memory of q
+  ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
+  ActRows heads_act;       // attention output: input of o
+  ActRows ffn_act;         // input of down
   RopeTable rope;
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
@@ -104,7 +105,9 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   const Widths widths = widest(spec, weights);
   s.x_stride = round_up(spec.d_model, kTileRows);
   EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * s.x_stride, s.x));
-  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * round_up(widths.heads, kTileRows), s.q));
+  const int64_t q_stride = std::max(s.x_stride, round_up(widths.heads, kTileRows));
+  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * q_stride, s.q));
+  s.delta = s.q;
   EDGE_RETURN_IF_ERROR(allocator.take_act(spec.d_model, widths.model, s.model_act));
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.heads, widths.heads_needs, s.heads_act));
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.ffn, widths.ffn_needs, s.ffn_act));
@@ -149,6 +152,7 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
   b.begin_step(rows);
   b.embed(weights_->token_embd, s.x, s.x_stride);
   b.rope_table(weights_->rope_inv_freq.as_f32(), spec.rope_factor, s.rope);
+  const float* delta = nullptr;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
     const LayerWeights& w = weights_->layers[l];
@@ -160,30 +164,31 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     ffn_act.set_cols(round_up(layer.d_ffn, kTileK));
 
     if (stops()) return cancelled();
-    b.norm_quant(s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
+    b.norm_quant(delta, s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
                  needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
     b.qkv_rope_store(s.model_act, w.attn_q, w.attn_k, w.attn_v, shape, s.rope, kv_.layers[l], s.q);
     if (stops()) return cancelled();
     b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
-    b.proj_residual(heads_act, w.attn_o, s.x, s.x_stride);
+    b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
+    delta = s.delta;
 
     if (stops()) return cancelled();
-    b.norm_quant(s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps, needs_of({&w.ffn_gate, &w.ffn_up}),
-                 s.model_act);
+    b.norm_quant(delta, s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps,
+                 needs_of({&w.ffn_gate, &w.ffn_up}), s.model_act);
     b.ffn_in(s.model_act, w.ffn_gate, w.ffn_up, needs_of({&w.ffn_down}), ffn_act);
     if (stops()) return cancelled();
-    b.proj_residual(ffn_act, w.ffn_down, s.x, s.x_stride);
+    b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
   }
-  write_logits(logit_rows, logits);
+  write_logits(delta, logit_rows, logits);
   return b.end_step();
 }
 
-void Decoder::write_logits(std::span<const int32_t> logit_rows, float* logits) {
+void Decoder::write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits) {
   Scratch& s = *scratch_;
   const int64_t n_vocab = spec_->n_vocab;
   while (!logit_rows.empty()) {
     const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
-    backend_->norm_quant(s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
+    backend_->norm_quant(delta, s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
                          spec_->norm_eps, needs_of({&weights_->output}), s.model_act);
     float* out = s.logits == nullptr ? logits : s.logits;
     backend_->head(s.model_act, weights_->output, out, s.logits_stride);

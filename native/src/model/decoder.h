@@ -43,7 +43,8 @@ class Decoder {
   // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
   static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& scratch, size_t& n_bytes);
-  void write_logits(std::span<const int32_t> logit_rows, float* logits);
+  // delta: what the last projection adds to the residual stream; null without layers.
+  void write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits);
 
   const ModelSpec* spec_ = nullptr;
   const Weights* weights_ = nullptr;

@@ -109,6 +109,80 @@ TEST_CASE("every instruction set equals scalar in every element-wise kernel and 
   }
 }
 
+struct NormQuantResults {
+  Floats x, d;
+  std::vector<int8_t> q;
+  std::vector<int32_t> bias;
+};
+
+// Row 1 of a panel of 2; what belongs to row 0 must stay as it was.
+NormQuantResults norm_quantized(const ElementwiseKernels& kernels, const float* delta, Floats x,
+                                const Floats& weight, bool in_one_pass) {
+  const auto n = static_cast<int64_t>(x.size());
+  const int64_t n_padded = (n + 31) / 32 * 32;
+  const auto n_blocks = static_cast<size_t>(n_padded / 32);
+  NormQuantResults r{std::move(x), Floats(2 * n_blocks, 7.0f),
+                     std::vector<int8_t>(64 * n_blocks, 7), std::vector<int32_t>(4 * n_blocks, 7)};
+  int8_t* const q = r.q.data() + 32;
+  float* const d = r.d.data() + 1;
+  int32_t* const bias = r.bias.data() + 2;
+  if (in_one_pass) {
+    REQUIRE(
+        kernels.add_norm_quantize_row(delta, r.x.data(), weight.data(), 1e-5f, n, 2, q, d, bias));
+    return r;
+  }
+  Floats normed(static_cast<size_t>(n_padded));
+  if (delta != nullptr) kernels.add(delta, r.x.data(), n);
+  kernels.rmsnorm(r.x.data(), weight.data(), 1e-5f, n, normed.data());
+  REQUIRE(kernels.quantize_row(normed.data(), n_padded, 2, q, d, bias));
+  return r;
+}
+
+TEST_CASE("residual, norm and quantization in one pass have the bits of one after the other") {
+  std::mt19937 rng(3);
+  for (const int64_t n : {1, 15, 16, 17, 31, 32, 33, 48, 100, 576, 2048}) {
+    CAPTURE(n);
+    const Floats x = random_row(rng, n, 3.0f);
+    const Floats weight = random_row(rng, n, 1.0f);
+    const Floats delta = random_row(rng, n, 1.0f);
+    for (const float* more : {static_cast<const float*>(nullptr), delta.data()}) {
+      const NormQuantResults expected = norm_quantized(kElementwise_scalar, more, x, weight, false);
+      if (more == nullptr) CHECK(same_bits(expected.x, x));
+      for (const Isa isa : supported_isas()) {
+        CAPTURE(isa_name(isa));
+        const NormQuantResults actual =
+            norm_quantized(*kernel_table(isa).elementwise, more, x, weight, true);
+        CHECK(same_bits(actual.x, expected.x));
+        CHECK(same_bits(actual.q, expected.q));
+        CHECK(same_bits(actual.d, expected.d));
+        CHECK(same_bits(actual.bias, expected.bias));
+      }
+    }
+  }
+}
+
+TEST_CASE("the one pass refuses what is not finite, wherever it comes from") {
+  for (const Isa isa : supported_isas()) {
+    CAPTURE(isa_name(isa));
+    const ElementwiseKernels& kernels = *kernel_table(isa).elementwise;
+    std::vector<int8_t> q(64);
+    Floats d(2);
+    std::vector<int32_t> bias(4);
+    const auto is_accepted = [&](float in_x, float in_delta, float in_weight) {
+      Floats x(40, 1.0f), delta(40, 1.0f), weight(40, 1.0f);
+      x[39] = in_x;
+      delta[39] = in_delta;
+      weight[39] = in_weight;
+      return kernels.add_norm_quantize_row(delta.data(), x.data(), weight.data(), 1e-5f, 40, 1,
+                                           q.data(), d.data(), bias.data());
+    };
+    CHECK(is_accepted(1, 1, 1));
+    CHECK_FALSE(is_accepted(INFINITY, 1, 1));
+    CHECK_FALSE(is_accepted(1, std::numeric_limits<float>::quiet_NaN(), 1));
+    CHECK_FALSE(is_accepted(1, 1, INFINITY));
+  }
+}
+
 TEST_CASE("rmsnorm agrees with double arithmetic and pads with zeros") {
   std::mt19937 rng(1);
   for (const int64_t n : {1, 20, 33, 576}) {

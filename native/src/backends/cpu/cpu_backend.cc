@@ -78,15 +78,22 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void norm_quant(const float* x, int64_t stride, std::span<const int32_t> pick,
+  void norm_quant(const float* delta, float* x, int64_t stride, std::span<const int32_t> pick,
                   const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
     const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
-    scratch_.reserve(out.n_cols_padded);
+    const bool only_a8 = needs.a8 && !needs.a8x2 && !needs.f32;
+    if (!only_a8) scratch_.reserve(out.n_cols_padded);
     out.set_rows(n_rows);
     for_n_rows(n_rows, [&](int r, int thread) {
-      const int64_t source = pick.empty() ? r : pick[index(r)];
+      const int64_t from = (pick.empty() ? r : pick[index(r)]) * stride;
+      const float* more = delta == nullptr ? nullptr : delta + from;
+      if (only_a8) {
+        norm_int8(more, x + from, weight, eps, r, out);
+        return;
+      }
+      if (more != nullptr) ops_.add(more, x + from, weight.n_cols);
       float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
-      ops_.rmsnorm(x + source * stride, weight.as_f32(), eps, weight.n_cols, y);
+      ops_.rmsnorm(x + from, weight.as_f32(), eps, weight.n_cols, y);
       finish_act(y, out.n_cols_padded, r, 0, needs, out);
     });
   }
@@ -124,22 +131,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void proj_residual(const ActRows& act, const Tensor& weight, float* x, int64_t stride) override {
-    const int64_t step = matmul_.unit_strips(weight, act.n_rows);
-    const int64_t n_units = (weight.n_strips() + step - 1) / step;
-    const int n_rows = n_step_rows();
-    scratch_.reserve(n_rows * step * kTileRows);
-    parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
-      const int64_t strip0 = unit * step;
-      const int64_t n_strips = std::min(step, weight.n_strips() - strip0);
-      const int64_t column0 = strip0 * kTileRows;
-      const int64_t n_cols = std::min(n_strips * kTileRows, weight.n_rows - column0);
-      float* y = scratch_.get(thread);
-      matmul_.run_strips(weight, act, strip0, n_strips, y, n_strips * kTileRows);
-      for (int r = 0; r < n_rows; ++r) {
-        ops_.add(y + r * n_strips * kTileRows, x + r * stride + column0, n_cols);
-      }
-    });
+  void proj_residual(const ActRows& act, const Tensor& weight, float* delta,
+                     int64_t stride) override {
+    matmul_.run({{&weight, delta, stride}}, act);
   }
 
   void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
@@ -192,6 +186,16 @@ class CpuBackend final : public Backend {
   template <class F>
   void for_rows(F&& body) {
     for_n_rows(n_step_rows(), body);
+  }
+
+  void norm_int8(const float* delta, float* x, const Tensor& weight, float eps, int r,
+                 ActRows& out) {
+    const Int8Rows& rows = out.a8;
+    const int64_t at = rows.block_index(r, 0);
+    const bool finite = ops_.add_norm_quantize_row(
+        delta, x, weight.as_f32(), eps, weight.n_cols, rows.panel_rows(r / kPanelRows),
+        rows.q + kQuantBlock * at, rows.d + at, rows.bias + 2 * at);
+    if (!finite) non_finite_.store(true, std::memory_order_relaxed);
   }
 
   // Columns [column0, column0 + n) of row r of `out` from y; n is a multiple of 32.

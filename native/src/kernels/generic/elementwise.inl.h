@@ -18,14 +18,19 @@ EDGE_INLINE void store_some(float* p, V x, int64_t lanes) {
   }
 }
 
+// 1 / sqrt(mean of squares + eps).
+EDGE_INLINE V norm_factor(V squares, int64_t n, float eps) {
+  const V mean = set1(reduce_add(squares) / static_cast<float>(n) + eps);
+  return div(set1(1.0f), sqrt(mean));
+}
+
 void row_rmsnorm(const float* x, const float* weight, float eps, int64_t n, float* y) {
   V squares = zero();
   EDGE_FOR_LANES(i, lanes, n) {
     const V v = load_some(x + i, lanes);
     squares = fma(v, v, squares);
   }
-  const V mean = set1(reduce_add(squares) / static_cast<float>(n) + eps);
-  const V r = div(set1(1.0f), sqrt(mean));
+  const V r = norm_factor(squares, n, eps);
   const int64_t n_padded = (n + 31) / 32 * 32;
   EDGE_FOR_LANES(i, lanes, n) {
     const V v = mul(mul(load_some(x + i, lanes), r), load_some(weight + i, lanes));
@@ -89,6 +94,32 @@ bool row_quantize(const float* x, int64_t n_padded, int n_rows, int8_t* q, float
 bool row_quantize_x2(const float* x, int64_t n_padded, int n_rows, int8_t* q, float* d,
                      int32_t* bias) {
   return quantize_blocks<true>(x, n_padded, n_rows, q, d, bias);
+}
+
+bool row_add_norm_quantize(const float* delta, float* x, const float* weight, float eps, int64_t n,
+                           int n_rows, int8_t* q, float* d, int32_t* bias) {
+  V squares = zero();
+  EDGE_FOR_LANES(i, lanes, n) {
+    V v = load_some(x + i, lanes);
+    if (delta != nullptr) {
+      v = add(v, load_some(delta + i, lanes));
+      store_some(x + i, v, lanes);
+    }
+    squares = fma(v, v, squares);
+  }
+  const V r = norm_factor(squares, n, eps);
+  for (int64_t i = 0; i < n; i += 32) {
+    float y[32];
+    const int64_t lanes0 = n - i < 16 ? n - i : 16;
+    const int64_t lanes1 = n - i < 32 ? n - i - lanes0 : 16;
+    store(y, mul(mul(load_some(x + i, lanes0), r), load_some(weight + i, lanes0)));
+    store(y + 16, lanes1 == 0 ? zero()
+                              : mul(mul(load_some(x + i + 16, lanes1), r),
+                                    load_some(weight + i + 16, lanes1)));
+    const int64_t at = n_rows * (i / 32);
+    if (!row_quantize(y, 32, n_rows, q + 32 * at, d + at, bias + 2 * at)) return false;
+  }
+  return true;
 }
 
 bool row_is_finite(const float* x, int64_t n) {
@@ -170,6 +201,7 @@ constexpr ElementwiseKernels kTable = {
     .rmsnorm = row_rmsnorm,
     .quantize_row = row_quantize,
     .quantize_row_x2 = row_quantize_x2,
+    .add_norm_quantize_row = row_add_norm_quantize,
     .is_finite_row = row_is_finite,
     .swiglu = row_swiglu,
     .add = row_add,
