@@ -3,10 +3,11 @@
 //
 // All vector arithmetic of this CPU shares two ports, a dot product takes 5 cycles, and a busy
 // hyper-thread halves both the instructions that may start in a cycle and those that may wait. So
-// kChains = 8 to 16 dot products run side by side (strips x rows x groups), a quad of activations
-// is broadcast once for all strips, and sums wait in L1. Int to float takes no conversion:
-// accumulators start at the bits of 1.5 * 2^23, so that read as floats they are M + D exactly (|D|
-// < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has 7 bits, so s*M is exact).
+// 16 dot products run side by side (strips x rows x groups), a quad of activations is broadcast
+// once for all strips, and sums wait in registers (two groups a block) or in L1 (one). Int to float
+// takes no conversion: accumulators start at the bits of 1.5 * 2^23, so that read as floats they
+// are M + D exactly (|D| < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has 7 bits, so s*M
+// is exact).
 #pragma once
 
 #include <immintrin.h>
@@ -88,26 +89,64 @@ EDGE_INLINE __m512i broadcast_quad(const int8_t* a) {
   return _mm512_set1_epi32(quad);
 }
 
-// One tile of S strips. Two strips' quads fit into registers for all rows of a panel; those of more
-// are read from L1 by every R rows.
-template <int S>
-struct TileQuads {
-  const GemmTile* tiles[S];
-  __m512i held[S <= 2 ? S : 1][8];
+template <class Fmt>
+using TileRow = GemmTile[kUnpackedTiles / kBlockStrips<Fmt>];  // of one strip
 
-  EDGE_MEMBER_INLINE explicit TileQuads(const GemmTile* const* from) {
-    for (int s = 0; s < S; ++s) {
-      tiles[s] = from[s];
-      if constexpr (S <= 2) {
-        for (int t = 0; t < 8; ++t) held[s][t] = _mm512_load_si512(tiles[s]->w[t]);
+// sums[r][strip] += d[r] * x (docs/KERNELS.md) for a format of two groups: R rows and S strips meet
+// all tiles of the block, and their sums wait in registers. A store takes longer than its issue
+// slot while dot products keep both ports busy.
+template <class Fmt, int S, int R>
+EDGE_INLINE void add_block_of_rows(const TileRow<Fmt>* tiles, const PanelBlock& block, int64_t row,
+                                   float* sums) {
+  constexpr int kStride = kBlockStrips<Fmt> * kTileRows;
+  const int8_t* q = block.q + kTileK * row;
+  const float* d = block.d + row;
+  const int32_t* start = block.start + 2 * row;
+  sums += row * kStride;
+  __m512 sum[S][R];
+  for (int s = 0; s < S; ++s) {
+    for (int r = 0; r < R; ++r) sum[s][r] = _mm512_load_ps(sums + r * kStride + s * kTileRows);
+  }
+  for (int i = 0; i < block.n_tiles; ++i) {
+    __m512i acc[2][S][R];
+    EDGE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (int s = 0; s < S; ++s) {
+        acc[0][s][r] = _mm512_set1_epi32(start[2 * r]);
+        acc[1][s][r] = _mm512_set1_epi32(start[2 * r + 1]);
       }
     }
+    EDGE_UNROLL
+    for (int t = 0; t < 8; ++t) {  // turn by turn, so that the groups' sums advance together
+      const int g = t % 2, quad = 4 * g + t / 2;
+      EDGE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const __m512i a = broadcast_quad(q + kTileK * r + 4 * quad);
+        for (int s = 0; s < S; ++s) {
+          const __m512i w = _mm512_load_si512(tiles[s][i].w[quad]);
+          acc[g][s][r] = _mm512_dpbusd_epi32(acc[g][s][r], w, a);
+        }
+      }
+    }
+    for (int s = 0; s < S; ++s) {
+      const GemmTile& tile = tiles[s][i];
+      const __m512 s0 = _mm512_load_ps(tile.s[0]);
+      const __m512 s1 = _mm512_load_ps(tile.s[1]);
+      const __m512 minus_s_magic = _mm512_load_ps(tile.minus_s_magic);
+      for (int r = 0; r < R; ++r) {
+        const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[0][s][r]), s0, minus_s_magic);
+        const __m512 d1 = _mm512_sub_ps(_mm512_castsi512_ps(acc[1][s][r]), _mm512_set1_ps(kMagic));
+        sum[s][r] = _mm512_fmadd_ps(_mm512_fmadd_ps(d1, s1, x), _mm512_set1_ps(d[r]), sum[s][r]);
+      }
+    }
+    q += kTileK * block.n_rows;
+    d += block.n_rows;
+    start += 2 * block.n_rows;
   }
-  EDGE_MEMBER_INLINE __m512i quad(int s, int t) const {
-    if constexpr (S <= 2) return held[s][t];
-    return _mm512_load_si512(tiles[s]->w[t]);
+  for (int s = 0; s < S; ++s) {
+    for (int r = 0; r < R; ++r) _mm512_store_ps(sums + r * kStride + s * kTileRows, sum[s][r]);
   }
-};
+}
 
 template <class Fmt>
 EDGE_INLINE __m512i start_of(int32_t start, const float* zeros) {
@@ -118,41 +157,28 @@ EDGE_INLINE __m512i start_of(int32_t start, const float* zeros) {
   return _mm512_dpwssd_epi32(_mm512_set1_epi32(kMagicBits), x, z);
 }
 
-// sums[r][strip] += d[r] * x (docs/KERNELS.md) for one tile of S strips and R rows, all side by
-// side.
+// The same for one tile and a format of one group: S strips and R rows side by side.
 template <class Fmt, int S, int R>
-EDGE_INLINE void add_rows(const TileQuads<S>& tile, const int8_t* q, const float* d,
+EDGE_INLINE void add_rows(const TileRow<Fmt>* tiles, int i, const int8_t* q, const float* d,
                           const int32_t* start, float* sums) {
-  constexpr int kQuads = 8 / Fmt::kGroups;
-  __m512i acc[Fmt::kGroups][S][R];
-  for (int g = 0; g < Fmt::kGroups; ++g) {
-    for (int r = 0; r < R; ++r) {
-      for (int s = 0; s < S; ++s) {
-        acc[g][s][r] = start_of<Fmt>(start[2 * r + g], tile.tiles[s]->s[1]);
-      }
-    }
+  __m512i acc[S][R];
+  for (int r = 0; r < R; ++r) {
+    for (int s = 0; s < S; ++s) acc[s][r] = start_of<Fmt>(start[2 * r], tiles[s][i].s[1]);
   }
   EDGE_UNROLL
-  for (int t = 0; t < kQuads; ++t) {
-    for (int g = 0; g < Fmt::kGroups; ++g) {
-      const int quad = g * kQuads + t;
-      for (int r = 0; r < R; ++r) {
-        const __m512i a = broadcast_quad(q + kTileK * r + 4 * quad);
-        for (int s = 0; s < S; ++s) {
-          acc[g][s][r] = _mm512_dpbusd_epi32(acc[g][s][r], tile.quad(s, quad), a);
-        }
+  for (int t = 0; t < 8; ++t) {
+    for (int r = 0; r < R; ++r) {
+      const __m512i a = broadcast_quad(q + kTileK * r + 4 * t);
+      for (int s = 0; s < S; ++s) {
+        acc[s][r] = _mm512_dpbusd_epi32(acc[s][r], _mm512_load_si512(tiles[s][i].w[t]), a);
       }
     }
   }
   for (int s = 0; s < S; ++s) {
-    const __m512 s0 = _mm512_load_ps(tile.tiles[s]->s[0]);
-    const __m512 minus_s_magic = _mm512_load_ps(tile.tiles[s]->minus_s_magic);
+    const __m512 s0 = _mm512_load_ps(tiles[s][i].s[0]);
+    const __m512 minus_s_magic = _mm512_load_ps(tiles[s][i].minus_s_magic);
     for (int r = 0; r < R; ++r) {
-      __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[0][s][r]), s0, minus_s_magic);
-      if constexpr (Fmt::kGroups == 2) {
-        const __m512 d1 = _mm512_sub_ps(_mm512_castsi512_ps(acc[1][s][r]), _mm512_set1_ps(kMagic));
-        x = _mm512_fmadd_ps(d1, _mm512_load_ps(tile.tiles[s]->s[1]), x);
-      }
+      const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[s][r]), s0, minus_s_magic);
       float* sum = sums + (r * kBlockStrips<Fmt> + s) * kTileRows;
       _mm512_store_ps(sum, _mm512_fmadd_ps(x, _mm512_set1_ps(d[r]), _mm512_load_ps(sum)));
     }
@@ -161,16 +187,18 @@ EDGE_INLINE void add_rows(const TileQuads<S>& tile, const int8_t* q, const float
 
 // The tiles of a block of S strips times a panel.
 template <class Fmt, int S>
-EDGE_INLINE void add_panel(const GemmTile (*tiles)[kUnpackedTiles / kBlockStrips<Fmt>],
-                           const PanelBlock& block, float* sums) {
+EDGE_INLINE void add_panel(const TileRow<Fmt>* tiles, const PanelBlock& block, float* sums) {
+  if constexpr (Fmt::kGroups == 2) {
+    int64_t row = 0;
+    for (; row + 4 <= block.n_rows; row += 4) add_block_of_rows<Fmt, S, 4>(tiles, block, row, sums);
+    for (; row < block.n_rows; ++row) add_block_of_rows<Fmt, S, 1>(tiles, block, row, sums);
+    return;
+  }
   constexpr int R = kBlockStrips<Fmt>;
   const int8_t* q = block.q;
   const float* d = block.d;
   const int32_t* start = block.start;
   for (int i = 0; i < block.n_tiles; ++i) {
-    const GemmTile* strips[S];
-    for (int s = 0; s < S; ++s) strips[s] = &tiles[s][i];
-    const TileQuads<S> tile(strips);
     float* sum = sums;
     const auto next = [&](int n_rows) {
       q += kTileK * n_rows;
@@ -179,8 +207,10 @@ EDGE_INLINE void add_panel(const GemmTile (*tiles)[kUnpackedTiles / kBlockStrips
       sum += n_rows * kBlockStrips<Fmt> * kTileRows;
     };
     int row = 0;
-    for (; row + R <= block.n_rows; row += R, next(R)) add_rows<Fmt, S, R>(tile, q, d, start, sum);
-    for (; row < block.n_rows; ++row, next(1)) add_rows<Fmt, S, 1>(tile, q, d, start, sum);
+    for (; row + R <= block.n_rows; row += R, next(R)) {
+      add_rows<Fmt, S, R>(tiles, i, q, d, start, sum);
+    }
+    for (; row < block.n_rows; ++row, next(1)) add_rows<Fmt, S, 1>(tiles, i, q, d, start, sum);
   }
 }
 
@@ -248,7 +278,7 @@ class GemmBlock {
   const uint8_t* strips_;
   int row0_;
   int n_rows_;
-  alignas(64) GemmTile tiles_[S][kBlockTiles];
+  alignas(64) TileRow<Fmt> tiles_[S];
   alignas(64) float sums_[kMaxBlockRows * kWidth * kTileRows];
   alignas(64) int32_t start_[2 * kMaxKRows * kBlockTiles];
 };

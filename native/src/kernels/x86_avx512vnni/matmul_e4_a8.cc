@@ -16,26 +16,38 @@ EDGE_INLINE void unpack_nibbles(const uint8_t* nibbles, __m512i* w) {
   }
 }
 
-// Rows whose scale byte selects LUT 1.
-EDGE_INLINE __mmask16 lut1_rows(__m128i sc) {
-  return _mm512_test_epi32_mask(_mm512_cvtepu8_epi32(sc), _mm512_set1_epi32(1));
-}
+// Rows whose scale byte selects LUT 1 = LUT 0 + 2. For one row it is cheaper to correct the sum
+// (+2 * sum(a) = -bias / 32), for more to correct the weights once.
+template <int K>
+struct Lut1;
 
-// LUT 1 = LUT 0 + 2. For one row it is cheaper to correct the sum (+2 * sum(a) = -bias / 32), for
-// more to correct the weights once.
-constexpr int kFirstKToShiftWeights = 2;
+template <>
+struct Lut1<1> {
+  __mmask16 rows;
 
-EDGE_INLINE void shift_weights(__m512i* w, __mmask16 lut1) {
-  const __m512i two = _mm512_maskz_set1_epi32(lut1, 0x02020202);
-  for (int t = 0; t < 4; ++t) w[t] = _mm512_add_epi8(w[t], two);
-}
+  EDGE_MEMBER_INLINE explicit Lut1(__m512i scale_bytes)
+      : rows(_mm512_test_epi32_mask(scale_bytes, _mm512_set1_epi32(1))) {}
+  EDGE_MEMBER_INLINE void shift_weights(__m512i*) const {}
+  EDGE_MEMBER_INLINE __m512i zero_point(const int32_t* bias) const {
+    const __m512i b = _mm512_set1_epi32(*bias);
+    return _mm512_mask_sub_epi32(b, rows, b, _mm512_srai_epi32(b, 5));
+  }
+};
 
 template <int K>
-EDGE_INLINE __m512i zero_point(const int32_t* bias, __mmask16 lut1) {
-  const __m512i b = _mm512_set1_epi32(*bias);
-  if constexpr (K >= kFirstKToShiftWeights) return b;
-  return _mm512_mask_sub_epi32(b, lut1, b, _mm512_srai_epi32(b, 5));
-}
+struct Lut1 {
+  __mmask64 bytes;
+
+  EDGE_MEMBER_INLINE explicit Lut1(__m512i scale_bytes)
+      : bytes(_mm512_test_epi8_mask(scale_bytes, _mm512_set1_epi8(1))) {}
+  EDGE_MEMBER_INLINE void shift_weights(__m512i* w) const {
+    const __m512i two = _mm512_set1_epi8(kLutE4Shift);
+    for (int t = 0; t < 4; ++t) w[t] = _mm512_mask_add_epi8(w[t], bytes, w[t], two);
+  }
+  EDGE_MEMBER_INLINE __m512i zero_point(const int32_t* bias) const {
+    return _mm512_set1_epi32(*bias);
+  }
+};
 
 struct E4_16 {
   static constexpr int kTileBytes = sizeof(TileE4_16);
@@ -45,25 +57,21 @@ struct E4_16 {
   template <int K>
   struct Unpacked {
     __m512i w[8];
+    __m512i sc[2];
     __m512 s[2];
-    __mmask16 lut1[2];
+    Lut1<K> lut1[2];
 
-    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      const __m128i sc0 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
-      const __m128i sc1 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16));
-      s[0] = scales(sc0);
-      s[1] = scales(sc1);
-      lut1[0] = lut1_rows(sc0);
-      lut1[1] = lut1_rows(sc1);
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile)
+        : sc{scale_bytes(tile), scale_bytes(tile + 16)},
+          s{scales(sc[0]), scales(sc[1])},
+          lut1{Lut1<K>(sc[0]), Lut1<K>(sc[1])} {
       unpack_nibbles(tile + 32, w);
-      if constexpr (K >= kFirstKToShiftWeights) {
-        shift_weights(w, lut1[0]);
-        shift_weights(w + 4, lut1[1]);
-      }
+      lut1[0].shift_weights(w);
+      lut1[1].shift_weights(w + 4);
     }
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
-      const __m512i d0 = dot4(zero_point<K>(bias, lut1[0]), w, a);
-      const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1[1]), w + 4, a + 16);
+      const __m512i d0 = dot4(lut1[0].zero_point(bias), w, a);
+      const __m512i d1 = dot4(lut1[1].zero_point(bias + 1), w + 4, a + 16);
       return two_groups(s, d0, d1);
     }
   };
@@ -77,22 +85,19 @@ struct E4_32 {
   template <int K>
   struct Unpacked {
     __m512i w[8];
+    __m512i sc;
     __m512 s[1];
-    __mmask16 lut1;
+    Lut1<K> lut1;
 
-    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      const __m128i sc = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
-      s[0] = scales(sc);
-      lut1 = lut1_rows(sc);
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile)
+        : sc(scale_bytes(tile)), s{scales(sc)}, lut1(sc) {
       unpack_nibbles(tile + 16, w);
-      if constexpr (K >= kFirstKToShiftWeights) {
-        shift_weights(w, lut1);
-        shift_weights(w + 4, lut1);
-      }
+      lut1.shift_weights(w);
+      lut1.shift_weights(w + 4);
     }
     EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
-      const __m512i d0 = dot4(zero_point<K>(bias, lut1), w, a);
-      const __m512i d1 = dot4(zero_point<K>(bias + 1, lut1), w + 4, a + 16);
+      const __m512i d0 = dot4(lut1.zero_point(bias), w, a);
+      const __m512i d1 = dot4(lut1.zero_point(bias + 1), w + 4, a + 16);
       return _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
     }
   };

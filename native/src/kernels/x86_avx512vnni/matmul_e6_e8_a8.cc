@@ -16,8 +16,8 @@ struct E6_16 {
     __m512 s[2];
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      s[0] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
-      s[1] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + 16)));
+      s[0] = scales(scale_bytes(tile));
+      s[1] = scales(scale_bytes(tile + 16));
       const __m512i low = _mm512_set1_epi8(15);
       const __m512i high = _mm512_set1_epi8(0x30);
       const __m512i h0 = _mm512_loadu_si512(tile + 288);
@@ -52,7 +52,7 @@ struct E8_32 {
     __m512 s[1];
 
     EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      s[0] = scales(_mm_loadu_si128(reinterpret_cast<const __m128i*>(tile)));
+      s[0] = scales(scale_bytes(tile));
       for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(tile + 16 + 64 * t);
     }
     // The zero point is 128, twice what bias carries.
