@@ -211,7 +211,7 @@ def _read_blocks(job: Job) -> Iterator[_Block]:
         n_block = max(TILE_ROWS, BLOCK_WEIGHTS // n_cols // TILE_ROWS * TILE_ROWS)
         for row0 in range(0, n_rows, n_block):
             n = min(n_block, n_rows - row0)
-            yield _Block(item, row0, job.checkpoint.read_rows(item.source, row0, n))
+            yield _Block(item, row0, job.read_rows(item, row0, n))
 
 
 def _encode_blocks(

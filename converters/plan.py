@@ -15,7 +15,9 @@ from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
 
 from . import archs
 from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
+from .fold import CONSUMERS, PRODUCER, Folds
 from .quant.methods import Method
+from .quant.tiles import F32Array
 from .recipe import EMBED_ROLE, HEAD_ROLE, Recipe, matrix_rule, preset, vector_rules
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
@@ -78,6 +80,7 @@ class Job:
         )
         self._check_tensors(sources)
         self.inv_freq = self.arch.inv_freq(config)
+        self.folds = Folds(self.spec)
         self.planned = self._plan(sources)
         self._check_calibration(options.calibrated)
         unread = self.arch.unread_keys(config)
@@ -154,11 +157,17 @@ class Job:
                 "method must be 'rtn'",
                 code="invalid_argument",
             )
-        needing = [name for name, method in methods.items() if method.needs_stats]
+        self._check_tuned(methods)
+        self._check_scales()
+        needing = {name: method.name for name, method in methods.items() if method.needs_stats}
+        for item in self.planned:
+            if self.scale(item) is not None:
+                needing.setdefault(item.name, f"scale = '{self.scale(item)}'")
         if needing and not calibrated:
+            name, how = next(iter(needing.items()))
             raise InvalidArgumentError(
-                f"recipe '{self.recipe.name}': '{needing[0]}' is to be quantized by "
-                f"{methods[needing[0]].name}, which needs calibration text: --calibration FILE",
+                f"recipe '{self.recipe.name}': '{name}' is to be quantized by {how}, which needs "
+                "calibration text: --calibration FILE",
                 code="invalid_argument",
             )
         if calibrated and not needing:
@@ -166,6 +175,61 @@ class Job:
                 f"recipe '{self.recipe.name}' uses no calibration text; leave it out",
                 code="invalid_argument",
             )
+
+    def _check_tuned(self, methods: dict[str, Method]) -> None:
+        """Matrices of one layer are tuned by one descent."""
+        descents: dict[str, tuple[str, tuple[int, int, float]]] = {}
+        for name, method in methods.items():
+            if not method.tunes_layers:
+                continue
+            layer = name.rpartition(".")[0]
+            if not layer.startswith("layers."):
+                raise InvalidArgumentError(
+                    f"recipe '{self.recipe.name}': '{name}' is in no layer; its method cannot be "
+                    f"'{method.name}'",
+                    code="invalid_argument",
+                )
+            descent = (method.n_steps, method.batch_windows, method.reach)
+            other, first = descents.setdefault(layer, (name, descent))
+            if descent != first:
+                raise InvalidArgumentError(
+                    f"recipe '{self.recipe.name}': '{other}' and '{name}' are tuned together; give "
+                    "them the same n_steps, batch_windows and reach",
+                    code="invalid_argument",
+                )
+
+    def _check_scales(self) -> None:
+        """What reads one input is scaled one way, and only what has an operator before it."""
+        for item in self.planned:
+            scale = self.scale(item)
+            prefix, _, role = item.name.rpartition(".")
+            if scale is not None and role not in PRODUCER:
+                raise InvalidArgumentError(
+                    f"recipe '{self.recipe.name}': nothing before '{item.name}' can take its "
+                    "scales; leave 'scale' out there",
+                    code="invalid_argument",
+                )
+            for other in self.planned if scale is not None else ():
+                if (
+                    other.name in {f"{prefix}.{name}" for name in CONSUMERS[PRODUCER[role]]}
+                    and self.scale(other) != scale
+                ):
+                    raise InvalidArgumentError(
+                        f"recipe '{self.recipe.name}': '{item.name}' and '{other.name}' read the "
+                        "same input; give them the same 'scale'",
+                        code="invalid_argument",
+                    )
+
+    def scale(self, item: PlannedTensor) -> str | None:
+        """How the input channels of a planned tensor are scaled, if they are."""
+        return self.recipe.choose(item.role, item.name).scale
+
+    def read_rows(self, item: PlannedTensor, row0: int, n_rows: int) -> F32Array:
+        """Rows of a planned tensor as float32, with what was folded into it so far."""
+        assert item.source is not None
+        return self.folds.apply(
+            item.name, self.checkpoint.read_rows(item.source, row0, n_rows), row0
+        )
 
     def method(self, item: PlannedTensor) -> Method:
         """How the codes of a planned tensor are chosen."""

@@ -19,6 +19,7 @@ from .quant.methods import Method, check_format
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
 ACTS = ("a8", "a8x2", "f32")
+SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
 VECTOR_ROLES = ("attn_norm", "ffn_norm", "output_norm", "rope_inv_freq")
@@ -26,12 +27,17 @@ VECTOR_ROLES = ("attn_norm", "ffn_norm", "output_norm", "rope_inv_freq")
 
 @dataclass(frozen=True)
 class Rule:
-    """Tensors whose role or name matches `pattern` (shell style) get `format` and `act`."""
+    """Tensors whose role or name matches `pattern` (shell style) get `format` and `act`.
+
+    scale: how the input channels are scaled before the codes are chosen, the scales being folded
+    into the operator before (calibrate/scaling.py); None: not at all.
+    """
 
     pattern: str
     format: str
     act: str | None  # None: a vector, which meets no activations
     method: Method = RTN
+    scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,11 @@ class Recipe:
         rules = []
         for rule in self.rules:
             entry = asdict(rule)
-            entry["method"] = asdict(rule.method)
+            entry["method"] = {"name": rule.method.name, **rule.method.parameters}
             if rule.method == RTN:
                 del entry["method"]
+            if rule.scale is None:
+                del entry["scale"]
             rules.append(entry)
         value: dict[str, Any] = {"name": self.name, "rules": rules}
         if calibration_sha256 is not None:
@@ -114,7 +122,13 @@ def preset(
     return Recipe(name=format, rules=tuple(rules))
 
 
-def matrix_rule(pattern: str, format: str, act: str | None, method: Method | None = None) -> Rule:
+def matrix_rule(
+    pattern: str,
+    format: str,
+    act: str | None,
+    method: Method | None = None,
+    scale: str | None = None,
+) -> Rule:
     """A rule for matrices; UnsupportedError, InvalidArgumentError for names that are not known."""
     default_act = quant_format(format).default_act
     if act is not None and act not in ACTS:
@@ -122,9 +136,13 @@ def matrix_rule(pattern: str, format: str, act: str | None, method: Method | Non
             f"act '{act}' is not known (known: {', '.join(ACTS)})", code="invalid_argument"
         )
     check_format(method or RTN, format)
+    if scale is not None and scale not in SCALES:
+        raise InvalidArgumentError(
+            f"scale '{scale}' is not known (known: {', '.join(SCALES)})", code="invalid_argument"
+        )
     # F16 has no integer kernel; the override is for the formats that have both.
     chosen_act = default_act if format == "F16" else act or default_act
-    return Rule(pattern, format, chosen_act, method or RTN)
+    return Rule(pattern, format, chosen_act, method or RTN, scale)
 
 
 def vector_rules() -> tuple[Rule, ...]:

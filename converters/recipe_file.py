@@ -19,12 +19,13 @@ from typing import Any
 
 from edgellm.errors import EdgeError, FormatError
 
-from .quant.methods import Method
+from .quant.methods import METHODS, STARTS, Method, parameter_names
 from .recipe import CalibrationOptions, Recipe, Rule, matrix_rule, vector_rules
 
 MAX_RECIPE_BYTES = 1 << 20
-_RULE_TEXTS = ("pattern", "format", "act", "method")
-_METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name"}
+_RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
+_METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name", "start"}
+_REAL_NUMBERS = ("damping", "drift", "reach")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -66,17 +67,25 @@ def _rule(entry: Any, where: str) -> Rule:
     pattern, format = texts["pattern"], texts["format"]
     if pattern is None or format is None:
         raise FormatError(f"{where}: needs 'pattern' and 'format'", code="json_missing_key")
-    numbers = {key: _number(entry, key, where) for key in _METHOD_NUMBERS if key in entry}
-    name = texts["method"] or "rtn"
-    if numbers and name in ("rtn", "importance"):
-        raise FormatError(
-            f"{where}: method '{name}' takes no {', '.join(sorted(numbers))}",
-            code="json_unknown_key",
-        )
     try:
-        return matrix_rule(pattern, format, texts["act"], Method(name=name, **numbers))
+        method = _method(entry, texts, where)
+        return matrix_rule(pattern, format, texts["act"], method, texts["scale"])
     except EdgeError as error:
         raise type(error)(f"{where}: {error}", code=error.code) from error
+
+
+def _method(entry: dict[str, Any], texts: dict[str, str | None], where: str) -> Method:
+    name, start = texts["method"] or "rtn", texts["start"] or Method.start
+    parameters = {key: _number(entry, key, where) for key in _METHOD_NUMBERS if key in entry}
+    if texts["start"] is not None:
+        parameters["start"] = start
+    if name in METHODS and start in STARTS:
+        foreign = sorted(set(parameters) - set(parameter_names(name, start)))
+        if foreign:
+            raise FormatError(
+                f"{where}: method '{name}' takes no {', '.join(foreign)}", code="json_unknown_key"
+            )
+    return Method(name=name, **parameters)
 
 
 def _calibration(value: Any, where: str) -> CalibrationOptions:
@@ -108,7 +117,7 @@ def _text(table: dict[str, Any], key: str, where: str) -> str | None:
 
 def _number(table: dict[str, Any], key: str, where: str) -> Any:
     value = table[key]
-    wanted = (int, float) if key in ("damping", "drift") else (int,)
+    wanted = (int, float) if key in _REAL_NUMBERS else (int,)
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise FormatError(f"{where}: '{key}' must be a number", code="json_type")
     return value

@@ -6,7 +6,8 @@ not made again, and the layers up to it are only walked through. Knows no file f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 
 import numpy as np
@@ -20,14 +21,20 @@ from ..encode import encode_rows
 from ..plan import Job
 from ..quant import decode_matrix
 from ..quant.methods import InputStats, quantize
+from ..quant.methods.rounding import Rounding
 from ..quant.tiles import F32Array, U8Array
 from ..recipe import EMBED_ROLE, HEAD_ROLE
 from ..report import PlannedTensor
+from .fold_layer import fold_layer
 from .tokens import CalibrationTokens
+from .tune import LayerTuning
 from .walk import INPUT_GROUPS, Walk, token_rows
 from .work import WorkDir
 
 EMBED_BLOCK_ROWS = 1 << 14
+WEIGHED_FIRMNESS = (
+    0.5  # measured on layer 0 of a trained model: 0 makes it worse, 1 keeps the start
+)
 
 LayerFn = Callable[[str, int, int], None]  # matrix just quantized, matrices done, matrices in all
 
@@ -58,13 +65,15 @@ class _Run:
         self._items = {item.name: item for item in job.planned}
         calibrated = [item for item in job.planned if job.method(item).needs_stats]
         self._n_total, self._n_done = len(calibrated), 0
-        self._keep_full = any(job.method(item).needs_drift for item in calibrated)
+        self._keep_full = any(job.method(item).needs_original for item in calibrated)
 
     def run(self) -> None:
         hidden, full = self._embedded()
         walk = Walk(self._job.spec, self._job.inv_freq, hidden, full, self._n_threads)
+        scaled = [item.name for item in self._job.planned if self._job.scale(item) is not None]
         for index in range(len(self._job.spec.layers)):
-            if self._n_done == self._n_total:
+            left = any(int(name.split(".")[1]) >= index for name in scaled)
+            if self._n_done == self._n_total and not left:
                 return
             self._layer(walk, index)
         head = self._items.get(HEAD_ROLE)
@@ -75,39 +84,82 @@ class _Run:
     def _layer(self, walk: Walk, index: int) -> None:
         prefix = f"layers.{index}."
         names = [name for name in self._items if name.startswith(prefix)]
+        fold_layer(self._job, self._work, walk, index)
         read = {name: self._read(self._items[name]) for name in names}
         original = {
             name: torch.from_numpy(rows.reshape(self._items[name].shape))
             for name, rows in read.items()
         }
         converted: dict[str, Tensor] = dict(original)
+        tuned = [self._items[n] for n in names if self._job.method(self._items[n]).tunes_layers]
+        # Matrices of a layer are tuned together: all of them again where one is missing.
+        again = any(self._work.load(item.name, item.n_bytes) is None for item in tuned)
+        roundings: dict[str, Rounding] = {}
         for group in INPUT_GROUPS:
             # Measured once for the matrices that share an input, and only if one asks.
             stats = cache(partial(walk.measure, index, converted, original, group))
             for role in group:
                 item = self._items[prefix + role]
-                strips = self._strips(item, read[item.name], stats)
-                decoded = decode_matrix(item.format, strips, *item.rows_cols)
-                converted[item.name] = torch.from_numpy(np.ascontiguousarray(decoded))
+                if again and item in tuned:
+                    strips = self._first_strips(item, read[item.name], stats)
+                    with _naming(item):
+                        rounding = self._rounding(item, read[item.name], strips)
+                    roundings[item.name] = rounding
+                else:
+                    strips = self._strips(item, read[item.name], stats)
+                converted[item.name] = _decoded(item, strips)
+        if roundings:
+            self._tune(walk, index, roundings, converted, original)
         walk.advance(index, converted, original)
+
+    def _tune(
+        self,
+        walk: Walk,
+        index: int,
+        roundings: dict[str, Rounding],
+        converted: dict[str, Tensor],
+        original: dict[str, Tensor],
+    ) -> None:
+        """Leaves the tuned matrices in the work directory and in `converted`."""
+        method = self._job.method(self._items[next(iter(roundings))])
+        LayerTuning(walk, index, roundings, converted, original).run(method)
+        for name, rounding in roundings.items():
+            strips = rounding.strips()
+            self._work.store(name, strips)
+            converted[name] = _decoded(self._items[name], strips)
+            self._count(self._items[name])
+
+    def _rounding(self, item: PlannedTensor, weights: F32Array, strips: U8Array) -> Rounding:
+        weighed = self._job.method(item).first.name in ("gptq", "gptaq")
+        return Rounding(weights, item.format, strips, WEIGHED_FIRMNESS if weighed else 0.0)
+
+    def _first_strips(
+        self, item: PlannedTensor, weights: F32Array, stats: Callable[[], InputStats]
+    ) -> U8Array:
+        """The codes that a tuned matrix begins with."""
+        method = self._job.method(item).first
+        with _naming(item):
+            measured = stats() if method.needs_stats else None
+            return quantize(weights, item.format, method, measured, self._n_threads)
 
     def _strips(
         self, item: PlannedTensor, weights: F32Array, stats: Callable[[], InputStats]
     ) -> U8Array:
         method = self._job.method(item)
-        try:
+        with _naming(item):
             if not method.needs_stats:
                 return encode_rows(self._job.checkpoint, item, method, weights, 0, self._n_threads)
             strips = self._work.load(item.name, item.n_bytes)
             if strips is None:
                 strips = quantize(weights, item.format, method, stats(), self._n_threads)
                 self._work.store(item.name, strips)
-        except EdgeError as error:
-            raise type(error)(f"tensor '{item.source}': {error}", code=error.code) from error
+        self._count(item)
+        return strips
+
+    def _count(self, item: PlannedTensor) -> None:
         self._n_done += 1
         if self._progress is not None:
             self._progress(item.name, self._n_done, self._n_total)
-        return strips
 
     def _embedded(self) -> tuple[F32Array, F32Array | None]:
         """The inputs of layer 0 with the converted embedding, and with the original one."""
@@ -135,5 +187,18 @@ class _Run:
         return converted[indices], table[indices] if self._keep_full else None
 
     def _read(self, item: PlannedTensor) -> F32Array:
-        assert item.source is not None
-        return self._job.checkpoint.read_rows(item.source, 0, item.rows_cols[0])
+        return self._job.read_rows(item, 0, item.rows_cols[0])
+
+
+@contextmanager
+def _naming(item: PlannedTensor) -> Iterator[None]:
+    """Errors inside say which tensor it was."""
+    try:
+        yield
+    except EdgeError as error:
+        raise type(error)(f"tensor '{item.source}': {error}", code=error.code) from error
+
+
+def _decoded(item: PlannedTensor, strips: U8Array) -> Tensor:
+    decoded = decode_matrix(item.format, strips, *item.rows_cols)
+    return torch.from_numpy(np.ascontiguousarray(decoded))

@@ -56,6 +56,35 @@ class Walk:
         self._full = None if full is None else torch.from_numpy(full)
         self._n_threads = max(1, n_threads)
 
+    @property
+    def hidden(self) -> Tensor:
+        """The next layer's inputs in the converted model, [n_windows, window_tokens, d_model]."""
+        return self._hidden
+
+    @property
+    def n_threads(self) -> int:
+        return self._n_threads
+
+    def model(self, weights: Weights) -> Reference:
+        """With the weights of one layer, to run that layer."""
+        return Reference(self._spec, {**weights, **self._shared})
+
+    def outputs(self, index: int, original: Weights) -> Tensor:
+        """The original model's outputs of layer `index`, in the shape of `hidden`; it must be
+        walked beside the converted one."""
+        assert self._full is not None
+        full, model = self._full, self.model(original)
+        found = torch.empty_like(full)
+
+        def task(window: int) -> None:
+            with torch.inference_mode():
+                found[window] = model.block(full[window], index)
+
+        with one_torch_thread(), ThreadPoolExecutor(self._n_threads) as pool:
+            for _ in pool.map(task, range(len(full))):
+                pass
+        return found
+
     def measure(
         self, index: int, converted: Weights, original: Weights, group: Sequence[str]
     ) -> InputStats:
@@ -71,6 +100,14 @@ class Walk:
             return upper_gram(x), (full - x).T @ x
 
         return self._collect(task, name)
+
+    def sample(self, index: int, weights: Weights, role: str) -> F32Array:
+        """Inputs of matrix `role` of layer `index` on the first windows, [n, n_cols]."""
+        with one_torch_thread(), torch.inference_mode():
+            found: F32Array = self._inputs(
+                index, f"layers.{index}.{role}", weights, self._hidden, 0
+            ).numpy()
+        return found
 
     def measure_head(self, norm: Tensor) -> InputStats:
         """The moments of the head's input, after the last layer."""

@@ -6,7 +6,7 @@ strips. Those that need torch import it on first use. Knows no checkpoint, no mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,26 +42,52 @@ class Method:
     rtn: nearest level, the scales searched for the least squared error. importance: the same,
     weighted by E[x_j^2]. grid: weights that lie on a 4-bit grid already (methods/grid.py); L4_32
     only. gptq, gptaq: methods/gptq.py; gptaq aims at the original model's outputs
-    from the converted model's inputs (Li et al. 2025, arXiv:2504.02692).
+    from the converted model's inputs (Li et al. 2025, arXiv:2504.02692). autoround: rounding.py and
+    calibrate/tune.py; a whole layer at a time, beginning with the codes that method `start` chose.
     damping, n_passes: see GptqOptions. drift: share of the input drift that gptaq makes up for.
+    n_steps, batch_windows: of autoround's descent; reach: how far an offset can go in all of it,
+    in distances between levels. A parameter that a method does not have stays at its default.
     """
 
     name: str = "rtn"
     damping: float = 0.01
     n_passes: int = 3
-    drift: float = 0.5
+    drift: float = 0.75
+    start: str = "gptaq"
+    n_steps: int = 100
+    batch_windows: int = 4
+    reach: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.name not in METHODS:
-            raise InvalidArgumentError(
-                f"method '{self.name}' is not known (known: {', '.join(METHODS)})",
-                code="invalid_argument",
-            )
+        for key, known in (("method", METHODS), ("start", STARTS)):
+            name = self.name if key == "method" else self.start
+            if name not in known:
+                raise InvalidArgumentError(
+                    f"{key} '{name}' is not known (known: {', '.join(known)})",
+                    code="invalid_argument",
+                )
         if not 0 < self.damping <= 1 or not 0 <= self.n_passes <= 100 or not 0 <= self.drift <= 1:
             raise InvalidArgumentError(
                 "a method takes 0 < damping <= 1, 0 <= n_passes <= 100, 0 <= drift <= 1",
                 code="invalid_argument",
             )
+        sizes_ok = 1 <= self.n_steps <= 100_000 and 1 <= self.batch_windows <= 1 << 16
+        if not sizes_ok or not 0 < self.reach <= 1:
+            raise InvalidArgumentError(
+                "autoround takes 1 <= n_steps <= 100000, 1 <= batch_windows <= 65536, "
+                "0 < reach <= 1",
+                code="invalid_argument",
+            )
+
+    @property
+    def parameters(self) -> dict[str, str | int | float]:
+        """Those that the method has, by name."""
+        return {name: getattr(self, name) for name in parameter_names(self.name, self.start)}
+
+    @property
+    def first(self) -> Method:
+        """What chooses the codes that autoround begins with; any other method itself."""
+        return replace(self, name=self.start) if self.tunes_layers else self
 
     @property
     def needs_stats(self) -> bool:
@@ -69,10 +95,34 @@ class Method:
 
     @property
     def needs_drift(self) -> bool:
-        return self.name == "gptaq"
+        return self.first.name == "gptaq"
+
+    @property
+    def tunes_layers(self) -> bool:
+        return self.name == "autoround"
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether the original model is walked beside the converted one."""
+        return self.needs_drift or self.tunes_layers
 
 
-METHODS = ("rtn", "importance", "gptq", "gptaq", "grid")
+STARTS = ("rtn", "importance", "gptq", "gptaq")
+METHODS = (*STARTS, "autoround", "grid")
+_PARAMETERS = {
+    "rtn": (),
+    "grid": (),
+    "importance": (),
+    "gptq": ("damping", "n_passes"),
+    "gptaq": ("damping", "n_passes", "drift"),
+}
+
+
+def parameter_names(name: str, start: str) -> tuple[str, ...]:
+    """The parameters of method `name`, which begins with `start` where it is autoround."""
+    if name != "autoround":
+        return _PARAMETERS[name]
+    return ("start", "n_steps", "batch_windows", "reach", *_PARAMETERS[start])
 
 
 def quantize(
@@ -86,11 +136,16 @@ def quantize(
     """[n_rows, n_cols] float32 -> strips; the same bytes for any n_threads (at least 1).
 
     dtype: in which the checkpoint stores the weights, for grid. NumericError: weights or statistics
-    that are not finite. InvalidArgumentError: statistics missing. UnsupportedError: a method that
-    the format does not have, weights off the grid, or no torch.
+    that are not finite. InvalidArgumentError: statistics missing, or a method that needs a whole
+    layer. UnsupportedError: a method that the format does not have, weights off the grid, or no
+    torch.
     """
     if method.name == "grid":
         return _grid(weights, format, dtype)
+    if method.tunes_layers:
+        raise InvalidArgumentError(
+            f"method '{method.name}' needs a whole layer, not one matrix", code="invalid_argument"
+        )
     if method.name == "rtn":
         return encode_matrix(format, weights, None, n_threads)
     if stats is None:

@@ -1,0 +1,73 @@
+"""The scalings that a recipe asks for in one layer: searched, kept in the work directory, folded.
+
+Searched on the layer's original weights and the inputs that the converted model gives it, before
+any matrix of the layer is quantized. Knows no method and no byte layout of strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..fold import CONSUMERS
+from ..plan import Job
+from ..quant.tiles import F32Array
+from ..report import PlannedTensor
+from .scaling import Consumer, Input, best_factors
+from .walk import Walk
+from .work import WorkDir
+
+
+def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int) -> None:
+    """Sets the factors of layer `index` in job.folds: all 1 where scaling does not help."""
+    prefix = f"layers.{index}."
+    items = {item.role: item for item in job.planned if item.name.startswith(prefix)}
+    rows: dict[str, F32Array] = {}
+    for producer_role, roles in CONSUMERS.items():
+        kind = job.scale(items[roles[0]])
+        if kind is None:
+            continue
+        producer = prefix + producer_role
+        n_factors = job.folds.width(producer)
+        stored = work.load(f"{producer}.scale", 4 * n_factors)
+        if stored is None:
+            if not rows:
+                rows = {role: _unfolded(job, item) for role, item in items.items()}
+            factors = _search(job, walk, index, producer, [items[r] for r in roles], rows, kind)
+            stored = factors.astype("<f4").view(np.uint8)
+            work.store(f"{producer}.scale", stored)
+        job.folds.set(producer, stored.view("<f4"))
+
+
+def _unfolded(job: Job, item: PlannedTensor) -> F32Array:
+    assert item.source is not None
+    return job.checkpoint.read_rows(item.source, 0, item.rows_cols[0])
+
+
+def _search(
+    job: Job,
+    walk: Walk,
+    index: int,
+    producer: str,
+    readers: Sequence[PlannedTensor],
+    rows: Mapping[str, F32Array],
+    kind: str,
+) -> F32Array:
+    weights = {
+        f"layers.{index}.{role}": torch.from_numpy(values[0] if role.endswith("norm") else values)
+        for role, values in rows.items()
+    }
+    group = [item.role for item in readers]
+    x = Input(
+        walk.measure(index, weights, weights, group),
+        walk.sample(index, weights, group[0]),
+        job.folds.owners(producer),
+    )
+    consumers = [
+        Consumer(rows[item.role], item.format, job.method(item), item.act or "f32")
+        for item in readers
+    ]
+    found = best_factors(kind, consumers, x, walk.n_threads)
+    return np.ones(job.folds.width(producer), dtype=np.float32) if found is None else found
