@@ -35,7 +35,7 @@ import numpy.typing as npt
 import torch
 from edgellm.converters import CalibrationTokens, Recipe, convert
 from edgellm.converters.quant.methods import Method
-from edgellm.converters.recipe import matrix_rule, vector_rules
+from edgellm.converters.recipe import Rule, matrix_rule, vector_rules
 from edgellm.converters.reference import Reference
 
 from edgellm import load
@@ -76,12 +76,21 @@ class Measure:
     top1: Floats
 
 
-def edge_row(setup: Setup, format: str, method: Method) -> Row:
+def edge_row(setup: Setup, format: str, method: Method, scale: str | None = None) -> Row:
     """Converted by this project: the matrices of the layers in `format`."""
-    rules = (*vector_rules(), matrix_rule("layers.*", format, None, method))
-    recipe = Recipe("table", (*rules, matrix_rule("*", "F16", None)))
-    out = setup.scratch / f"{format}-{method.name}.edge"
-    calibration = setup.calibration if method.needs_stats else ()
+    return converted_row(setup, matrix_rule("layers.*", format, None, method, scale))
+
+
+def embed_row(setup: Setup, format: str, method: Method) -> Row:
+    """Only the embedding, which here is the head, in `format`; the layers are F16."""
+    return converted_row(setup, matrix_rule("token_embd", format, None, method))
+
+
+def converted_row(setup: Setup, rule: Rule) -> Row:
+    """`rule`, and F16 for every other matrix."""
+    recipe = Recipe("table", (*vector_rules(), rule, matrix_rule("*", "F16", None)))
+    out = setup.scratch / "row.edge"
+    calibration = setup.calibration if rule.method.needs_stats or rule.scale else ()
     convert(setup.checkpoint, out, recipe=recipe, calibration=calibration)
     return Row(Reference.from_edge(out).logits, stored_bytes(out))
 
@@ -108,7 +117,35 @@ ROWS: dict[str, Callable[[Setup], Row]] = {
     for format in ("E4_16", "E4_32", "E6_16", "E8_32")
     for method in (Method("rtn"), Method("importance"), Method("gptq"), Method("gptaq"))
 }
-DEFAULT_ROWS = tuple(name for name in ROWS if name.startswith("E4"))
+ROWS |= {
+    f"E4_16 gptaq drift {drift}": partial(
+        edge_row, format="E4_16", method=Method("gptaq", drift=drift)
+    )
+    for drift in (0.25, 0.5, 1.0)
+}
+ROWS |= {
+    f"{format} {name} {scale}": partial(edge_row, format=format, method=Method(name), scale=scale)
+    for format in ("E4_16", "E4_32")
+    for name in ("rtn", "importance", "gptq", "gptaq")
+    for scale in ("awq", "smooth")
+}
+ROWS |= {
+    f"{format} autoround from {start}": partial(
+        edge_row, format=format, method=Method("autoround", start=start)
+    )
+    for format in ("E4_16", "E4_32")
+    for start in ("rtn", "gptaq")
+}
+ROWS |= {
+    f"embed {format} {name}": partial(embed_row, format=format, method=Method(name))
+    for format in ("E4_16", "E6_16")
+    for name in ("rtn", "importance", "gptq")
+}
+DEFAULT_ROWS = tuple(
+    f"{format} {name}"
+    for format in ("E4_16", "E4_32")
+    for name in ("rtn", "importance", "gptq", "gptaq")
+)
 
 
 def corpus_text(data: Path, split: str, stride: int) -> Iterator[str]:
@@ -199,7 +236,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="seed6m")
     parser.add_argument("--tokens", type=int, default=25_000, help="held-out, of each domain")
     parser.add_argument("--calibration-windows", type=int, default=128)
-    parser.add_argument("--row", action="append", choices=ROWS, help="default: all of E4")
+    parser.add_argument("--row", action="append", choices=ROWS, help="default: plain rows of E4")
     parser.add_argument("--gguf", action="append", default=[], help="NAME=FILE", type=named_path)
     parser.add_argument("--edge", action="append", default=[], help="NAME=FILE", type=named_path)
     parser.add_argument("--native", action="store_true", help="each --edge row natively, too")

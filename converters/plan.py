@@ -18,13 +18,14 @@ from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
 from .fold import CONSUMERS, PRODUCER, Folds
 from .quant.methods import Method
 from .quant.tiles import F32Array
-from .recipe import EMBED_ROLE, HEAD_ROLE, Recipe, matrix_rule, preset, vector_rules
+from .recipe import AUTO_ACT, EMBED_ROLE, HEAD_ROLE, Recipe, matrix_rule, preset, vector_rules
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 
 DEFAULT_FORMAT = "E4_16"
 PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
 OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
+TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
 
@@ -151,10 +152,15 @@ class Job:
 
     def _check_calibration(self, calibrated: bool) -> None:
         methods = {item.name: self.method(item) for item in self.planned}
-        if methods[EMBED_ROLE].needs_stats:
+        embedding = methods[EMBED_ROLE].name
+        if embedding not in (TIED_METHODS if self.spec.tied_head else ("rtn",)):
+            why = (
+                f"is the head, too; its method must be one of {', '.join(TIED_METHODS)}"
+                if self.spec.tied_head
+                else "is looked up, not multiplied; its method must be 'rtn'"
+            )
             raise InvalidArgumentError(
-                f"recipe '{self.recipe.name}': the embedding is looked up, not multiplied; its "
-                "method must be 'rtn'",
+                f"recipe '{self.recipe.name}': the embedding {why}, not '{embedding}'",
                 code="invalid_argument",
             )
         self._check_tuned(methods)
@@ -163,10 +169,13 @@ class Job:
         for item in self.planned:
             if self.scale(item) is not None:
                 needing.setdefault(item.name, f"scale = '{self.scale(item)}'")
+            if item.act == AUTO_ACT:
+                self._check_auto_act(item)
+                needing.setdefault(item.name, f"act = '{AUTO_ACT}'")
         if needing and not calibrated:
             name, how = next(iter(needing.items()))
             raise InvalidArgumentError(
-                f"recipe '{self.recipe.name}': '{name}' is to be quantized by {how}, which needs "
+                f"recipe '{self.recipe.name}': '{name}' is to be converted by {how}, which needs "
                 "calibration text: --calibration FILE",
                 code="invalid_argument",
             )
@@ -219,6 +228,24 @@ class Job:
                         "same input; give them the same 'scale'",
                         code="invalid_argument",
                     )
+
+    def _check_auto_act(self, item: PlannedTensor) -> None:
+        if item.role not in PRODUCER:
+            raise InvalidArgumentError(
+                f"recipe '{self.recipe.name}': act '{AUTO_ACT}' is for the layers' matrices; "
+                f"choose one for '{item.name}'",
+                code="invalid_argument",
+            )
+
+    def settle_act(self, name: str, act: str) -> None:
+        """What act "auto" of a planned tensor came to."""
+        self.planned = tuple(
+            replace(item, act=act) if item.name == name else item for item in self.planned
+        )
+
+    def act_error(self, item: PlannedTensor) -> float:
+        """How much act "auto" may cost a planned tensor."""
+        return self.recipe.choose(item.role, item.name).act_error
 
     def scale(self, item: PlannedTensor) -> str | None:
         """How the input channels of a planned tensor are scaled, if they are."""

@@ -19,6 +19,7 @@ from .quant.methods import Method, check_format
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
 ACTS = ("a8", "a8x2", "f32")
+AUTO_ACT = "auto"  # the cheapest of ACTS that costs the outputs no more than act_error
 SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
@@ -30,7 +31,8 @@ class Rule:
     """Tensors whose role or name matches `pattern` (shell style) get `format` and `act`.
 
     scale: how the input channels are scaled before the codes are chosen, the scales being folded
-    into the operator before (calibrate/scaling.py); None: not at all.
+    into the operator before (calibrate/scaling.py); None: not at all. act_error: of act "auto", the
+    share of the outputs' energy that rounding the inputs may change; four bits change about .004.
     """
 
     pattern: str
@@ -38,6 +40,7 @@ class Rule:
     act: str | None  # None: a vector, which meets no activations
     method: Method = RTN
     scale: str | None = None
+    act_error: float = 0.001
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Recipe:
             entry["method"] = {"name": rule.method.name, **rule.method.parameters}
             if rule.method == RTN:
                 del entry["method"]
+            if rule.act != AUTO_ACT:
+                del entry["act_error"]
             if rule.scale is None:
                 del entry["scale"]
             rules.append(entry)
@@ -128,12 +133,18 @@ def matrix_rule(
     act: str | None,
     method: Method | None = None,
     scale: str | None = None,
+    act_error: float | None = None,
 ) -> Rule:
     """A rule for matrices; UnsupportedError, InvalidArgumentError for names that are not known."""
     default_act = quant_format(format).default_act
-    if act is not None and act not in ACTS:
+    if act is not None and act not in (*ACTS, AUTO_ACT):
         raise InvalidArgumentError(
-            f"act '{act}' is not known (known: {', '.join(ACTS)})", code="invalid_argument"
+            f"act '{act}' is not known (known: {', '.join((*ACTS, AUTO_ACT))})",
+            code="invalid_argument",
+        )
+    if act_error is not None and (act != AUTO_ACT or not 0 < act_error < 1):
+        raise InvalidArgumentError(
+            f"act_error is for act '{AUTO_ACT}' and between 0 and 1", code="invalid_argument"
         )
     check_format(method or RTN, format)
     if scale is not None and scale not in SCALES:
@@ -142,7 +153,8 @@ def matrix_rule(
         )
     # F16 has no integer kernel; the override is for the formats that have both.
     chosen_act = default_act if format == "F16" else act or default_act
-    return Rule(pattern, format, chosen_act, method or RTN, scale)
+    error = Rule.act_error if act_error is None else act_error
+    return Rule(pattern, format, chosen_act, method or RTN, scale, error)
 
 
 def vector_rules() -> tuple[Rule, ...]:

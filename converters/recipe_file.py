@@ -25,7 +25,7 @@ from .recipe import CalibrationOptions, Recipe, Rule, matrix_rule, vector_rules
 MAX_RECIPE_BYTES = 1 << 20
 _RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
 _METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name", "start"}
-_REAL_NUMBERS = ("damping", "drift", "reach")
+_REAL_NUMBERS = ("damping", "drift", "reach", "act_error")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -62,14 +62,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _rule(entry: Any, where: str) -> Rule:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: not a table", code="json_type")
-    _refuse_unknown(entry, (*_RULE_TEXTS, *sorted(_METHOD_NUMBERS)), where)
+    _refuse_unknown(entry, (*_RULE_TEXTS, "act_error", *sorted(_METHOD_NUMBERS)), where)
     texts = {key: _text(entry, key, where) for key in _RULE_TEXTS}
     pattern, format = texts["pattern"], texts["format"]
     if pattern is None or format is None:
         raise FormatError(f"{where}: needs 'pattern' and 'format'", code="json_missing_key")
     try:
         method = _method(entry, texts, where)
-        return matrix_rule(pattern, format, texts["act"], method, texts["scale"])
+        act_error = _number(entry, "act_error", where) if "act_error" in entry else None
+        return matrix_rule(pattern, format, texts["act"], method, texts["scale"], act_error)
     except EdgeError as error:
         raise type(error)(f"{where}: {error}", code=error.code) from error
 

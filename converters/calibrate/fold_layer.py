@@ -14,6 +14,7 @@ import torch
 from ..fold import CONSUMERS
 from ..plan import Job
 from ..quant.tiles import F32Array
+from ..recipe import AUTO_ACT
 from ..report import PlannedTensor
 from .scaling import Consumer, Input, best_factors
 from .walk import Walk
@@ -46,6 +47,11 @@ def _unfolded(job: Job, item: PlannedTensor) -> F32Array:
     return job.checkpoint.read_rows(item.source, 0, item.rows_cols[0])
 
 
+def _likely_act(item: PlannedTensor) -> str:
+    """Act "auto" is settled after the scales, and for a8 wherever they do their work."""
+    return "a8" if item.act == AUTO_ACT else item.act or "f32"
+
+
 def _search(
     job: Job,
     walk: Walk,
@@ -66,7 +72,7 @@ def _search(
         job.folds.owners(producer),
     )
     consumers = [
-        Consumer(rows[item.role], item.format, job.method(item), item.act or "f32")
+        Consumer(rows[item.role], item.format, job.method(item), _likely_act(item))
         for item in readers
     ]
     found = best_factors(kind, consumers, x, walk.n_threads)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edgellm._native import default_n_threads
+from edgellm.edgefile import tensor_bytes
 from edgellm.errors import EdgeError
 
 from ..encode import encode_rows
@@ -23,10 +24,12 @@ from ..quant import decode_matrix
 from ..quant.methods import InputStats, quantize
 from ..quant.methods.rounding import Rounding
 from ..quant.tiles import F32Array, U8Array
-from ..recipe import EMBED_ROLE, HEAD_ROLE
+from ..recipe import AUTO_ACT, EMBED_ROLE, HEAD_ROLE
 from ..report import PlannedTensor
+from .acts import settle_act
 from .fold_layer import fold_layer
-from .tokens import CalibrationTokens
+from .tied import original_head_stats, tied_strips
+from .tokens import CalibrationTokens, Tokens
 from .tune import LayerTuning
 from .walk import INPUT_GROUPS, Walk, token_rows
 from .work import WorkDir
@@ -70,9 +73,13 @@ class _Run:
     def run(self) -> None:
         hidden, full = self._embedded()
         walk = Walk(self._job.spec, self._job.inv_freq, hidden, full, self._n_threads)
-        scaled = [item.name for item in self._job.planned if self._job.scale(item) is not None]
+        asking = [
+            item.name
+            for item in self._job.planned
+            if self._job.scale(item) is not None or item.act == AUTO_ACT
+        ]
         for index in range(len(self._job.spec.layers)):
-            left = any(int(name.split(".")[1]) >= index for name in scaled)
+            left = any(int(name.split(".")[1]) >= index for name in asking)
             if self._n_done == self._n_total and not left:
                 return
             self._layer(walk, index)
@@ -110,6 +117,8 @@ class _Run:
                 converted[item.name] = _decoded(item, strips)
         if roundings:
             self._tune(walk, index, roundings, converted, original)
+        for role in (role for group in INPUT_GROUPS for role in group):
+            settle_act(self._job, self._work, walk, self._items[prefix + role], converted)
         walk.advance(index, converted, original)
 
     def _tune(
@@ -164,27 +173,52 @@ class _Run:
     def _embedded(self) -> tuple[F32Array, F32Array | None]:
         """The inputs of layer 0 with the converted embedding, and with the original one."""
         item = self._items[EMBED_ROLE]
-        assert item.source is not None
         ids, indices = token_rows(self._tokens.windows)
+        table = self._looked_up(item, ids, lambda row0, n: self._job.read_rows(item, row0, n))
+        if self._job.method(item).needs_stats:
+            n_cols = item.rows_cols[1]
+
+            def stats() -> InputStats:
+                return original_head_stats(self._job, table[indices], self._n_threads)
+
+            strips = self._tied(item, stats)
+
+            def decoded(row0: int, n: int) -> F32Array:
+                begin = tensor_bytes(item.format, row0, n_cols) if row0 else 0
+                block = strips[begin : begin + tensor_bytes(item.format, n, n_cols)]
+                return decode_matrix(item.format, block, n, n_cols)
+
+            converted = self._looked_up(item, ids, decoded)
+        else:
+            # Rows are encoded one by one: those in use give what the whole table would.
+            assert item.source is not None
+            dtype = self._job.checkpoint.tensors[item.source].dtype
+            method = self._job.method(item)
+            strips = quantize(table, item.format, method, None, self._n_threads, dtype)
+            converted = decode_matrix(item.format, strips, *table.shape)
+        return converted[indices], table[indices] if self._keep_full else None
+
+    def _tied(self, item: PlannedTensor, stats: Callable[[], InputStats]) -> U8Array:
+        with _naming(item):
+            strips = self._work.load(item.name, item.n_bytes)
+            if strips is None:
+                strips = tied_strips(self._job, item, stats(), self._n_threads)
+                self._work.store(item.name, strips)
+        self._count(item)
+        return strips
+
+    def _looked_up(
+        self, item: PlannedTensor, ids: Tokens, read: Callable[[int, int], F32Array]
+    ) -> F32Array:
+        """Rows `ids`, ascending, of the embedding, which read(row0, n_rows) gives in blocks."""
         n_rows, n_cols = item.rows_cols
         table = np.empty((len(ids), n_cols), dtype=np.float32)
         for row0 in range(0, n_rows, EMBED_BLOCK_ROWS):
             n = min(EMBED_BLOCK_ROWS, n_rows - row0)
             begin, end = np.searchsorted(ids, [row0, row0 + n])
             if begin < end:
-                rows = self._job.checkpoint.read_rows(item.source, row0, n)
-                table[begin:end] = rows[ids[begin:end] - row0]
-        # Rows are encoded one by one: those in use give what the whole table would.
-        strips = quantize(
-            table,
-            item.format,
-            self._job.method(item),
-            None,
-            self._n_threads,
-            self._job.checkpoint.tensors[item.source].dtype,
-        )
-        converted = decode_matrix(item.format, strips, *table.shape)
-        return converted[indices], table[indices] if self._keep_full else None
+                table[begin:end] = read(row0, n)[ids[begin:end] - row0]
+        return table
 
     def _read(self, item: PlannedTensor) -> F32Array:
         return self._job.read_rows(item, 0, item.rows_cols[0])

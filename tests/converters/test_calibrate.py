@@ -224,9 +224,11 @@ def test_what_cannot_be_honoured_is_refused(tiny_checkpoint: Path, tmp_path: Pat
     with pytest.raises(FormatError, match="the model has 258"):
         convert(tiny_checkpoint, out, calibration=far)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('[[rules]]\npattern = "*"\nformat = "E4_16"\nmethod = "gptq"\n')
-    with pytest.raises(InvalidArgumentError, match="embedding is looked up"):
+    recipe.write_text('[[rules]]\npattern = "*"\nformat = "E4_16"\nmethod = "gptaq"\n')
+    with pytest.raises(InvalidArgumentError, match=r"embedding is the head, too.*not 'gptaq'"):
         plan_conversion(tiny_checkpoint, recipe=recipe, calibration=[out])
+    with pytest.raises(InvalidArgumentError, match=r"embedding is looked up.*not 'gptaq'"):
+        plan_conversion(golden_checkpoint(tmp_path, CASES[1]), recipe=recipe, calibration=[out])
     recipe.write_text(
         '[[rules]]\npattern = "layers.*"\nformat = "E4_16"\nmethod = "gptq"\n'
         '[[rules]]\npattern = "*"\nformat = "E8_32"\n'
@@ -269,6 +271,43 @@ def test_a_head_of_its_own_is_calibrated_on_what_it_sees(tmp_path: Path) -> None
             )
         )
     assert errors[1] < 0.85 * errors[0]
+
+
+def test_a_tied_head_is_calibrated_on_what_it_sees(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits' error with the table multiplied only: looked up, the original's rows."""
+    from edgellm.converters.reference import Reference
+
+    original = Reference.from_checkpoint(tiny_checkpoint)
+    ids = tokens(24, 32)
+    hidden = torch.cat([_last_hidden(original, window) for window in ids.windows.tolist()])
+    errors, files = [], []
+    for method in ("rtn", "gptq"):
+        recipe = tmp_path / "recipe.toml"
+        recipe.write_text(
+            f'[[rules]]\npattern = "token_embd"\nformat = "E4_16"\nmethod = "{method}"\n'
+            '[[rules]]\npattern = "*"\nformat = "F16"\n',
+            encoding="utf-8",
+        )
+        out = tmp_path / f"{method}.edge"
+        convert(tiny_checkpoint, out, recipe=recipe, calibration=ids if method == "gptq" else ())
+        files.append(out.read_bytes())
+        table = Reference.from_edge(out).weights["token_embd"]
+        errors.append(float((hidden @ (table - original.weights["token_embd"]).T).square().mean()))
+    assert errors[1] < 0.85 * errors[0]
+    # In blocks of rows, which do not see each other.
+    monkeypatch.setattr("edgellm.converters.calibrate.tied.BLOCK_ROWS", 64)
+    monkeypatch.setattr("edgellm.converters.calibrate.run.EMBED_BLOCK_ROWS", 96)
+    convert(tiny_checkpoint, out, recipe=recipe, calibration=ids)
+    assert out.read_bytes() == files[1]
+
+
+def _last_hidden(model: Any, window: list[int]) -> Any:
+    x = model.embed(window)
+    for index in range(len(model.spec.layers)):
+        x = model.block(x, index)
+    return model.final_norm(x)
 
 
 # ---- resume
