@@ -108,6 +108,7 @@ def convert(
     recipe: Recipe | Path | None = None,
     calibration: CalibrationTokens | Sequence[Path] = (),
     work_dir: Path | None = None,
+    stats_dir: Path | None = None,
     n_threads: int = 0,
     progress: ProgressFn | None = None,
 ) -> ConvertReport:
@@ -117,13 +118,14 @@ def convert(
     takes each format's default. recipe: instead of those four; a TOML file or what one says.
     calibration: text files, chat logs or tokens; without a recipe, the layers' matrices are then
     quantized by GPTQ. Needs torch. work_dir: where a calibrated conversion keeps what it has done,
-    so that it goes on after an interruption; default OUT.work, removed in the end. n_threads: 0 for
+    so that it goes on after an interruption; default OUT.work, removed in the end. stats_dir: keeps
+    what was measured, for other recipes with the same text; not kept if not given. n_threads: 0 for
     all performance cores. An exception of `progress` cancels.
     """
     start = time.monotonic()
-    if work_dir is not None and not calibration:
+    if (work_dir is not None or stats_dir is not None) and not calibration:
         raise InvalidArgumentError(
-            "work_dir is for calibrated conversions; this one keeps nothing",
+            "work_dir and stats_dir are for calibrated conversions; this one keeps nothing",
             code="invalid_argument",
         )
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
@@ -135,7 +137,9 @@ def convert(
             work = None
             if calibration:
                 root = Path(work_dir or f"{out}.work")
-                work = calibrated(job, calibration, root, blobs, digests, n_threads, progress)
+                work = calibrated(
+                    job, calibration, root, blobs, digests, n_threads, progress, stats_dir
+                )
             tensors, source = _write(job, Path(out), blobs, digests, work, n_threads, progress)
         if work is not None and work_dir is None:
             work.remove()

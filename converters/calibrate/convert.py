@@ -23,11 +23,13 @@ def calibrated(
     digests: SourceDigests,
     n_threads: int,
     progress: ProgressFn | None,
+    stats_dir: Path | None = None,
 ) -> WorkDir:
     """A work directory with the strips of every calibrated matrix. Puts the digest of the tokens
-    into the recipe blob. UnsupportedError without torch."""
+    into the recipe blob. stats_dir: see StatsCache. UnsupportedError without torch."""
     try:
         from .run import quantize_calibrated
+        from .stats_cache import StatsCache
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -48,12 +50,13 @@ def calibrated(
     recipe_json = job.recipe.to_json(tokens.digest)
     blobs["recipe"] = recipe_json.encode()
     work = WorkDir(root, work_key(digests.result(), recipe_json))
+    cache = StatsCache(stats_dir, digests.result(), tokens.digest)
 
     def show(name: str, n_done: int, n_total: int) -> None:
         if progress is not None:
             progress(ConvertProgress(name, n_done, n_total, stage="calibrate"))
 
-    quantize_calibrated(job, tokens, work, n_threads, show)
+    quantize_calibrated(job, tokens, work, n_threads, show, cache)
     return work
 
 

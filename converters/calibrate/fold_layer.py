@@ -7,6 +7,7 @@ any matrix of the layer is quantized. Knows no method and no byte layout of stri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from ..quant.tiles import F32Array
 from ..recipe import AUTO_ACT
 from ..report import PlannedTensor
 from .scaling import Consumer, Input, best_factors
+from .stats_cache import StatsCache
 from .walk import Walk
 from .work import WorkDir
 
 
-def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int) -> None:
+def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int, cache: StatsCache) -> None:
     """Sets the factors of layer `index` in job.folds: all 1 where scaling does not help."""
     prefix = f"layers.{index}."
     items = {item.role: item for item in job.planned if item.name.startswith(prefix)}
@@ -36,9 +38,11 @@ def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int) -> None:
         if stored is None:
             if not rows:
                 rows = {role: _unfolded(job, item) for role, item in items.items()}
-            factors = _search(job, walk, index, producer, [items[r] for r in roles], rows, kind)
+            readers = [items[role] for role in roles]
+            factors = _search(job, walk, index, producer, readers, rows, kind, cache)
             stored = factors.astype("<f4").view(np.uint8)
             work.store(f"{producer}.scale", stored)
+        cache.chosen(producer, "scale", stored)
         job.folds.set(producer, stored.view("<f4"))
 
 
@@ -60,14 +64,17 @@ def _search(
     readers: Sequence[PlannedTensor],
     rows: Mapping[str, F32Array],
     kind: str,
+    cache: StatsCache,
 ) -> F32Array:
     weights = {
         f"layers.{index}.{role}": torch.from_numpy(values[0] if role.endswith("norm") else values)
         for role, values in rows.items()
     }
     group = [item.role for item in readers]
+    place, n_cols = f"layers.{index}.{group[0]}.unfolded", readers[0].rows_cols[1]
+    measure = partial(walk.measure, index, weights, weights, group)
     x = Input(
-        walk.measure(index, weights, weights, group),
+        cache.found(place, n_cols, walk.keeps_full, measure)(),
         walk.sample(index, weights, group[0]),
         job.folds.owners(producer),
     )

@@ -28,6 +28,7 @@ from ..recipe import AUTO_ACT, EMBED_ROLE, HEAD_ROLE
 from ..report import PlannedTensor
 from .acts import settle_act
 from .fold_layer import fold_layer
+from .stats_cache import StatsCache
 from .tied import original_head_stats, tied_strips
 from .tokens import CalibrationTokens, Tokens
 from .tune import LayerTuning
@@ -47,11 +48,12 @@ def quantize_calibrated(
     tokens: CalibrationTokens,
     work: WorkDir,
     n_threads: int,
-    progress: LayerFn | None = None,
+    progress: LayerFn | None,
+    cache: StatsCache,
 ) -> None:
     """Leaves the strips of every matrix with a calibrated method in `work`. The same bytes for any
     n_threads (0: all performance cores), interrupted or not. An exception of `progress` cancels."""
-    _Run(job, tokens, work, n_threads or default_n_threads(), progress).run()
+    _Run(job, tokens, work, n_threads or default_n_threads(), progress, cache).run()
 
 
 class _Run:
@@ -62,8 +64,9 @@ class _Run:
         work: WorkDir,
         n_threads: int,
         progress: LayerFn | None,
+        cache: StatsCache,
     ) -> None:
-        self._job, self._tokens, self._work = job, tokens, work
+        self._job, self._tokens, self._work, self._cache = job, tokens, work, cache
         self._n_threads, self._progress = n_threads, progress
         self._items = {item.name: item for item in job.planned}
         calibrated = [item for item in job.planned if job.method(item).needs_stats]
@@ -86,12 +89,14 @@ class _Run:
         head = self._items.get(HEAD_ROLE)
         if head is not None and self._job.method(head).needs_stats:
             norm = torch.from_numpy(self._read(self._items["output_norm"]).reshape(-1))
-            self._strips(head, self._read(head), lambda: walk.measure_head(norm))
+            measure = partial(walk.measure_head, norm)
+            stats = self._cache.found(HEAD_ROLE, len(norm), self._keep_full, measure)
+            self._strips(head, self._read(head), stats)
 
     def _layer(self, walk: Walk, index: int) -> None:
         prefix = f"layers.{index}."
         names = [name for name in self._items if name.startswith(prefix)]
-        fold_layer(self._job, self._work, walk, index)
+        fold_layer(self._job, self._work, walk, index, self._cache)
         read = {name: self._read(self._items[name]) for name in names}
         original = {
             name: torch.from_numpy(rows.reshape(self._items[name].shape))
@@ -99,12 +104,13 @@ class _Run:
         }
         converted: dict[str, Tensor] = dict(original)
         tuned = [self._items[n] for n in names if self._job.method(self._items[n]).tunes_layers]
-        # Matrices of a layer are tuned together: all of them again where one is missing.
-        again = any(self._work.load(item.name, item.n_bytes) is None for item in tuned)
+        again = bool(tuned) and not self._all_there(names)
         roundings: dict[str, Rounding] = {}
         for group in INPUT_GROUPS:
             # Measured once for the matrices that share an input, and only if one asks.
-            stats = cache(partial(walk.measure, index, converted, original, group))
+            measure = partial(walk.measure, index, converted, original, group)
+            n_cols = self._items[prefix + group[0]].rows_cols[1]
+            stats = cache(self._cache.found(prefix + group[0], n_cols, self._keep_full, measure))
             for role in group:
                 item = self._items[prefix + role]
                 if again and item in tuned:
@@ -114,12 +120,20 @@ class _Run:
                     roundings[item.name] = rounding
                 else:
                     strips = self._strips(item, read[item.name], stats)
+                self._cache.chosen(item.name, item.format, strips)
                 converted[item.name] = _decoded(item, strips)
         if roundings:
             self._tune(walk, index, roundings, converted, original)
         for role in (role for group in INPUT_GROUPS for role in group):
             settle_act(self._job, self._work, walk, self._items[prefix + role], converted)
         walk.advance(index, converted, original)
+
+    def _all_there(self, names: list[str]) -> bool:
+        """Whether the work directory has every calibrated matrix of a layer. Tuned ones are made
+        together, and others beside them on the inputs that the start of the tuning gave."""
+        items = [self._items[name] for name in names]
+        calibrated = [item for item in items if self._job.method(item).needs_stats]
+        return all(self._work.load(item.name, item.n_bytes) is not None for item in calibrated)
 
     def _tune(
         self,
@@ -135,6 +149,7 @@ class _Run:
         for name, rounding in roundings.items():
             strips = rounding.strips()
             self._work.store(name, strips)
+            self._cache.chosen(name, self._items[name].format, strips)
             converted[name] = _decoded(self._items[name], strips)
             self._count(self._items[name])
 
@@ -178,9 +193,10 @@ class _Run:
         if self._job.method(item).needs_stats:
             n_cols = item.rows_cols[1]
 
-            def stats() -> InputStats:
+            def measure() -> InputStats:
                 return original_head_stats(self._job, table[indices], self._n_threads)
 
+            stats = self._cache.found("original.output", n_cols, False, measure)
             strips = self._tied(item, stats)
 
             def decoded(row0: int, n: int) -> F32Array:
@@ -196,6 +212,7 @@ class _Run:
             method = self._job.method(item)
             strips = quantize(table, item.format, method, None, self._n_threads, dtype)
             converted = decode_matrix(item.format, strips, *table.shape)
+        self._cache.chosen(item.name, item.format, strips)
         return converted[indices], table[indices] if self._keep_full else None
 
     def _tied(self, item: PlannedTensor, stats: Callable[[], InputStats]) -> U8Array:

@@ -62,6 +62,11 @@ class Walk:
         return self._hidden
 
     @property
+    def keeps_full(self) -> bool:
+        """Whether the original model is walked beside the converted one."""
+        return self._full is not None
+
+    @property
     def n_threads(self) -> int:
         return self._n_threads
 

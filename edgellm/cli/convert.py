@@ -41,6 +41,10 @@ def command(
         Path | None,
         typer.Option(help="Keep what calibration has done here; default: OUT.work, removed."),
     ] = None,
+    stats_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep what calibration measures here, for other recipes."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
@@ -66,6 +70,7 @@ def command(
                 src,
                 out,
                 work_dir=work_dir,
+                stats_dir=stats_dir,
                 n_threads=threads or 0,
                 progress=lambda at: bar(
                     f"{at.stage} {at.tensor}", at.n_weights_done, at.n_weights_total
