@@ -7,25 +7,42 @@ first use.
 
 from __future__ import annotations
 
+from .allocate.limits import Allocation, Limit, convert_within
+from .allocate.run import AllocateOptions
 from .calibrate import CalibrationTokens
 from .pipeline import convert, plan_conversion
+from .quant.methods import Method
 from .recipe import Recipe, preset_names
-from .recipe_file import read_recipe
-from .report import ConvertPlan, ConvertProgress, ConvertReport, PlannedTensor, TensorReport
+from .recipe_file import read_recipe, write_recipe
+from .report import (
+    ConvertPlan,
+    ConvertProgress,
+    ConvertReport,
+    Divergence,
+    PlannedTensor,
+    TensorReport,
+)
 from .spec import LayerSpec, ModelSpec
 
 __all__ = [
+    "AllocateOptions",
+    "Allocation",
     "CalibrationTokens",
     "ConvertPlan",
     "ConvertProgress",
     "ConvertReport",
+    "Divergence",
     "LayerSpec",
+    "Limit",
+    "Method",
     "ModelSpec",
     "PlannedTensor",
     "Recipe",
     "TensorReport",
     "convert",
+    "convert_within",
     "plan_conversion",
     "preset_names",
     "read_recipe",
+    "write_recipe",
 ]

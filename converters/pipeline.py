@@ -23,6 +23,8 @@ from edgellm.errors import EdgeError, FormatError, InvalidArgumentError, Numeric
 from .background import Ahead
 from .calibrate import CalibrationTokens
 from .calibrate.convert import calibrated
+from .calibrate.held_out import split_tokens
+from .calibrate.tokens import Tokens
 from .calibrate.work import WorkDir
 from .checkpoint import Checkpoint
 from .encode import encode_rows
@@ -36,6 +38,7 @@ from .report import (
     ConvertPlan,
     ConvertProgress,
     ConvertReport,
+    Divergence,
     PlannedTensor,
     ProgressFn,
     TensorReport,
@@ -107,6 +110,7 @@ def convert(
     act: str | None = None,
     recipe: Recipe | Path | None = None,
     calibration: CalibrationTokens | Sequence[Path] = (),
+    held_out: Tokens | None = None,
     work_dir: Path | None = None,
     stats_dir: Path | None = None,
     n_threads: int = 0,
@@ -117,9 +121,11 @@ def convert(
     format: of all matrices, E4_16 if not given. act: "a8", "a8x2" or "f32" for all but F16; None
     takes each format's default. recipe: instead of those four; a TOML file or what one says.
     calibration: text files, chat logs or tokens; without a recipe, the layers' matrices are then
-    quantized by GPTQ. Needs torch. work_dir: where a calibrated conversion keeps what it has done,
-    so that it goes on after an interruption; default OUT.work, removed in the end. stats_dir: keeps
-    what was measured, for other recipes with the same text; not kept if not given. n_threads: 0 for
+    quantized by GPTQ. Needs torch. held_out: windows [n_windows, window_tokens] to measure the
+    divergence on, with or without calibration; None takes what calibration texts have beyond what
+    calibrates. work_dir: where a calibrated conversion keeps what it has done, so that it goes on
+    after an interruption; default OUT.work, removed in the end. stats_dir: keeps what was measured,
+    for other recipes with the same text; not kept if not given. n_threads: 0 for
     all performance cores. An exception of `progress` cancels.
     """
     start = time.monotonic()
@@ -134,12 +140,15 @@ def convert(
         blobs = text_blobs(job)
         _check_disk(Path(out), job, blobs, with_work=bool(calibration) and work_dir is None)
         with SourceDigests(checkpoint) as digests:
-            work = None
+            work, windows = None, held_out
             if calibration:
                 root = Path(work_dir or f"{out}.work")
-                work = calibrated(
-                    job, calibration, root, blobs, digests, n_threads, progress, stats_dir
-                )
+                tokens, rest = split_tokens(job, calibration, blobs)
+                windows = rest if held_out is None else held_out
+                work = calibrated(job, tokens, root, blobs, digests, n_threads, progress, stats_dir)
+            divergence = None
+            if windows is not None:
+                divergence = _divergence(job, work, windows, n_threads, progress)
             tensors, source = _write(job, Path(out), blobs, digests, work, n_threads, progress)
         if work is not None and work_dir is None:
             work.remove()
@@ -154,7 +163,45 @@ def convert(
         warnings=plan.warnings,
         seconds=time.monotonic() - start,
         peak_rss_bytes=peak_rss_bytes(),
+        divergence=divergence,
     )
+
+
+def _divergence(
+    job: Job,
+    work: WorkDir | None,
+    held_out: Tokens,
+    n_threads: int,
+    progress: ProgressFn | None,
+) -> Divergence:
+    from .divergence import measure_conversion  # torch, which plain conversions do without
+
+    if progress is not None:
+        n_weights = sum(item.n_weights for item in job.planned)
+        progress(ConvertProgress("held-out text", 0, n_weights, stage="measure"))
+
+    def strips(item: PlannedTensor) -> U8Array:
+        return _strips(job, item, work, n_threads)
+
+    return measure_conversion(job, strips, held_out, n_threads)
+
+
+def _strips(job: Job, item: PlannedTensor, work: WorkDir | None, n_threads: int) -> U8Array:
+    """The strips that _write() will give a matrix."""
+    if work is not None and job.method(item).needs_stats:
+        return _from_work(work, item)
+    rows = job.read_rows(item, 0, item.rows_cols[0])
+    return encode_rows(job.checkpoint, item, job.method(item), rows, 0, n_threads)
+
+
+def _from_work(work: WorkDir, item: PlannedTensor) -> U8Array:
+    strips = work.load(item.name, item.n_bytes)
+    if strips is None:
+        raise FormatError(
+            f"{item.name}: its strips are gone from the work directory; convert again",
+            code="file_unreadable",
+        )
+    return strips
 
 
 def _recipe(recipe: Recipe | Path | None) -> Recipe | None:
@@ -226,12 +273,8 @@ def _encode_blocks(
         item = block.tensor
         if work is not None and job.method(item).needs_stats:
             if block.row0 == 0:
-                strips = work.load(item.name, item.n_bytes)
-            if strips is None:
-                raise FormatError(
-                    f"{item.name}: its strips are gone from the work directory; convert again",
-                    code="file_unreadable",
-                )
+                strips = _from_work(work, item)
+            assert strips is not None
             yield _measured(block, _rows_of(strips, block))
             continue
         if item.act is None:

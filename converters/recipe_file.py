@@ -12,15 +12,18 @@ method = "gptq"
 
 from __future__ import annotations
 
+import json
+import secrets
 import tomllib
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeError, FormatError
 
+from .quant import quant_format
 from .quant.methods import METHODS, STARTS, Method, parameter_names
-from .recipe import CalibrationOptions, Recipe, Rule, matrix_rule, vector_rules
+from .recipe import AUTO_ACT, RTN, CalibrationOptions, Recipe, Rule, matrix_rule, vector_rules
 
 MAX_RECIPE_BYTES = 1 << 20
 _RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
@@ -41,6 +44,49 @@ def read_recipe(path: Path) -> Recipe:
         _rule(entry, f"{path}: rule {index}") for index, entry in enumerate(rules, start=1)
     ]
     return Recipe(name, (*vector_rules(), *matrix_rules), calibration)
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """What read_recipe() reads as this recipe. Rules for vectors are left out: all have them."""
+    lines = [f"name = {_quoted(recipe.name)}", "", "[calibration]"]
+    lines += [f"{key} = {value}" for key, value in asdict(recipe.calibration).items()]
+    for rule in recipe.rules:
+        if rule.act is None:
+            continue
+        lines += ["", "[[rules]]", f"pattern = {_quoted(rule.pattern)}"]
+        lines.append(f"format = {_quoted(rule.format)}")
+        if rule.act != quant_format(rule.format).default_act:
+            lines.append(f"act = {_quoted(rule.act)}")
+        if rule.act == AUTO_ACT:
+            lines.append(f"act_error = {rule.act_error}")
+        if rule.scale is not None:
+            lines.append(f"scale = {_quoted(rule.scale)}")
+        if rule.method != RTN:
+            lines.append(f"method = {_quoted(rule.method.name)}")
+            default = Method(rule.method.name)
+            for key, value in rule.method.parameters.items():
+                if value != getattr(default, key):
+                    text = _quoted(value) if isinstance(value, str) else value
+                    lines.append(f"{key} = {text}")
+    return "\n".join(lines) + "\n"
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Whole or not at all. FormatError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.write_text(recipe_toml(recipe), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FormatError(
+            f"{path}: cannot be written: {error}", code="file_write_failed"
+        ) from error
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are TOML's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

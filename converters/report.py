@@ -7,6 +7,7 @@ clock, so that the same inputs give the same file.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -118,6 +119,26 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """kl: KL(original || model), mean over tokens, nats. top1: share of positions where both find
+    the same token most likely. losses: of the next token, nats, mean."""
+
+    kl: float
+    top1: float
+    loss_before: float
+    loss_after: float
+    n_tokens: int
+
+    @property
+    def perplexity_before(self) -> float:
+        return math.exp(self.loss_before)
+
+    @property
+    def perplexity_after(self) -> float:
+        return math.exp(self.loss_after)
+
+
+@dataclass(frozen=True)
 class ConvertReport:
     """The result of convert()."""
 
@@ -130,6 +151,7 @@ class ConvertReport:
     warnings: tuple[str, ...]
     seconds: float
     peak_rss_bytes: int | None  # of this process, None where the system does not tell
+    divergence: Divergence | None = None  # on held-out text, weights only; None without calibration
 
     @property
     def bits_per_weight(self) -> float:

@@ -39,7 +39,7 @@ def calibrated(
     tokens = (
         calibration
         if isinstance(calibration, CalibrationTokens)
-        else calibration_tokens(job, calibration, blobs, job.recipe.calibration)
+        else text_tokens(job, calibration, blobs, job.recipe.calibration)
     )
     if int(tokens.windows.min()) < 0 or int(tokens.windows.max()) >= job.spec.n_vocab:
         raise FormatError(
@@ -60,10 +60,16 @@ def calibrated(
     return work
 
 
-def calibration_tokens(
-    job: Job, paths: Sequence[Path], blobs: dict[str, bytes], options: CalibrationOptions
+def text_tokens(
+    job: Job,
+    paths: Sequence[Path],
+    blobs: dict[str, bytes],
+    options: CalibrationOptions,
+    *,
+    at_most: bool = False,
 ) -> CalibrationTokens:
-    """Through the checkpoint's own tokenizer and chat template. blobs: of extras.text_blobs()."""
+    """By the checkpoint's own tokenizer and template; see read_tokens(). blobs: of
+    extras.text_blobs()."""
     from edgellm._native import Tokenizer
     from edgellm.chat_template import ChatTemplate, stored_tokens
 
@@ -83,4 +89,5 @@ def calibration_tokens(
             variables=stored_tokens(blobs.get("special_tokens"), where),
             specials=[tokenizer.token_text(id) for id in special_ids],
         )
-    return read_tokens([Path(path) for path in paths], tokenizer, template, options)
+    files = [Path(path) for path in paths]
+    return read_tokens(files, tokenizer, template, options, at_most=at_most)

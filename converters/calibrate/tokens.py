@@ -57,9 +57,14 @@ def read_tokens(
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
     options: CalibrationOptions,
+    *,
+    at_most: bool = False,
 ) -> CalibrationTokens:
-    """FormatError names the file and line that is not what it should be, and says how many tokens
-    are missing when the files are too short."""
+    """at_most: as many whole windows as the files have, where that is fewer.
+
+    FormatError names the file and line that is not what it should be, and says how many tokens
+    are missing when the files are too short.
+    """
     wanted = options.n_windows * options.window_tokens
     places = [place for path in paths for place in _documents(path, options.n_windows)]
     ids: list[int] = []
@@ -70,6 +75,10 @@ def read_tokens(
             if len(ids) >= wanted:
                 windows = np.array(ids[:wanted], dtype=np.int32)
                 return CalibrationTokens(windows.reshape(options.n_windows, options.window_tokens))
+    n_windows = len(ids) // options.window_tokens
+    if at_most and n_windows:
+        whole = np.array(ids[: n_windows * options.window_tokens], dtype=np.int32)
+        return CalibrationTokens(whole.reshape(n_windows, options.window_tokens))
     raise FormatError(
         f"{', '.join(map(str, paths)) or 'no file'}: {len(ids)} calibration tokens, "
         f"{options.n_windows} windows of {options.window_tokens} need {wanted}: add text, or ask "

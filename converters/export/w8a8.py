@@ -19,7 +19,7 @@ import numpy as np
 from edgellm.errors import FormatError, InvalidArgumentError, NumericError, UnsupportedError
 
 from ..calibrate import CalibrationTokens
-from ..calibrate.convert import calibration_tokens
+from ..calibrate.convert import text_tokens
 from ..checkpoint import Checkpoint
 from ..extras import text_blobs
 from ..plan import Job, Options
@@ -240,7 +240,7 @@ def _tokens(
         n_windows = (options.n_windows or DEFAULT_WINDOWS) + HELD_OUT_WINDOWS
         wanted = CalibrationOptions(n_windows, n_tokens)
         paths = [Path(path) for path in calibration]
-        calibration = calibration_tokens(job, paths, text_blobs(job), wanted)
+        calibration = text_tokens(job, paths, text_blobs(job), wanted)
     windows = calibration.windows
     if len(windows) <= HELD_OUT_WINDOWS:
         raise InvalidArgumentError(

@@ -10,9 +10,44 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError, UnsupportedError
-from ..sanitize import visible_line
+from .allocate import (
+    CacheDirOption,
+    MaxKlOption,
+    MaxSizeOption,
+    MethodOption,
+    PassesOption,
+    PlotOption,
+    SaveRecipeOption,
+    TargetBpwOption,
+    Wishes,
+    limit_of,
+    refuse_others,
+    shown_on,
+    summary,
+)
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 from .progress import progress_bar
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(help="Of the weights; default: E4_16. Also E4_32, E6_16, E8_32, L4_32, F16."),
+]
+EmbedOption = Annotated[str | None, typer.Option(help="Of the embedding; default: as the others.")]
+HeadOption = Annotated[str | None, typer.Option(help="Of the output head; default: as the others.")]
+RecipeOption = Annotated[
+    Path | None, typer.Option(help="TOML: format and method per tensor; instead of the above.")
+]
+CalibrationOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Text, .jsonl or .edge (its own text) to quantize on; repeatable."),
+]
+WorkDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Keep what calibration has done here; default: OUT.work, removed."),
+]
+StatsDirOption = Annotated[
+    Path | None, typer.Option(help="Keep what calibration measures here, for other recipes.")
+]
 
 
 def command(
@@ -20,31 +55,21 @@ def command(
     out: Annotated[
         Path | None, typer.Argument(help="The .edge file to write; not needed with --dry-run.")
     ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="Weights: E4_16 (the default), E4_32, E6_16, E8_32, L4_32 or F16."),
-    ] = None,
-    embed_format: Annotated[
-        str | None, typer.Option(help="Of the embedding; default: as the others.")
-    ] = None,
-    head_format: Annotated[
-        str | None, typer.Option(help="Of the output head; default: as the others.")
-    ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="TOML: format and method per tensor; instead of the above.")
-    ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(help="Text, .jsonl or .edge (its own text) to quantize on; repeatable."),
-    ] = None,
-    work_dir: Annotated[
-        Path | None,
-        typer.Option(help="Keep what calibration has done here; default: OUT.work, removed."),
-    ] = None,
-    stats_dir: Annotated[
-        Path | None,
-        typer.Option(help="Keep what calibration measures here, for other recipes."),
-    ] = None,
+    format: FormatOption = None,
+    embed_format: EmbedOption = None,
+    head_format: HeadOption = None,
+    recipe: RecipeOption = None,
+    calibration: CalibrationOption = None,
+    work_dir: WorkDirOption = None,
+    stats_dir: StatsDirOption = None,
+    target_bpw: TargetBpwOption = None,
+    max_size: MaxSizeOption = None,
+    max_kl: MaxKlOption = None,
+    method: MethodOption = None,
+    passes: PassesOption = None,
+    save_recipe: SaveRecipeOption = None,
+    plot: PlotOption = None,
+    cache_dir: CacheDirOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
@@ -53,37 +78,46 @@ def command(
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
     tools = converters("edgellm.converters")
-    choices: dict[str, Any] = {
-        "format": format,
-        "embed_format": embed_format,
-        "head_format": head_format,
-    }
-    choices |= {"recipe": recipe, "calibration": tuple(calibration or ())}
-    if dry_run:
-        result = tools.plan_conversion(src, **choices)
-        text = result.table() + "\n"
+    if not dry_run and out is None:
+        raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
+    out = None if dry_run else out
+    own: dict[str, Any] = {"format": format, "embed_format": embed_format}
+    own |= {"head_format": head_format, "recipe": recipe}
+    folders = {"work_dir": work_dir, "stats_dir": stats_dir}
+    texts = tuple(calibration or ())
+    wishes = Wishes(method, passes, save_recipe, plot, cache_dir)
+    limit = limit_of(tools, target_bpw, max_size, max_kl)
+    if limit is not None:
+        refuse_others(own | folders, "a limit chooses the formats itself")
+        result, text = wishes.run(tools, src, out, limit, texts, threads or 0)
     else:
-        if out is None:
-            raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
-        with progress_bar() as bar:
-            result = tools.convert(
-                src,
-                out,
-                work_dir=work_dir,
-                stats_dir=stats_dir,
-                n_threads=threads or 0,
-                progress=lambda at: bar(
-                    f"{at.stage} {at.tensor}", at.n_weights_done, at.n_weights_total
-                ),
-                **choices,
-            )
-        text = _summary(result)
+        refuse_others(vars(wishes), "only with --target-bpw, --max-size or --max-kl")
+        own["calibration"] = texts
+        result, text = _plain(tools, src, out, own, folders, threads or 0)
     for warning in result.warnings:
         note(f"note: {warning}")
     if json:
         print_json("convert", result.to_dict())
     else:
         print_text(text)
+
+
+def _plain(
+    tools: ModuleType,
+    src: Path,
+    out: Path | None,
+    choices: dict[str, Any],
+    folders: dict[str, Path | None],
+    n_threads: int,
+) -> tuple[Any, str]:
+    if out is None:
+        plan = tools.plan_conversion(src, **choices)
+        return plan, plan.table() + "\n"
+    with progress_bar() as bar:
+        result = tools.convert(
+            src, out, n_threads=n_threads, progress=shown_on(bar), **folders, **choices
+        )
+    return result, summary(result)
 
 
 def converters(name: str) -> ModuleType:
@@ -95,11 +129,3 @@ def converters(name: str) -> ModuleType:
             raise
         message = f"converting needs {error.name}: pip install 'edgellm[convert]'"
         raise UnsupportedError(message, code="feature_unsupported") from error
-
-
-def _summary(report: Any) -> str:
-    return (
-        f"{visible_line(str(report.path))}: {report.n_weights:,} weights in "
-        f"{report.n_bytes / 1e6:.2f} MB ({report.bits_per_weight:.3f} bits each), "
-        f"{report.seconds:.1f} s\n"
-    )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HINT = "pip install 'edgellm[report]'"
 _MAX_POINTS = 2000  # of a curve; more are not seen and make the file large
+_LEAST_KL = 1e-7  # of a front: below it float32 sums are noise
 _SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "edgellm"}
 
 
@@ -55,6 +56,26 @@ def window_loss_svg(pairs_of_texts: Sequence[tuple[Floats, Floats]]) -> str:
     axes.set_ylabel("loss of the model minus that")
     axes.legend()
     return _svg(figure)
+
+
+def front_image(
+    points: Sequence[tuple[float, float]], chosen: tuple[float, float], format: str
+) -> bytes:
+    """Bits per weight (x) against divergence in nats per token (y, logarithmic), with what was
+    chosen. format: "png" or "svg"; the same bytes for the same data."""
+    figure, axes = _figure()
+    shown = [(x, y) for x, y in points if y > _LEAST_KL]
+    axes.plot([x for x, _ in shown], [y for _, y in shown], ".-", label="best choices, predicted")
+    axes.plot(chosen[0], max(chosen[1], _LEAST_KL), "o", label="chosen")
+    axes.set_yscale("log")
+    axes.set_xlabel("bits per weight, all tensors")
+    axes.set_ylabel("KL(original || file), nats per token")
+    axes.legend()
+    if format == "svg":
+        return _svg(figure).encode()
+    stream = io.BytesIO()
+    figure.savefig(stream, format=format, dpi=150, metadata={"Software": None})
+    return stream.getvalue()
 
 
 def _thinned(n_points: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,192 @@
+"""How far a model with other weights is from the original, on held-out tokens, layer by layer.
+
+One layer's weights are in memory at a time (all of a small model), the hidden state of every
+token, and the logits of a few positions. Windows run on threads, each with one thread inside, and
+sums have one order: the figures do not depend on the number of threads. Knows no formats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgellm._native import default_n_threads
+from edgellm.errors import NumericError
+
+from .plan import Job
+from .quant import decode_matrix
+from .quant.methods.gptq import one_torch_thread
+from .quant.tiles import U8Array
+from .recipe import EMBED_ROLE, HEAD_ROLE
+from .reference import Reference
+from .report import Divergence, PlannedTensor
+from .spec import ModelSpec
+
+Tokens = npt.NDArray[np.int32]
+Weights = Mapping[str, Tensor]
+
+RESIDENT_WEIGHTS = 256 << 20  # a model of so many weights is read once: 1 GiB
+LOGIT_VALUES = 1 << 23  # of one model at a time: 32 MiB
+
+
+class WeightSource(Protocol):
+    """Where the weights of a model come from, float32."""
+
+    def embed(self, windows: Tokens) -> Tensor:
+        """[n_windows, window_tokens] -> rows of the embedding, with d_model behind."""
+
+    def layer(self, index: int) -> Weights:
+        """The tensors of a layer, by their names in the file."""
+
+    def head(self) -> Weights:
+        """`output_norm` and `output`, the embedding where the head is tied."""
+
+
+class PlannedWeights:
+    """The tensors of a planned conversion. read: the whole of one, [n_rows, n_cols]."""
+
+    def __init__(self, job: Job, read: Callable[[PlannedTensor], npt.NDArray[np.float32]]) -> None:
+        self._items = {item.name: item for item in job.planned}
+        self._spec, self._read = job.spec, read
+        n_weights = sum(item.n_weights for item in job.planned)
+        self._kept: dict[str, Tensor] | None = {} if n_weights <= RESIDENT_WEIGHTS else None
+
+    def embed(self, windows: Tokens) -> Tensor:
+        return self.tensor(EMBED_ROLE)[torch.from_numpy(windows.astype(np.int64))]
+
+    def layer(self, index: int) -> Weights:
+        prefix = f"layers.{index}."
+        return {name: self.tensor(name) for name in self._items if name.startswith(prefix)}
+
+    def head(self) -> Weights:
+        matrix = EMBED_ROLE if self._spec.tied_head else HEAD_ROLE
+        return {"output_norm": self.tensor("output_norm"), HEAD_ROLE: self.tensor(matrix)}
+
+    def tensor(self, name: str) -> Tensor:
+        if self._kept is not None and name in self._kept:
+            return self._kept[name]
+        item = self._items[name]
+        value = torch.from_numpy(np.ascontiguousarray(self._read(item)).reshape(item.shape))
+        if self._kept is not None:
+            self._kept[name] = value
+        return value
+
+
+def original_weights(job: Job) -> PlannedWeights:
+    """Of the checkpoint itself."""
+
+    def read(item: PlannedTensor) -> npt.NDArray[np.float32]:
+        assert item.source is not None
+        return job.checkpoint.read_rows(item.source, 0, item.rows_cols[0])
+
+    return PlannedWeights(job, read)
+
+
+def measure_conversion(
+    job: Job, strips: Callable[[PlannedTensor], U8Array], held_out: Tokens, n_threads: int
+) -> Divergence:
+    """Of a planned conversion whose matrices are in `strips`."""
+    original = original_weights(job)
+
+    def read(item: PlannedTensor) -> npt.NDArray[np.float32]:
+        if item.act is None:
+            return job.read_rows(item, 0, item.rows_cols[0])
+        return decode_matrix(item.format, strips(item), *item.rows_cols)
+
+    converted = PlannedWeights(job, read)
+    seen = HeldOut(job.spec, job.inv_freq, held_out, original, n_threads or default_n_threads())
+    final = seen.run(converted.embed(held_out), 0, converted.layer)
+    return seen.divergence(final, converted.head())
+
+
+class HeldOut:
+    """Held-out windows [n_windows, window_tokens] and what the original model makes of them.
+
+    final: its hidden states after the last layer. n_threads: at least 1.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        inv_freq: npt.NDArray[np.float32],
+        windows: Tokens,
+        original: WeightSource,
+        n_threads: int,
+    ) -> None:
+        self.spec, self.windows, self.n_threads = spec, windows, n_threads
+        self._shared = {"rope_inv_freq": torch.from_numpy(inv_freq)}
+        self._original_head = original.head()
+        self.final = self.run(original.embed(windows), 0, original.layer)
+        self._targets = torch.from_numpy(windows.astype(np.int64))
+
+    def run(self, hidden: Tensor, first: int, layer: Callable[[int], Weights]) -> Tensor:
+        """Inputs of layer `first` [n_windows, window_tokens, d_model] -> hidden states after the
+        last; the input is left as it is."""
+        for index in range(first, len(self.spec.layers)):
+            hidden = self.advance(hidden, index, layer(index))
+        return hidden
+
+    def advance(self, hidden: Tensor, index: int, weights: Weights) -> Tensor:
+        """Through one layer."""
+        reference = Reference(self.spec, {**weights, **self._shared})
+
+        def task(window: int) -> Tensor:
+            with torch.inference_mode():
+                return reference.block(hidden[window], index)
+
+        return torch.stack(self._each(task))
+
+    def divergence(self, final: Tensor, head: Weights) -> Divergence:
+        """Of a model with these hidden states and this head. NumericError: not finite."""
+
+        def task(window: int) -> Tensor:
+            with torch.inference_mode():
+                return self._window(window, final[window], head)
+
+        sums = torch.stack(self._each(task)).sum(dim=0).tolist()
+        if not all(map(math.isfinite, sums)):
+            raise NumericError(
+                "the logits overflow on the held-out text; the checkpoint is damaged",
+                code="numeric",
+            )
+        n_windows, n = self.windows.shape
+        n_tokens, n_targets = n_windows * n, n_windows * (n - 1)
+        kl, same, before, after = sums
+        return Divergence(
+            max(kl / n_tokens, 0.0),
+            same / n_tokens,
+            before / n_targets,
+            after / n_targets,
+            n_tokens,
+        )
+
+    def _window(self, window: int, final: Tensor, head: Weights) -> Tensor:
+        """Sums over one window: KL, equal most likely tokens, losses before and after."""
+        sums = torch.zeros(4, dtype=torch.float64)
+        targets = self._targets[window, 1:]
+        n_rows = max(1, LOGIT_VALUES // len(self._original_head[HEAD_ROLE]))
+        for begin in range(0, len(final), n_rows):
+            rows = slice(begin, begin + n_rows)
+            wanted = self._log_probs(self.final[window, rows], self._original_head)
+            got = self._log_probs(final[rows], head)
+            sums[0] += (wanted.exp() * (wanted - got)).sum(dim=-1).double().sum()
+            sums[1] += (wanted.argmax(dim=-1) == got.argmax(dim=-1)).sum()
+            next_ids = targets[rows, None]
+            for place, log_probs in ((2, wanted), (3, got)):
+                sums[place] -= log_probs[: len(next_ids)].gather(1, next_ids).double().sum()
+        return sums
+
+    def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
+        reference = Reference(self.spec, {"output_norm": head["output_norm"]})
+        return (reference.final_norm(rows) @ head[HEAD_ROLE].T).log_softmax(dim=-1)
+
+    def _each(self, task: Callable[[int], Tensor]) -> list[Tensor]:
+        with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:
+            return list(pool.map(task, range(len(self.windows))))
