@@ -99,8 +99,10 @@ def test_auto_takes_what_the_limit_allows(tiny_checkpoint: Path, tmp_path: Path)
     settled[5].unlink()
     convert(tiny_checkpoint, out, recipe=recipe(0.5), calibration=tokens(), work_dir=work)
     assert out.read_bytes() == kept
-    report = convert(tiny_checkpoint, out, recipe=recipe(1e-9), calibration=tokens())
+    report = convert(tiny_checkpoint, out, recipe=recipe(1e-14), calibration=tokens())
     assert {item.act for item in report.tensors} == {"f32"} == acts(out)
+    convert(tiny_checkpoint, out, recipe=recipe(1e-7), calibration=tokens())
+    assert acts(out) == {"a8x2"}
 
 
 @pytest.mark.parametrize(
