@@ -90,28 +90,37 @@ def _search(
 ) -> None:
     """Fills scales, steps and is_on of the groups that are not on yet."""
     left = np.flatnonzero(~is_on & np.isfinite(groups).all(axis=1))
-    exact = groups[left].astype(np.float64)
-    magnitude = np.abs(exact)
-    below, above = _rounding_bounds(magnitude, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # groups of subnormal weights
+        units = groups[left] / np.abs(groups[left]).max(axis=1, keepdims=True)
     for n_steps in range(1, LEVELS):
         if not len(left):
             return
-        unit = magnitude.max(axis=1, keepdims=True) / n_steps
-        k = np.rint(exact / unit)
-        found, halves = _scale_between(k, exact, below, above)
+        close = np.flatnonzero(_is_close(units * np.float32(n_steps)))
+        at = left[close]
+        k = np.rint(units[close].astype(np.float64) * n_steps)
+        found, halves = _scale_between(k, groups[at].astype(np.float64), dtype)
         products = halves.astype(np.float32)[:, None] * k.astype(np.float32)
-        found &= (_rounded(products, dtype) == groups[left]).all(axis=1)
+        found &= (_rounded(products, dtype) == groups[at]).all(axis=1)
         found &= np.isfinite(halves) & (halves > 0)
-        at = left[found]
+        at = at[found]
         scales[at], steps[at], is_on[at] = halves[found], k[found].astype(np.int8), True
-        left, exact, magnitude = left[~found], exact[~found], magnitude[~found]
-        below, above = below[~found], above[~found]
+        if len(at):
+            rest = ~is_on[left]
+            left, units = left[rest], units[rest]
 
 
-def _scale_between(
-    k: F64Array, exact: F64Array, below: F64Array, above: F64Array
-) -> tuple[BoolArray, F16Array]:
+def _is_close(ratio: F32Array) -> BoolArray:
+    """Whether all weights of a group, in steps, are so near to integers that rounding explains it:
+    a part of 2^-9 each in the weight and in the largest one, at most."""
+    distance = np.abs(ratio - np.rint(ratio))
+    allowed = np.float32(2**-7) * np.abs(ratio) + np.float32(1e-5)
+    near: BoolArray = np.less_equal(distance, allowed).all(axis=1)
+    return near
+
+
+def _scale_between(k: F64Array, exact: F64Array, dtype: str) -> tuple[BoolArray, F16Array]:
     """(whether some scale fits, the f16 nearest to the middle of where it may lie)."""
+    below, above = _rounding_bounds(np.abs(exact), dtype)
     spread = np.maximum(k.max(axis=1), 0) - np.minimum(k.min(axis=1), 0)
     fits = (spread < LEVELS) & ((k == 0) == (exact == 0)).all(axis=1)
     n_steps = np.abs(k)
