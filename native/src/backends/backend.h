@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 
@@ -85,6 +86,7 @@ struct ActNeeds {
   bool a8 = false;
   bool f32 = false;
   bool a8x2 = false;
+  bool operator==(const ActNeeds&) const = default;
 };
 
 class Backend {
@@ -98,6 +100,10 @@ class Backend {
   // rows: the step's rows; valid until end_step().
   virtual void begin_step(std::span<const RowInput> rows) = 0;
   virtual Status end_step() = 0;
+
+  // Which weights the matmul after the coming one reads, in turn; those of ffn_in by their gate
+  // alone. A hint: where threads wait for each other they may fetch them meanwhile.
+  virtual void expect(std::initializer_list<const Tensor*> weights) = 0;
 
   // x[r] = row tokens[r] of the embedding table. x: [n_rows][stride].
   virtual void embed(const Tensor& table, float* x, int64_t stride) = 0;

@@ -8,7 +8,8 @@
 // EDGE_UNROLL before a loop over a small constant number of rows: left as a loop, the rows' sums
 // would be an array in memory instead of registers.
 //
-// EDGE_PREFETCH(address) starts fetching a line into the cache; any address is allowed.
+// EDGE_PREFETCH(address) starts fetching a line into the cache, EDGE_PREFETCH_L2 only into the
+// second level; any address is allowed.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -17,11 +18,13 @@
 #define EDGE_COLD static __declspec(noinline)
 #define EDGE_UNROLL
 #define EDGE_PREFETCH(address) static_cast<void>(address)
+#define EDGE_PREFETCH_L2(address) static_cast<void>(address)
 #else
 #define EDGE_INLINE static inline __attribute__((always_inline))
 #define EDGE_MEMBER_INLINE inline __attribute__((always_inline))  // members of internal types
 #define EDGE_COLD static __attribute__((noinline, cold, unused))
 #define EDGE_PREFETCH(address) __builtin_prefetch(address)
+#define EDGE_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #if defined(__clang__)
 #define EDGE_UNROLL _Pragma("clang loop unroll(full)")
 #else

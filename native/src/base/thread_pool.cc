@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/fp_env.h"
+#include "base/inline.h"
 #include "base/os.h"
 #include "base/os_thread.h"
 
@@ -18,6 +19,8 @@ namespace {
 constexpr size_t kWorkerStackBytes = size_t{1} << 20;
 constexpr int kSpinIterations = 4000;  // about 50 us of pauses before a worker parks
 constexpr int kMaxThreads = 256;
+constexpr size_t kLineBytes = 64;
+constexpr int kLinesAtOnce = 8;  // between two looks at whether there is work
 
 inline void cpu_pause() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -28,6 +31,29 @@ inline void cpu_pause() {
 }
 
 thread_local bool t_inside_unit = false;  // nested calls run serially
+
+// What a waiting thread fetches, and how far it is.
+class Fetcher {
+ public:
+  // An expectation that still holds is gone on with, not begun again.
+  void expect(ReadAhead ahead) {
+    if (ahead.begin == ahead_.begin) return;
+    ahead_ = ahead;
+    next_ = 0;
+  }
+  // A few lines; false when there are none left.
+  bool fetch_some() {
+    if (next_ >= ahead_.n_bytes) return false;
+    for (int i = 0; i < kLinesAtOnce; ++i, next_ += kLineBytes) {
+      EDGE_PREFETCH_L2(ahead_.begin + next_);
+    }
+    return true;
+  }
+
+ private:
+  ReadAhead ahead_;
+  size_t next_ = 0;
+};
 
 // The units of one thread, on a cache line of their own.
 struct alignas(64) Share {
@@ -40,9 +66,14 @@ struct alignas(64) Share {
 struct Job {
   UnitFn fn;
   void* context;
-  int n_threads;                    // at most this many threads, the caller included
-  Share* shares;                    // [n_threads]
-  std::atomic<int> next_thread{1};  // 0 is the caller
+  int n_threads;                        // at most this many threads, the caller included
+  Share* shares;                        // [n_threads]
+  std::span<const ReadAhead> expected;  // [n_threads], or fewer
+
+  ReadAhead expected_by(int thread) const {
+    const auto at = static_cast<size_t>(thread);
+    return at < expected.size() ? expected[at] : ReadAhead{};
+  }
 
   // A thread's own share is one stretch of units, hence of memory, which the prefetchers of its
   // core follow: decode is 2 to 5 % faster than with units claimed alternately. Then it helps the
@@ -67,10 +98,10 @@ class Pool {
     std::lock_guard<std::mutex> turn(turn_);
     start_workers(job.n_threads - 1);
     job.shares = shares_;
-    for (int64_t thread = 0; thread < job.n_threads; ++thread) {
+    for (int thread = 0; thread < job.n_threads; ++thread) {
       Share& share = shares_[thread];
-      share.next_unit.store(n_units * thread / job.n_threads, std::memory_order_relaxed);
-      share.end = n_units * (thread + 1) / job.n_threads;
+      share.next_unit.store(first_unit(thread, job.n_threads, n_units), std::memory_order_relaxed);
+      share.end = first_unit(thread + 1, job.n_threads, n_units);
     }
     // Publishing: workers join while n_inside_ is counted, so the job outlives every joiner.
     job_.store(&job, std::memory_order_seq_cst);
@@ -81,8 +112,10 @@ class Pool {
     }
     job.work(0);
     job_.store(nullptr, std::memory_order_seq_cst);
+    fetcher_.expect(job.expected_by(0));
     int spins = 0;
     while (n_inside_.load(std::memory_order_seq_cst) != 0) {
+      if (fetcher_.fetch_some()) continue;
       if (++spins < kSpinIterations) {
         cpu_pause();
       } else {
@@ -105,34 +138,44 @@ class Pool {
  private:
   void start_workers(int n) {
     while (static_cast<int>(workers_.size()) < n) {
+      // Always the same thread of a call, so that it reads the stretches it expected to.
+      Seat& seat = seats_[workers_.size()];
+      seat = {this, static_cast<int>(workers_.size()) + 1};
       const OsThread worker = start_thread(
-          kWorkerStackBytes, [](void* self) { static_cast<Pool*>(self)->work_loop(); }, this);
+          kWorkerStackBytes,
+          [](void* at) {
+            const Seat& mine = *static_cast<const Seat*>(at);
+            mine.pool->work_loop(mine.thread);
+          },
+          &seat);
       if (!worker.started) return;  // out of threads: those there are do the work
       workers_.push_back(worker);
     }
   }
 
-  void work_loop() {
+  void work_loop(int thread) {
     const FpEnvScope fp_env;
+    Fetcher fetcher;
     uint64_t seen = 0;
     for (;;) {
-      wait_for_work(seen);
+      wait_for_work(seen, fetcher);
       seen = generation_.load(std::memory_order_seq_cst);
       if (stopping_.load(std::memory_order_seq_cst)) return;
       n_inside_.fetch_add(1, std::memory_order_seq_cst);
       // A job seen after n_inside_ was raised cannot be freed before it is lowered again.
-      if (Job* job = job_.load(std::memory_order_seq_cst)) {
-        const int thread = job->next_thread.fetch_add(1, std::memory_order_relaxed);
-        if (thread < job->n_threads) job->work(thread);
+      Job* job = job_.load(std::memory_order_seq_cst);
+      if (job != nullptr && thread < job->n_threads) {
+        job->work(thread);
+        fetcher.expect(job->expected_by(thread));
       }
       n_inside_.fetch_sub(1, std::memory_order_seq_cst);
     }
   }
 
-  void wait_for_work(uint64_t seen) {
+  void wait_for_work(uint64_t seen, Fetcher& fetcher) {
     for (int spins = 0; spins < kSpinIterations; ++spins) {
       if (generation_.load(std::memory_order_relaxed) != seen) return;
-      cpu_pause();
+      if (!fetcher.fetch_some()) cpu_pause();
     }
     std::unique_lock<std::mutex> lock(park_mutex_);
     n_parked_.fetch_add(1, std::memory_order_seq_cst);
@@ -140,8 +183,15 @@ class Pool {
     n_parked_.fetch_sub(1, std::memory_order_seq_cst);
   }
 
+  struct Seat {
+    Pool* pool;
+    int thread;
+  };
+
   std::mutex turn_;  // one job at a time
   Share shares_[kMaxThreads];
+  Seat seats_[kMaxThreads] = {};
+  Fetcher fetcher_;  // of the caller
   std::vector<OsThread> workers_;
   std::atomic<Job*> job_{nullptr};
   std::atomic<uint64_t> generation_{0};
@@ -188,7 +238,8 @@ Pool& pool() {
 
 }  // namespace
 
-void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context) {
+void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context,
+              std::span<const ReadAhead> expected) {
   if (n_units <= 0) return;
   n_threads = n_threads < kMaxThreads ? n_threads : kMaxThreads;
   if (n_threads > n_units) n_threads = static_cast<int>(n_units);
@@ -196,7 +247,11 @@ void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context) {
     for (int64_t unit = 0; unit < n_units; ++unit) fn(context, unit, 0);
     return;
   }
-  Job job{.fn = fn, .context = context, .n_threads = n_threads, .shares = nullptr};
+  Job job{.fn = fn,
+          .context = context,
+          .n_threads = n_threads,
+          .shares = nullptr,
+          .expected = expected};
   pool().run(job, n_units);
 }
 

@@ -7,10 +7,18 @@
 // Joined at exit, never by a static destructor.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 
 namespace edge {
+
+// Memory that a thread will read in a call to come.
+struct ReadAhead {
+  const std::byte* begin = nullptr;
+  size_t n_bytes = 0;
+};
 
 // Called as fn(context, unit, thread) with 0 <= unit < n_units, 0 <= thread < n_threads.
 using UnitFn = void (*)(void* context, int64_t unit, int thread);
@@ -18,16 +26,26 @@ using UnitFn = void (*)(void* context, int64_t unit, int thread);
 // Runs all units on up to `n_threads` threads (the caller included) and returns when all are done.
 // Nested calls from inside a unit run serially. Concurrent calls from several threads are allowed
 // and take turns.
-void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context);
+//
+// expected[t] is what thread t will read first in a call to come: when it is done before the others
+// or before the next call, it fetches that into its L2 meanwhile. The addresses need not be valid.
+void pool_run(int n_threads, int64_t n_units, UnitFn fn, void* context,
+              std::span<const ReadAhead> expected = {});
+
+// The first unit of a thread's own stretch.
+constexpr int64_t first_unit(int thread, int n_threads, int64_t n_units) {
+  return n_units * thread / n_threads;
+}
 
 template <class F>
-void parallel_for(int n_threads, int64_t n_units, F&& body) {
+void parallel_for(int n_threads, int64_t n_units, F&& body,
+                  std::span<const ReadAhead> expected = {}) {
   pool_run(
       n_threads, n_units,
       [](void* context, int64_t unit, int thread) {
         (*static_cast<std::remove_reference_t<F>*>(context))(unit, thread);
       },
-      const_cast<void*>(static_cast<const void*>(&body)));
+      const_cast<void*>(static_cast<const void*>(&body)), expected);
 }
 
 // Physical performance cores within affinity and the cgroup quota; at least 1.

@@ -166,21 +166,31 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     if (stops()) return cancelled();
     b.norm_quant(delta, s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
                  needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
+    b.expect({&w.attn_o});
     b.qkv_rope_store(s.model_act, w.attn_q, w.attn_k, w.attn_v, shape, s.rope, kv_.layers[l], s.q);
     if (stops()) return cancelled();
     b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
+    b.expect({&w.ffn_gate});
     b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
     delta = s.delta;
 
     if (stops()) return cancelled();
     b.norm_quant(delta, s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps,
                  needs_of({&w.ffn_gate, &w.ffn_up}), s.model_act);
+    b.expect({&w.ffn_down});
     b.ffn_in(s.model_act, w.ffn_gate, w.ffn_up, needs_of({&w.ffn_down}), ffn_act);
     if (stops()) return cancelled();
+    expect_layer(l + 1);
     b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
   }
   write_logits(delta, logit_rows, logits);
   return b.end_step();
+}
+
+void Decoder::expect_layer(size_t layer) {
+  if (layer == weights_->layers.size()) return backend_->expect({&weights_->output});
+  const LayerWeights& w = weights_->layers[layer];
+  backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
 void Decoder::write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits) {
@@ -190,6 +200,7 @@ void Decoder::write_logits(const float* delta, std::span<const int32_t> logit_ro
     const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
     backend_->norm_quant(delta, s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
                          spec_->norm_eps, needs_of({&weights_->output}), s.model_act);
+    expect_layer(0);  // of the next token
     float* out = s.logits == nullptr ? logits : s.logits;
     backend_->head(s.model_act, weights_->output, out, s.logits_stride);
     if (s.logits != nullptr) {

@@ -43,6 +43,8 @@ class Decoder {
   // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
   static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& scratch, size_t& n_bytes);
+  // Tells the backend what the first matmul of a layer, or after the last one the head, reads.
+  void expect_layer(size_t layer);
   // delta: what the last projection adds to the residual stream; null without layers.
   void write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits);
 

@@ -67,4 +67,14 @@ TEST_CASE("parked workers wake for the next call") {
   }
 }
 
+TEST_CASE("what threads expect to read is fetched and not read: no address is wrong") {
+  const auto* nowhere = reinterpret_cast<const std::byte*>(uintptr_t{4096});
+  const ReadAhead expected[] = {{nowhere, size_t{1} << 20}, {nowhere, size_t{1} << 20}};
+  std::atomic<int> n_run{0};
+  for (int call = 0; call < 100; ++call) {
+    parallel_for(2, 8, [&](int64_t, int) { ++n_run; }, expected);
+  }
+  CHECK(n_run == 800);
+}
+
 TEST_CASE("there is at least one thread by default") { CHECK(default_n_threads() >= 1); }

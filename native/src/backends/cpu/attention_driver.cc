@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
-
 namespace edge {
 
 namespace {
@@ -25,8 +23,9 @@ int AttentionDriver::Group::n_positions() const {
 }
 
 void AttentionDriver::run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
-                          const KvLayerLayout& kv) {
+                          const KvLayerLayout& kv, std::span<const ReadAhead> expected) {
   shape_ = shape;
+  expected_ = expected;
   kv_ = kv;
   partial_floats_ = round_up(2 + shape.head_dim, kTileRows);
   make_groups(rows, q, shape);
@@ -41,9 +40,10 @@ void AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   }
   // Per thread: the sums so far and those of one segment.
   sums_.resize(std::max(sums_.size(), static_cast<size_t>(2 * n_threads_ * group_floats())));
-  parallel_for(n_threads_, n_groups, [&](int64_t unit, int thread) {
+  const auto run_group = [&](int64_t unit, int thread) {
     run_whole(groups_[static_cast<size_t>(unit)], sums_.data() + 2 * thread * group_floats());
-  });
+  };
+  parallel_for(n_threads_, n_groups, run_group, expected_);
 }
 
 void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
@@ -99,14 +99,15 @@ void AttentionDriver::run_split(int n_segments) {
       attend(group, first + static_cast<int>(at),
              is_first ? sums : sums + (1 + at) * group_floats());
     });
-    parallel_for(n_threads_, n_groups, [&](int64_t unit, int) {
+    const auto merge_group = [&](int64_t unit, int) {
       const Group& group = groups_[static_cast<size_t>(unit)];
       float* sums = sums_.data() + unit * group_stride;
       for (int at = first == 0 ? 1 : 0; at < n; ++at) {
         merge(group, first + at, sums, sums + (1 + at) * group_floats());
       }
       if (first + n == n_segments) finish(group, sums);
-    });
+    };
+    parallel_for(n_threads_, n_groups, merge_group, expected_);
   }
 }
 

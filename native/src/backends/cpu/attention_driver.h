@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backends/backend.h"
+#include "base/thread_pool.h"
 #include "kernels/attention.h"
 
 namespace edge {
@@ -19,9 +20,9 @@ class AttentionDriver {
 
   // q: [rows.size()][n_heads * head_dim rounded up to 16], overwritten with softmax(q K^T * scale)
   // V over the positions each row sees: its sequence up to its own. Keys and values of the rows
-  // themselves must be in their pages.
+  // themselves must be in their pages. expected: as in pool_run().
   void run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
-           const KvLayerLayout& kv);
+           const KvLayerLayout& kv, std::span<const ReadAhead> expected = {});
 
  private:
   // Up to kMaxQueries queries of one sequence and one kv head.
@@ -56,6 +57,7 @@ class AttentionDriver {
   int n_threads_;
   AttentionShape shape_;
   KvLayerLayout kv_;
+  std::span<const ReadAhead> expected_;
   int64_t partial_floats_ = 0;
   std::vector<Group> groups_;
   std::vector<float> sums_;  // a thread's or, split, all groups'

@@ -64,6 +64,10 @@ class CpuBackend final : public Backend {
         "an activation became infinite or NaN; the weights are broken or the format too narrow"};
   }
 
+  void expect(std::initializer_list<const Tensor*> weights) override {
+    matmul_.expect(weights, n_step_rows());
+  }
+
   void embed(const Tensor& table, float* x, int64_t stride) override {
     for_rows([&](int r, int) { decode_rows(table, rows_[index(r)].token, 1, x + r * stride); });
   }
@@ -81,7 +85,7 @@ class CpuBackend final : public Backend {
   void norm_quant(const float* delta, float* x, int64_t stride, std::span<const int32_t> pick,
                   const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
     const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
-    const bool only_a8 = needs.a8 && !needs.a8x2 && !needs.f32;
+    const bool only_a8 = needs == ActNeeds{.a8 = true};
     if (!only_a8) scratch_.reserve(out.n_cols_padded);
     out.set_rows(n_rows);
     for_n_rows(n_rows, [&](int r, int thread) {
@@ -118,7 +122,7 @@ class CpuBackend final : public Backend {
 
   void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv, ActNeeds needs,
                  ActRows& out) override {
-    attention_.run(rows_, q, shape, kv);
+    attention_.run(rows_, q, shape, kv, matmul_.expected());
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
@@ -138,15 +142,14 @@ class CpuBackend final : public Backend {
 
   void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
               ActRows& out) override {
-    // Units of whole quantization blocks, so that a unit can finish its own columns.
-    const int64_t step = round_up(matmul_.unit_strips(gate, act.n_rows), kQuantBlock / kTileRows);
+    const int64_t step = matmul_.unit_strips(gate, act.n_rows);  // whole quantization blocks
     const int64_t n_strips_padded = out.n_cols_padded / kTileRows;
     const int64_t n_units = (n_strips_padded + step - 1) / step;
     const int n_rows = n_step_rows();
     const int64_t part = n_rows * step * kTileRows;
     out.set_rows(n_rows);
     scratch_.reserve(2 * part);
-    parallel_for(n_threads_, n_units, [&](int64_t unit, int thread) {
+    const auto run_unit = [&](int64_t unit, int thread) {
       const int64_t strip0 = unit * step;
       const int64_t n_padded = std::min(step, n_strips_padded - strip0);
       const int64_t n_strips = std::min(n_padded, gate.n_strips() - strip0);
@@ -162,7 +165,8 @@ class CpuBackend final : public Backend {
         std::fill(y + n_strips * kTileRows, y + width, 0.0f);
         finish_act(y, width, r, column0, needs, out);
       }
-    });
+    };
+    parallel_for(n_threads_, n_units, run_unit, matmul_.expected());
   }
 
   void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) override {
