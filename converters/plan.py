@@ -7,6 +7,7 @@ compared with the embedding.) Knows no byte layout and writes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,11 +19,19 @@ from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
 from .fold import CONSUMERS, PRODUCER, Folds
 from .quant.methods import Method
 from .quant.tiles import F32Array
-from .recipe import AUTO_ACT, EMBED_ROLE, HEAD_ROLE, Recipe, matrix_rule, preset, vector_rules
+from .recipe import (
+    AUTO_ACT,
+    EMBED_ROLE,
+    HEAD_ROLE,
+    Recipe,
+    default_recipe,
+    matrix_rule,
+    preset,
+    vector_rules,
+)
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 
-DEFAULT_FORMAT = "E4_16"
 PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
 OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
@@ -50,8 +59,8 @@ class Options:
                     code="invalid_argument",
                 )
             return self.recipe
-        return preset(
-            self.format or DEFAULT_FORMAT,
+        recipe = default_recipe if self.format is None else partial(preset, self.format)
+        return recipe(
             embed_format=self.embed_format,
             head_format=self.head_format,
             act=self.act,

@@ -18,6 +18,10 @@ from .quant.methods import Method, check_format
 
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
+# What `edgellm convert` takes when no format is named: the one place to change it.
+DEFAULT_FORMAT = "E4_16"
+DEFAULT_EMBED_FORMAT = "E4_16"
+DEFAULT_HEAD_FORMAT = "E4_16"
 ACTS = ("a8", "a8x2", "f32")
 AUTO_ACT = "auto"  # the cheapest of ACTS that costs the outputs no more than act_error
 SCALES = ("awq", "smooth")
@@ -98,7 +102,7 @@ class Recipe:
 
 
 def preset(
-    format: str = "E4_16",
+    format: str = DEFAULT_FORMAT,
     *,
     embed_format: str | None = None,
     head_format: str | None = None,
@@ -125,6 +129,31 @@ def preset(
         rules.append(matrix_rule("layers.*", format, act, CALIBRATED_METHOD))
     rules.append(matrix_rule("*", format, act))
     return Recipe(name=format, rules=tuple(rules))
+
+
+def default_recipe(
+    *,
+    embed_format: str | None = None,
+    head_format: str | None = None,
+    act: str | None = None,
+    tied_head: bool = False,
+    calibrated: bool = False,
+) -> Recipe:
+    """preset() of the default formats; those of embedding and head can be chosen otherwise."""
+    embed = embed_format or _other_than_default(DEFAULT_EMBED_FORMAT)
+    head = head_format or (None if tied_head else _other_than_default(DEFAULT_HEAD_FORMAT))
+    return preset(
+        DEFAULT_FORMAT,
+        embed_format=embed,
+        head_format=head,
+        act=act,
+        tied_head=tied_head,
+        calibrated=calibrated,
+    )
+
+
+def _other_than_default(format: str) -> str | None:
+    return None if format == DEFAULT_FORMAT else format
 
 
 def matrix_rule(

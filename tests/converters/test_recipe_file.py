@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from edgellm.converters import plan_conversion, read_recipe
+from edgellm.converters import recipe as recipes
 from edgellm.converters.quant.methods import Method
-from edgellm.converters.recipe import CalibrationOptions
+from edgellm.converters.recipe import CalibrationOptions, default_recipe
 
 from edgellm.errors import EdgeError
 
@@ -116,3 +117,17 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(EdgeError, match="not TOML"):
         read_recipe(path)
+
+
+def test_the_default_formats_are_chosen_in_one_place(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "DEFAULT_FORMAT", "E4_32")
+    monkeypatch.setattr(recipes, "DEFAULT_EMBED_FORMAT", "E6_16")
+    monkeypatch.setattr(recipes, "DEFAULT_HEAD_FORMAT", "E8_32")
+    found = {item.name: item.format for item in plan_conversion(tiny_checkpoint).tensors}
+    assert (found["token_embd"], found["layers.0.attn_q"]) == ("E6_16", "E4_32")
+    assert default_recipe().formats(("output",)) == ("E8_32",)
+    assert default_recipe(head_format="F16").formats(("output",)) == ("F16",)
+    named = plan_conversion(tiny_checkpoint, format="E4_16")  # a named format is of all matrices
+    assert {t.format for t in named.tensors if t.act is not None} == {"E4_16"}
