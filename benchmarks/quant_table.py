@@ -33,7 +33,7 @@ import gguf_weights
 import numpy as np
 import numpy.typing as npt
 import torch
-from edgellm.converters import CalibrationTokens, Recipe, convert
+from edgellm.converters import BUILTIN_TEXT, CalibrationTokens, Recipe, convert
 from edgellm.converters.quant.methods import Method
 from edgellm.converters.recipe import Rule, matrix_rule, vector_rules
 from edgellm.converters.reference import Reference
@@ -76,9 +76,18 @@ class Measure:
     top1: Floats
 
 
-def edge_row(setup: Setup, format: str, method: Method, scale: str | None = None) -> Row:
-    """Converted by this project: the matrices of the layers in `format`."""
-    return converted_row(setup, matrix_rule("layers.*", format, None, method, scale))
+def edge_row(
+    setup: Setup,
+    format: str,
+    method: Method,
+    scale: str | None = None,
+    *,
+    builtin_text: bool = False,
+) -> Row:
+    """Converted by this project: the matrices of the layers in `format`, calibrated on the tokens
+    of the setup or on the converter's own text."""
+    rule = matrix_rule("layers.*", format, None, method, scale)
+    return converted_row(setup, rule, builtin_text=builtin_text)
 
 
 def embed_row(setup: Setup, format: str, method: Method) -> Row:
@@ -86,11 +95,12 @@ def embed_row(setup: Setup, format: str, method: Method) -> Row:
     return converted_row(setup, matrix_rule("token_embd", format, None, method))
 
 
-def converted_row(setup: Setup, rule: Rule) -> Row:
+def converted_row(setup: Setup, rule: Rule, *, builtin_text: bool = False) -> Row:
     """`rule`, and F16 for every other matrix."""
     recipe = Recipe("table", (*vector_rules(), rule, matrix_rule("*", "F16", None)))
     out = setup.scratch / "row.edge"
-    calibration = setup.calibration if rule.method.needs_stats or rule.scale else ()
+    text = [BUILTIN_TEXT] if builtin_text else setup.calibration
+    calibration = text if rule.method.needs_stats or rule.scale else ()
     convert(setup.checkpoint, out, recipe=recipe, calibration=calibration)
     return Row(Reference.from_edge(out).logits, stored_bytes(out))
 
@@ -140,6 +150,12 @@ ROWS |= {
     f"embed {format} {name}": partial(embed_row, format=format, method=Method(name))
     for format in ("E4_16", "E6_16")
     for name in ("rtn", "importance", "gptq")
+}
+ROWS |= {
+    f"{format} gptq builtin": partial(
+        edge_row, format=format, method=Method("gptq"), builtin_text=True
+    )
+    for format in ("E4_16", "E4_32")
 }
 DEFAULT_ROWS = tuple(
     f"{format} {name}"

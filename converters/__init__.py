@@ -10,6 +10,7 @@ from __future__ import annotations
 from .allocate.limits import Allocation, Limit, convert_within
 from .allocate.run import AllocateOptions
 from .calibrate import CalibrationTokens
+from .calibrate.held_out import BUILTIN_TEXT
 from .pipeline import convert, plan_conversion
 from .quant.methods import Method
 from .recipe import Recipe, preset_names
@@ -25,6 +26,7 @@ from .report import (
 from .spec import LayerSpec, ModelSpec
 
 __all__ = [
+    "BUILTIN_TEXT",
     "AllocateOptions",
     "Allocation",
     "CalibrationTokens",

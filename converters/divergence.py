@@ -58,6 +58,10 @@ class PlannedWeights:
         n_weights = sum(item.n_weights for item in job.planned)
         self._kept: dict[str, Tensor] | None = {} if n_weights <= RESIDENT_WEIGHTS else None
 
+    @property
+    def stay_in_memory(self) -> bool:
+        return self._kept is not None
+
     def embed(self, windows: Tokens) -> Tensor:
         return self.tensor(EMBED_ROLE)[torch.from_numpy(windows.astype(np.int64))]
 
@@ -89,27 +93,30 @@ def original_weights(job: Job) -> PlannedWeights:
     return PlannedWeights(job, read)
 
 
-def measure_conversion(
-    job: Job, strips: Callable[[PlannedTensor], U8Array], held_out: Tokens, n_threads: int
-) -> Divergence:
+def converted_weights(job: Job, strips: Callable[[PlannedTensor], U8Array]) -> PlannedWeights:
     """Of a planned conversion whose matrices are in `strips`."""
-    original = original_weights(job)
 
     def read(item: PlannedTensor) -> npt.NDArray[np.float32]:
         if item.act is None:
             return job.read_rows(item, 0, item.rows_cols[0])
         return decode_matrix(item.format, strips(item), *item.rows_cols)
 
-    converted = PlannedWeights(job, read)
-    seen = HeldOut(job.spec, job.inv_freq, held_out, original, n_threads or default_n_threads())
-    final = seen.run(converted.embed(held_out), 0, converted.layer)
-    return seen.divergence(final, converted.head())
+    return PlannedWeights(job, read)
+
+
+def plain_forward(job: Job, weights: PlannedWeights) -> Callable[[list[int]], int] | None:
+    """The most likely next token of some ids; None of a model that does not stay in memory."""
+    if not weights.stay_in_memory:
+        return None
+    named = {item.name: weights.tensor(item.name) for item in job.planned if item.source}
+    reference = Reference(job.spec, {**named, "rope_inv_freq": torch.from_numpy(job.inv_freq)})
+    return lambda ids: int(reference.logits(ids)[-1].argmax())
 
 
 class HeldOut:
     """Held-out windows [n_windows, window_tokens] and what the original model makes of them.
 
-    final: its hidden states after the last layer. n_threads: at least 1.
+    final: its hidden states after the last layer. n_threads: 0 for all performance cores.
     """
 
     def __init__(
@@ -120,7 +127,8 @@ class HeldOut:
         original: WeightSource,
         n_threads: int,
     ) -> None:
-        self.spec, self.windows, self.n_threads = spec, windows, n_threads
+        self.spec, self.windows = spec, windows
+        self.n_threads = n_threads or default_n_threads()
         self._shared = {"rope_inv_freq": torch.from_numpy(inv_freq)}
         self._original_head = original.head()
         self.final = self.run(original.embed(windows), 0, original.layer)

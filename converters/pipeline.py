@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint
 from .encode import encode_rows
 from .extras import SourceDigests, text_blobs
 from .plan import Job, Options
+from .quality import measure_quality
 from .quant import decode_matrix
 from .quant.tiles import TILE_ROWS, F32Array, U8Array
 from .recipe import Recipe
@@ -38,10 +39,11 @@ from .report import (
     ConvertPlan,
     ConvertProgress,
     ConvertReport,
-    Divergence,
     PlannedTensor,
     ProgressFn,
+    Quality,
     TensorReport,
+    bits_by_part,
     peak_rss_bytes,
     quality_json,
 )
@@ -146,10 +148,10 @@ def convert(
                 tokens, rest = split_tokens(job, calibration, blobs)
                 windows = rest if held_out is None else held_out
                 work = calibrated(job, tokens, root, blobs, digests, n_threads, progress, stats_dir)
-            divergence = None
-            if windows is not None:
-                divergence = _divergence(job, work, windows, n_threads, progress)
-            tensors, source = _write(job, Path(out), blobs, digests, work, n_threads, progress)
+            quality = _quality(job, blobs, work, windows, n_threads, progress)
+            tensors, source = _write(
+                job, Path(out), blobs, digests, work, quality, n_threads, progress
+            )
         if work is not None and work_dir is None:
             work.remove()
         plan = job.as_plan()
@@ -163,19 +165,22 @@ def convert(
         warnings=plan.warnings,
         seconds=time.monotonic() - start,
         peak_rss_bytes=peak_rss_bytes(),
-        divergence=divergence,
+        bits_by_part=bits_by_part(job.planned),
+        recipe_json=blobs["recipe"].decode(),
+        quality=quality,
     )
 
 
-def _divergence(
+def _quality(
     job: Job,
+    blobs: dict[str, bytes],
     work: WorkDir | None,
-    held_out: Tokens,
+    held_out: Tokens | None,
     n_threads: int,
     progress: ProgressFn | None,
-) -> Divergence:
-    from .divergence import measure_conversion  # torch, which plain conversions do without
-
+) -> Quality | None:
+    if held_out is None:
+        return None
     if progress is not None:
         n_weights = sum(item.n_weights for item in job.planned)
         progress(ConvertProgress("held-out text", 0, n_weights, stage="measure"))
@@ -183,7 +188,7 @@ def _divergence(
     def strips(item: PlannedTensor) -> U8Array:
         return _strips(job, item, work, n_threads)
 
-    return measure_conversion(job, strips, held_out, n_threads)
+    return measure_quality(job, blobs.get("tokenizer"), strips, held_out, n_threads)
 
 
 def _strips(job: Job, item: PlannedTensor, work: WorkDir | None, n_threads: int) -> U8Array:
@@ -214,6 +219,7 @@ def _write(
     blobs: dict[str, bytes],
     digests: SourceDigests,
     work: WorkDir | None,
+    quality: Quality | None,
     n_threads: int,
     progress: ProgressFn | None,
 ) -> tuple[tuple[TensorReport, ...], dict[str, Any]]:
@@ -234,7 +240,9 @@ def _write(
                 reports.append(_tensor_report(item, parts))
         for name, data in blobs.items():
             writer.append(name, name, data)
-        writer.append("report", "report", quality_json(tuple(reports), tuple(job.warnings)))
+        parts_bits, warnings = bits_by_part(job.planned), tuple(job.warnings)
+        report = quality_json(tuple(reports), warnings, parts_bits, quality)
+        writer.append("report", "report", report)
         source = {"kind": "huggingface", "files": digests.result()}
         writer.set_source(source)
     return tuple(reports), source

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,24 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What follows a prompt, greedily: from the original, and from the converted weights."""
+
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measured on held-out text, weights only. note: why there are no samples."""
+
+    divergence: Divergence
+    samples: tuple[Sample, ...]
+    note: str | None
+
+
+@dataclass(frozen=True)
 class ConvertReport:
     """The result of convert()."""
 
@@ -151,7 +169,13 @@ class ConvertReport:
     warnings: tuple[str, ...]
     seconds: float
     peak_rss_bytes: int | None  # of this process, None where the system does not tell
-    divergence: Divergence | None = None  # on held-out text, weights only; None without calibration
+    bits_by_part: dict[str, float]  # embedding, attention, ffn, head, vectors
+    recipe_json: str  # as in the file, with the digest of the calibration tokens
+    quality: Quality | None = None  # None without held-out text
+
+    @property
+    def divergence(self) -> Divergence | None:
+        return None if self.quality is None else self.quality.divergence
 
     @property
     def bits_per_weight(self) -> float:
@@ -161,9 +185,34 @@ class ConvertReport:
         return {**asdict(self), "path": str(self.path), "bits_per_weight": self.bits_per_weight}
 
 
-def quality_json(tensors: tuple[TensorReport, ...], warnings: tuple[str, ...]) -> bytes:
+def bits_by_part(planned: Iterable[PlannedTensor]) -> dict[str, float]:
+    """Bits per weight of embedding, attention, ffn, head and vectors, those that there are."""
+    n_bytes: dict[str, int] = {}
+    n_weights: dict[str, int] = {}
+    for item in planned:
+        part = _part(item)
+        n_bytes[part] = n_bytes.get(part, 0) + item.n_bytes
+        n_weights[part] = n_weights.get(part, 0) + item.n_weights
+    return {part: 8 * n_bytes[part] / n_weights[part] for part in n_bytes}
+
+
+def _part(item: PlannedTensor) -> str:
+    if item.act is None:
+        return "vectors"
+    named = {"token_embd": "embedding", "output": "head"}
+    return named.get(item.role) or ("attention" if item.role.startswith("attn") else "ffn")
+
+
+def quality_json(
+    tensors: tuple[TensorReport, ...],
+    warnings: tuple[str, ...],
+    parts: dict[str, float],
+    quality: Quality | None,
+) -> bytes:
     """The "report" blob."""
-    value = {"tensors": [asdict(tensor) for tensor in tensors], "warnings": list(warnings)}
+    value: dict[str, Any] = {"tensors": [asdict(tensor) for tensor in tensors]}
+    value |= {"warnings": list(warnings), "bits_by_part": parts}
+    value["quality"] = None if quality is None else asdict(quality)
     return json.dumps(value, separators=(",", ":")).encode()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import InvalidArgumentError, UnsupportedError
+from edgellm.errors import InvalidArgumentError
 
 from ..calibrate import CalibrationTokens
 from ..calibrate.held_out import split_tokens
@@ -23,6 +23,7 @@ from ..checkpoint import Checkpoint
 from ..extras import SourceDigests, text_blobs
 from ..pipeline import convert
 from ..plan import Job, Options
+from ..quality import need_torch
 from ..recipe import CalibrationOptions, Recipe
 from ..report import ConvertReport, ProgressFn
 from .choose import Choice, Chooser
@@ -117,7 +118,7 @@ def convert_within(
     stand in the way and the limit that would hold.
     """
     options = options or AllocateOptions()
-    _need_torch()
+    need_torch("choosing formats")
     with Checkpoint(Path(src)) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
         blobs = text_blobs(job)
@@ -326,15 +327,3 @@ def _overhead_bytes(job: Job, blobs: dict[str, bytes], n_files: int) -> int:
     texts = TEXT_BYTES + TEXT_BYTES_PER_TENSOR * n_tensors + sum(map(len, blobs.values()))
     hashes = 32 * n_weights // (1 << 20)
     return -(-header // HEADER_ALIGNMENT) * HEADER_ALIGNMENT + texts + hashes
-
-
-def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise UnsupportedError(
-            "choosing formats needs torch: pip install 'edgellm[compress]'",
-            code="feature_unsupported",
-        ) from error

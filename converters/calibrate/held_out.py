@@ -36,9 +36,7 @@ def split_tokens(
     options = job.recipe.calibration
     more = replace(options, n_windows=options.n_windows + HELD_OUT_WINDOWS)
     windows = text_tokens(job, calibration, blobs, more, at_most=True).windows
-    if len(windows) < more.n_windows and (
-        as_many_as_there_are or list(calibration) == [BUILTIN_TEXT]
-    ):
+    if len(windows) < more.n_windows and (as_many_as_there_are or BUILTIN_TEXT in calibration):
         n_held_out = max(1, min(HELD_OUT_WINDOWS, len(windows) // HELD_OUT_SHARE))
         if len(windows) < 2:
             raise FormatError(

@@ -39,7 +39,7 @@ RecipeOption = Annotated[
 ]
 CalibrationOption = Annotated[
     list[Path] | None,
-    typer.Option(help="Text, .jsonl or .edge (its own text) to quantize on; repeatable."),
+    typer.Option(help="Text, .jsonl, .edge (its own text) or builtin, to quantize on; repeatable."),
 ]
 WorkDirOption = Annotated[
     Path | None,
@@ -47,6 +47,10 @@ WorkDirOption = Annotated[
 ]
 StatsDirOption = Annotated[
     Path | None, typer.Option(help="Keep what calibration measures here, for other recipes.")
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(help="Write what was done, with figures and samples, as FILE.md or FILE.html."),
 ]
 
 
@@ -70,6 +74,7 @@ def command(
     save_recipe: SaveRecipeOption = None,
     plot: PlotOption = None,
     cache_dir: CacheDirOption = None,
+    report: ReportOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
@@ -81,25 +86,48 @@ def command(
     if not dry_run and out is None:
         raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
     out = None if dry_run else out
+    if report is not None:
+        _check_report(report, dry_run)
     own: dict[str, Any] = {"format": format, "embed_format": embed_format}
     own |= {"head_format": head_format, "recipe": recipe}
     folders = {"work_dir": work_dir, "stats_dir": stats_dir}
-    texts = tuple(calibration or ())
+    texts = tuple(
+        tools.BUILTIN_TEXT if text == Path("builtin") else text for text in calibration or ()
+    )
     wishes = Wishes(method, passes, save_recipe, plot, cache_dir)
     limit = limit_of(tools, target_bpw, max_size, max_kl)
     if limit is not None:
         refuse_others(own | folders, "a limit chooses the formats itself")
+        texts = texts or (tools.BUILTIN_TEXT,)
         result, text = wishes.run(tools, src, out, limit, texts, threads or 0)
     else:
         refuse_others(vars(wishes), "only with --target-bpw, --max-size or --max-kl")
         own["calibration"] = texts
         result, text = _plain(tools, src, out, own, folders, threads or 0)
+    if report is not None:
+        _write_report(result, report)
     for warning in result.warnings:
         note(f"note: {warning}")
     if json:
         print_json("convert", result.to_dict())
     else:
         print_text(text)
+
+
+def _check_report(path: Path, dry_run: bool) -> None:
+    from .convert_report import check_report
+
+    if dry_run:
+        refuse_others({"report": path}, "a dry run converts nothing to report on")
+    check_report(path)
+
+
+def _write_report(result: Any, path: Path) -> None:
+    from .convert_report import write_convert_report
+
+    allocation = result if hasattr(result, "conversion") else None
+    write_convert_report(result if allocation is None else result.conversion, path, allocation)
+    note(f"report: {path}")
 
 
 def _plain(

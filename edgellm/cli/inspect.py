@@ -1,9 +1,10 @@
-"""`edgellm inspect`: what a file holds, from its header and the tokenizer's; no weights, no native
-code."""
+"""`edgellm inspect`: what a file holds, from its header, the tokenizer's and the converter's
+report; no weights, no native code."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,8 +13,11 @@ import typer
 from ..edgefile import read_header, read_tensor
 from ..edgeheader import EdgeHeader, TensorInfo
 from ..locate import explained, resolve
+from ..strict_json import parse_json
 from ..tokenizer_info import describe_tokenizer
 from .output import JsonFlag, print_json, print_table, print_text
+
+MAX_REPORT_BYTES = 16 << 20  # more is no report of the converter
 
 
 def command(
@@ -49,6 +53,7 @@ def _describe(header: EdgeHeader) -> dict[str, Any]:
         "metadata": {k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
         "source": header.source,
         "tokenizer": _tokenizer(header),
+        "quality": _quality(header),
         "tensors": [_tensor(t) for t in tensors],
     }
 
@@ -57,6 +62,55 @@ def _tokenizer(header: EdgeHeader) -> dict[str, Any] | None:
     if "tokenizer" not in header.tensors:
         return None
     return asdict(describe_tokenizer(read_tensor(header, "tokenizer")))
+
+
+def _quality(header: EdgeHeader) -> dict[str, Any] | None:
+    """The converter's report without its tensors: None if there is none, or none of the kind."""
+    info = header.tensors.get("report")
+    if info is None or info.n_bytes > MAX_REPORT_BYTES:
+        return None
+    found = parse_json(bytes(read_tensor(header, "report")), f"{header.path}: report")
+    if not isinstance(found, dict):
+        return None
+    errors = found.get("tensors")
+    worst = max(_errors(errors), default=None) if isinstance(errors, list) else None
+    quality = found.get("quality")
+    return {
+        "divergence": quality.get("divergence") if isinstance(quality, dict) else None,
+        "bits_by_part": found.get("bits_by_part"),
+        "worst_tensor": None if worst is None else {"name": worst[1], "rel_rms_error": worst[0]},
+    }
+
+
+def _errors(tensors: list[Any]) -> Iterator[tuple[float, str]]:
+    for one in tensors:
+        if isinstance(one, dict) and isinstance(one.get("rel_rms_error"), int | float):
+            yield float(one["rel_rms_error"]), str(one.get("name"))
+
+
+def _quality_rows(found: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if found is None:
+        return
+    parts = found["bits_by_part"]
+    if isinstance(parts, dict):
+        shown = (f"{part} {bits:.3f}" for part, bits in parts.items() if _is_number(bits))
+        yield "bits by part", ", ".join(shown)
+    measured = found["divergence"]
+    names = ("kl", "top1", "loss_before", "loss_after", "n_tokens")
+    if not isinstance(measured, dict) or not all(_is_number(measured.get(k)) for k in names):
+        yield "divergence", "not measured when it was converted"
+    else:
+        kl, top1, before, after, n_tokens = (measured[name] for name in names)
+        tokens = f"{n_tokens:,.0f} held-out tokens, weights only"
+        yield "divergence", f"KL {kl:.6f} nats, same top token {100 * top1:.2f} % ({tokens})"
+        yield "loss", f"{before:.4f} nats before, {after:.4f} after"
+    if found["worst_tensor"] is not None:
+        worst = found["worst_tensor"]
+        yield "largest error", f"{worst['rel_rms_error']:.5f} relative RMS, {worst['name']}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _tensor(tensor: TensorInfo) -> dict[str, Any]:
@@ -95,6 +149,7 @@ def _print_human(data: dict[str, Any]) -> None:
             ("bits per weight", f"{data['bits_per_weight']:.3f}"),
             ("root", data["root"]),
             *_tokenizer_rows(data["tokenizer"]),
+            *_quality_rows(data["quality"]),
         ]
     )
     print_text("\n")

@@ -46,7 +46,7 @@ def write_report(found: Evaluation, path: Path) -> list[str]:
         if found.texts is not None and found.reference_name is not None:
             blocks.append(Paragraph("Plots stand in the HTML report only."))
         text = to_markdown(blocks)
-    _write_whole(path, text)
+    write_whole(path, text)
     return left_out
 
 
@@ -194,7 +194,8 @@ def _cut(text: str) -> str:
     return f"{text[:_MAX_SAMPLE_CHARS]}\n[{len(text) - _MAX_SAMPLE_CHARS} more characters]"
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """A report's text; FormatError where it cannot be written."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         try:

@@ -346,7 +346,7 @@ def test_the_verb_chooses_converts_saves_and_plots(
     assert run_command_line([*common, str(out), "--target-bpw", "8", *files, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
     assert data["bits_per_weight"] <= 8
-    assert data["conversion"]["divergence"]["n_tokens"] > 0
+    assert data["conversion"]["quality"]["divergence"]["n_tokens"] > 0
     assert [p["kl"] for p in data["front"]] == sorted(
         (p["kl"] for p in data["front"]), reverse=True
     )

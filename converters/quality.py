@@ -1,0 +1,74 @@
+"""What a conversion did to the model, on held-out text: divergence, and samples of what it says.
+
+Of the weights alone: activations are float32 in both models. torch is imported on first use, so
+that plain conversions do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgellm.errors import UnsupportedError
+
+from .calibrate.tokens import Tokens
+from .plan import Job
+from .quant.tiles import U8Array
+from .report import PlannedTensor, Quality, Sample
+
+N_SAMPLES = 3
+PROMPT_TOKENS = 16
+SAMPLE_TOKENS = 24
+
+
+def measure_quality(
+    job: Job,
+    tokenizer_blob: bytes | None,
+    strips: Callable[[PlannedTensor], U8Array],
+    held_out: Tokens,
+    n_threads: int,
+) -> Quality:
+    """strips: of a matrix, as they will be written. held_out: [n_windows, window_tokens].
+
+    UnsupportedError without torch. Samples are greedy, from the beginnings of windows.
+    """
+    need_torch("measuring on held-out text")
+    from .divergence import HeldOut, converted_weights, original_weights, plain_forward
+
+    original = original_weights(job)
+    converted = converted_weights(job, strips)
+    seen = HeldOut(job.spec, job.inv_freq, held_out, original, n_threads)
+    final = seen.run(converted.embed(held_out), 0, converted.layer)
+    divergence = seen.divergence(final, converted.head())
+    before, after = plain_forward(job, original), plain_forward(job, converted)
+    if tokenizer_blob is None:
+        return Quality(divergence, (), "no samples: the file has no tokenizer")
+    if before is None or after is None:
+        return Quality(divergence, (), "no samples: the model is too large to sample in float32")
+    from edgellm._native import Tokenizer
+
+    tokenizer = Tokenizer.from_blob(tokenizer_blob)
+    samples = []
+    for window in held_out[:N_SAMPLES].tolist():
+        prompt = window[:PROMPT_TOKENS]
+        texts = [tokenizer.decode(_greedy(next_id, prompt)) for next_id in (before, after)]
+        samples.append(Sample(tokenizer.decode(prompt), *texts))
+    return Quality(divergence, tuple(samples), None)
+
+
+def need_torch(what: str) -> None:
+    """UnsupportedError that says how to get it, where it is missing."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnsupportedError(
+            f"{what} needs torch: pip install 'edgellm[compress]'", code="feature_unsupported"
+        ) from error
+
+
+def _greedy(next_id: Callable[[list[int]], int], prompt: list[int]) -> list[int]:
+    ids = list(prompt)
+    for _ in range(SAMPLE_TOKENS):
+        ids.append(next_id(ids))
+    return ids[len(prompt) :]
