@@ -124,7 +124,7 @@ def gguf_row(path: Path, reference: Reference) -> Row:
 
 ROWS: dict[str, Callable[[Setup], Row]] = {
     f"{format} {method.name}": partial(edge_row, format=format, method=method)
-    for format in ("E4_16", "E4_32", "E6_16", "E8_32")
+    for format in ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32")
     for method in (Method("rtn"), Method("importance"), Method("gptq"), Method("gptaq"))
 }
 ROWS |= {

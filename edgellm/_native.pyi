@@ -98,7 +98,7 @@ def gptq_sweep(
 
     target [n_rows, n_cols], finite; upper [n_cols, n_cols]: the block's part of U, H^-1 = U^T U;
     d_row [n_rows], > 0. Returns scale bytes [n_rows, n_groups], levels [n_rows, n_cols], with a
-    weight d_row * ((byte & 0xFE) - 127) * level, and moved [n_rows, n_cols]: columns after the
+    weight d_row * scale of the byte * level, and moved [n_rows, n_cols]: columns after the
     block change by -moved @ U[block, after]. InvalidArgumentError: format, shape. One thread.
     """
 

@@ -31,6 +31,8 @@ COPY_AGAIN = "if the file was cut off, copy or convert it again"
 
 # Weight formats in R16 tiles (16 rows x 32 k): name -> (k per scale byte, bytes per tile).
 FORMATS: dict[str, tuple[int, int]] = {
+    "E2_16": (16, 160),
+    "E3_32": (32, 208),
     "E4_16": (16, 288),
     "E4_32": (32, 272),
     "E6_16": (16, 416),

@@ -128,7 +128,7 @@ def test_the_tiny_model_says_the_same(machine: Machine, wine_prefix: Path, tiny_
     assert_same_tokens(machine, wine_prefix, tiny_edge, "hello")
 
 
-@pytest.mark.parametrize("format", ["E4_16", "E4_32", "E6_16", "E8_32", "F16"])
+@pytest.mark.parametrize("format", ["E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "F16"])
 def test_a_real_model_says_the_same_in_every_format(
     format: str, machine: Machine, wine_prefix: Path, stories: dict[str, Path]
 ) -> None:
@@ -141,7 +141,10 @@ def stories(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     from edgellm.converters import convert
 
     folder = tmp_path_factory.mktemp("stories")
-    paths = {name: folder / f"{name}.edge" for name in ("E4_16", "E4_32", "E6_16", "E8_32", "F16")}
+    paths = {
+        name: folder / f"{name}.edge"
+        for name in ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "F16")
+    }
     for name, path in paths.items():
         convert(shared_data / "models" / "stories260K", path, format=name)
     return paths

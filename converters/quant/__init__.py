@@ -14,6 +14,8 @@ import numpy as np
 from edgellm.edgefile import tensor_bytes
 from edgellm.errors import FormatError, UnsupportedError
 
+from .e2 import decode_e2_16, pack_e2_16
+from .e3 import decode_e3_32, pack_e3_32
 from .e4 import decode_e4_16, decode_e4_32, pack_e4_16, pack_e4_32
 from .e6 import decode_e6_16, pack_e6_16
 from .e8 import decode_e8_32, pack_e8_32
@@ -38,6 +40,8 @@ class QuantFormat:
 QUANT_FORMATS = {
     item.name: item
     for item in (
+        QuantFormat("E2_16", "a8", decode_e2_16, pack_e2_16),
+        QuantFormat("E3_32", "a8", decode_e3_32, pack_e3_32),
         QuantFormat("E4_16", "a8", decode_e4_16, pack_e4_16),
         QuantFormat("E4_32", "a8", decode_e4_32, pack_e4_32),
         QuantFormat("E6_16", "a8", decode_e6_16, pack_e6_16),

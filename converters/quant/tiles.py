@@ -77,6 +77,32 @@ def pack_pairs(values: U8Array) -> U8Array:
     return packed.reshape(*values.shape[:-2], 128)
 
 
+def unpack_triples(groups: U8Array) -> U8Array:
+    """[..., 3 * 64] bytes -> [..., 16, 32] of 0..7: nibble group j holds quads 2j and 2j + 1 in the
+    lower three bits of its halves, and in bits 3 and 7 bit j of quads 6 and 7."""
+    g = groups.reshape(*groups.shape[:-1], 3, TILE_ROWS, 4)
+    quads = np.zeros((*groups.shape[:-1], 8, TILE_ROWS, 4), dtype=np.uint8)
+    for j in range(3):
+        byte = g[..., j, :, :]
+        quads[..., 2 * j, :, :] = byte & 7
+        quads[..., 2 * j + 1, :, :] = byte >> 4 & 7
+        quads[..., 6, :, :] |= (byte >> 3 & 1) << j
+        quads[..., 7, :, :] |= (byte >> 7) << j
+    return _rows_first(quads)
+
+
+def pack_triples(values: U8Array) -> U8Array:
+    """The inverse of unpack_triples."""
+    quads = _quads_first(values)
+    packed = np.empty((*values.shape[:-2], 3, TILE_ROWS, 4), dtype=np.uint8)
+    for j in range(3):
+        halves = [
+            quads[..., 2 * j + i, :, :] | (quads[..., 6 + i, :, :] >> j & 1) << 3 for i in (0, 1)
+        ]
+        packed[..., j, :, :] = halves[0] | halves[1] << 4
+    return packed.reshape(*values.shape[:-2], 192)
+
+
 def unpack_bytes(groups: U8Array) -> U8Array:
     """[..., 8 * 64] bytes -> [..., 16, 32]: group t is quad t."""
     return _rows_first(groups.reshape(*groups.shape[:-1], 8, TILE_ROWS, 4))
@@ -131,9 +157,12 @@ def pack_strips(d_row: F32Array, tiles: list[U8Array]) -> U8Array:
     return join_strips(padded.reshape(-1, TILE_ROWS), raw)
 
 
-def group_scale(scale_bytes: U8Array) -> F32Array:
-    """s = (sc & 0xFE) - 127: odd, -127..127."""
-    return (scale_bytes & 0xFE).astype(np.float32) - np.float32(127)
+def group_scale(scale_bytes: U8Array, mask: int = 1) -> F32Array:
+    """s = (sc & ~mask) + (mask + 1) / 2 - 128, the bits of mask not being the scale's.
+
+    Odd, -127..127, for one such bit; +-2, 6, .. 126 for two; +-4, 12, .. 124 for three.
+    """
+    return (scale_bytes & (0xFF - mask)).astype(np.float32) - np.float32(128 - (mask + 1) // 2)
 
 
 def _rows_first(quads: U8Array) -> U8Array:

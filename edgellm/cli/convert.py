@@ -30,7 +30,7 @@ from .progress import progress_bar
 
 FormatOption = Annotated[
     str | None,
-    typer.Option(help="Of the weights; default: E4_16. Also E4_32, E6_16, E8_32, L4_32, F16."),
+    typer.Option(help="Of the weights; default: E4_16. Others: E2_16 to E8_32, L4_32, F16."),
 ]
 EmbedOption = Annotated[str | None, typer.Option(help="Of the embedding; default: as the others.")]
 HeadOption = Annotated[str | None, typer.Option(help="Of the output head; default: as the others.")]

@@ -13,8 +13,8 @@ from edgellm.errors import InvalidArgumentError, NumericError, UnsupportedError
 
 torch = pytest.importorskip("torch")
 
-E_FORMATS = ("E4_16", "E4_32", "E6_16", "E8_32")
-GROUP = {"E4_16": 16, "E4_32": 32, "E6_16": 16, "E8_32": 32}
+E_FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32")
+GROUP = {"E2_16": 16, "E3_32": 32, "E4_16": 16, "E4_32": 32, "E6_16": 16, "E8_32": 32}
 
 
 def decoded(format: str, strips: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -54,20 +54,21 @@ def test_packers_and_the_native_decoder_agree(format, shape):
     n_rows, n_cols = shape
     levels, group = levels_of(format), GROUP[format]
     n_groups = -(-n_cols // group)
-    scales = rng.integers(-64, 64, (n_rows, n_groups)) * 2 + 1
+    step = {"E2_16": 8, "E3_32": 4}.get(format, 2)
+    scales = rng.integers(-128 // step, 128 // step, (n_rows, n_groups)) * step + step // 2
     luts = rng.integers(0, levels.n_luts, (n_rows, n_groups))
-    codes = rng.integers(0, 16 if format.startswith("E4") else 2 * levels.zero, shape)
+    n_codes = 2 * levels.zero if levels.lut is None else len(levels.lut)
+    codes = rng.integers(0, n_codes, shape)
     d_row = rng.random(n_rows).astype(np.float32) + 0.5
-    if levels.table is not None:
-        from edgellm.converters.quant.e4 import LUT
-
-        values = LUT[codes] + 2 * np.repeat(luts, group, axis=1)[:, :n_cols] - 64
+    if levels.lut is not None:
+        first, apart = {"E2_16": (24, 2), "E3_32": (40, 4)}.get(format, (64, 2))
+        values = levels.lut[codes] - (first - apart * np.repeat(luts, group, axis=1)[:, :n_cols])
     else:
         values = codes - levels.zero
     expected = d_row[:, None] * (np.repeat(scales, group, axis=1)[:, :n_cols] * values).astype("f4")
     packer = QUANT_FORMATS[format].pack
     assert packer is not None
-    sc = (scales + 127 | luts).astype(np.uint8)
+    sc = (scales + 128 - step // 2 | luts).astype(np.uint8)
     strips = packer(d_row, sc, codes.astype(np.uint8))
     np.testing.assert_array_equal(decoded(format, strips, shape), expected)
     stored = levels.codes(

@@ -11,11 +11,19 @@ from edgellm.edgefile import FORMATS, tensor_bytes
 from edgellm.errors import FormatError, NumericError, UnsupportedError
 from golden import packers
 
-E_FORMATS = ("E4_16", "E4_32", "E6_16", "E8_32")
+E_FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32")
 ENCODED = (*E_FORMATS, "L4_32", "F16")
 # Relative RMS error of plain rounding for normal weights; a wrong nibble or scale order costs ~1.
-ROUNDING_ERROR = {"E4_16": 0.11, "E4_32": 0.13, "E6_16": 0.03, "E8_32": 0.01}
-ROUNDING_ERROR |= {"L4_32": 0.11, "F16": 4e-4}
+ROUNDING_ERROR = {
+    "E2_16": 0.45,
+    "E3_32": 0.22,
+    "E4_16": 0.11,
+    "E4_32": 0.13,
+    "E6_16": 0.03,
+    "E8_32": 0.01,
+    "L4_32": 0.11,
+    "F16": 4e-4,
+}
 
 
 def random_weights(n_rows: int, n_cols: int, seed: int = 0) -> np.ndarray:
@@ -124,4 +132,15 @@ def test_tile_packing_is_a_permutation() -> None:
         byte = packed[(quad // 4) * 64 + row * 4 + c]
         assert byte >> (2 * (quad % 4)) & 3 == pairs[row, column]
     np.testing.assert_array_equal(t.unpack_pairs(packed), pairs)
+    triples = (values % 8).astype(np.uint8)
+    packed = t.pack_triples(triples)
+    for row, column in [(0, 0), (15, 23), (3, 5), (9, 25), (15, 31)]:
+        quad, c = divmod(column, 4)
+        groups = packed.reshape(3, 64)[:, row * 4 + c]
+        if quad < 6:
+            found = groups[quad // 2] >> (4 * (quad % 2)) & 7
+        else:
+            found = sum((int(groups[j]) >> (4 * (quad % 2) + 3) & 1) << j for j in range(3))
+        assert found == triples[row, column]
+    np.testing.assert_array_equal(t.unpack_triples(packed), triples)
     np.testing.assert_array_equal(t.unpack_bytes(t.pack_bytes(nibbles)), nibbles)

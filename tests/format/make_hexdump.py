@@ -1,4 +1,4 @@
-"""Writes the worked example of docs/FORMAT.md: a real file, dumped, and one weight decoded by hand.
+"""Writes the worked example of docs/FORMAT.md: a real file, dumped, and weights decoded by hand.
 
 python tests/format/make_hexdump.py
 """
@@ -17,16 +17,35 @@ MARKERS = ("<!-- hexdump: tests/format/make_hexdump.py -->\n", "<!-- end of hexd
 LUT = (0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120)
 ROW, K = 1, 21  # the weight that is decoded
 _PARTS_L4 = (("d_row", 0, 8), ("s", 64, 4), ("zero", 96, 2), ("nibbles[2]", 112 + 2 * 64, 8))
+LUT_E3 = (0, 14, 23, 31, 38, 45, 53, 63)
+K_E3 = 25
+LUT_E2 = (0, 13, 22, 31)
 
 
 def strip_bytes() -> bytes:
     """One E4_16 strip of one tile: 2 rows x 32 k, rows 2 to 15 are padding."""
+    return _strip(n_scale_groups=2, n_code_groups=4)
+
+
+def strip_e3_32() -> bytes:
+    return _strip(n_scale_groups=1, n_code_groups=3)
+
+
+def strip_e2_16() -> bytes:
+    return _strip(n_scale_groups=2, n_code_groups=2)
+
+
+def _strip(n_scale_groups: int, n_code_groups: int) -> bytes:
     d_row = struct.pack("<16f", 0.5, 0.25, *[0.0] * 14)
     scales = bytes(
-        0x90 + 2 * group + row if row < 2 else 0 for group in range(2) for row in range(16)
+        0x90 + 2 * group + row if row < 2 else 0
+        for group in range(n_scale_groups)
+        for row in range(16)
     )
-    nibbles = bytes((37 * j + 29 * b) % 256 if b < 8 else 0 for j in range(4) for b in range(64))
-    return d_row + scales + nibbles
+    codes = bytes(
+        (37 * j + 29 * b) % 256 if b < 8 else 0 for j in range(n_code_groups) for b in range(64)
+    )
+    return d_row + scales + codes
 
 
 def example_file(path: Path) -> None:
@@ -70,8 +89,9 @@ def _describe(file: bytes, header: EdgeHeader) -> str:
             _row(file, at, min(16, start + n_bytes - at))
             for at in range(start, start + n_bytes, 16)
         ]
-    decoded = _decode(strip_bytes())
-    return "\n".join([*lines, "```", "", *decoded, "", *_linear_example(), ""])
+    lines += ["```", "", *_decode(strip_bytes()), ""]
+    lines += [*_linear_example(), ""]
+    return "\n".join([*lines, *_narrow_example(strip_e3_32(), strip_e2_16()), ""])
 
 
 def linear_strip_bytes() -> bytes:
@@ -102,6 +122,51 @@ def _linear_example() -> list[str]:
         f" {4 * ROW + column % 4} of `nibbles[{group}]` is 0x{byte:02x}, whose"
         f" {'high' if column >= 4 else 'low'} half is q = {q}; w = {s} * ({q} - {zero}) ="
         f" {s * (q - zero)}.",
+    ]
+
+
+def _narrow_example(e3: bytes, e2: bytes) -> list[str]:
+    """The same for a strip of E3_32 and one of E2_16, without a file around them."""
+    pieces = [
+        (e3, 64, 16, "E3_32: tile 0: sc[row]"),
+        *((e3, 80 + 64 * j, 8, f"E3_32: tile 0: nibbles[{j}], rows 0 and 1") for j in range(3)),
+        (e2, 64, 16, "E2_16: tile 0: sc[0][row], columns 0 to 15"),
+        (e2, 80, 16, "E2_16: tile 0: sc[1][row], columns 16 to 31"),
+        *((e2, 96 + 64 * h, 8, f"E2_16: tile 0: pairs[{h}], rows 0 and 1") for h in range(2)),
+    ]
+    lines = ["A strip of 2 rows x 32 columns in the narrow formats, with the same `d_row`:", ""]
+    lines += ["```text"]
+    for strip, at, n_bytes, what in pieces:
+        lines += [f"# {what}", _row(strip, at, n_bytes)]
+    return [*lines, "```", "", *_decode_e3(e3), "", *_decode_e2(e2)]
+
+
+def _decode_e3(strip: bytes) -> list[str]:
+    d_row = struct.unpack_from("<16f", strip)[ROW]
+    sc, b = strip[64 + ROW], 4 * ROW + K_E3 % 4
+    groups = [strip[80 + 64 * j + b] for j in range(3)]
+    q = sum((byte >> 3 & 1) << j for j, byte in enumerate(groups))
+    s, zero = (sc & 0xFC) - 126, 40 - 4 * (sc & 3)
+    return [
+        f"E3_32, row {ROW}, column {K_E3}, of quad 6: `sc[{ROW}]` = 0x{sc:02x}, so `s` ="
+        f" (0x{sc:02x} & 0xfc) - 126 = {s} and z = 40 - 4 * {sc & 3} = {zero}; byte {b} of the"
+        f" nibble groups is {', '.join(f'0x{byte:02x}' for byte in groups)}, whose bits 3 are"
+        f" q = {q};",
+        f"w = {d_row} * {s} * ({LUT_E3[q]} - {zero}) = {d_row * s * (LUT_E3[q] - zero)}.",
+    ]
+
+
+def _decode_e2(strip: bytes) -> list[str]:
+    d_row = struct.unpack_from("<16f", strip)[ROW]
+    sc, b = strip[64 + 16 * (K // 16) + ROW], 4 * ROW + K % 4
+    byte, shift = strip[96 + 64 * (K // 16) + b], 2 * (K // 4 % 4)
+    q = byte >> shift & 3
+    s, zero = (sc & 0xF8) - 124, 24 - 2 * (sc & 7)
+    return [
+        f"E2_16, row {ROW}, column {K}, of quad {K // 4}: `sc[{K // 16}][{ROW}]` = 0x{sc:02x}, so"
+        f" `s` = (0x{sc:02x} & 0xf8) - 124 = {s} and z = 24 - 2 * {sc & 7} = {zero}; byte {b} of"
+        f" `pairs[{K // 16}]` is 0x{byte:02x}, whose bits {shift} and {shift + 1} are q = {q};",
+        f"w = {d_row} * {s} * ({LUT_E2[q]} - {zero}) = {d_row * s * (LUT_E2[q] - zero)}.",
     ]
 
 

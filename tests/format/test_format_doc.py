@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.edgefile import read_header
-from format.make_hexdump import DOC, document, example_file
+from format.make_hexdump import DOC, document, example_file, strip_e2_16, strip_e3_32
 
 ERRORS_INC = Path(__file__).parents[2] / "native" / "src" / "base" / "errors.inc"
 
@@ -18,16 +18,22 @@ def test_the_worked_example_is_the_file_of_today():
     assert document(text) == text
 
 
-def test_the_hand_decoded_weight_is_what_the_native_decoder_gives(tmp_path: Path):
+def test_the_hand_decoded_weights_are_what_the_native_decoder_gives(tmp_path: Path):
     native = pytest.importorskip("edgellm._native", reason="the native module is not built")
     example_file(tmp_path / "example.edge")
     header = read_header(tmp_path / "example.edge")
     raw = (tmp_path / "example.edge").read_bytes()
     strip = raw[header.data_start : header.data_start + 352]
-    weights = native.decode_rows("E4_16", strip, 2, 32, 0, 2)
-    stated = re.search(r"^w = .* = (-?[\d.]+)\.$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
-    assert stated is not None
-    assert weights[1][21] == float(stated[1])
+    stated = re.findall(r"^w = .* = (-?[\d.]+)\.$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
+    decoded = [
+        native.decode_rows(format, data, 2, 32, 0, 2)[1][column]
+        for format, data, column in (
+            ("E4_16", strip, 21),
+            ("E3_32", strip_e3_32(), 25),
+            ("E2_16", strip_e2_16(), 21),
+        )
+    ]
+    assert decoded == [float(text) for text in stated]
 
 
 def test_every_container_code_is_explained():

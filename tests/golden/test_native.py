@@ -29,7 +29,7 @@ from golden.tiny import (
     tiny_checkpoint,
 )
 
-FORMATS = ("E4_16", "E4_32", "E6_16", "E8_32", "F16")
+FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "F16")
 MakeEdge = Callable[..., Path]
 
 

@@ -79,7 +79,7 @@ def logits_in_pieces(path: Path, piece_tokens: int) -> Logits:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("format", ["E4_16", "E4_32", "E6_16", "E8_32", "F16"])
+@pytest.mark.parametrize("format", ["E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "F16"])
 def test_every_instruction_set_and_thread_count_gives_the_same_bits(
     format: str, make_edge: MakeEdge, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ from edgellm.errors import NumericError
 
 from .. import encode_matrix
 from ..tiles import row_factors
-from .levels import MAX_SCALE, Levels
+from .levels import Levels
 
 BLOCK_ROWS = 512
 BLOCK_COLS = 128  # whole groups of every format
@@ -51,7 +51,7 @@ class GptqOptions:
 class Codes:
     """A quantized matrix before packing: w = d_row * scale * level.
 
-    d_row [n_rows]; scales (odd), luts [n_rows, n_groups]; levels [n_rows, n_cols]. float32, luts
+    d_row [n_rows]; scales, luts [n_rows, n_groups]; levels [n_rows, n_cols]. float32, luts
     int64.
     """
 
@@ -176,8 +176,8 @@ class _Search:
         self.d_row = self._first_d_row()
 
     def codes(self) -> Codes:
-        scales = (self.scale_bytes & 0xFE).float() - MAX_SCALE
-        return Codes(self.d_row, scales, (self.scale_bytes & 1).long(), self.values.float())
+        scales, luts = self.levels.scales_of(self.scale_bytes)
+        return Codes(self.d_row, scales, luts, self.values.float())
 
     def _blocks(self) -> Iterator[tuple[slice, slice]]:
         """Columns, and their groups."""
@@ -224,7 +224,7 @@ class _Search:
                 self.values[:, columns].contiguous().numpy(),
             )
             self.scale_bytes[:, groups], self.values[:, columns] = map(torch.from_numpy, found)
-            scales = (self.scale_bytes[:, groups] & 0xFE).float() - MAX_SCALE
+            scales, _ = self.levels.scales_of(self.scale_bytes[:, groups])
             steps = (self.d_row[:, None] * scales).repeat_interleave(self.levels.group, dim=1)
             errors[:, columns] = self.weights[:, columns] - steps * self.values[:, columns]
 

@@ -10,7 +10,7 @@ from .. import quant_format
 from ..tiles import TILE_K, F32Array, U8Array
 from . import InputStats, Method
 from .gptq import Codes, Factors, GptqOptions, factorize, one_torch_thread, quantize_rows
-from .levels import MAX_SCALE, Levels, levels_of
+from .levels import Levels, levels_of
 
 
 def gptq_strips(
@@ -43,7 +43,7 @@ def pack(format: str, codes: Codes, levels: Levels) -> U8Array:
     """The strips of quantized rows."""
     packer = quant_format(format).pack
     assert packer is not None
-    scale_bytes = (codes.scales.numpy() + MAX_SCALE).astype(np.uint8) | codes.luts.numpy().astype(
+    scale_bytes = (codes.scales.numpy() + levels.max_scale).astype(
         np.uint8
-    )
+    ) | codes.luts.numpy().astype(np.uint8)
     return packer(codes.d_row.numpy(), scale_bytes, levels.codes(codes.levels, codes.luts))

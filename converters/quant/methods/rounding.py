@@ -21,11 +21,10 @@ from ..tiles import (
     TILE_ROWS,
     F32Array,
     U8Array,
-    group_scale,
     split_strips,
 )
 from .gptq import Codes
-from .levels import MAX_SCALE, Levels, levels_of
+from .levels import Levels, levels_of
 from .packing import pack
 
 MAX_OFFSET = 0.5  # of the distance between neighbouring levels
@@ -91,7 +90,7 @@ class Rounding:
         places = self._places + self._offsets * self._gaps
         levels = self._levels.nearest(places, self._wide(self._luts))
         wanted = self._first_scales * (1 + self._stretch)
-        scales = (2 * ((wanted - 1) / 2).round() + 1).clamp_(-MAX_SCALE, MAX_SCALE)
+        scales = self._levels.nearest_scale(wanted)
         return Codes(self._d_row, scales, self._luts, levels)
 
     def _wide(self, of_groups: Tensor) -> Tensor:
@@ -100,11 +99,11 @@ class Rounding:
 
 def neighbours(levels: Levels, values: Tensor, luts: Tensor) -> tuple[Tensor, Tensor]:
     """The levels below and above `values`, which are levels; an outermost one is its own."""
-    if levels.table is None:
+    if levels.by_position is None:
         lowest, highest = -levels.zero, levels.zero - 1
         return (values - 1).clamp_min(lowest), (values + 1).clamp_max(highest)
     down, up = torch.empty_like(values), torch.empty_like(values)
-    for lut, table in enumerate(levels.table.view(levels.n_luts, -1)):
+    for lut, table in enumerate(levels.by_position.view(levels.n_luts, -1)):
         known = torch.unique(table)
         chosen = luts == lut
         at = torch.searchsorted(known, values[chosen])
@@ -125,12 +124,14 @@ def codes_of(format: str, strips: U8Array, n_rows: int, n_cols: int) -> Codes:
     n_groups = TILE_K // levels.group
     by_tile = tiles[..., : TILE_ROWS * n_groups].reshape(n_strips, n_tiles, n_groups, TILE_ROWS)
     scale_bytes = by_tile.transpose(0, 3, 1, 2).reshape(len(decoded), n_tiles * n_groups)
-    scales = group_scale(scale_bytes)
-    steps = d_row.reshape(-1, 1).astype(np.float64) * np.repeat(scales, levels.group, axis=1)
+    stored = torch.from_numpy(np.ascontiguousarray(scale_bytes))
+    scales, luts = levels.scales_of(stored)
+    wide = np.repeat(scales.numpy(), levels.group, axis=1)
+    steps = d_row.reshape(-1, 1).astype(np.float64) * wide
     values = np.divide(decoded, steps, out=np.zeros_like(steps), where=steps != 0).round()
     return Codes(
         torch.from_numpy(d_row.reshape(-1)[:n_rows].copy()),
-        torch.from_numpy(scales[:n_rows].copy()),
-        torch.from_numpy((scale_bytes[:n_rows] & 1).astype(np.int64)),
+        scales[:n_rows].clone(),
+        luts[:n_rows].clone(),
         torch.from_numpy(values[:n_rows].astype(np.float32)),
     )

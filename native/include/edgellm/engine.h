@@ -291,7 +291,7 @@ std::vector<float> decode_rows(std::string_view format, std::span<const std::byt
 
 // GPTQ's search in one block of columns of a matrix (Frantar et al. 2022; docs/COMPRESSION.md), all
 // arrays row-major and finite, n_cols a multiple of the format's group and at most 1024, d_row > 0.
-// A weight becomes d_row * ((scale byte & 0xFE) - 127) * level.
+// A weight becomes d_row * scale * level; docs/FORMAT.md gives the scale of a scale byte.
 struct GptqCodes {
   std::vector<uint8_t> scale_bytes;  // [n_rows, n_cols / group]
   std::vector<int8_t> levels;        // [n_rows, n_cols]

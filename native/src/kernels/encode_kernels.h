@@ -21,6 +21,8 @@ using EncodeStripFn = void (*)(const EncodeStripArgs& args);
 constexpr int64_t encode_scratch_floats(int64_t n_cols) { return (n_cols + 31) / 32 * 32 * 17; }
 
 struct EncodeKernels {
+  EncodeStripFn e2_16;
+  EncodeStripFn e3_32;
   EncodeStripFn e4_16;
   EncodeStripFn e4_32;
   EncodeStripFn e6_16;

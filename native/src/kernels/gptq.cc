@@ -19,6 +19,10 @@ namespace {
 
 const GptqSearch* find_search(const GptqKernels& kernels, Format format) {
   switch (format) {
+    case Format::kE2_16:
+      return &kernels.e2_16;
+    case Format::kE3_32:
+      return &kernels.e3_32;
     case Format::kE4_16:
       return &kernels.e4_16;
     case Format::kE4_32:

@@ -2,8 +2,8 @@
 // 2022, arXiv:2210.17323; the coordinate descent is this project's, docs/COMPRESSION.md). What
 // multiplies whole matrices stays with the caller. Same bits on every ISA and thread count.
 //
-// A group's choice is (scale byte, integer weights): q = d_row * ((byte & 0xFE) - 127) * level.
-// Candidates are the odd scales next to the best real one of either sign, with every LUT; each is
+// A group's choice is (scale byte, integer weights): q = d_row * scale of the byte * level.
+// Candidates are the scales next to the best real one of either sign, with every LUT; each is
 // rated by the loss that the sweep itself has inside the group, sum of (error / U_jj)^2.
 #pragma once
 

@@ -39,6 +39,8 @@ struct GptqSearch {
 };
 
 struct GptqKernels {
+  GptqSearch e2_16;
+  GptqSearch e3_32;
   GptqSearch e4_16;
   GptqSearch e4_32;
   GptqSearch e6_16;

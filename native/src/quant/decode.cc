@@ -26,6 +26,10 @@ using DecodeRowFn = void (*)(const Tensor& tensor, int64_t row, float* out);
 
 DecodeRowFn row_decoder(Format format) {
   switch (format) {
+    case Format::kE2_16:
+      return decode_row<TileE2_16>;
+    case Format::kE3_32:
+      return decode_row<TileE3_32>;
     case Format::kE4_16:
       return decode_row<TileE4_16>;
     case Format::kE4_32:

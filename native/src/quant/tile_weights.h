@@ -12,7 +12,25 @@ static inline int tile_nibble(const uint8_t nibbles[4][64], int row, int k) {
   return (k & 4) ? byte >> 4 : byte & 15;
 }
 
+static inline int tile_pair(const uint8_t pairs[2][64], int row, int k) {
+  return (pairs[k >> 4][row * 4 + (k & 3)] >> (2 * ((k >> 2) & 3))) & 3;
+}
+
 // Integer weight of (row, k), zero point removed.
+static inline int tile_weight(const TileE2_16& tile, int row, int k) {
+  const int zero = kE2Zero - kE2ZeroStep * (tile.sc[k >> 4][row] & kE2ZeroMask);
+  return kLutE2Low[tile_pair(tile.pairs, row, k)] - zero;
+}
+static inline int tile_weight(const TileE3_32& tile, int row, int k) {
+  const int quad = k >> 2;
+  const int byte = row * 4 + (k & 3);
+  int q = 0;
+  for (int j = 0; j < 3; ++j) {
+    const int bit = quad < 6 ? 4 * (quad & 1) + j : 4 * (quad & 1) + 3;
+    q |= ((tile.nibbles[quad < 6 ? quad >> 1 : j][byte] >> bit) & 1) << j;
+  }
+  return kLutE3[q] - (kE3Zero - kE3ZeroStep * (tile.sc[row] & kE3ZeroMask));
+}
 static inline int tile_weight(const TileE4_16& tile, int row, int k) {
   return kLutE4[tile_nibble(tile.nibbles, row, k)] + kLutE4Shift * (tile.sc[k >> 4][row] & 1) -
          kLutE4Zero;
@@ -21,9 +39,7 @@ static inline int tile_weight(const TileE4_32& tile, int row, int k) {
   return kLutE4[tile_nibble(tile.nibbles, row, k)] + kLutE4Shift * (tile.sc[row] & 1) - kLutE4Zero;
 }
 static inline int tile_weight(const TileE6_16& tile, int row, int k) {
-  const int quad = k >> 2;
-  const int high = (tile.hi[quad >> 2][row * 4 + (k & 3)] >> (2 * (quad & 3))) & 3;
-  return tile_nibble(tile.nibbles, row, k) + 16 * high - kE6Zero;
+  return tile_nibble(tile.nibbles, row, k) + 16 * tile_pair(tile.hi, row, k) - kE6Zero;
 }
 static inline int tile_weight(const TileE8_32& tile, int row, int k) {
   return tile.quads[k >> 2][row * 4 + (k & 3)] - kE8Zero;
@@ -34,6 +50,12 @@ static inline int tile_weight(const TileL4_32& tile, int row, int k) {
 }
 
 // Integer scale of the group that (row, k) belongs to.
+static inline int tile_scale(const TileE2_16& tile, int row, int k) {
+  return group_scale(tile.sc[k >> 4][row], kE2ZeroMask);
+}
+static inline int tile_scale(const TileE3_32& tile, int row, int) {
+  return group_scale(tile.sc[row], kE3ZeroMask);
+}
 static inline int tile_scale(const TileE4_16& tile, int row, int k) {
   return group_scale(tile.sc[k >> 4][row]);
 }

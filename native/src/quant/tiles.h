@@ -17,12 +17,39 @@ namespace edge {
 constexpr uint8_t kLutE4[16] = {0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120};
 constexpr int kLutE4Shift = 2;  // LUT 1 = LUT 0 + 2
 constexpr int kLutE4Zero = 64;
+
+// E3 and E2: w = d_row * s * (U[q] - z). The low bits of sc, those of kZeroMask, choose the zero
+// point z = kZero - kZeroStep * (sc & kZeroMask) of the group, the others its scale. Tables are 16
+// bytes, what one shuffle reads: E3's eight levels stand twice, so that bit 3 of an index may be
+// anything; E2's four are looked up by the low and by the high half of two codes side by side.
+constexpr uint8_t kLutE3[16] = {0, 14, 23, 31, 38, 45, 53, 63, 0, 14, 23, 31, 38, 45, 53, 63};
+constexpr uint8_t kLutE2Low[16] = {0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31};
+constexpr uint8_t kLutE2High[16] = {0, 0, 0, 0, 13, 13, 13, 13, 22, 22, 22, 22, 31, 31, 31, 31};
+constexpr int kE3Zero = 40, kE3ZeroStep = 4, kE3ZeroMask = 3;
+constexpr int kE2Zero = 24, kE2ZeroStep = 2, kE2ZeroMask = 7;
+
 constexpr int kE6Zero = 32;   // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
 constexpr int kE8Zero = 128;  // w = d_row * s * (q - 128)
 
-// A group of 64 bytes packs two quads as nibbles: low = quad 2j, high = quad 2j + 1.
-struct TileE4_16 {    // effectively 4.5 bits per weight
+// Two bits, four codes a byte: quad 4h + i in bits 2i and 2i + 1 of pairs[h].
+struct TileE2_16 {    // effectively 2.5 bits per weight
   uint8_t sc[2][16];  // [k / 16][row]
+  uint8_t pairs[2][64];
+};
+static_assert(sizeof(TileE2_16) == 160);
+
+// Three bits in nibbles of four: nibbles[j] holds quads 2j and 2j + 1, low and high, in its lower
+// three bits each. The fourth bits, bits 3 and 7 of a byte, are bit j of the codes of quads 6
+// and 7.
+struct TileE3_32 {  // effectively 3.25 bits per weight
+  uint8_t sc[16];   // [row]
+  uint8_t nibbles[3][64];
+};
+static_assert(sizeof(TileE3_32) == 208);
+
+// A group of 64 bytes packs two quads as nibbles: low = quad 2j, high = quad 2j + 1.
+struct TileE4_16 {  // effectively 4.5 bits per weight
+  uint8_t sc[2][16];
   uint8_t nibbles[4][64];
 };
 static_assert(sizeof(TileE4_16) == 288);
@@ -62,7 +89,11 @@ struct TileF16 {       // 16 bits per weight; column by column, 16 rows each; d_
 };
 static_assert(sizeof(TileF16) == 1024);
 
-// The integer scale of a scale byte, for every E format: odd, -127..127.
-static constexpr int group_scale(uint8_t sc) { return (sc & 0xFE) - 127; }
+// The integer scale of a scale byte: the middle of the bytes that differ in the bits of `mask`
+// alone, less 128. Odd, -127..127, for one such bit; +-2, 6, .. 126 for two; +-4, 12, .. 124 for
+// three.
+static constexpr int group_scale(uint8_t sc, int mask = 1) {
+  return (sc & ~mask) + (mask + 1) / 2 - 128;
+}
 
 }  // namespace edge

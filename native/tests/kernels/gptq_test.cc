@@ -9,11 +9,13 @@
 #include "doctest/doctest.h"
 #include "kernels/gptq_kernels.h"
 #include "kernels/kernels.h"
+#include "quant/tiles.h"
 
 namespace edge {
 namespace {
 
-constexpr Format kSearched[] = {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32};
+constexpr Format kSearched[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
+                                Format::kE4_32, Format::kE6_16, Format::kE8_32};
 constexpr int64_t kRows = 21;  // a strip and a part of one
 constexpr int64_t kCols = 64;
 
@@ -100,7 +102,10 @@ struct Problem {
 
   float quantized(const Codes& codes, size_t index) const {
     const size_t g = static_cast<size_t>(group);
-    const int scale = (codes.scale_bytes[index / g] & 0xFE) - 127;
+    const int mask = format == Format::kE2_16   ? kE2ZeroMask
+                     : format == Format::kE3_32 ? kE3ZeroMask
+                                                : 1;
+    const int scale = group_scale(codes.scale_bytes[index / g], mask);
     return d_row[index / kCols] * static_cast<float>(scale * codes.levels[index]);
   }
 

@@ -179,6 +179,8 @@ TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number
 #if defined(__x86_64__) || defined(_M_X64)
 // The sources of level avxvnni, compiled for AVX-512 VNNI and VL.
 #define EDGE_TWINS(X)                                                 \
+  X(kE2_16, matmul_e2_16_a8_avxvnni_twin, gemm_e2_16_a8_avxvnni_twin) \
+  X(kE3_32, matmul_e3_32_a8_avxvnni_twin, gemm_e3_32_a8_avxvnni_twin) \
   X(kE4_16, matmul_e4_16_a8_avxvnni_twin, gemm_e4_16_a8_avxvnni_twin) \
   X(kE4_32, matmul_e4_32_a8_avxvnni_twin, gemm_e4_32_a8_avxvnni_twin) \
   X(kE6_16, matmul_e6_16_a8_avxvnni_twin, gemm_e6_16_a8_avxvnni_twin) \
@@ -257,6 +259,8 @@ void check_against_doubles(Format format, Act act) {
 }
 
 TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
+  check_against_doubles<TileE2_16>(Format::kE2_16, Act::kA8);
+  check_against_doubles<TileE3_32>(Format::kE3_32, Act::kA8);
   check_against_doubles<TileE4_16>(Format::kE4_16, Act::kA8);
   check_against_doubles<TileE4_32>(Format::kE4_32, Act::kA8);
   check_against_doubles<TileE6_16>(Format::kE6_16, Act::kA8);
@@ -264,6 +268,8 @@ TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kA8);
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kF32);
   check_against_doubles<TileF16>(Format::kF16, Act::kF32);
+  check_against_doubles<TileE2_16>(Format::kE2_16, Act::kF32);
+  check_against_doubles<TileE3_32>(Format::kE3_32, Act::kF32);
   check_against_doubles<TileE4_16>(Format::kE4_16, Act::kF32);
   check_against_doubles<TileE4_32>(Format::kE4_32, Act::kF32);
   check_against_doubles<TileE6_16>(Format::kE6_16, Act::kF32);
@@ -276,8 +282,8 @@ bool has_kernel(Isa isa, Format format, Act act) {
 
 TEST_CASE("every tiled format has a kernel at every level") {
   for (const Isa isa : supported_isas()) {
-    for (const Format format :
-         {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32, Format::kL4_32}) {
+    for (const Format format : {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
+                                Format::kE6_16, Format::kE8_32, Format::kL4_32}) {
       CHECK(has_kernel(isa, format, Act::kA8));
       CHECK(has_kernel(isa, format, Act::kF32));
     }

@@ -22,11 +22,13 @@ int zero_at(int row, int k) { return (row * 29 + k / 32 * 113) & 255; }
 float d_row_at(int row) { return 0.001f * static_cast<float>(row + 1); }
 
 int n_levels(Format format) {
+  if (format == Format::kE2_16) return 4;
+  if (format == Format::kE3_32) return 8;
   if (format == Format::kE6_16) return 64;
   return format == Format::kE8_32 ? 256 : 16;
 }
 int group_k(Format format) {
-  return format == Format::kE4_16 || format == Format::kE6_16 ? 16 : 32;
+  return format == Format::kE3_32 || format == Format::kE4_32 || format == Format::kE8_32 ? 32 : 16;
 }
 
 float expected_weight(Format format, int row, int k) {
@@ -38,8 +40,18 @@ float expected_weight(Format format, int row, int k) {
     return half_to_float(half_at(row, k)) * static_cast<float>(q - zero_at(row, k));
   }
   const uint8_t sc = scale_byte_at(row, k, group_k(format));
-  const int s = (sc & 0xFE) - 127;
+  int s = (sc & 0xFE) - 127;
   int v = q - n_levels(format) / 2;
+  if (format == Format::kE2_16) {
+    constexpr int kLevels[] = {0, 13, 22, 31};
+    s = (sc & 0xF8) - 124;
+    v = kLevels[q] - (24 - 2 * (sc & 7));
+  }
+  if (format == Format::kE3_32) {
+    constexpr int kLevels[] = {0, 14, 23, 31, 38, 45, 53, 63};
+    s = (sc & 0xFC) - 126;
+    v = kLevels[q] - (40 - 4 * (sc & 3));
+  }
   if (n_levels(format) == 16) {
     constexpr int kLut0[] = {-64, -52, -42, -32, -24, -18, -11, -5, 0, 6, 12, 19, 26, 34, 44, 56};
     v = kLut0[q] + 2 * (sc & 1);
@@ -83,6 +95,21 @@ void place(Format format, std::vector<std::byte>& strip, int row, int k) {
     put(strip, data + static_cast<size_t>(64 * t + b), q);
     return;
   }
+  if (format == Format::kE2_16) {
+    put(strip, data + static_cast<size_t>(64 * (t / 4) + b), q << (2 * (t % 4)));
+    return;
+  }
+  if (format == Format::kE3_32) {
+    for (int bit = 0; bit < 3; ++bit) {
+      const int value = q >> bit & 1;
+      if (t < 6) {
+        put(strip, data + static_cast<size_t>(64 * (t / 2) + b), value << (4 * (t % 2) + bit));
+      } else {
+        put(strip, data + static_cast<size_t>(64 * bit + b), value << (4 * (t % 2) + 3));
+      }
+    }
+    return;
+  }
   put(strip, data + static_cast<size_t>(64 * (t / 2) + b), t % 2 == 0 ? q & 15 : (q & 15) << 4);
   if (format == Format::kE6_16) {
     put(strip, data + static_cast<size_t>(256 + 64 * (t / 4) + b), (q >> 4) << (2 * (t % 4)));
@@ -91,8 +118,8 @@ void place(Format format, std::vector<std::byte>& strip, int row, int k) {
 
 TEST_CASE("decode reads every byte of every format from its documented place") {
   constexpr int kCols = 60;  // two tiles, the second ragged
-  for (const Format format : {Format::kE4_16, Format::kE4_32, Format::kE6_16, Format::kE8_32,
-                              Format::kL4_32, Format::kF16}) {
+  for (const Format format : {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
+                              Format::kE6_16, Format::kE8_32, Format::kL4_32, Format::kF16}) {
     CAPTURE(format_name(format));
     std::vector<std::byte> strip(strip_bytes(format, 2));
     for (int row = 0; row < 16; ++row) {

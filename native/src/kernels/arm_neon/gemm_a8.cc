@@ -74,6 +74,12 @@ struct Multiply : PartUnits {
 }  // namespace
 }  // namespace arm_neon
 
+void gemm_e2_16_a8_neon(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, E2_16<true>>>(args);
+}
+void gemm_e3_32_a8_neon(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, E3_32<true>>>(args);
+}
 void gemm_e4_16_a8_neon(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, E4_16<true>>>(args);
 }

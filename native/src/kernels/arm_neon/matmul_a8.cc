@@ -54,6 +54,8 @@ struct Neon {
 
 }  // namespace
 
+void matmul_e2_16_a8_neon(const MatmulArgs& args) { matmul<Neon, E2_16>(args); }
+void matmul_e3_32_a8_neon(const MatmulArgs& args) { matmul<Neon, E3_32>(args); }
 void matmul_e4_16_a8_neon(const MatmulArgs& args) { matmul<Neon, E4_16>(args); }
 void matmul_e4_32_a8_neon(const MatmulArgs& args) { matmul<Neon, E4_32>(args); }
 void matmul_e6_16_a8_neon(const MatmulArgs& args) { matmul<Neon, E6_16>(args); }

@@ -20,15 +20,18 @@ EDGE_INLINE void prefetch_ahead(const uint8_t* tile) {
   for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(tile + kDistance + b);
 }
 
-// Four scale bytes of a part, less 128, as i32. Bit 0 is that of the scale byte, and setting it
-// gives the group scale: (sc & 0xFE) - 127 == (sc - 128) | 1.
+// Four scale bytes of a part, less 128, as i32: their low bits, up to three, are the scale byte's.
 EDGE_INLINE int32x4_t wide_scale_bytes(const uint8_t* sc, int part) {
   const int8x16_t bytes = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(sc), vdupq_n_u8(0x80)));
   const int16x8_t half = part < 2 ? vmovl_s8(vget_low_s8(bytes)) : vmovl_high_s8(bytes);
   return part % 2 == 0 ? vmovl_s16(vget_low_s16(half)) : vmovl_high_s16(half);
 }
+// group_scale() of quant/tiles.h: (sc & ~mask) + (mask + 1) / 2 - 128.
+template <int kMask = 1>
 EDGE_INLINE float32x4_t scales(int32x4_t wide) {
-  return vcvtq_f32_s32(vorrq_s32(wide, vdupq_n_s32(1)));
+  const int32x4_t top = vorrq_s32(wide, vdupq_n_s32(kMask));
+  if constexpr (kMask == 1) return vcvtq_f32_s32(top);
+  return vcvtq_f32_s32(vsubq_s32(top, vdupq_n_s32((kMask - 1) / 2)));
 }
 // All ones in rows whose scale byte selects LUT 1.
 EDGE_INLINE uint32x4_t lut1_rows(int32x4_t wide) { return vtstq_s32(wide, vdupq_n_s32(1)); }
@@ -44,8 +47,11 @@ struct Nibbles {
   }
 };
 
+EDGE_INLINE int8x16_t signed_lut(const uint8_t* lut, int zero) {
+  return vreinterpretq_s8_u8(vsubq_u8(vld1q_u8(lut), vdupq_n_u8(static_cast<uint8_t>(zero))));
+}
 EDGE_INLINE void look_up(const uint8_t* nibbles, int8x16_t* w) {
-  const int8x16_t lut = vreinterpretq_s8_u8(vsubq_u8(vld1q_u8(kLutE4), vdupq_n_u8(kLutE4Zero)));
+  const int8x16_t lut = signed_lut(kLutE4, kLutE4Zero);
   const Nibbles x(nibbles);
   for (int j = 0; j < 4; ++j) {
     w[2 * j] = vqtbl1q_s8(lut, x.low[j]);
@@ -63,14 +69,89 @@ EDGE_INLINE int32x4_t lut1_sum(uint32x4_t lut1, int32_t bias) {
   return vandq_s32(vreinterpretq_s32_u32(lut1), vdupq_n_s32(-(bias >> 5)));
 }
 
+// Zero points of E3 and E2, index * kStep below the one in the looked-up weights: corrected in
+// the weights or in the sum, as LUT 1 of E4.
+template <int kStep>
+EDGE_INLINE void move_weights(int8x16_t* w, int n, int32x4_t index) {
+  const int8x16_t by = vreinterpretq_s8_s32(vmulq_n_s32(index, kStep * 0x01010101));
+  for (int t = 0; t < n; ++t) w[t] = vaddq_s8(w[t], by);
+}
+template <int kStep>
+EDGE_INLINE int32x4_t moved_sum(int32x4_t index, int32_t bias) {
+  return vmulq_n_s32(index, -kStep * (bias >> 6));
+}
+
 // Each format gives a part of a tile: w, one register per quad; s, one per group; and start(), the
 // value that the integer sum of a group begins with.
+
+template <bool kShift>
+struct E2_16 {
+  static constexpr int kTileBytes = sizeof(TileE2_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kMagnitude = kE2Zero;  // largest |weight|
+  int8x16_t w[8];
+  float32x4_t s[2];
+  int32x4_t index[2];
+
+  EDGE_MEMBER_INLINE E2_16(const uint8_t* tile, int part) {
+    const int8x16_t even = signed_lut(kLutE2Low, kE2Zero);
+    const int8x16_t odd = signed_lut(kLutE2High, kE2Zero);
+    for (int g = 0; g < 2; ++g) {
+      const int32x4_t wide = wide_scale_bytes(tile + 16 * g, part);
+      s[g] = scales<kE2ZeroMask>(wide);
+      index[g] = vandq_s32(wide, vdupq_n_s32(kE2ZeroMask));
+      const uint8x16_t x = vld1q_u8(tile + 32 + 64 * g + 16 * part);
+      const uint8x16_t low = vandq_u8(x, vdupq_n_u8(15));
+      const uint8x16_t high = vshrq_n_u8(x, 4);
+      w[4 * g] = vqtbl1q_s8(even, low);
+      w[4 * g + 1] = vqtbl1q_s8(odd, low);
+      w[4 * g + 2] = vqtbl1q_s8(even, high);
+      w[4 * g + 3] = vqtbl1q_s8(odd, high);
+      if constexpr (kShift) move_weights<kE2ZeroStep>(w + 4 * g, 4, index[g]);
+    }
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int g) const {
+    if constexpr (kShift) return vdupq_n_s32(0);
+    return moved_sum<kE2ZeroStep>(index[g], bias[g]);
+  }
+};
+
+template <bool kShift>
+struct E3_32 {
+  static constexpr int kTileBytes = sizeof(TileE3_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = kE3Zero;
+  int8x16_t w[8];
+  float32x4_t s[1];
+  int32x4_t index;
+
+  EDGE_MEMBER_INLINE E3_32(const uint8_t* tile, int part) {
+    const int32x4_t wide = wide_scale_bytes(tile, part);
+    s[0] = scales<kE3ZeroMask>(wide);
+    index = vandq_s32(wide, vdupq_n_s32(kE3ZeroMask));
+    const int8x16_t lut = signed_lut(kLutE3, kE3Zero);
+    uint8x16_t x[4];
+    for (int j = 0; j < 3; ++j) x[j] = vld1q_u8(tile + 16 + 64 * j + 16 * part);
+    // The fourth bits of all nibbles: bits 0, 1 and 2 of quads 6 and 7.
+    const uint8x16_t bits01 = vbslq_u8(vdupq_n_u8(0x11), vshrq_n_u8(x[0], 3), vshrq_n_u8(x[1], 2));
+    x[3] = vbslq_u8(vdupq_n_u8(0x33), bits01, vshrq_n_u8(x[2], 1));
+    for (int j = 0; j < 4; ++j) {
+      w[2 * j] = vqtbl1q_s8(lut, vandq_u8(x[j], vdupq_n_u8(15)));
+      w[2 * j + 1] = vqtbl1q_s8(lut, vshrq_n_u8(x[j], 4));
+    }
+    if constexpr (kShift) move_weights<kE3ZeroStep>(w, 8, index);
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int) const {
+    if constexpr (kShift) return vdupq_n_s32(0);
+    return moved_sum<kE3ZeroStep>(index, bias[0] + bias[1]);
+  }
+};
 
 template <bool kShift>
 struct E4_16 {
   static constexpr int kTileBytes = sizeof(TileE4_16);
   static constexpr int kGroups = 2;
-  static constexpr int kMagnitude = 64;  // largest |weight|
+  static constexpr int kMagnitude = 64;
   int8x16_t w[8];
   float32x4_t s[2];
   uint32x4_t lut1[2];

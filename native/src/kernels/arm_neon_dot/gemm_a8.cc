@@ -54,6 +54,12 @@ struct Dot : PartUnits {
 }  // namespace
 }  // namespace arm_neon
 
+void gemm_e2_16_a8_neon_dot(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Dot, E2_16<true>>>(args);
+}
+void gemm_e3_32_a8_neon_dot(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Dot, E3_32<true>>>(args);
+}
 void gemm_e4_16_a8_neon_dot(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Dot, E4_16<true>>>(args);
 }

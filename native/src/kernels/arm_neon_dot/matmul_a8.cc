@@ -32,6 +32,8 @@ struct NeonDot {
 
 }  // namespace
 
+void matmul_e2_16_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E2_16>(args); }
+void matmul_e3_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E3_32>(args); }
 void matmul_e4_16_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E4_16>(args); }
 void matmul_e4_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E4_32>(args); }
 void matmul_e6_16_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E6_16>(args); }

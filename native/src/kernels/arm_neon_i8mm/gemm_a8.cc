@@ -107,6 +107,12 @@ struct I8mm {
 }  // namespace
 }  // namespace arm_neon
 
+void gemm_e2_16_a8_neon_i8mm(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, E2_16<true>>>(args);
+}
+void gemm_e3_32_a8_neon_i8mm(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, E3_32<true>>>(args);
+}
 void gemm_e4_16_a8_neon_i8mm(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, E4_16<true>>>(args);
 }

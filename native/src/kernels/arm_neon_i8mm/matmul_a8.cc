@@ -62,6 +62,12 @@ EDGE_INLINE void matmul_pairs(const MatmulArgs& args, MatmulFn one_row) {
 
 }  // namespace
 
+void matmul_e2_16_a8_neon_i8mm(const MatmulArgs& args) {
+  matmul_pairs<E2_16>(args, matmul_e2_16_a8_neon_dot);
+}
+void matmul_e3_32_a8_neon_i8mm(const MatmulArgs& args) {
+  matmul_pairs<E3_32>(args, matmul_e3_32_a8_neon_dot);
+}
 void matmul_e4_16_a8_neon_i8mm(const MatmulArgs& args) {
   matmul_pairs<E4_16>(args, matmul_e4_16_a8_neon_dot);
 }

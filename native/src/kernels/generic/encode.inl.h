@@ -4,10 +4,10 @@
 //
 // Per row and group, (1) try scales around amax / |extreme level| in both signs and with every LUT;
 // with the nearest levels v the best scale is s = sum(h x v) / sum(h v^2) and it removes
-// sum(h x v)^2 / sum(h v^2) of the error, h being the importance. (2) d_row = max |s| / 127.
-// (3) Around s / d_row try odd integer scales with every LUT and keep the smallest error.
-// kExtremes are the |levels| that amax is tried on and kSteps how many odd scales to either side:
-// three times as many change the error on Gaussian weights by less than 0.5 %.
+// sum(h x v)^2 / sum(h v^2) of the error, h being the importance. (2) d_row = max |s| over the
+// largest scale. (3) Around s / d_row try the integer scales of the format with every LUT and keep
+// the smallest error. kExtremes are the |levels| that amax is tried on and kSteps how many scales
+// to either side: three times as many change E4's error on Gaussian weights by less than 0.5 %.
 //
 // Included once per ISA inside its namespace, after vec16.h.
 
@@ -19,7 +19,7 @@
 template <class Levels>
 EDGE_INLINE V best_scale(const Levels& levels, const float* x, const float* h, int n) {
   const V inverse = inverse_of<Levels>(largest_of(x, n));
-  ScaleFit best = {zero(), zero()};
+  ScaleFit best = {zero(), zero(), zero_i()};
   for (const float extreme : Levels::kExtremes) {
     for (const float sign : {1.0f, -1.0f}) {
       best = better_fit(levels, x, h, n, mul(inverse, set1(sign * extreme)), best);
@@ -29,26 +29,30 @@ EDGE_INLINE V best_scale(const Levels& levels, const float* x, const float* h, i
 }
 
 struct GroupChoice {
-  I scale;    // odd, -127..127
-  I lut;      // 0 or 1
+  I scale;    // of the grid
+  I lut;      // 0 .. kLuts - 1
   V inverse;  // kPositionScale / (d_row * scale), 0 where d_row is 0
 };
 
-// The best odd integer scale near `wanted` / d and its LUT. Ties: lower |scale|, then LUT 0.
+// The best integer scale near `wanted` / d and its LUT. Ties: lower |scale|, then LUT 0.
 template <class Levels>
 EDGE_INLINE GroupChoice choose_group(const Levels& levels, const float* x, const float* h, int n,
                                      V wanted, V d) {
   const M is_zero = cmp_eq(d, zero());
   const V ratio = select(is_zero, zero(), div(wanted, d));
-  const I nearest_odd = add(shl(to_int(floor(mul(ratio, set1(0.5f)))), 1), set1_i(1));
-  GroupChoice best = {set1_i(1), zero_i(), zero()};
+  using Grid = ScaleGrid<Levels>;
+  const I below = shl(to_int(floor(mul(ratio, set1(1.0f / Grid::kUnit)))), Grid::kLogUnit);
+  const I nearest = add(below, set1_i(Grid::kUnit / 2));
+  GroupChoice best = {set1_i(Grid::kUnit / 2), zero_i(), zero()};
   V best_error = set1(0x1.fffffep+127f);
   for (int step = -Levels::kSteps; step <= Levels::kSteps; ++step) {
-    const I scale = max(min(add(nearest_odd, set1_i(2 * step)), set1_i(127)), set1_i(-127));
+    const I moved = add(nearest, set1_i(Grid::kUnit * step));
+    const I scale = max(min(moved, set1_i(Grid::kLargest)), set1_i(-Grid::kLargest));
     const I magnitude = max(scale, sub(zero_i(), scale));
     const V s = mul(d, to_float(scale));
     const V c = select(is_zero, zero(), div(set1(Levels::kPositionScale), s));
-    V error[2] = {zero(), zero()};
+    V error[Levels::kLuts];
+    for (int lut = 0; lut < Levels::kLuts; ++lut) error[lut] = zero();
     for (int k = 0; k < n; ++k) {
       const V w = load(x + 16 * k);
       const V weight = set1(h[k]);
@@ -114,6 +118,37 @@ EDGE_INLINE void store_nibbles(uint8_t nibbles[4][64], const I* q) {
     store_word(nibbles[j], quad_word(both));
   }
 }
+EDGE_INLINE void store_pairs(uint8_t pairs[2][64], const I* q) {
+  for (int half = 0; half < 2; ++half) {
+    I four[4] = {zero_i(), zero_i(), zero_i(), zero_i()};
+    for (int i = 0; i < 4; ++i) {
+      for (int c = 0; c < 4; ++c) {
+        four[c] = bit_or(four[c], shl(q[16 * half + 4 * i + c], 2 * i));
+      }
+    }
+    store_word(pairs[half], quad_word(four));
+  }
+}
+EDGE_INLINE void store_tile(TileE2_16* tile, const I* q, const I* sc) {
+  store_u8(tile->sc[0], sc[0]);
+  store_u8(tile->sc[1], sc[1]);
+  store_pairs(tile->pairs, q);
+}
+EDGE_INLINE void store_tile(TileE3_32* tile, const I* q, const I* sc) {
+  store_u8(tile->sc, sc[0]);
+  for (int j = 0; j < 3; ++j) {
+    I both[4];
+    for (int c = 0; c < 4; ++c) {
+      I nibble[2];
+      for (int odd = 0; odd < 2; ++odd) {
+        const I fourth = bit_and(shr(q[24 + 4 * odd + c], j), set1_i(1));
+        nibble[odd] = bit_or(q[8 * j + 4 * odd + c], shl(fourth, 3));
+      }
+      both[c] = bit_or(nibble[0], shl(nibble[1], 4));
+    }
+    store_word(tile->nibbles[j], quad_word(both));
+  }
+}
 EDGE_INLINE void store_tile(TileE4_16* tile, const I* q, const I* sc) {
   store_u8(tile->sc[0], sc[0]);
   store_u8(tile->sc[1], sc[1]);
@@ -127,15 +162,9 @@ EDGE_INLINE void store_tile(TileE6_16* tile, const I* q, const I* sc) {
   store_u8(tile->sc[0], sc[0]);
   store_u8(tile->sc[1], sc[1]);
   store_nibbles(tile->nibbles, q);
-  for (int half = 0; half < 2; ++half) {
-    I high[4] = {zero_i(), zero_i(), zero_i(), zero_i()};
-    for (int i = 0; i < 4; ++i) {
-      for (int c = 0; c < 4; ++c) {
-        high[c] = bit_or(high[c], shl(shr(q[16 * half + 4 * i + c], 4), 2 * i));
-      }
-    }
-    store_word(tile->hi[half], quad_word(high));
-  }
+  I high[32];
+  for (int k = 0; k < 32; ++k) high[k] = shr(q[k], 4);
+  store_pairs(tile->hi, high);
 }
 EDGE_INLINE void store_tile(TileE8_32* tile, const I* q, const I* sc) {
   store_u8(tile->sc, sc[0]);
@@ -157,7 +186,7 @@ void encode_strip(const EncodeStripArgs& args) {
     store(wanted + 16 * (k / kGroup), scale);
     largest = max(largest, abs(scale));
   }
-  const V d = div(largest, set1(127.0f));
+  const V d = div(largest, set1(ScaleGrid<Levels>::kLargest));
   store(reinterpret_cast<float*>(args.out), mul(d, unscale));
 
   Tile* tile = reinterpret_cast<Tile*>(args.out + kStripHeaderBytes);
@@ -169,7 +198,7 @@ void encode_strip(const EncodeStripArgs& args) {
       const V scale = load(wanted + 16 * (k / kGroup));
       const GroupChoice choice =
           choose_group(levels, x + 16 * k, args.importance + k, kGroup, scale, d);
-      sc[g] = bit_or(add(choice.scale, set1_i(127)), choice.lut);
+      sc[g] = bit_or(add(choice.scale, set1_i(ScaleGrid<Levels>::kLargest)), choice.lut);
       for (int i = 0; i < kGroup; ++i) {
         const I at = levels.position(load(x + 16 * (k + i)), choice.inverse);
         q[g * kGroup + i] = levels.nearest(at, choice.lut);
@@ -273,8 +302,10 @@ void encode_strip_f16(const EncodeStripArgs& args) {
 }
 
 constexpr EncodeKernels kTable = {
-    .e4_16 = encode_strip<TileE4_16, LevelsE4, 16>,
-    .e4_32 = encode_strip<TileE4_32, LevelsE4, 32>,
+    .e2_16 = encode_strip<TileE2_16, LevelsLut<LutE2>, 16>,
+    .e3_32 = encode_strip<TileE3_32, LevelsLut<LutE3>, 32>,
+    .e4_16 = encode_strip<TileE4_16, LevelsLut<LutE4>, 16>,
+    .e4_32 = encode_strip<TileE4_32, LevelsLut<LutE4>, 32>,
     .e6_16 = encode_strip<TileE6_16, LevelsLinear<kE6Zero>, 16>,
     .e8_32 = encode_strip<TileE8_32, LevelsLinear<kE8Zero>, 32>,
     .l4_32 = encode_strip_l4,

@@ -5,10 +5,10 @@
 
 #include "kernels/generic/levels.inl.h"
 
-constexpr int kGptqSteps = 1;  // odd scales to either side; two change a matrix's loss by < 0.4 %
+constexpr int kGptqSteps = 1;  // scales to either side; two change a matrix's loss by < 0.4 %
 
 struct GptqChoice {
-  I scale;  // odd, -127..127
+  I scale;  // of the grid
   I lut;
 };
 
@@ -61,21 +61,25 @@ EDGE_INLINE void group_losses(const Levels& levels, const GptqGroup<kGroup>& gro
   }
 }
 
-EDGE_INLINE I nearest_odd_scale(V wanted, V d) {
-  const V half = floor(mul(div(wanted, d), set1(0.5f)));
-  const V bounded = max(min(half, set1(64.0f)), set1(-64.0f));
-  return add(shl(to_int(bounded), 1), set1_i(1));
+template <class Levels>
+EDGE_INLINE I nearest_scale(V wanted, V d) {
+  using Grid = ScaleGrid<Levels>;
+  const V units = floor(mul(div(wanted, d), set1(1.0f / Grid::kUnit)));
+  const V bounded = max(min(units, set1(64.0f)), set1(-64.0f));
+  return add(shl(to_int(bounded), Grid::kLogUnit), set1_i(Grid::kUnit / 2));
 }
 
 // The choice with the least loss; `present` is one of the candidates where there is one. Of equal
-// losses the first tried stays.
+// losses the first tried stays. Of more than two LUTs, the fit's and those next to it are tried.
 template <class Levels, int kGroup>
 GptqChoice best_choice(const Levels& levels, const GptqGroup<kGroup>& group,
                        const GptqChoice* present) {
+  using Grid = ScaleGrid<Levels>;
   constexpr int kScales = 2 * kGptqSteps + 1;
-  constexpr int kCandidates = kScales * Levels::kLuts;
+  constexpr int kTriedLuts = Levels::kLuts < 3 ? Levels::kLuts : 3;
+  constexpr int kCandidates = kScales * kTriedLuts;
   V errors[kCandidates][kGroup];
-  GptqChoice best = {set1_i(1), zero_i()};
+  GptqChoice best = {set1_i(Grid::kUnit / 2), zero_i()};
   V best_loss = set1(0x1.fffffep+127f);
   if (present != nullptr) {
     const V step = mul(group.d, to_float(present->scale));
@@ -84,20 +88,22 @@ GptqChoice best_choice(const Levels& levels, const GptqGroup<kGroup>& group,
   }
   const V inverse = inverse_of<Levels>(largest_of(group.target, kGroup));
   for (const float sign : {1.0f, -1.0f}) {
-    ScaleFit fit = {zero(), zero()};
+    ScaleFit fit = {zero(), zero(), zero_i()};
     for (const float extreme : Levels::kExtremes) {
       const V c = mul(inverse, set1(sign * extreme));
       fit = better_fit(levels, group.target, group.weight, kGroup, c, fit);
     }
-    const I odd = nearest_odd_scale(fit.scale, group.d);
+    const I middle = nearest_scale<Levels>(fit.scale, group.d);
+    const I first_lut = Levels::kLuts > 2 ? sub(fit.lut, set1_i(1)) : zero_i();
     I scales[kCandidates];
     I luts[kCandidates];
     V steps[kCandidates];
     V losses[kCandidates];
     for (int c = 0; c < kCandidates; ++c) {
-      const I near = add(odd, set1_i(2 * (c % kScales - kGptqSteps)));
-      scales[c] = max(min(near, set1_i(127)), set1_i(-127));
-      luts[c] = set1_i(c / kScales);
+      const I near = add(middle, set1_i(Grid::kUnit * (c % kScales - kGptqSteps)));
+      scales[c] = max(min(near, set1_i(Grid::kLargest)), set1_i(-Grid::kLargest));
+      const I lut = add(first_lut, set1_i(c / kScales));
+      luts[c] = max(min(lut, set1_i(Levels::kLuts - 1)), zero_i());
       steps[c] = mul(group.d, to_float(scales[c]));
     }
     group_losses<Levels, kGroup, kCandidates>(levels, group, steps, luts, errors, losses);
@@ -128,11 +134,15 @@ void settle(const Levels& levels, const GptqGroup<kGroup>& group, GptqChoice cho
   }
 }
 
+template <class Levels>
 EDGE_INLINE I scale_byte_of(GptqChoice choice) {
-  return bit_or(add(choice.scale, set1_i(127)), choice.lut);
+  return bit_or(add(choice.scale, set1_i(128 - ScaleGrid<Levels>::kUnit / 2)), choice.lut);
 }
+template <class Levels>
 EDGE_INLINE GptqChoice choice_of(I scale_byte) {
-  return {sub(bit_and(scale_byte, set1_i(0xFE)), set1_i(127)), bit_and(scale_byte, set1_i(1))};
+  constexpr int kUnit = ScaleGrid<Levels>::kUnit;
+  const I scale = bit_and(scale_byte, set1_i(0xFF & ~(kUnit - 1)));
+  return {add(scale, set1_i(kUnit / 2 - 128)), bit_and(scale_byte, set1_i(Levels::kLuts - 1))};
 }
 
 template <class Levels, int kGroup>
@@ -147,7 +157,7 @@ void gptq_sweep_strip(const GptqSweepArgs& args) {
     I level[kGroup];
     V errors[kGroup];
     settle(levels, group, choice, level, errors);
-    store_i(args.scale_byte + k / kGroup * 16, scale_byte_of(choice));
+    store_i(args.scale_byte + k / kGroup * 16, scale_byte_of<Levels>(choice));
     for (int j = 0; j < kGroup; ++j) {
       store_i(args.level + 16 * (k + j), level[j]);
       store(args.moved + 16 * (k + j), errors[j]);
@@ -208,7 +218,7 @@ void descend_group(const Levels& levels, const GptqDescendArgs& args, int k, V d
     store(target + 16 * j, add(load(args.weights + 16 * (k + j)), shift[j]));
   }
   int32_t* const scale_byte = args.scale_byte + k / kGroup * 16;
-  const GptqChoice present = choice_of(load_i(scale_byte));
+  const GptqChoice present = choice_of<Levels>(load_i(scale_byte));
   const GptqGroup<kGroup> group(target, args.group_uppers + int64_t{k} * kGroup, kGroup, d);
   const GptqChoice choice = best_choice(levels, group, &present);
   I level[kGroup];
@@ -229,7 +239,7 @@ void descend_group(const Levels& levels, const GptqDescendArgs& args, int k, V d
   const M keep = cmp_lt(quadratic<kGroup>(after, hessian, args.n_cols),
                         quadratic<kGroup>(before, hessian, args.n_cols));
   const I old_byte = load_i(scale_byte);
-  store_i(scale_byte, select(keep, scale_byte_of(choice), old_byte));
+  store_i(scale_byte, select(keep, scale_byte_of<Levels>(choice), old_byte));
   for (int j = 0; j < kGroup; ++j) {
     int32_t* const stored = args.level + 16 * (k + j);
     store_i(stored, select(keep, level[j], load_i(stored)));
@@ -263,8 +273,10 @@ constexpr GptqSearch kSearch = {gptq_sweep_strip<Levels, kGroup>,
                                 gptq_descend_strip<Levels, kGroup>};
 
 constexpr GptqKernels kGptqTable = {
-    .e4_16 = kSearch<LevelsE4, 16>,
-    .e4_32 = kSearch<LevelsE4, 32>,
+    .e2_16 = kSearch<LevelsLut<LutE2>, 16>,
+    .e3_32 = kSearch<LevelsLut<LutE3>, 32>,
+    .e4_16 = kSearch<LevelsLut<LutE4>, 16>,
+    .e4_32 = kSearch<LevelsLut<LutE4>, 32>,
     .e6_16 = kSearch<LevelsLinear<kE6Zero>, 16>,
     .e8_32 = kSearch<LevelsLinear<kE8Zero>, 32>,
 };

@@ -16,7 +16,10 @@ EDGE_INLINE I one_scale_byte(const uint8_t* sc) {
   return bit_or(x, shl(x, 16));
 }
 EDGE_INLINE I set1_i16(int16_t x) { return set1_i(x * 0x10001); }
-EDGE_INLINE I group_scales(I sc) { return sub_i16(bit_and(sc, set1_i16(0xFE)), set1_i16(127)); }
+template <int kMask>  // group_scale() of quant/tiles.h
+EDGE_INLINE I group_scales(I sc) {
+  return sub_i16(bit_and(sc, set1_i16(0xFF & ~kMask)), set1_i16(128 - (kMask + 1) / 2));
+}
 
 EDGE_INLINE I shuffle_constant(const uint8_t (&bytes)[16]) { return repeat_16_bytes(bytes); }
 constexpr uint8_t kFirstOfPair[16] = {0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13};
@@ -34,11 +37,11 @@ template <class Fmt>
 EDGE_INLINE TileScales<Fmt::kGroups> tile_scales(const uint8_t* sc) {
   if constexpr (Fmt::kGroups == 1) {
     const I bytes = one_scale_byte(sc);
-    const I s = group_scales(bytes);
+    const I s = group_scales<Fmt::kScaleMask>(bytes);
     return {{s}, mul_i16(s, Fmt::zero_point(bytes))};
   } else {
     const I bytes = two_scale_bytes(sc);
-    const I s = group_scales(bytes);
+    const I s = group_scales<Fmt::kScaleMask>(bytes);
     return {{shuffle_bytes(s, shuffle_constant(kFirstOfPair)),
              shuffle_bytes(s, shuffle_constant(kSecondOfPair))},
             mul_i16(s, Fmt::zero_point(bytes))};
@@ -81,10 +84,12 @@ struct ByteRows {
   }
 };
 
-// Self is the format. kSumsOfFour: products of two quads add in i16 without overflow.
-template <class Self, int kGroupsOf, bool kSumsOfFour>
+// Self is the format. kSumsOfFour: products of two quads add in i16 without overflow. kMask: the
+// bits of a scale byte that are not the scale's.
+template <class Self, int kGroupsOf, bool kSumsOfFour, int kMask = 1>
 struct ByteFormat {
   static constexpr int kGroups = kGroupsOf;
+  static constexpr int kScaleMask = kMask;
   static constexpr int kRowsAtOnce = kRowsOfBytes;
   static constexpr int kStreamRows = kRowsOfBytes < 4 ? 2 : 4;
   using Tile = ByteTile<ByteFormat>;
@@ -171,6 +176,28 @@ EDGE_INLINE I zero_point_e4(I sc) {
 }
 static_assert(kLutE4Shift == 2);
 
+struct E2_16 : ByteFormat<E2_16, 2, true, kE2ZeroMask> {  // 4 * 31 * 127 < 2^15
+  static constexpr int kTileBytes = sizeof(TileE2_16);
+  static EDGE_MEMBER_INLINE I zero_point(I sc) {
+    static_assert(kE2ZeroStep == 2);
+    return sub_i16(set1_i16(kE2Zero), shl_i16(bit_and(sc, set1_i16(kE2ZeroMask)), 1));
+  }
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* p, int j, I& even, I& odd) {
+    quads_e2(p, j, even, odd);
+  }
+};
+
+struct E3_32 : ByteFormat<E3_32, 1, true, kE3ZeroMask> {  // 4 * 63 * 127 < 2^15
+  static constexpr int kTileBytes = sizeof(TileE3_32);
+  static EDGE_MEMBER_INLINE I zero_point(I sc) {
+    static_assert(kE3ZeroStep == 4);
+    return sub_i16(set1_i16(kE3Zero), shl_i16(bit_and(sc, set1_i16(kE3ZeroMask)), 2));
+  }
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* p, int j, I& even, I& odd) {
+    quads_e3(p, j, even, odd);
+  }
+};
+
 struct E4_16 : ByteFormat<E4_16, 2, false> {
   static constexpr int kTileBytes = sizeof(TileE4_16);
   static EDGE_MEMBER_INLINE I zero_point(I sc) { return zero_point_e4(sc); }
@@ -221,7 +248,7 @@ struct alignas(64) WideTile {
   int32_t w[16][kTileRows];
 
   EDGE_MEMBER_INLINE void unpack(const uint8_t* packed) {
-    const I s = group_scales(one_scale_byte(packed));
+    const I s = group_scales<1>(one_scale_byte(packed));
     const I zero = set1_i16(kE8Zero);
     EDGE_UNROLL
     for (int t = 0; t < 8; ++t) {
@@ -278,7 +305,7 @@ struct E8_32 {
   template <int K>
   static EDGE_MEMBER_INLINE void packed_sums(const uint8_t* packed, const int8_t* a, const int32_t*,
                                              V* x) {
-    const I s = group_scales(one_scale_byte(packed));
+    const I s = group_scales<1>(one_scale_byte(packed));
     const I top = set1_i(static_cast<int32_t>(0x80808080));
     I sum[K];
     EDGE_UNROLL

@@ -16,15 +16,21 @@ inline int32_t dot(const Tile& tile, int row, const int8_t* a, int k0, int k1) {
 // Groups of 16: s0*D0 + s1*D1 is an exact int32 (|s*D| < 2^24).
 template <class Tile>
 inline float block_sum_16(const Tile& tile, int row, const int8_t* a) {
-  const int32_t x = group_scale(tile.sc[0][row]) * dot(tile, row, a, 0, 16) +
-                    group_scale(tile.sc[1][row]) * dot(tile, row, a, 16, 32);
+  const int32_t x = tile_scale(tile, row, 0) * dot(tile, row, a, 0, 16) +
+                    tile_scale(tile, row, 16) * dot(tile, row, a, 16, 32);
   return static_cast<float>(x);
 }
 // Groups of 32: the product is rounded once.
 template <class Tile>
 inline float block_sum_32(const Tile& tile, int row, const int8_t* a) {
-  return static_cast<float>(group_scale(tile.sc[row])) *
+  return static_cast<float>(tile_scale(tile, row, 0)) *
          static_cast<float>(dot(tile, row, a, 0, 32));
+}
+inline float block_sum(const TileE2_16& tile, int row, const int8_t* a) {
+  return block_sum_16(tile, row, a);
+}
+inline float block_sum(const TileE3_32& tile, int row, const int8_t* a) {
+  return block_sum_32(tile, row, a);
 }
 inline float block_sum(const TileE4_16& tile, int row, const int8_t* a) {
   return block_sum_16(tile, row, a);
@@ -65,6 +71,8 @@ void matmul(const MatmulArgs& args) {
 
 }  // namespace
 
+void matmul_e2_16_a8_scalar(const MatmulArgs& args) { matmul<TileE2_16>(args); }
+void matmul_e3_32_a8_scalar(const MatmulArgs& args) { matmul<TileE3_32>(args); }
 void matmul_e4_16_a8_scalar(const MatmulArgs& args) { matmul<TileE4_16>(args); }
 void matmul_e4_32_a8_scalar(const MatmulArgs& args) { matmul<TileE4_32>(args); }
 void matmul_e6_16_a8_scalar(const MatmulArgs& args) { matmul<TileE6_16>(args); }

@@ -17,10 +17,14 @@ constexpr int kRowsOfBytes = 4;
 }  // namespace
 }  // namespace x86_avx2
 
+void matmul_e2_16_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E2_16>(args); }
+void matmul_e3_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E3_32>(args); }
 void matmul_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E4_16>(args); }
 void matmul_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E4_32>(args); }
 void matmul_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E6_16>(args); }
 void matmul_e8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::E8_32>(args); }
+void gemm_e2_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E2_16>(args); }
+void gemm_e3_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E3_32>(args); }
 void gemm_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_16>(args); }
 void gemm_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_32>(args); }
 void gemm_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E6_16>(args); }

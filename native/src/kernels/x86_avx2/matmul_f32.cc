@@ -12,6 +12,12 @@ namespace edge {
 void matmul_f16_f32_avx2(const MatmulArgs& args) {
   x86_avx2::matmul_f32<x86_avx2::F16Columns, TileF16>(args);
 }
+void matmul_e2_16_f32_avx2(const MatmulArgs& args) {
+  x86_avx2::matmul_f32<x86_avx2::DecodedColumns<TileE2_16>, TileE2_16>(args);
+}
+void matmul_e3_32_f32_avx2(const MatmulArgs& args) {
+  x86_avx2::matmul_f32<x86_avx2::DecodedColumns<TileE3_32>, TileE3_32>(args);
+}
 void matmul_e4_16_f32_avx2(const MatmulArgs& args) {
   x86_avx2::matmul_f32<x86_avx2::DecodedColumns<TileE4_16>, TileE4_16>(args);
 }

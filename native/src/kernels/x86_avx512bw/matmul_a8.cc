@@ -17,6 +17,12 @@ constexpr int kRowsOfBytes = 8;
 }  // namespace
 }  // namespace x86_avx512bw
 
+void matmul_e2_16_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul<x86_avx512bw::E2_16>(args);
+}
+void matmul_e3_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul<x86_avx512bw::E3_32>(args);
+}
 void matmul_e4_16_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul<x86_avx512bw::E4_16>(args);
 }
@@ -28,6 +34,12 @@ void matmul_e6_16_a8_avx512bw(const MatmulArgs& args) {
 }
 void matmul_e8_32_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul<x86_avx512bw::E8_32>(args);
+}
+void gemm_e2_16_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::gemm<x86_avx512bw::E2_16>(args);
+}
+void gemm_e3_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::gemm<x86_avx512bw::E3_32>(args);
 }
 void gemm_e4_16_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::gemm<x86_avx512bw::E4_16>(args);

@@ -12,6 +12,12 @@ namespace edge {
 void matmul_f16_f32_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul_f32<x86_avx512bw::F16Columns, TileF16>(args);
 }
+void matmul_e2_16_f32_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileE2_16>, TileE2_16>(args);
+}
+void matmul_e3_32_f32_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileE3_32>, TileE3_32>(args);
+}
 void matmul_e4_16_f32_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileE4_16>, TileE4_16>(args);
 }

@@ -22,13 +22,15 @@ EDGE_INLINE __m512i scale_bytes(const uint8_t* sc) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), lanes);
 }
 
-// 16 group scales as floats: sc & 0xFE under the exponent of 2^23 is 2^23 + (sc & 0xFE), which is
-// an instruction less than a conversion.
+// 16 group scales as floats (group_scale() of quant/tiles.h): the bits of the scale under the
+// exponent of 2^23 are 2^23 + sc, which is an instruction less than a conversion.
+template <int kMask = 1>
 EDGE_INLINE __m512 scales(__m512i bytes) {
   constexpr int kAndOr = 0xEA;
-  const __m512i bits = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(0xFE),
+  const __m512i bits = _mm512_ternarylogic_epi32(bytes, _mm512_set1_epi32(0xFF & ~kMask),
                                                  _mm512_set1_epi32(0x4B000000), kAndOr);
-  return _mm512_sub_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(0x1p23f + 127));
+  constexpr float kOffset = 0x1p23f + 128 - (kMask + 1) / 2;
+  return _mm512_sub_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(kOffset));
 }
 
 // acc + four quads of weights times 16 activations.

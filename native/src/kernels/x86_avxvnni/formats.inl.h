@@ -24,8 +24,10 @@ struct NibbleSum {
   static EDGE_MEMBER_INLINE I finish(I sum, int32_t, I) { return sum; }
 };
 
+template <int kMask>  // group_scale() of quant/tiles.h
 EDGE_INLINE V group_scales(const uint8_t* sc) {
-  return to_float(sub(bit_and(load_u8(sc), set1_i(0xFE)), set1_i(127)));
+  const I bits = bit_and(load_u8(sc), set1_i(0xFF & ~kMask));
+  return to_float(sub(bits, set1_i(128 - (kMask + 1) / 2)));
 }
 
 // What the sums of one group start with, from bias = -64 * sum(q) of 16 columns.
@@ -55,7 +57,9 @@ struct alignas(64) VnniTile {
       store_i(reinterpret_cast<int32_t*>(w[2 * j]), even);
       store_i(reinterpret_cast<int32_t*>(w[2 * j + 1]), odd);
     }
-    for (int g = 0; g < Fmt::kGroups; ++g) store(s[g], group_scales(packed + kTileRows * g));
+    for (int g = 0; g < Fmt::kGroups; ++g) {
+      store(s[g], group_scales<Fmt::kScaleMask>(packed + kTileRows * g));
+    }
   }
 };
 
@@ -74,7 +78,8 @@ struct VnniRows {
   }
 };
 
-// Layout supplies quads(), kGroups, kZero and kTileBytes.
+// Layout supplies quads(), kGroups, kZero, kTileBytes and kScaleMask, the bits of a scale byte that
+// are not the scale's.
 template <class Layout>
 struct VnniFormat : Layout {
   static constexpr int kGroups = Layout::kGroups;
@@ -126,17 +131,54 @@ struct VnniFormat : Layout {
         add_quad(sum[r][g], odd, a + kTileK * r + 8 * j + 4);
       }
     }
-    const V s[2] = {group_scales(packed), group_scales(packed + kTileRows * (kGroups - 1))};
+    const V s[2] = {group_scales<Layout::kScaleMask>(packed),
+                    group_scales<Layout::kScaleMask>(packed + kTileRows * (kGroups - 1))};
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) x[r] = scaled<kGroups>(s, sum[r]);
   }
 };
 
+// Rows have zero points z = kFirst - kStep * (sc & kMask); adding 64 - z to their bytes, which stay
+// below 128, gives all of them the zero point 64.
+constexpr int kCommonZero = 64;
+template <int kFirst, int kStep, int kMask>
+EDGE_INLINE void move_to_common_zero(const uint8_t* sc, I& even, I& odd) {
+  static_assert(kStep == 2 || kStep == 4);
+  constexpr uint8_t kFirstBytes[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};
+  const I index = bit_and(load_u8(sc), set1_i(kMask));
+  const I by = add(shl(index, kStep / 2), set1_i(kCommonZero - kFirst));
+  const I bytes = shuffle_bytes(by, repeat_16_bytes(kFirstBytes));
+  even = add(even, bytes);
+  odd = add(odd, bytes);
+}
+
+struct E2Layout {
+  static constexpr int kTileBytes = sizeof(TileE2_16);
+  static constexpr int kGroups = 2;
+  static constexpr int kZero = kCommonZero;
+  static constexpr int kScaleMask = kE2ZeroMask;
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    const uint8_t* sc = packed + kTileRows * (j / 2);
+    quads_e2(packed + 2 * kTileRows, j, even, odd);
+    move_to_common_zero<kE2Zero, kE2ZeroStep, kE2ZeroMask>(sc, even, odd);
+  }
+};
+struct E3Layout {
+  static constexpr int kTileBytes = sizeof(TileE3_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kCommonZero;
+  static constexpr int kScaleMask = kE3ZeroMask;
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    quads_e3(packed + kTileRows, j, even, odd);
+    move_to_common_zero<kE3Zero, kE3ZeroStep, kE3ZeroMask>(packed, even, odd);
+  }
+};
 template <class PackedTile, int kGroupsOf>
 struct E4Layout {
   static constexpr int kTileBytes = sizeof(PackedTile);
   static constexpr int kGroups = kGroupsOf;
   static constexpr int kZero = kLutE4Zero;
+  static constexpr int kScaleMask = 1;
 
   // LUT 1 = LUT 0 + 2, for rows whose scale byte is odd.
   static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
@@ -152,6 +194,7 @@ struct E6Layout {
   static constexpr int kTileBytes = sizeof(TileE6_16);
   static constexpr int kGroups = 2;
   static constexpr int kZero = kE6Zero;
+  static constexpr int kScaleMask = 1;
   static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
     quads_e6(packed + 2 * kTileRows, j, even, odd);
   }
@@ -160,12 +203,15 @@ struct E8Layout {
   static constexpr int kTileBytes = sizeof(TileE8_32);
   static constexpr int kGroups = 1;
   static constexpr int kZero = kE8Zero;
+  static constexpr int kScaleMask = 1;
   static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
     even = load_64_bytes(packed + kTileRows + 128 * j);
     odd = load_64_bytes(packed + kTileRows + 128 * j + 64);
   }
 };
 
+using E2_16 = VnniFormat<E2Layout>;
+using E3_32 = VnniFormat<E3Layout>;
 using E4_16 = VnniFormat<E4Layout<TileE4_16, 2>>;
 using E4_32 = VnniFormat<E4Layout<TileE4_32, 1>>;
 using E6_16 = VnniFormat<E6Layout>;

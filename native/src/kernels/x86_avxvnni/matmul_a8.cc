@@ -22,10 +22,14 @@ using namespace x86_avx2;
 #else
 #define EDGE_AVXVNNI(name) name##_avxvnni
 #endif
+void EDGE_AVXVNNI(matmul_e2_16_a8)(const MatmulArgs& args) { matmul<E2_16>(args); }
+void EDGE_AVXVNNI(matmul_e3_32_a8)(const MatmulArgs& args) { matmul<E3_32>(args); }
 void EDGE_AVXVNNI(matmul_e4_16_a8)(const MatmulArgs& args) { matmul<E4_16>(args); }
 void EDGE_AVXVNNI(matmul_e4_32_a8)(const MatmulArgs& args) { matmul<E4_32>(args); }
 void EDGE_AVXVNNI(matmul_e6_16_a8)(const MatmulArgs& args) { matmul<E6_16>(args); }
 void EDGE_AVXVNNI(matmul_e8_32_a8)(const MatmulArgs& args) { matmul<E8_32>(args); }
+void EDGE_AVXVNNI(gemm_e2_16_a8)(const MatmulArgs& args) { gemm<E2_16>(args); }
+void EDGE_AVXVNNI(gemm_e3_32_a8)(const MatmulArgs& args) { gemm<E3_32>(args); }
 void EDGE_AVXVNNI(gemm_e4_16_a8)(const MatmulArgs& args) { gemm<E4_16>(args); }
 void EDGE_AVXVNNI(gemm_e4_32_a8)(const MatmulArgs& args) { gemm<E4_32>(args); }
 void EDGE_AVXVNNI(gemm_e6_16_a8)(const MatmulArgs& args) { gemm<E6_16>(args); }

@@ -18,10 +18,14 @@ constexpr int kRowsOfBytes = 1;
 }  // namespace
 }  // namespace x86_sse41
 
+void matmul_e2_16_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E2_16>(args); }
+void matmul_e3_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E3_32>(args); }
 void matmul_e4_16_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E4_16>(args); }
 void matmul_e4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E4_32>(args); }
 void matmul_e6_16_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E6_16>(args); }
 void matmul_e8_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::E8_32>(args); }
+void gemm_e2_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E2_16>(args); }
+void gemm_e3_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E3_32>(args); }
 void gemm_e4_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4_16>(args); }
 void gemm_e4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4_32>(args); }
 void gemm_e6_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E6_16>(args); }
