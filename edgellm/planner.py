@@ -19,6 +19,9 @@ PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
 _KV_BYTES = 2  # of a value in the F16 cache
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
 _HEAD_ROWS = 16
+# Formats that a model may be rounded to. L4_32 keeps what was quantized elsewhere; rounding to it
+# is worse than to E4_16, which is smaller.
+_ADVISED = tuple(name for name in FORMATS if name != "L4_32")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def formats_that_fit(header: EdgeHeader, limit_bytes: int) -> list[tuple[str, in
     """(format, file bytes) of smaller forms of this model that fit with one KV page, best first."""
     plan = plan_of(header, limit_bytes)
     room = limit_bytes - plan.scratch_bytes - PAGE_TOKENS * plan.kv_bytes_per_token
-    sizes = ((file_bytes_as(header, format), format) for format in FORMATS)
+    sizes = ((file_bytes_as(header, format), format) for format in _ADVISED)
     fitting = sorted((size, name) for size, name in sizes if size < header.file_bytes)
     return [(name, size) for size, name in reversed(fitting) if size <= room]
 
