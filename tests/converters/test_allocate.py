@@ -27,7 +27,7 @@ from edgellm.converters.allocate.cache import MeasuredCache
 from edgellm.converters.allocate.choose import Chooser, Option, Unit
 from edgellm.converters.allocate.passes import Group, n_passes, plan_passes
 from edgellm.converters.allocate.sensitivity import FULL_LOSS, KL, LOSS, sensitivities
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.cli import run_command_line
@@ -81,6 +81,7 @@ def test_the_choice_is_the_best_of_all(
         )
 
 
+@settings(max_examples=40)  # 65,536 levels each
 @given(unit_lists(50_000_000), st.integers(0, 250_000_000))
 def test_sizes_without_a_common_divisor_lose_little(
     problem: list[list[tuple[int, float]]], n_bytes: int
