@@ -20,8 +20,8 @@ namespace {
 
 constexpr Format kTiled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
                              Format::kE6_16, Format::kE8_32, Format::kL4_32, Format::kF16};
-constexpr Format kScaled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
-                              Format::kE6_16, Format::kE8_32, Format::kL4_32};
+constexpr Format kScaled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
+                              Format::kE4_32, Format::kE6_16, Format::kE8_32};
 
 struct Matrix {
   int64_t n_rows = 0;
@@ -214,7 +214,8 @@ TEST_CASE("importance lowers the error that it weighs") {
   const Matrix m = random_matrix(64, 256, 21);
   std::vector<float> importance(256, 1.0f);
   for (size_t k = 0; k < 256; k += 7) importance[k] = 200.0f;
-  for (const Format format : kScaled) {
+  for (const Format format : kTiled) {
+    if (format == Format::kF16) continue;
     CAPTURE(format_name(format));
     const auto plain = decode(format, m, encode(format, m));
     const auto weighted = decode(format, m, encode(format, m, importance.data()));
