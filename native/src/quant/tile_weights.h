@@ -24,10 +24,13 @@ static inline int tile_weight(const TileE2_16& tile, int row, int k) {
 static inline int tile_weight(const TileE3_32& tile, int row, int k) {
   const int quad = k >> 2;
   const int byte = row * 4 + (k & 3);
-  int q = 0;
-  for (int j = 0; j < 3; ++j) {
-    const int bit = quad < 6 ? 4 * (quad & 1) + j : 4 * (quad & 1) + 3;
-    q |= ((tile.nibbles[quad < 6 ? quad >> 1 : j][byte] >> bit) & 1) << j;
+  const int low = 4 * (quad & 1);  // the lowest bit of the nibble
+  int q;
+  if (quad < 6) {
+    q = (tile.nibbles[quad >> 1][byte] >> low) & 7;
+  } else {
+    q = ((tile.nibbles[0][byte] >> (low + 3)) & 1) | ((tile.nibbles[1][byte] >> (low + 2)) & 2) |
+        ((tile.nibbles[2][byte] >> (low + 1)) & 4);
   }
   return kLutE3[q] - (kE3Zero - kE3ZeroStep * (tile.sc[row] & kE3ZeroMask));
 }
