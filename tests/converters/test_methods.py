@@ -217,3 +217,27 @@ def test_bad_input_is_refused():
         quantize(weights, "E4_16", Method("gptq"), InputStats(indefinite), 1)
     with pytest.raises(InvalidArgumentError, match="known: rtn"):
         Method("magic")
+
+
+def test_the_native_search_refuses_what_does_not_fit_together():
+    from edgellm._native import gptq_descend, gptq_sweep
+
+    target, upper, d_row = np.ones((3, 32), "f4"), np.eye(32, dtype="f4"), np.ones(3, "f4")
+    scale_bytes, levels, moved = gptq_sweep("E4_16", target, upper, d_row)
+    assert (scale_bytes.shape, levels.shape, moved.shape) == ((3, 2), (3, 32), (3, 32))
+    for format, match in (("F16", "no scales|not a format"), ("Q4_0", "not a format")):
+        with pytest.raises(InvalidArgumentError, match=match):
+            gptq_sweep(format, target, upper, d_row)
+    with pytest.raises(InvalidArgumentError, match="groups of 32"):
+        gptq_sweep("E4_32", target[:, :16], upper[:16, :16], d_row)
+    with pytest.raises(InvalidArgumentError, match="upper: 256 given and 1024 needed"):
+        gptq_sweep("E4_16", target, upper[:16, :16], d_row)
+    with pytest.raises(InvalidArgumentError, match="d_row: 2 given and 3 needed"):
+        gptq_sweep("E4_16", target, upper, d_row[:2])
+    with pytest.raises(InvalidArgumentError, match="1 to 1024"):
+        gptq_sweep("E4_16", np.ones((1, 2048), "f4"), upper, d_row)
+    groups = np.ones((2, 16, 16), "f4")
+    with pytest.raises(InvalidArgumentError, match="levels: 48 given and 96 needed"):
+        gptq_descend(
+            "E4_16", target, moved, moved, upper, groups, groups, d_row, scale_bytes, levels[:, :16]
+        )
