@@ -3,6 +3,9 @@
 // Internal linkage and forced inlining: a plain `inline` function would leave one weak symbol that
 // the linker may take from the object with the highest instruction set, and crash on a lesser CPU.
 //
+// EDGE_SMALL (a build option of single files) leaves inlining to the compiler, with internal
+// linkage all the same.
+//
 // EDGE_COLD: such a helper for what hardly ever happens, out of line.
 //
 // EDGE_UNROLL before a loop over a small constant number of rows: left as a loop, the rows' sums
@@ -20,8 +23,13 @@
 #define EDGE_PREFETCH(address) static_cast<void>(address)
 #define EDGE_PREFETCH_L2(address) static_cast<void>(address)
 #else
+#if defined(EDGE_SMALL)
+#define EDGE_INLINE [[maybe_unused]] static inline
+#define EDGE_MEMBER_INLINE inline
+#else
 #define EDGE_INLINE static inline __attribute__((always_inline))
 #define EDGE_MEMBER_INLINE inline __attribute__((always_inline))  // members of internal types
+#endif
 #define EDGE_COLD static __attribute__((noinline, cold, unused))
 #define EDGE_PREFETCH(address) __builtin_prefetch(address)
 #define EDGE_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
