@@ -134,7 +134,9 @@ def test_every_matrix_is_multiplied_in_int8(dynamic: bool, tmp_path: Path) -> No
     assert kinds["DequantizeLinear"] == 0
 
 
-@pytest.mark.parametrize("model", ["babyllama-tok105", "seed6m"])
+@pytest.mark.parametrize(
+    "model", ["babyllama-tok105", pytest.param("seed6m", marks=pytest.mark.slow)]
+)
 def test_real_models_stay_close_to_float32(model: str, tmp_path: Path) -> None:
     source = shared_model(model)
     expected = np.load(source / "expected" / "greedy.npz", allow_pickle=False)

@@ -79,6 +79,7 @@ def test_a_second_recipe_measures_only_what_comes_after_the_first_difference(
     assert {place[0] for place in measured} == {"0"}
 
 
+@pytest.mark.slow
 def test_drift_and_unfolded_moments_have_keys_of_their_own(
     tiny_checkpoint: Path, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
