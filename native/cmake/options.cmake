@@ -1,7 +1,10 @@
 # edge_options: compile flags of our own targets. Third-party headers are SYSTEM includes.
 # edge_baseline: the instruction set of everything outside kernels/<isa>/.
+# edge_cold: what runs once a file or a call is compiled small, which is a third of the size.
 add_library(edge_options INTERFACE)
 add_library(edge_baseline INTERFACE)
+add_library(edge_cold INTERFACE)
+target_compile_options(edge_cold INTERFACE $<$<CONFIG:Release>:-Os>)
 if(MSVC)
   target_compile_options(edge_options INTERFACE /W4 /WX /fp:precise /utf-8)
 else()
