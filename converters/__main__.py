@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edgellm.converters", description=__doc__)
     parser.add_argument("src", type=Path, help="directory with config.json and *.safetensors")
     parser.add_argument("out", type=Path, nargs="?", help="file to write; default SRC.edge")
-    parser.add_argument("--format", choices=preset_names(), help="default E4_16")
+    parser.add_argument(
+        "--format", choices=preset_names(), help="of all weights; default: E4_32 to E6_16, by role"
+    )
     parser.add_argument("--embed-format", choices=preset_names())
     parser.add_argument("--head-format", choices=preset_names())
     parser.add_argument("--act", choices=ACTS, help="activations; default: what the format likes")

@@ -120,8 +120,9 @@ def convert(
 ) -> ConvertReport:
     """Writes `out` (whole, or not at all) and says what was done.
 
-    format: of all matrices, E4_16 if not given. act: "a8", "a8x2" or "f32" for all but F16; None
-    takes each format's default. recipe: instead of those four; a TOML file or what one says.
+    format: of all matrices; None: by role, as recipe.DEFAULT_FORMATS says. act: "a8", "a8x2" or
+    "f32" for all but F16; None takes each format's default. recipe: instead of those four; a TOML
+    file or what one says.
     calibration: text files, chat logs or tokens; without a recipe, the layers' matrices are then
     quantized by GPTQ. Needs torch. held_out: windows [n_windows, window_tokens] to measure the
     divergence on, with or without calibration; None takes what calibration texts have beyond what

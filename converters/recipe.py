@@ -6,7 +6,7 @@ Says nothing of bytes or of how a format is encoded. recipe_file.py reads recipe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,10 +18,9 @@ from .quant.methods import Method, check_format
 
 RTN = Method("rtn")
 CALIBRATED_METHOD = Method("gptq")
-# What `edgellm convert` takes when no format is named: the one place to change it.
-DEFAULT_FORMAT = "E4_16"
-DEFAULT_EMBED_FORMAT = "E4_16"
-DEFAULT_HEAD_FORMAT = "E4_16"
+# What `edgellm convert` takes when no format is named, by role: the fewest bytes that a token reads
+# at no more divergence than llama.cpp's Q4_K_M has (measured in docs/COMPRESSION.md).
+DEFAULT_FORMATS = {"token_embd": "E6_16", "output": "E6_16", "attn_*": "E4_16", "*": "E4_32"}
 ACTS = ("a8", "a8x2", "f32")
 AUTO_ACT = "auto"  # the cheapest of ACTS that costs the outputs no more than act_error
 SCALES = ("awq", "smooth")
@@ -102,7 +101,7 @@ class Recipe:
 
 
 def preset(
-    format: str = DEFAULT_FORMAT,
+    format: str,
     *,
     embed_format: str | None = None,
     head_format: str | None = None,
@@ -115,20 +114,7 @@ def preset(
     act: None takes each format's default (a8 for E formats, f32 for F16). calibrated: the matrices
     of the layers by CALIBRATED_METHOD; embedding and head are rounded to nearest.
     """
-    if tied_head and head_format is not None and head_format != (embed_format or format):
-        raise InvalidArgumentError(
-            "head_format: the head of this model is its embedding table; set embed_format",
-            code="invalid_argument",
-        )
-    rules = list(vector_rules())
-    if embed_format is not None:
-        rules.append(matrix_rule(EMBED_ROLE, embed_format, act))
-    if head_format is not None:
-        rules.append(matrix_rule(HEAD_ROLE, head_format, act))
-    if calibrated and quant_format(format).pack is not None:
-        rules.append(matrix_rule("layers.*", format, act, CALIBRATED_METHOD))
-    rules.append(matrix_rule("*", format, act))
-    return Recipe(name=format, rules=tuple(rules))
+    return _by_role(format, {"*": format}, embed_format, head_format, act, tied_head, calibrated)
 
 
 def default_recipe(
@@ -139,21 +125,38 @@ def default_recipe(
     tied_head: bool = False,
     calibrated: bool = False,
 ) -> Recipe:
-    """preset() of the default formats; those of embedding and head can be chosen otherwise."""
-    embed = embed_format or _other_than_default(DEFAULT_EMBED_FORMAT)
-    head = head_format or (None if tied_head else _other_than_default(DEFAULT_HEAD_FORMAT))
-    return preset(
-        DEFAULT_FORMAT,
-        embed_format=embed,
-        head_format=head,
-        act=act,
-        tied_head=tied_head,
-        calibrated=calibrated,
-    )
+    """DEFAULT_FORMATS, as preset() has one format; those of embedding and head can be chosen."""
+    formats = DEFAULT_FORMATS
+    return _by_role("default", formats, embed_format, head_format, act, tied_head, calibrated)
 
 
-def _other_than_default(format: str) -> str | None:
-    return None if format == DEFAULT_FORMAT else format
+def _by_role(
+    name: str,
+    formats: Mapping[str, str],
+    embed_format: str | None,
+    head_format: str | None,
+    act: str | None,
+    tied_head: bool,
+    calibrated: bool,
+) -> Recipe:
+    embed = embed_format or _first_match(formats, EMBED_ROLE)
+    head = head_format or _first_match(formats, HEAD_ROLE)
+    if tied_head and head_format not in (None, embed):
+        raise InvalidArgumentError(
+            "head_format: the head of this model is its embedding table; set embed_format",
+            code="invalid_argument",
+        )
+    rules = [matrix_rule(EMBED_ROLE, embed, act), matrix_rule(HEAD_ROLE, head, act)]
+    for pattern, format in formats.items():
+        if pattern not in (EMBED_ROLE, HEAD_ROLE):
+            can_search = calibrated and quant_format(format).pack is not None
+            method = CALIBRATED_METHOD if can_search else RTN
+            rules.append(matrix_rule(pattern, format, act, method))
+    return Recipe(name=name, rules=(*vector_rules(), *rules))
+
+
+def _first_match(formats: Mapping[str, str], role: str) -> str:
+    return next(format for pattern, format in formats.items() if fnmatchcase(role, pattern))
 
 
 def matrix_rule(

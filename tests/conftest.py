@@ -49,7 +49,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_edge(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` converted to E4_16."""
+    """`tiny_checkpoint` converted as no options ask."""
     from edgellm.converters import convert
 
     out = tmp_path_factory.mktemp("edge") / "tiny.edge"

@@ -30,7 +30,7 @@ from .progress import progress_bar
 
 FormatOption = Annotated[
     str | None,
-    typer.Option(help="Of the weights; default: E4_16. Others: E2_16 to E8_32, L4_32, F16."),
+    typer.Option(help="Of all weights: E2_16 to E8_32, L4_32 or F16; default: E4_32 to E6_16."),
 ]
 EmbedOption = Annotated[str | None, typer.Option(help="Of the embedding; default: as the others.")]
 HeadOption = Annotated[str | None, typer.Option(help="Of the output head; default: as the others.")]
@@ -39,7 +39,10 @@ RecipeOption = Annotated[
 ]
 CalibrationOption = Annotated[
     list[Path] | None,
-    typer.Option(help="Text, .jsonl, .edge (its own text) or builtin, to quantize on; repeatable."),
+    typer.Option(
+        metavar="<path>",
+        help="Text, .jsonl, .edge (its own text) or builtin, to quantize on; repeatable.",
+    ),
 ]
 WorkDirOption = Annotated[
     Path | None,

@@ -99,7 +99,7 @@ def test_inspect_lists_tensors_and_spec(tiny_edge, tmp_path):
     data = data_of(edgellm("inspect", tiny_edge, "--json", cwd=tmp_path), "inspect")
     tensors = {t["name"]: t for t in data["tensors"]}
     assert tensors["token_embd"]["shape"] == [258, 40]
-    assert tensors["token_embd"]["format"] == "E4_16"
+    assert tensors["token_embd"]["format"] == "E6_16"
     assert data["file_bytes"] == tiny_edge.stat().st_size
     human = edgellm("inspect", tiny_edge, cwd=tmp_path)
     assert "token_embd" in human.stdout

@@ -193,8 +193,9 @@ def test_the_file_tells_its_recipe_and_the_digest_of_its_calibration(
     convert(tiny_checkpoint, out, calibration=tokens())
     recipe = json.loads(bytes(edgefile.read_tensor(out, "recipe")))
     assert recipe["calibration"]["sha256"] == tokens().digest
-    layers = next(rule for rule in recipe["rules"] if rule["pattern"] == "layers.*")
-    assert layers["method"]["name"] == "gptq"
+    methods = {rule["pattern"]: rule.get("method", {}).get("name") for rule in recipe["rules"]}
+    assert methods["attn_*"] == methods["*"] == "gptq"
+    assert methods["token_embd"] is None
     convert(tiny_checkpoint, out)
     plain = json.loads(bytes(edgefile.read_tensor(out, "recipe")))
     assert "calibration" not in plain

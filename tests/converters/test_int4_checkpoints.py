@@ -176,7 +176,7 @@ def test_every_weight_of_the_file_is_that_of_the_checkpoint(
             data = np.frombuffer(read_tensor(header, info.name), dtype=np.uint8)
             got = decode_matrix("L4_32", data, *info.shape)
             np.testing.assert_array_equal(got, meant[f"model.layers.{index}.{leaf}.weight"])
-    assert header.tensors["token_embd"].format == "E4_16"
+    assert header.tensors["token_embd"].format == "E6_16"
     assert {t.rel_rms_error for t in report.tensors if t.format == "L4_32"} == {0.0}
     assert not any("rounded" in warning for warning in report.warnings)
 

@@ -122,11 +122,11 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_default_formats_are_chosen_in_one_place(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "DEFAULT_FORMAT", "E4_32")
-    monkeypatch.setattr(recipes, "DEFAULT_EMBED_FORMAT", "E6_16")
-    monkeypatch.setattr(recipes, "DEFAULT_HEAD_FORMAT", "E8_32")
+    formats = {"token_embd": "E6_16", "output": "E8_32", "attn_*": "E4_16", "*": "E3_32"}
+    monkeypatch.setattr(recipes, "DEFAULT_FORMATS", formats)
     found = {item.name: item.format for item in plan_conversion(tiny_checkpoint).tensors}
-    assert (found["token_embd"], found["layers.0.attn_q"]) == ("E6_16", "E4_32")
+    assert (found["token_embd"], found["layers.0.attn_q"]) == ("E6_16", "E4_16")
+    assert found["layers.0.ffn_down"] == "E3_32"
     assert default_recipe().formats(("output",)) == ("E8_32",)
     assert default_recipe(head_format="F16").formats(("output",)) == ("F16",)
     named = plan_conversion(tiny_checkpoint, format="E4_16")  # a named format is of all matrices

@@ -164,5 +164,5 @@ def test_info_describes_the_file(tiny, tiny_edge):
     assert info.file_bytes == tiny_edge.stat().st_size
     assert (info.n_layers, info.n_vocab, info.n_ctx, info.threads) == (2, 258, 128, 2)
     assert info.eos_ids == [1]
-    assert info.weight_formats["E4_16"] == 15
+    assert info.weight_formats["E4_16"] == 8  # attention of two layers
     assert info.source["kind"] == "huggingface"
