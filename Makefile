@@ -27,7 +27,7 @@ demo: $(VENV)/.demo
 
 # Two processes: more only costs memory, since what takes time runs on two threads itself.
 test: lint native sanitize arm
-	$(BIN) pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN) pytest -n 2 --dist loadfile -m "not slow" --durations 25 --durations-min 3
 
 nightly: lint native sanitize arm windows bench-guard
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
