@@ -50,7 +50,7 @@ format: $(VENV)/.dev
 
 # The editable install has built the tests along with the module.
 native: $(VENV)/.dev
-	$(BIN) ctest --test-dir build/editable --output-on-failure
+	$(BIN) ctest --test-dir build/editable --output-on-failure --parallel 2
 
 # The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := test_base test_format edge_mutate
