@@ -363,6 +363,7 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 61 conversions
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_at_every_write(tiny_checkpoint: Path, recipe: Path, tmp_path: Path) -> None:
     """Before 30 of the steps that store 14 matrices: entering, renaming, the system call."""
