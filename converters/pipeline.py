@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def _write(
     reports: list[TensorReport] = []
     meter = _Meter(sum(item.n_weights for item in job.planned), progress)
     with (
-        EdgeWriter(out, spec=asdict(job.spec), reserve_bytes=reserve_bytes) as writer,
+        EdgeWriter(out, spec=job.spec.to_dict(), reserve_bytes=reserve_bytes) as writer,
         Ahead(_read_blocks(job)) as blocks,
         Ahead(_encode_blocks(blocks, job, work, n_threads)) as encoded,
     ):

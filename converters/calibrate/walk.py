@@ -20,7 +20,7 @@ from edgellm.errors import NumericError
 from ..quant.methods import InputStats
 from ..quant.methods.gptq import one_torch_thread
 from ..quant.tiles import F32Array
-from ..reference import Reference
+from ..reference import ALL_ROWS, Reference
 from ..spec import ModelSpec
 from .tokens import Tokens
 
@@ -213,10 +213,10 @@ class _Tap(Reference):
             return reached.x
         raise AssertionError(f"layer {index} does not use '{self._name}'")
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
         if name == self._name:
             raise _Reached(x)
-        return super().linear(x, name)
+        return super().linear(x, name, rows)
 
 
 def token_rows(windows: Tokens) -> tuple[Tokens, Tokens]:
