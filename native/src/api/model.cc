@@ -114,6 +114,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
+  check(edge::Decoder::check_supported(model.spec));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
   const edge::KvLayout kv = model.spec.kv_layout();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 namespace edge {
 
@@ -98,6 +99,42 @@ Widths widest(const ModelSpec& spec, const Weights& weights) {
 }
 
 }  // namespace
+
+Status Decoder::check_supported(const ModelSpec& spec) {
+  const auto refuse = [](const std::string& where, std::string_view key) -> Status {
+    return {Code::kSpecUnsupported, where + ": '" + std::string(key) +
+                                        "' asks for what this version cannot run; use a newer one"};
+  };
+  const LayerSpec plain;
+  const auto first_odd = [&](const LayerSpec& layer) -> std::string_view {
+    if (layer.rope != plain.rope) return "rope";
+    if (layer.window != 0) return "window";
+    if (!layer.pre_norm) return "pre_norm";
+    if (layer.post_norm) return "post_norm";
+    if (layer.parallel) return "parallel";
+    if (layer.qkv_bias) return "qkv_bias";
+    if (layer.o_bias) return "o_bias";
+    if (layer.ffn_bias) return "ffn_bias";
+    if (layer.qk_norm != plain.qk_norm) return "qk_norm";
+    if (layer.attn_scale > 0) return "attn_scale";
+    if (layer.attn_softcap > 0) return "attn_softcap";
+    if (layer.ffn_act != plain.ffn_act) return "ffn_act";
+    if (!layer.ffn_gated) return "ffn_gated";
+    if (layer.n_experts > 0) return "n_experts";
+    return {};
+  };
+  if (spec.norm != NormKind::kRms) return refuse("spec", "norm");
+  if (spec.embed_scale != 1) return refuse("spec", "embed_scale");
+  if (spec.final_softcap > 0) return refuse("spec", "final_softcap");
+  if (spec.n_positions > 0) return refuse("spec", "n_positions");
+  if (spec.n_ctx_original > 0) return refuse("spec", "n_ctx_original");
+  if (spec.n_rope == 0) return refuse("spec", "n_rope");
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    const std::string_view key = first_odd(spec.layers[l]);
+    if (!key.empty()) return refuse("layers[" + std::to_string(l) + "]", key);
+  }
+  return {};
+}
 
 Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& s, size_t& n_bytes) {

@@ -19,6 +19,9 @@ class Decoder {
  public:
   static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
 
+  // kSpecUnsupported, naming layer and key, for what the file may say and this build cannot run.
+  static Status check_supported(const ModelSpec& spec);
+
   // What create() will take from the backend, for a check of the memory before it does.
   static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
 
