@@ -149,7 +149,7 @@ class _Build:
         from .onnx_graph import DecoderGraph, Initializers
 
         job = self._job
-        graph = DecoderGraph(job.spec, job.inv_freq, Initializers(data, location))
+        graph = DecoderGraph(job.spec, job.tables["rope_inv_freq"], Initializers(data, location))
         table = self._read(EMBED_ROLE)
         graph.embed(table)
         walk = self._walk(table)
@@ -181,7 +181,7 @@ class _Build:
 
         return Walk(
             self._job.spec,
-            self._job.inv_freq,
+            self._job.tables["rope_inv_freq"],
             embedded(self._tokens.calibration),
             embedded(self._tokens.held_out),
         )
