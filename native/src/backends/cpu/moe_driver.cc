@@ -33,7 +33,7 @@ MoeDriver::MoeDriver(const ElementwiseKernels& ops, MatmulDriver& matmul, int n_
       matmul_(matmul),
       n_threads_(n_threads),
       scratch_(n_threads),
-      orders_(static_cast<size_t>(n_threads)) {}
+      left_(static_cast<size_t>(n_threads)) {}
 
 bool MoeDriver::route(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
                       MoeRoutes& out) {
@@ -55,7 +55,7 @@ bool MoeDriver::route(const ActRows& act, const MoeTensors& tensors, const MoeSh
       shared[0] = 0;
     }
     ops_.softmax(logits, shape.n_experts);
-    choose(logits, shape, orders_[static_cast<size_t>(thread)], out.ids + r * shape.n_used,
+    choose(logits, shape, left_[static_cast<size_t>(thread)], out.ids + r * shape.n_used,
            out.weights + r * shape.n_used);
     shared[1] = 0;
     ops_.softmax(shared, 2);  // sigmoid(g) is the first share of softmax(g, 0)
@@ -65,17 +65,17 @@ bool MoeDriver::route(const ActRows& act, const MoeTensors& tensors, const MoeSh
   return is_finite;
 }
 
-void MoeDriver::choose(float* probabilities, const MoeShape& shape, std::vector<int32_t>& order,
+void MoeDriver::choose(const float* probabilities, const MoeShape& shape, Floats& left,
                        int32_t* ids, float* weights) const {
-  order.resize(static_cast<size_t>(shape.n_experts));
-  std::iota(order.begin(), order.end(), 0);
-  const auto is_before = [&](int32_t a, int32_t b) {
-    return probabilities[a] > probabilities[b] || (probabilities[a] == probabilities[b] && a < b);
-  };
-  std::partial_sort(order.begin(), order.begin() + shape.n_used, order.end(), is_before);
-  std::copy_n(order.begin(), shape.n_used, ids);
-  std::sort(ids, ids + shape.n_used);
-  for (int i = 0; i < shape.n_used; ++i) weights[i] = probabilities[ids[i]];
+  left.assign(probabilities, probabilities + shape.n_experts);
+  for (int i = 0; i < shape.n_used; ++i) {
+    *std::max_element(left.begin(), left.end()) = -1;  // of equals the first
+  }
+  for (int expert = 0, i = 0; i < shape.n_used; ++expert) {
+    if (left[static_cast<size_t>(expert)] >= 0) continue;
+    ids[i] = expert;
+    weights[i++] = probabilities[expert];
+  }
   if (shape.normalize) ops_.normalize(weights, shape.n_used);
 }
 

@@ -39,8 +39,10 @@ class MoeDriver {
     int64_t unit_strips = 0;
   };
 
-  void choose(float* probabilities, const MoeShape& shape, std::vector<int32_t>& order,
-              int32_t* ids, float* weights) const;
+  using Floats = std::vector<float>;
+
+  void choose(const float* probabilities, const MoeShape& shape, Floats& left, int32_t* ids,
+              float* weights) const;
   // Parts for rows [row0, row0 + n_rows) of the step; the pairs of a part stand together.
   void group(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
              const MoeRoutes& routes, int row0, int n_rows, MoeBuffers& buffers);
@@ -56,7 +58,7 @@ class MoeDriver {
   MatmulDriver& matmul_;
   int n_threads_;
   ThreadScratch scratch_;
-  std::vector<std::vector<int32_t>> orders_;  // by thread
+  std::vector<Floats> left_;  // by thread
   std::vector<Part> parts_;
   std::vector<int32_t> pair_rows_, shared_rows_;  // rows of pairs, expert by expert
   std::vector<float> pair_weights_, shared_weights_;
