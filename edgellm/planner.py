@@ -43,20 +43,31 @@ class MemoryPlan:
     @property
     def full_bytes(self) -> int:
         """With the whole context the model was trained for."""
-        n_tokens = round_up(self.n_ctx_train, PAGE_TOKENS)
+        return self.bytes_at(self.n_ctx_train)
+
+    def bytes_at(self, n_ctx: int) -> int:
+        """With a context of so many tokens."""
+        n_tokens = round_up(n_ctx, PAGE_TOKENS)
         return self.file_bytes + self.scratch_bytes + n_tokens * self.kv_bytes_per_token
 
 
 def plan_of(header: EdgeHeader, limit_bytes: int) -> MemoryPlan:
     """The plan of one file. The spec is a stranger's: fields that are missing count as 0."""
-    layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
     acts = {tensor.act for tensor in header.tensors.values() if tensor.format in FORMATS}
+    return plan_of_spec(header.spec, acts, header.file_bytes, limit_bytes)
+
+
+def plan_of_spec(
+    spec: Fields, acts: set[str | None], file_bytes: int, limit_bytes: int
+) -> MemoryPlan:
+    """The plan of a file that need not be there yet. acts: of its matrices."""
+    layers = [layer for layer in _list(spec, "layers") if isinstance(layer, dict)]
     kv_values = sum(2 * _int(la, "n_kv_heads") * _int(la, "head_dim") for la in layers)
     return MemoryPlan(
-        file_bytes=header.file_bytes,
-        scratch_bytes=_scratch_bytes(header.spec, layers, acts),
+        file_bytes=file_bytes,
+        scratch_bytes=_scratch_bytes(spec, layers, acts),
         kv_bytes_per_token=_KV_BYTES * kv_values,
-        n_ctx_train=_int(header.spec, "n_ctx_train"),
+        n_ctx_train=_int(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
     )
 
