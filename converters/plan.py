@@ -35,6 +35,7 @@ from .views import define_view
 
 PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
 OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
+EXPERTS = "_exps"  # roles of stacked experts end so
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
@@ -93,6 +94,7 @@ class Job:
         self.folds = Folds(self.spec)
         self.planned = self._plan(sources)
         self._check_calibration(options.calibrated)
+        self._warn_of_drift()
         unread = self.arch.unread_keys(self.config)
         if unread:
             self.warnings.append(f"config.json keys without effect: {', '.join(unread)}")
@@ -227,6 +229,18 @@ class Job:
                 code="invalid_argument",
             )
 
+    def _warn_of_drift(self) -> None:
+        changed = [
+            item.name
+            for item in self.planned
+            if self.method(item) != self.recipe.choose(item.role, item.name).method
+        ]
+        if changed:
+            self.warnings.append(
+                f"{len(changed)} matrices of experts take gptq, not gptaq: the original model may "
+                f"give an expert other tokens ('{changed[0]}' is the first)"
+            )
+
     def _check_tuned(self, methods: dict[str, Method]) -> None:
         """Matrices of one layer are tuned by one descent."""
         descents: dict[str, tuple[str, tuple[int, int, float]]] = {}
@@ -303,8 +317,10 @@ class Job:
         )
 
     def method(self, item: PlannedTensor) -> Method:
-        """How the codes of a planned tensor are chosen."""
-        return self.recipe.choose(item.role, item.name).method
+        """How the codes of a planned tensor are chosen. Which tokens an expert gets need not be the
+        same in the original model, so there is no drift of its inputs to make up for."""
+        method = self.recipe.choose(item.role, item.name).method
+        return method.without_drift if item.role.endswith(EXPERTS) else method
 
     def _planned(
         self, name: str, role: str, shape: tuple[int, ...], source: str | None

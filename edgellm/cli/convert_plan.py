@@ -48,7 +48,7 @@ class ShownPlan:
         return "\n".join(lines) + "\n"
 
     def _memory(self) -> MemoryPlan:
-        acts = {tensor.act for tensor in self.plan.tensors if tensor.act is not None}
+        acts = {(tensor.role, tensor.act) for tensor in self.plan.tensors}
         return plan_of_spec(self.plan.spec.to_dict(), acts, self.plan.file_bytes, limit_bytes=0)
 
 

@@ -206,6 +206,19 @@ double Model::verified_fraction() const {
   });
 }
 
+std::vector<std::vector<uint64_t>> Model::expert_load() const {
+  return entry([&] {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    std::vector<std::vector<uint64_t>> load;
+    for (size_t l = 0; l < impl_->spec.layers.size(); ++l) {
+      const std::span<const uint64_t> layer = impl_->decoder->expert_load(l);
+      load.emplace_back(layer.begin(), layer.end());
+    }
+    return load;
+  });
+}
+
 void Model::close() {
   entry([&] {
     if (impl_->is_closing.exchange(true)) return;

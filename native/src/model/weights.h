@@ -12,15 +12,23 @@
 namespace edge {
 
 struct LayerWeights {
-  Tensor attn_norm;  // F32 [d_model]
-  Tensor attn_q;     // [n_heads * head_dim, d_model]
-  Tensor attn_k;     // [n_kv_heads * head_dim, d_model]
-  Tensor attn_v;     // [n_kv_heads * head_dim, d_model]
-  Tensor attn_o;     // [d_model, n_heads * head_dim]
-  Tensor ffn_norm;   // F32 [d_model]
-  Tensor ffn_gate;   // [d_ffn, d_model]
-  Tensor ffn_up;     // [d_ffn, d_model]
-  Tensor ffn_down;   // [d_model, d_ffn]
+  Tensor attn_norm;           // F32 [d_model]
+  Tensor attn_q;              // [n_heads * head_dim, d_model]
+  Tensor attn_k;              // [n_kv_heads * head_dim, d_model]
+  Tensor attn_v;              // [n_kv_heads * head_dim, d_model]
+  Tensor attn_o;              // [d_model, n_heads * head_dim]
+  Tensor ffn_norm;            // F32 [d_model]
+  Tensor ffn_gate;            // [d_ffn, d_model], without experts
+  Tensor ffn_up;              // [d_ffn, d_model]
+  Tensor ffn_down;            // [d_model, d_ffn]
+  Tensor ffn_router;          // F16 [n_experts, d_model]
+  Tensor ffn_gate_exps;       // [n_experts * stacked(d_expert), d_model]
+  Tensor ffn_up_exps;         // [n_experts * stacked(d_expert), d_model]
+  Tensor ffn_down_exps;       // [n_experts * stacked(d_model), d_expert]
+  Tensor ffn_gate_shexp;      // [d_shared, d_model], with a shared expert
+  Tensor ffn_up_shexp;        // [d_shared, d_model]
+  Tensor ffn_down_shexp;      // [d_model, d_shared]
+  Tensor ffn_gate_inp_shexp;  // F16 [1, d_model], with a gate of the shared expert
 };
 
 struct Weights {

@@ -197,6 +197,8 @@ void row_load_f16(const uint16_t* x, int64_t n, float* y) {
   }
 }
 
+#include "kernels/generic/softmax.inl.h"
+
 constexpr ElementwiseKernels kTable = {
     .rmsnorm = row_rmsnorm,
     .quantize_row = row_quantize,
@@ -210,6 +212,9 @@ constexpr ElementwiseKernels kTable = {
     .store_f16_row = row_store_f16,
     .store_f16_column = column_store_f16,
     .load_f16_row = row_load_f16,
+    .softmax = row_softmax,
+    .normalize = row_normalize,
+    .add_scaled = row_add_scaled,
 };
 
 #undef EDGE_FOR_LANES
