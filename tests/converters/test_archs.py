@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from edgellm.converters import archs, convert, plan_conversion
 from edgellm.converters.checkpoint import Checkpoint
+from edgellm.converters.export import export
 from edgellm.converters.plan import Job, Options
 from edgellm.converters.reference import Reference
 from edgellm.converters.spec import ModelSpec
@@ -241,6 +242,16 @@ def test_a_fused_tensor_of_another_shape_is_refused_by_its_own_name(tmp_path: Pa
     with pytest.raises(FormatError, match=name) as caught:
         plan_conversion(directory)
     assert caught.value.code == "tensor_shape"
+
+
+@pytest.mark.parametrize("kind", ["fp8-tensor", "w8a8-onnx"])
+def test_what_is_not_llamas_is_not_exported(kind: str, tmp_path: Path) -> None:
+    if kind == "w8a8-onnx":
+        pytest.importorskip("onnx")
+    directory, _ = save_family("mistral_window", tmp_path / "source")
+    with pytest.raises(UnsupportedError, match="also has window"):
+        export(directory, tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_family_has_a_row() -> None:
