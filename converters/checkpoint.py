@@ -217,8 +217,8 @@ def _weight_files(directory: Path) -> list[Path]:
 
 def _is_bare(directory: Path) -> bool:
     """Whether a directory holds nothing that could be weights."""
-    suffixes = (".safetensors", *PICKLE_SUFFIXES)
-    return not any(path.name.endswith((*suffixes, ".json.index")) for path in directory.iterdir())
+    ends = (".safetensors", ".safetensors.index.json", *PICKLE_SUFFIXES)
+    return not any(path.name.endswith(ends) for path in directory.iterdir())
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:

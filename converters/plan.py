@@ -152,10 +152,12 @@ class Job:
 
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
         """A tied model may store a head as well; like transformers, untie it if it differs."""
+        if not spec.tied_head or not self.checkpoint.has_weights:
+            return spec
         heads = {item.source for item in self._sources(replace(spec, tied_head=False))}
         heads -= {item.source for item in self._sources(spec)}
         stored = heads & set(self.checkpoint.tensors)
-        if not spec.tied_head or not stored:
+        if not stored:
             return spec
         head = stored.pop()
         embedding = self._sources(spec)[0].source

@@ -50,7 +50,11 @@ class MemoryPlan:
     @property
     def full_bytes(self) -> int:
         """With the whole context the model was trained for."""
-        n_tokens = round_up(self.n_ctx_train, PAGE_TOKENS)
+        return self.bytes_at(self.n_ctx_train)
+
+    def bytes_at(self, n_ctx: int) -> int:
+        """With a context of so many tokens."""
+        n_tokens = round_up(n_ctx, PAGE_TOKENS)
         return self.file_bytes + self.scratch_bytes + n_tokens * self.kv_bytes_per_token
 
 

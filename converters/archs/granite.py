@@ -32,7 +32,8 @@ class Granite(Llama):
         return replace(super().layer(config, index), attn_scale=scale)
 
     def whole(self, config: Config) -> dict[str, Any]:
-        return {"embed_scale": positive(config, "embedding_multiplier")}
+        checked = {key: positive(config, key) for key in MULTIPLIERS}
+        return {"embed_scale": checked["embedding_multiplier"]}
 
     def changed(self, role: str, config: Config) -> tuple[float, float]:
         if role in _ADDED:
