@@ -249,8 +249,7 @@ class Model:
 
     @property
     def expert_load(self) -> list[list[int]]:
-        """[n_layers][n_experts]: tokens that went to each expert since load(), those of cancelled
-        runs included; [] for a layer without experts. Waits for a step that runs."""
+        """By layer: tokens that went to each expert since load(), cancelled runs' included."""
 
     @property
     def n_threads(self) -> int: ...
