@@ -98,7 +98,7 @@ def plan_conversion(
 ) -> ConvertPlan:
     """Everything convert() would do, without reading a weight (except to compare a tied head)."""
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
-    with Checkpoint(Path(src)) as checkpoint:
+    with Checkpoint(Path(src), without_weights=True) as checkpoint:
         return Job(checkpoint, Options(*choices)).as_plan()
 
 
@@ -265,7 +265,7 @@ def _read_blocks(job: Job) -> Iterator[_Block]:
     for item in job.planned:
         n_rows, n_cols = item.rows_cols
         if item.source is None:
-            yield _Block(item, 0, job.inv_freq.reshape(1, -1))
+            yield _Block(item, 0, job.tables[item.name].reshape(1, -1))
             continue
         n_block = max(TILE_ROWS, BLOCK_WEIGHTS // n_cols // TILE_ROWS * TILE_ROWS)
         for row0 in range(0, n_rows, n_block):

@@ -8,7 +8,7 @@ nothing of sampling, text or speed. The one file of the converters that needs to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +18,15 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, relu, silu
 
 from edgellm.edgefile import read_header, read_tensor
+from edgellm.errors import InvalidArgumentError
 
 from .checkpoint import Checkpoint
+from .layout import padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
+from .quant.tiles import F32Array
 from .spec import LayerSpec, ModelSpec
 
-EXPERT_ROWS = 16  # an expert's rows begin at a multiple
 ALL_ROWS = slice(None)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": silu,
@@ -50,7 +52,7 @@ class Reference:
     def from_checkpoint(cls, directory: Path, n_ctx: int | None = None) -> Reference:
         with Checkpoint(directory) as checkpoint:
             job = Job(checkpoint, Options("F16", None, None, None))
-            weights = {"rope_inv_freq": torch.from_numpy(job.inv_freq)}
+            weights = torch_tables(job.tables)
             for item in job.planned:
                 if item.source is not None:
                     rows = checkpoint.read_rows(item.source, 0, item.rows_cols[0])
@@ -89,8 +91,14 @@ class Reference:
 
     def embedded(self, rows: Tensor) -> Tensor:
         """Rows of the embedding [..., n, d_model], from position 0 -> the input of layer 0."""
-        x = rows * self.spec.embed_scale
+        x = rows * self.spec.embed_scale if self.spec.embed_scale != 1 else rows
         if self.spec.n_positions:
+            if x.shape[-2] > self.spec.n_positions:
+                raise InvalidArgumentError(
+                    f"{x.shape[-2]} tokens in a row, the model has {self.spec.n_positions} "
+                    "positions; take shorter windows",
+                    code="invalid_argument",
+                )
             x = x + self.weights["position_embd"][: x.shape[-2]]
         return x
 
@@ -237,8 +245,13 @@ class Reference:
 
 def expert_rows(expert: int, n_rows: int) -> slice:
     """Where the `n_rows` rows of an expert stand in the matrix of all experts."""
-    begin = expert * -(-n_rows // EXPERT_ROWS) * EXPERT_ROWS
+    begin = expert * padded_rows(n_rows)
     return slice(begin, begin + n_rows)
+
+
+def torch_tables(tables: Mapping[str, F32Array]) -> dict[str, Tensor]:
+    """Rotary tables by name, as Reference wants them."""
+    return {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
 def _softcapped(x: Tensor, cap: float) -> Tensor:

@@ -203,6 +203,12 @@ def _check_model(spec: ModelSpec) -> None:
     _positive_float(spec.embed_scale, "embed_scale")
     _positive_float(spec.final_softcap, "final_softcap", or_zero=True)
     _in_range(spec.n_positions, 0, MAX_CONTEXT, "n_positions", "spec")
+    if 0 < spec.n_positions < spec.n_ctx_train:
+        raise FormatError(
+            f"spec: 'n_ctx_train' is {spec.n_ctx_train}, it must be at most n_positions "
+            f"({spec.n_positions})",
+            code="spec_invalid",
+        )
     _positive_float(spec.rope_local_factor, "rope_local_factor")
     # Two tables to choose between need a rotation.
     _in_range(spec.n_ctx_original, 0, MAX_CONTEXT if spec.n_rope else 0, "n_ctx_original", "spec")

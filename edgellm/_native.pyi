@@ -248,6 +248,11 @@ class Model:
         """Share of the file known to be right: 1.0 when verified now or before, 0.0 for "never"."""
 
     @property
+    def expert_load(self) -> list[list[int]]:
+        """[n_layers][n_experts]: tokens that went to each expert since load(), those of cancelled
+        runs included; [] for a layer without experts. Waits for a step that runs."""
+
+    @property
     def n_threads(self) -> int: ...
     @property
     def backend(self) -> str: ...

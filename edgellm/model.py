@@ -276,6 +276,7 @@ class Model(Closing):
             verified_fraction=native.verified_fraction,
             root=native.root,
             source=json.loads(metadata.get("edgellm.source", "{}")),
+            expert_load={at: load for at, load in enumerate(native.expert_load) if load},
         )
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ class Model:
     kv_bytes_per_token = 16
     load_ms = 0.5
     verified_fraction = 1.0
+    expert_load = ([], [])
     backend = "cpu"
     root = "00" * 32
     spec_json = json.dumps({"layers": [{}, {}]})

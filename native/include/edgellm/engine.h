@@ -143,6 +143,9 @@ class Model {
   std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
   std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
   double verified_fraction() const;
+  // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
+  // runs that were cancelled included; empty for a layer without experts. Waits for a step.
+  std::vector<std::vector<uint64_t>> expert_load() const;
   // Frees everything but what Tokenizers still use. A run() in another thread throws "cancelled";
   // later calls throw "invalid_argument". Idempotent.
   void close();

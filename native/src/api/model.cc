@@ -114,7 +114,6 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
-  check(edge::Decoder::check_supported(model.spec));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
   const edge::KvLayout kv = model.spec.kv_layout();
@@ -208,6 +207,19 @@ double Model::verified_fraction() const {
     const std::lock_guard lock(impl_->step_mutex);
     impl_->check_open();
     return impl_->verifier->verified_fraction();
+  });
+}
+
+std::vector<std::vector<uint64_t>> Model::expert_load() const {
+  return entry([&] {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    std::vector<std::vector<uint64_t>> load;
+    for (size_t l = 0; l < impl_->spec.layers.size(); ++l) {
+      const std::span<const uint64_t> layer = impl_->decoder->expert_load(l);
+      load.emplace_back(layer.begin(), layer.end());
+    }
+    return load;
   });
 }
 

@@ -131,6 +131,60 @@ struct ActNeeds {
   bool operator==(const ActNeeds&) const = default;
 };
 
+// What these tensors read; empty ones read nothing.
+inline ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
+  ActNeeds needs;
+  for (const Tensor* tensor : consumers) {
+    if (!tensor->is_valid()) continue;
+    needs.a8 |= tensor->act == Act::kA8;
+    needs.f32 |= tensor->act == Act::kF32;
+    needs.a8x2 |= tensor->act == Act::kA8x2;
+  }
+  return needs;
+}
+
+// A mixture of experts: n_used of n_experts feed-forward networks for each row, and one more for
+// all rows if d_shared > 0.
+struct MoeShape {
+  int n_experts = 0;
+  int n_used = 0;
+  int64_t d_expert = 0;
+  int64_t d_shared = 0;
+  FfnAct act = FfnAct::kSilu;
+  bool normalize = false;  // a row's n_used weights are divided by their sum
+};
+
+// Of one network; of experts stacked, expert e from row e * (rows of one rounded up to 16) on.
+struct ExpertTensors {
+  const Tensor* gate = nullptr;
+  const Tensor* up = nullptr;
+  const Tensor* down = nullptr;
+};
+
+struct MoeTensors {
+  const Tensor* router = nullptr;       // [n_experts, d_model]
+  ExpertTensors experts;                // stacked
+  ExpertTensors shared;                 // null without one
+  const Tensor* shared_gate = nullptr;  // [1, d_model], whose sigmoid is its weight; null: 1
+};
+
+// Which experts a row goes to, and what their outputs are multiplied with.
+struct MoeRoutes {
+  float* logits = nullptr;       // [n_rows][n_experts rounded up to 16], scratch
+  float* shared = nullptr;       // [n_rows][16]: the shared expert's weight comes first
+  int32_t* ids = nullptr;        // [n_rows][n_used], ascending
+  float* weights = nullptr;      // [n_rows][n_used]
+  uint64_t* n_routed = nullptr;  // [n_experts] rows so far, of one layer
+};
+
+// Activations of the experts: rows are gathered by expert, max_pairs of them at a time.
+struct MoeBuffers {
+  int64_t max_pairs = 0;  // rows times experts used; >= n_used
+  ActRows gathered;       // [max_pairs][d_model]; nothing in it where a step has one row
+  ActRows hidden;         // [max_pairs][d_expert]
+  ActRows shared_hidden;  // [n_rows][d_shared]
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -176,6 +230,16 @@ class Backend {
                              int64_t stride) = 0;
   // out = quant(f(act Wgate) * (act Wup)), each product with its bias.
   virtual void ffn_in(const ActRows& act, const FfnIn& ffn, ActNeeds needs, ActRows& out) = 0;
+  // The choice of experts: p = softmax(act Wr^T) over all of them, of which the n_used largest
+  // stay, ties to the lower id. Counts them in out.n_routed.
+  virtual void moe_route(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+                         MoeRoutes& out) = 0;
+  // delta = sum over a row's experts, by ascending id and the shared one last, of weight *
+  // ((act(x Wgate) * (x Wup)) Wdown), each added by fma to a sum that starts at 0. delta as in
+  // proj_residual().
+  virtual void moe_ffn(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+                       const MoeRoutes& routes, MoeBuffers& buffers, float* delta,
+                       int64_t stride) = 0;
   // logits[i] = act[i] W^T, with softcap > 0 softcap * tanh(that / softcap); logits:
   // [act.n_rows][stride].
   virtual void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,

@@ -22,6 +22,13 @@ struct VariantKernels {
 
   // x = cap * tanh(x / cap).
   void (*softcap)(float* x, int64_t n, float cap);
+
+  // x[i] = exp(x[i] - max x), then normalize(); x finite, n > 0.
+  void (*softmax)(float* x, int64_t n);
+  // x[i] = x[i] / sum of x; the sum runs over 16 lanes and the fixed tree.
+  void (*normalize)(float* x, int64_t n);
+  // x = fma(y, scale, x).
+  void (*add_scaled)(const float* y, float scale, float* x, int64_t n);
 };
 
 extern const VariantKernels kVariants_scalar;

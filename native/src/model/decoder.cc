@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <string>
+#include <vector>
 
 namespace edge {
 
@@ -13,21 +13,11 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
 
-ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
-  ActNeeds needs;
-  for (const Tensor* tensor : consumers) {
-    if (tensor->data == nullptr) continue;
-    needs.a8 |= tensor->act == Act::kA8;
-    needs.f32 |= tensor->act == Act::kF32;
-    needs.a8x2 |= tensor->act == Act::kA8x2;
-  }
-  return needs;
-}
-
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
 
 // What a feed-forward network reads first.
 const Tensor* first_of_ffn(const LayerWeights& w) {
+  if (w.ffn_router.is_valid()) return &w.ffn_router;
   return w.ffn_gate.data == nullptr ? &w.ffn_up : &w.ffn_gate;
 }
 
@@ -42,6 +32,9 @@ struct Decoder::Scratch {
   ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
   ActRows heads_act;       // attention output: input of o
   ActRows ffn_act;         // input of down
+  MoeRoutes routes;        // n_routed left out: it is a layer's
+  MoeBuffers experts;
+  std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
   RopeTable rope, local_rope, no_rope;
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
@@ -66,12 +59,12 @@ struct Allocator {
     return {};
   }
 
-  Status take_act(int64_t n_cols, ActNeeds needs, ActRows& act) {
-    constexpr int64_t kRows = Decoder::kMaxRows;
+  Status take_act(int64_t n_cols, ActNeeds needs, ActRows& act,
+                  int64_t n_rows = Decoder::kMaxRows) {
     act.set_cols(round_up(n_cols, kTileK));
-    if (needs.a8) EDGE_RETURN_IF_ERROR(take_int8(kRows, act.a8));
-    if (needs.a8x2) EDGE_RETURN_IF_ERROR(take_int8(2 * kRows, act.a8x2));
-    if (needs.f32) EDGE_RETURN_IF_ERROR(take(kRows * act.n_cols_padded, act.f));
+    if (needs.a8) EDGE_RETURN_IF_ERROR(take_int8(n_rows, act.a8));
+    if (needs.a8x2) EDGE_RETURN_IF_ERROR(take_int8(2 * n_rows, act.a8x2));
+    if (needs.f32) EDGE_RETURN_IF_ERROR(take(n_rows * act.n_cols_padded, act.f));
     return {};
   }
 
@@ -94,38 +87,84 @@ struct Allocator {
 struct Widths {
   int64_t heads = 0, ffn = 0;
   ActNeeds model, heads_needs, ffn_needs;
+  // Of layers with experts.
+  int64_t n_experts = 0, n_used = 0, d_expert = 0, d_shared = 0;
+  ActNeeds expert_in, expert_hidden, shared_hidden;
 };
+
+void merge(ActNeeds& into, ActNeeds from) {
+  into.a8 |= from.a8;
+  into.f32 |= from.f32;
+  into.a8x2 |= from.a8x2;
+}
+
+void widen_by_experts(const LayerSpec& layer, const LayerWeights& lw, Widths& w) {
+  w.n_experts = std::max(w.n_experts, int64_t{layer.n_experts});
+  w.n_used = std::max(w.n_used, int64_t{layer.n_experts_used});
+  w.d_expert = std::max(w.d_expert, int64_t{layer.d_expert});
+  w.d_shared = std::max(w.d_shared, int64_t{layer.d_shared});
+  merge(w.expert_in, needs_of({&lw.ffn_gate_exps, &lw.ffn_up_exps}));
+  merge(w.expert_hidden, needs_of({&lw.ffn_down_exps}));
+  merge(w.shared_hidden, needs_of({&lw.ffn_down_shexp}));
+}
+
+// What the feed-forward network or the experts of a layer read of the normed residual.
+ActNeeds ffn_in_needs(const LayerWeights& w) {
+  return needs_of({&w.ffn_gate, &w.ffn_up, &w.ffn_router, &w.ffn_gate_exps, &w.ffn_up_exps,
+                   &w.ffn_gate_shexp, &w.ffn_up_shexp, &w.ffn_gate_inp_shexp});
+}
 
 Widths widest(const ModelSpec& spec, const Weights& weights) {
   Widths w;
-  const auto merge = [](ActNeeds& into, ActNeeds from) {
-    into.a8 |= from.a8;
-    into.f32 |= from.f32;
-    into.a8x2 |= from.a8x2;
-  };
   merge(w.model, needs_of({&weights.output}));
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerWeights& lw = weights.layers[l];
     w.heads = std::max(w.heads, int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim);
     w.ffn = std::max(w.ffn, int64_t{spec.layers[l].d_ffn});
-    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v, &lw.ffn_gate, &lw.ffn_up}));
+    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v}));
+    merge(w.model, ffn_in_needs(lw));
     merge(w.heads_needs, needs_of({&lw.attn_o}));
     merge(w.ffn_needs, needs_of({&lw.ffn_down}));
+    widen_by_experts(spec.layers[l], lw, w);
   }
   return w;
 }
 
-}  // namespace
-
-Status Decoder::check_supported(const ModelSpec& spec) {
+// Nothing without experts.
+Status take_experts(Allocator& allocator, const ModelSpec& spec, const Widths& widths,
+                    MoeRoutes& routes, MoeBuffers& buffers, std::vector<uint64_t*>& n_routed) {
+  constexpr int64_t kRows = Decoder::kMaxRows;
+  n_routed.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     if (spec.layers[l].n_experts == 0) continue;
-    return {Code::kSpecUnsupported,
-            "layers[" + std::to_string(l) +
-                "]: 'n_experts' asks for what this version cannot run; use a newer one"};
+    EDGE_RETURN_IF_ERROR(allocator.take(spec.layers[l].n_experts, n_routed[l]));
   }
-  return {};
+  if (widths.n_experts == 0) return {};
+  EDGE_RETURN_IF_ERROR(
+      allocator.take(kRows * round_up(widths.n_experts, kTileRows), routes.logits));
+  EDGE_RETURN_IF_ERROR(allocator.take(kRows * kTileRows, routes.shared));
+  EDGE_RETURN_IF_ERROR(allocator.take(kRows * widths.n_used, routes.ids));
+  EDGE_RETURN_IF_ERROR(allocator.take(kRows * widths.n_used, routes.weights));
+  buffers.max_pairs = std::min(kRows * widths.n_used, Decoder::kMaxPairs);
+  EDGE_RETURN_IF_ERROR(
+      allocator.take_act(spec.d_model, widths.expert_in, buffers.gathered, buffers.max_pairs));
+  EDGE_RETURN_IF_ERROR(
+      allocator.take_act(widths.d_expert, widths.expert_hidden, buffers.hidden, buffers.max_pairs));
+  return allocator.take_act(widths.d_shared, widths.shared_hidden, buffers.shared_hidden);
 }
+
+MoeTensors moe_tensors(const LayerSpec& layer, const LayerWeights& w) {
+  MoeTensors tensors;
+  tensors.router = &w.ffn_router;
+  tensors.experts = {&w.ffn_gate_exps, &w.ffn_up_exps, &w.ffn_down_exps};
+  if (layer.d_shared > 0) {
+    tensors.shared = {&w.ffn_gate_shexp, &w.ffn_up_shexp, &w.ffn_down_shexp};
+  }
+  if (layer.shared_gate) tensors.shared_gate = &w.ffn_gate_inp_shexp;
+  return tensors;
+}
+
+}  // namespace
 
 Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& s, size_t& n_bytes) {
@@ -139,6 +178,7 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   EDGE_RETURN_IF_ERROR(allocator.take_act(spec.d_model, widths.model, s.model_act));
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.heads, widths.heads_needs, s.heads_act));
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.ffn, widths.ffn_needs, s.ffn_act));
+  EDGE_RETURN_IF_ERROR(take_experts(allocator, spec, widths, s.routes, s.experts, s.n_routed));
   EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.rope));
   if (spec.uses_local_rope()) {
     EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.local_rope));
@@ -239,10 +279,15 @@ Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) 
                   .act = layer.ffn_act};
 
   if (should_stop && should_stop()) return cancelled();
-  const ActNeeds needs = needs_of({&w.ffn_gate, &w.ffn_up});
+  const ActNeeds needs = ffn_in_needs(w);
   const Residual& before = layer.parallel ? Residual{} : more;
   b.norm_quant(before, residual_stream(), {}, norm_of(w.ffn_norm), needs, s.model_act);
   if (layer.parallel) b.add_residual(more, residual_stream());
+  if (layer.n_experts > 0) {
+    mix_experts(l);
+    more = {s.delta, nullptr, norm_of(w.ffn_post_norm)};
+    return {};
+  }
   b.expect({&w.ffn_down});
   b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}), ffn_act);
   if (should_stop && should_stop()) return cancelled();
@@ -281,6 +326,23 @@ const RopeTable& Decoder::rope_of(const LayerSpec& layer) const {
       break;
   }
   return scratch_->no_rope;
+}
+
+void Decoder::mix_experts(size_t l) {
+  const LayerSpec& layer = spec_->layers[l];
+  Scratch& s = *scratch_;
+  const MoeTensors tensors = moe_tensors(layer, weights_->layers[l]);
+  const MoeShape shape{layer.n_experts, layer.n_experts_used, layer.d_expert,
+                       layer.d_shared,  layer.ffn_act,        layer.norm_topk};
+  s.routes.n_routed = s.n_routed[l];
+  backend_->expect({});  // nobody knows yet which experts will be read
+  backend_->moe_route(s.model_act, tensors, shape, s.routes);
+  expect_layer(l + 1);
+  backend_->moe_ffn(s.model_act, tensors, shape, s.routes, s.experts, s.delta, s.x_stride);
+}
+
+std::span<const uint64_t> Decoder::expert_load(size_t layer) const {
+  return {scratch_->n_routed[layer], static_cast<size_t>(spec_->layers[layer].n_experts)};
 }
 
 void Decoder::expect_layer(size_t layer) {

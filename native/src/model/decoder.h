@@ -19,8 +19,9 @@ class Decoder {
  public:
   static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
 
-  // kSpecUnsupported, naming layer and key, for what the file may say and this build cannot run.
-  static Status check_supported(const ModelSpec& spec);
+  // Rows times experts used whose activations are held at a time; beyond, one part of a step's rows
+  // goes through the experts after the other.
+  static constexpr int64_t kMaxPairs = 1024;
 
   // What create() will take from the backend, for a check of the memory before it does.
   static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
@@ -40,6 +41,9 @@ class Decoder {
 
   const ModelSpec& spec() const { return *spec_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
+  // How many rows went to each expert of a layer so far, those of steps that failed included; empty
+  // for a layer without experts. Not while a step runs.
+  std::span<const uint64_t> expert_load(size_t layer) const;
 
  private:
   Decoder() = default;
@@ -47,6 +51,8 @@ class Decoder {
   // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
   static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& scratch, size_t& n_bytes);
+  // The ffn of a layer with experts: s.model_act -> s.delta.
+  void mix_experts(size_t layer);
   // Tells the backend what the first matmul of a layer, or after the last one the head, reads.
   void expect_layer(size_t layer);
   // The halves of a layer. more: what the half before leaves to be added to the residual stream

@@ -27,6 +27,14 @@ class Binder {
     return {};
   }
 
+  // F16 alone: what decides is not rounded to less.
+  Status half_matrix(const std::string& prefix, std::string_view role, int64_t n_rows,
+                     int64_t n_cols, Tensor& out) {
+    EDGE_ASSIGN_OR_RETURN(const TensorEntry* entry, find(prefix, role));
+    if (entry->tensor.format != Format::kF16) return wrong_format(*entry, "F16");
+    return matrix(prefix, role, n_rows, n_cols, out);
+  }
+
   Status vector(const std::string& prefix, std::string_view role, int64_t n, Tensor& out) {
     EDGE_ASSIGN_OR_RETURN(const TensorEntry* entry, find(prefix, role));
     if (entry->tensor.format != Format::kF32) return wrong_format(*entry, "F32");
@@ -130,10 +138,33 @@ Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& la
   return bind_norm(binder, spec, prefix, "attn_post_norm", out.attn_post_norm);
 }
 
+// Rows that one expert takes in a stacked tensor: whole strips.
+int64_t stacked(int64_t n_rows) { return (n_rows + kTileRows - 1) / kTileRows * kTileRows; }
+
+Status bind_experts(Binder& binder, const LayerSpec& layer, const std::string& prefix,
+                    int64_t d_model, LayerWeights& out) {
+  const int64_t n = layer.n_experts, d_expert = layer.d_expert, d_shared = layer.d_shared;
+  const int64_t n_inner = n * stacked(d_expert), n_outer = n * stacked(d_model);
+  EDGE_RETURN_IF_ERROR(binder.half_matrix(prefix, "ffn_router", n, d_model, out.ffn_router));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_gate_exps", n_inner, d_model, out.ffn_gate_exps));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_up_exps", n_inner, d_model, out.ffn_up_exps));
+  EDGE_RETURN_IF_ERROR(
+      binder.matrix(prefix, "ffn_down_exps", n_outer, d_expert, out.ffn_down_exps));
+  if (d_shared == 0) return {};
+  EDGE_RETURN_IF_ERROR(
+      binder.matrix(prefix, "ffn_gate_shexp", d_shared, d_model, out.ffn_gate_shexp));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_up_shexp", d_shared, d_model, out.ffn_up_shexp));
+  EDGE_RETURN_IF_ERROR(
+      binder.matrix(prefix, "ffn_down_shexp", d_model, d_shared, out.ffn_down_shexp));
+  if (!layer.shared_gate) return {};
+  return binder.half_matrix(prefix, "ffn_gate_inp_shexp", 1, d_model, out.ffn_gate_inp_shexp);
+}
+
 Status bind_ffn(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
                 const std::string& prefix, LayerWeights& out) {
   const int64_t d_model = spec.d_model;
   const int64_t d_ffn = layer.d_ffn;
+  if (layer.n_experts > 0) return bind_experts(binder, layer, prefix, d_model, out);
   if (layer.ffn_gated) {
     EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_gate", d_ffn, d_model, out.ffn_gate));
   }

@@ -37,7 +37,15 @@ struct LayerWeights {
   Tensor ffn_gate_bias;        //
   Tensor ffn_up_bias;          //
   Tensor ffn_down_bias;        //
-  NormWeights ffn_post_norm;   // [d_model]
+  Tensor ffn_router;          // F16 [n_experts, d_model]; with experts, instead of ffn_gate to bias
+  Tensor ffn_gate_exps;       // [n_experts * stacked(d_expert), d_model]
+  Tensor ffn_up_exps;         // [n_experts * stacked(d_expert), d_model]
+  Tensor ffn_down_exps;       // [n_experts * stacked(d_model), d_expert]
+  Tensor ffn_gate_shexp;      // [d_shared, d_model], with a shared expert
+  Tensor ffn_up_shexp;        // [d_shared, d_model]
+  Tensor ffn_down_shexp;      // [d_model, d_shared]
+  Tensor ffn_gate_inp_shexp;  // F16 [1, d_model], with a gate of the shared expert
+  NormWeights ffn_post_norm;  // [d_model]
 };
 
 struct Weights {

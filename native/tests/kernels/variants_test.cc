@@ -56,6 +56,13 @@ Floats run_all(const VariantKernels& kernels, int64_t n) {
   capped.push_back(7.0f);
   kernels.softcap(capped.data(), n, 2.5f);
   keep(capped);
+  Floats shares = x;
+  shares.push_back(7.0f);
+  kernels.softmax(shares.data(), n);
+  keep(shares);
+  kernels.add_scaled(w.data(), 0.3f, shares.data(), n);
+  kernels.normalize(shares.data(), n);
+  keep(shares);
   return results;
 }
 

@@ -4,9 +4,12 @@
 #include <atomic>
 #include <vector>
 
+#include "backends/cpu/act_rows.h"
 #include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
 #include "backends/cpu/matmul_driver.h"
+#include "backends/cpu/moe_driver.h"
+#include "backends/cpu/thread_scratch.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
 #include "kernels/elementwise.h"
@@ -20,21 +23,6 @@ constexpr int64_t kQuantBlock = 32;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Grow-only scratch with one part per thread.
-class ThreadScratch {
- public:
-  explicit ThreadScratch(int n_threads) : parts_(static_cast<size_t>(n_threads)) {}
-  void reserve(int64_t n_floats) {
-    for (auto& part : parts_) {
-      if (static_cast<int64_t>(part.size()) < n_floats) part.resize(static_cast<size_t>(n_floats));
-    }
-  }
-  float* get(int thread) { return parts_[static_cast<size_t>(thread)].data(); }
-
- private:
-  std::vector<std::vector<float>> parts_;
-};
-
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const KernelTable& kernels, int n_threads)
@@ -42,6 +30,7 @@ class CpuBackend final : public Backend {
         ops_(*kernels.elementwise),
         attention_(*kernels.attention, n_threads),
         matmul_(kernels, n_threads),
+        moe_(kernels, matmul_, n_threads),
         n_threads_(n_threads),
         scratch_(n_threads) {}
 
@@ -205,6 +194,21 @@ class CpuBackend final : public Backend {
     parallel_for(n_threads_, n_units, run_unit, matmul_.expected());
   }
 
+  void moe_route(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+                 MoeRoutes& out) override {
+    if (!moe_.route(act, tensors, shape, out)) {
+      non_finite_.store(true, std::memory_order_relaxed);
+    }
+  }
+
+  void moe_ffn(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+               const MoeRoutes& routes, MoeBuffers& buffers, float* delta,
+               int64_t stride) override {
+    if (!moe_.run(act, tensors, shape, routes, buffers, delta, stride)) {
+      non_finite_.store(true, std::memory_order_relaxed);
+    }
+  }
+
   void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,
             int64_t stride) override {
     matmul_.run({{&weight, logits, stride}}, act);
@@ -291,15 +295,7 @@ class CpuBackend final : public Backend {
 
   // Columns [column0, column0 + n) of row r of `out` from y; n is a multiple of 32.
   void finish_act(const float* y, int64_t n, int r, int64_t column0, ActNeeds needs, ActRows& out) {
-    const auto quantized = [&](auto quantize, const Int8Rows& rows, int row) {
-      const int64_t at = rows.block_index(row, column0 / kQuantBlock);
-      return quantize(y, n, rows.panel_rows(row / kPanelRows), rows.q + kQuantBlock * at,
-                      rows.d + at, rows.bias + 2 * at);
-    };
-    bool finite = true;
-    if (needs.a8) finite = quantized(ops_.quantize_row, out.a8, r);
-    if (needs.a8x2) finite = quantized(ops_.quantize_row_x2, out.a8x2, 2 * r);
-    if (!needs.a8 && !needs.a8x2) finite = ops_.is_finite_row(y, n);
+    const bool finite = write_act(ops_, y, n, r, column0, needs, out);
     if (!finite) non_finite_.store(true, std::memory_order_relaxed);
   }
 
@@ -326,6 +322,7 @@ class CpuBackend final : public Backend {
   const ElementwiseKernels& ops_;
   AttentionDriver attention_;
   MatmulDriver matmul_;
+  MoeDriver moe_;
   int n_threads_;
   ThreadScratch scratch_;
   std::vector<PageBuffer> buffers_;
