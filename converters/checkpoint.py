@@ -13,7 +13,6 @@ import math
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,63 +21,31 @@ import numpy.typing as npt
 
 from edgellm.errors import FormatError, UnsupportedError
 
-from .packed import Strips, find_packing
+from .packed import Packing, Strips, Unpack, find_packing
 from .packed.float8 import FLOAT8_DTYPES, decode_float8
+from .safetensors_header import DTYPE_BYTES, TensorInfo, read_safetensors_header
 from .source_path import PICKLE_SUFFIXES, existing_directory
 
 F32Array = npt.NDArray[np.float32]
 
-MAX_HEADER_BYTES = 100 << 20
 MAX_JSON_BYTES = 64 << 20
-MAX_TENSORS = 1 << 20
-# Bytes per element of every dtype a safetensors header may name; only some can be read.
-DTYPE_BYTES = {
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F64": 8,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U64": 8,
-    "U32": 4,
-    "U16": 2,
-    "U8": 1,
-    "BOOL": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-}
 READABLE_DTYPES = ("F32", "F16", "BF16", *FLOAT8_DTYPES)
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Where a tensor lies. Shapes and offsets are validated against the file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    offset_bytes: int  # from the start of the file
-    n_bytes: int
-
-    @property
-    def n_elements(self) -> int:
-        return math.prod(self.shape)
 
 
 class Checkpoint:
     """An opened directory. read_rows() is thread-safe; close() when done.
 
     tensors, config: as if nothing were packed; warnings: what unpacking leaves out.
+    without_weights: a directory without weights, or its config.json itself, will do.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = existing_directory(directory)
-        self.config = read_json_object(self.directory / "config.json")
-        self.weight_paths = _weight_files(self.directory)
+    def __init__(self, path: Path, *, without_weights: bool = False) -> None:
+        alone = without_weights and path.suffix == ".json" and path.is_file()
+        self.directory = existing_directory(path.parent if alone else path)
+        self.config = read_json_object(path if alone else self.directory / "config.json")
+        self.has_weights = not alone and not (without_weights and _is_bare(self.directory))
+        self.weight_paths = _weight_files(self.directory) if self.has_weights else []
         self.tensors: dict[str, TensorInfo] = {}
         for path in self.weight_paths:
             for info in read_safetensors_header(path):
@@ -89,10 +56,11 @@ class Checkpoint:
                         code="tensor_overlap",
                     )
                 self.tensors[info.name] = info
-        _check_index(self.directory, self.tensors)
-        packing = find_packing(self.config, self.tensors)
+        if self.has_weights:
+            _check_index(self.directory, self.tensors)
+        packing = find_packing(self.config, self.tensors) if self.has_weights else Packing({})
         self.config = {k: v for k, v in self.config.items() if k != "quantization_config"}
-        self.tensors, self._unpack = dict(packing.tensors), packing.unpack
+        self.tensors, self._unpack = dict(packing.tensors), dict(packing.unpack)
         self.warnings = packing.warnings
         self._strips, self._strip_format = packing.strips, packing.strip_format
         self._files: dict[Path, BinaryIO] = {}
@@ -119,6 +87,14 @@ class Checkpoint:
         if name in self._unpack:
             return self._unpack[name](self, row0, n_rows)
         return self.stored_rows(info, row0, n_rows)
+
+    def define(self, info: TensorInfo, read: Unpack) -> None:
+        """A tensor made of others, which is then read like them."""
+        self.tensors[info.name], self._unpack[info.name] = info, read
+
+    def is_packed(self, name: str) -> bool:
+        """Whether a tensor is stored otherwise than it is read."""
+        return name in self._unpack
 
     def strips_in(self, format: str) -> Mapping[str, Strips]:
         """How to read the tensors that are stored in a weight format, as its strips."""
@@ -191,104 +167,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_safetensors_header(path: Path) -> list[TensorInfo]:
-    """All tensors of one safetensors file, in file order, with every range checked."""
-    try:
-        n_file_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            n_header_bytes = int.from_bytes(prefix, "little") if len(prefix) == 8 else -1
-            if n_header_bytes < 0:
-                raise FormatError(
-                    f"{path}: {n_file_bytes} bytes, too small for a safetensors file",
-                    code="file_too_small",
-                )
-            if n_header_bytes > MAX_HEADER_BYTES:
-                raise FormatError(
-                    f"{path}: header says it has {n_header_bytes} bytes, at most "
-                    f"{MAX_HEADER_BYTES} are read (is this a git-lfs pointer?)",
-                    code="header_too_large",
-                )
-            header = file.read(n_header_bytes)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
-    if len(header) != n_header_bytes:
-        raise FormatError(f"{path}: ends inside its header", code="header_truncated")
-    entries = _parse_header(header, path)
-    tensors = [
-        _tensor_info(name, entry, path, 8 + n_header_bytes) for name, entry in entries.items()
-    ]
-    tensors.sort(key=lambda info: (info.offset_bytes, info.n_bytes))
-    _check_ranges(tensors, path, 8 + n_header_bytes, n_file_bytes)
-    return tensors
-
-
-def _parse_header(header: bytes, path: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise FormatError(f"{path}: a header key stands twice", code="json_duplicate_key")
-        return result
-
-    try:
-        entries = json.loads(header.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: header is not JSON: {error}", code="json_syntax") from error
-    if not isinstance(entries, dict):
-        raise FormatError(f"{path}: header must be an object", code="json_type")
-    entries.pop("__metadata__", None)
-    if len(entries) > MAX_TENSORS:
-        raise FormatError(f"{path}: {len(entries)} tensors", code="too_many_tensors")
-    return entries
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _tensor_info(name: str, entry: object, path: Path, data_start: int) -> TensorInfo:
-    where = f"{path}: tensor {name[:200]!r}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise FormatError(f"{where}: needs dtype, shape and data_offsets", code="json_type")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise FormatError(f"{where}: unknown dtype {str(dtype)[:40]!r}", code="tensor_dtype")
-    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_size, shape)):
-        raise FormatError(f"{where}: shape {str(shape)[:80]} is not valid", code="tensor_shape")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
-        raise FormatError(f"{where}: bad data_offsets", code="tensor_offsets")
-    begin, end = offsets
-    n_bytes = math.prod(shape) * DTYPE_BYTES[dtype]
-    if end - begin != n_bytes:
-        raise FormatError(
-            f"{where}: {end - begin} bytes, its shape and dtype need {n_bytes}",
-            code="tensor_offsets",
-        )
-    return TensorInfo(name, dtype, tuple(shape), path, data_start + begin, n_bytes)
-
-
-def _check_ranges(
-    tensors: list[TensorInfo], path: Path, data_start: int, n_file_bytes: int
-) -> None:
-    """Tensors must tile the data section: no overlap, no hole, nothing past the end."""
-    position = data_start
-    for info in tensors:
-        if info.offset_bytes != position:
-            kind = "overlap" if info.offset_bytes < position else "hole"
-            raise FormatError(f"{path}: {kind} before tensor '{info.name}'", code=f"tensor_{kind}")
-        position += info.n_bytes
-    if position > n_file_bytes:
-        raise FormatError(
-            f"{path}: {n_file_bytes} bytes, its header needs {position}: the download is not "
-            "complete",
-            code="tensor_past_end",
-        )
-    if position < n_file_bytes:
-        raise FormatError(
-            f"{path}: {n_file_bytes - position} bytes after the last tensor", code="trailing_bytes"
-        )
-
-
 def _read_exactly(file: BinaryIO, view: memoryview, path: Path) -> None:
     done = 0
     while done < len(view):
@@ -335,6 +213,12 @@ def _weight_files(directory: Path) -> list[Path]:
         f"{directory}: neither model.safetensors nor model.safetensors.index.json{found}",
         code="file_not_found",
     )
+
+
+def _is_bare(directory: Path) -> bool:
+    """Whether a directory holds nothing that could be weights."""
+    ends = (".safetensors", ".safetensors.index.json", *PICKLE_SUFFIXES)
+    return not any(path.name.endswith(ends) for path in directory.iterdir())
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:

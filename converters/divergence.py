@@ -25,7 +25,7 @@ from .quant import decode_matrix
 from .quant.methods.gptq import one_torch_thread
 from .quant.tiles import U8Array
 from .recipe import EMBED_ROLE, HEAD_ROLE
-from .reference import Reference
+from .reference import Reference, torch_tables
 from .report import Divergence, PlannedTensor
 from .spec import ModelSpec
 
@@ -40,13 +40,13 @@ class WeightSource(Protocol):
     """Where the weights of a model come from, float32."""
 
     def embed(self, windows: Tokens) -> Tensor:
-        """[n_windows, window_tokens] -> rows of the embedding, with d_model behind."""
+        """[n_windows, window_tokens] -> the inputs of layer 0, with d_model behind."""
 
     def layer(self, index: int) -> Weights:
         """The tensors of a layer, by their names in the file."""
 
     def head(self) -> Weights:
-        """`output_norm` and `output`, the embedding where the head is tied."""
+        """The last norm and `output`, the embedding where the head is tied."""
 
 
 class PlannedWeights:
@@ -63,7 +63,10 @@ class PlannedWeights:
         return self._kept is not None
 
     def embed(self, windows: Tokens) -> Tensor:
-        return self.tensor(EMBED_ROLE)[torch.from_numpy(windows.astype(np.int64))]
+        rows = self.tensor(EMBED_ROLE)[torch.from_numpy(windows.astype(np.int64))]
+        names = [name for name in self._items if name == "position_embd"]
+        reference = Reference(self._spec, {name: self.tensor(name) for name in names})
+        return reference.embedded(rows)
 
     def layer(self, index: int) -> Weights:
         prefix = f"layers.{index}."
@@ -71,7 +74,8 @@ class PlannedWeights:
 
     def head(self) -> Weights:
         matrix = EMBED_ROLE if self._spec.tied_head else HEAD_ROLE
-        return {"output_norm": self.tensor("output_norm"), HEAD_ROLE: self.tensor(matrix)}
+        norm = {name: self.tensor(name) for name in self._items if name.startswith("output_norm")}
+        return {**norm, HEAD_ROLE: self.tensor(matrix)}
 
     def tensor(self, name: str) -> Tensor:
         if self._kept is not None and name in self._kept:
@@ -109,7 +113,7 @@ def plain_forward(job: Job, weights: PlannedWeights) -> Callable[[list[int]], in
     if not weights.stay_in_memory:
         return None
     named = {item.name: weights.tensor(item.name) for item in job.planned if item.source}
-    reference = Reference(job.spec, {**named, "rope_inv_freq": torch.from_numpy(job.inv_freq)})
+    reference = Reference(job.spec, {**named, **torch_tables(job.tables)})
     return lambda ids: int(reference.logits(ids)[-1].argmax())
 
 
@@ -122,14 +126,14 @@ class HeldOut:
     def __init__(
         self,
         spec: ModelSpec,
-        inv_freq: npt.NDArray[np.float32],
+        tables: Mapping[str, npt.NDArray[np.float32]],
         windows: Tokens,
         original: WeightSource,
         n_threads: int,
     ) -> None:
         self.spec, self.windows = spec, windows
         self.n_threads = n_threads or default_n_threads()
-        self._shared = {"rope_inv_freq": torch.from_numpy(inv_freq)}
+        self._shared = torch_tables(tables)
         self._original_head = original.head()
         self.final = self.run(original.embed(windows), 0, original.layer)
         self._targets = torch.from_numpy(windows.astype(np.int64))
@@ -192,8 +196,7 @@ class HeldOut:
         return sums
 
     def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
-        reference = Reference(self.spec, {"output_norm": head["output_norm"]})
-        return (reference.final_norm(rows) @ head[HEAD_ROLE].T).log_softmax(dim=-1)
+        return Reference(self.spec, dict(head)).to_logits(rows, head[HEAD_ROLE]).log_softmax(dim=-1)
 
     def _each(self, task: Callable[[int], Tensor]) -> list[Tensor]:
         with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:

@@ -29,6 +29,31 @@ CONSUMERS = {
 PRODUCER = {consumer: producer for producer, roles in CONSUMERS.items() for consumer in roles}
 
 
+def consumers(layer: LayerSpec) -> dict[str, tuple[str, ...]]:
+    """CONSUMERS, as far as a layer has such operators: without a norm before a sublayer nothing
+    can take its scales, an activation without a gate is not linear in them, and experts share an
+    input with their router, whose choice must not move."""
+    found = dict(CONSUMERS)
+    if not layer.pre_norm:
+        del found["attn_norm"], found["ffn_norm"]
+    elif not layer.ffn_gated:
+        found["ffn_norm"] = ("ffn_up",)
+    if layer.n_experts:
+        found.pop("ffn_norm", None)
+    if layer.n_experts or not layer.ffn_gated:
+        del found["ffn_up"]
+    return found
+
+
+def producer_of(spec: ModelSpec, name: str) -> str | None:
+    """The role of what can take the scales of the input of matrix `name`, None if nothing can."""
+    parts = name.split(".")
+    if len(parts) != 3:
+        return None
+    roles = consumers(spec.layers[int(parts[1])])
+    return next((producer for producer, readers in roles.items() if parts[2] in readers), None)
+
+
 class Folds:
     """The factors of one model, by the name of the tensor that is divided by them."""
 
@@ -63,10 +88,12 @@ class Folds:
     def apply(self, name: str, rows: F32Array, row0: int = 0) -> F32Array:
         """Rows [row0, row0 + len(rows)) of tensor `name`, a vector being one row."""
         prefix, _, role = name.rpartition(".")
-        own = self._factors.get(name)
+        # What a bias or a norm adds is divided by the same as what it is added to.
+        own = self._factors.get(name.removesuffix("_bias"))
         before = self._factors.get(f"{prefix}.{PRODUCER.get(role, '')}")
         if own is not None:
-            rows = rows / (own if role.endswith("norm") else own[row0 : row0 + len(rows), None])
+            is_vector = role.endswith(("norm", "_bias"))
+            rows = rows / (own if is_vector else own[row0 : row0 + len(rows), None])
         if before is not None:
             rows = rows * before[self.owners(f"{prefix}.{PRODUCER[role]}")]
         return rows

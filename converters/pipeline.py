@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def plan_conversion(
 ) -> ConvertPlan:
     """Everything convert() would do, without reading a weight (except to compare a tied head)."""
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
-    with Checkpoint(Path(src)) as checkpoint:
+    with Checkpoint(Path(src), without_weights=True) as checkpoint:
         return Job(checkpoint, Options(*choices)).as_plan()
 
 
@@ -228,7 +228,7 @@ def _write(
     reports: list[TensorReport] = []
     meter = _Meter(sum(item.n_weights for item in job.planned), progress)
     with (
-        EdgeWriter(out, spec=asdict(job.spec), reserve_bytes=reserve_bytes) as writer,
+        EdgeWriter(out, spec=job.spec.to_dict(), reserve_bytes=reserve_bytes) as writer,
         Ahead(_read_blocks(job)) as blocks,
         Ahead(_encode_blocks(blocks, job, work, n_threads)) as encoded,
     ):
@@ -266,7 +266,7 @@ def _read_blocks(job: Job) -> Iterator[_Block]:
     for item in job.planned:
         n_rows, n_cols = item.rows_cols
         if item.source is None:
-            yield _Block(item, 0, job.inv_freq.reshape(1, -1))
+            yield _Block(item, 0, job.tables[item.name].reshape(1, -1))
             continue
         n_block = max(TILE_ROWS, BLOCK_WEIGHTS // n_cols // TILE_ROWS * TILE_ROWS)
         for row0 in range(0, n_rows, n_block):

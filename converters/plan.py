@@ -16,7 +16,7 @@ from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
 
 from . import archs
 from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
-from .fold import CONSUMERS, PRODUCER, Folds
+from .fold import PRODUCER, Folds, consumers, producer_of
 from .quant.methods import Method
 from .quant.tiles import F32Array
 from .recipe import (
@@ -31,9 +31,11 @@ from .recipe import (
 )
 from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
+from .views import define_view
 
 PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
 OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
+EXPERTS = "_exps"  # roles of stacked experts end so
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
@@ -70,39 +72,67 @@ class Options:
 
 
 class Job:
-    """An opened checkpoint with everything decided and nothing written."""
+    """An opened checkpoint with everything decided and nothing written. config: of its language
+    model; tables: its rotary frequencies, by their names in the file."""
 
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
-        config = checkpoint.config
         self.checkpoint = checkpoint
-        self.arch = archs.find(config)
+        self.arch = archs.find(checkpoint.config)
+        self.config = archs.language_config(checkpoint.config)
         self.warnings = list(checkpoint.warnings)
-        spec = self.arch.to_spec(config, checkpoint.optional_json("generation_config.json"))
+        spec = self.arch.to_spec(self.config, checkpoint.optional_json("generation_config.json"))
         self.spec = self._settle_head(spec)
         self.recipe = options.to_recipe(self.spec.tied_head)
-        sources = self.arch.tensors(self.spec)
+        sources = self._sources(self.spec)
         self._keep_packed(sources, options)
-        check_names(
-            checkpoint.tensors,
-            [item.source for item in sources],
-            self.arch.ignorable(self.spec),
-            checkpoint.directory,
-        )
-        self._check_tensors(sources)
-        self.inv_freq = self.arch.inv_freq(config)
+        if checkpoint.has_weights:
+            self._check_stored(sources)
+            self._define_views(sources)
+        else:
+            self.warnings.append("no weights there: planned from config.json alone")
+        self.tables = self.arch.tables(self.config)
         self.folds = Folds(self.spec)
         self.planned = self._plan(sources)
         self._check_calibration(options.calibrated)
-        unread = self.arch.unread_keys(config)
+        self._warn_of_drift()
+        unread = self.arch.unread_keys(self.config)
         if unread:
             self.warnings.append(f"config.json keys without effect: {', '.join(unread)}")
+
+    def _sources(self, spec: ModelSpec) -> list[archs.TensorSource]:
+        return self.arch.tensors(spec, self.config, self.checkpoint.tensors)
+
+    def _check_stored(self, sources: list[archs.TensorSource]) -> None:
+        tensors = self.checkpoint.tensors
+        left_out = self.arch.left_out(tensors)
+        check_names(
+            tensors,
+            [name for item in sources for name in item.stored],
+            left_out | self.arch.ignorable(self.spec, tensors),
+            self.checkpoint.directory,
+        )
+        if left_out:
+            n_bytes = sum(tensors[name].n_bytes for name in left_out)
+            parts = sorted({name.removeprefix("model.").split(".")[0] for name in left_out})
+            self.warnings.append(
+                f"only the language model is converted; left out are {len(left_out)} tensors "
+                f"({n_bytes / 2**20:.1f} MiB) of {', '.join(parts)}"
+            )
+        for item in sources:
+            self._check_tensors(item)
+
+    def _define_views(self, sources: list[archs.TensorSource]) -> None:
+        for item in sources:
+            if not item.view.is_plain:
+                define_view(self.checkpoint, item.source, item.shape, item.view)
 
     def _keep_packed(self, sources: list[archs.TensorSource], options: Options) -> None:
         """What the checkpoint holds in a weight format of ours stays as it is, unless another one
         was asked for."""
         strips = self.checkpoint.strips_in(PACKED_FORMAT)
-        packed = {item.name for item in sources if item.source in strips}
-        if packed and options.recipe is None and options.format is None:
+        packed = {item.name for item in sources if strips.keys() & item.stored.keys()}
+        whole = all(item.view.is_plain for item in sources if item.name in packed)
+        if packed and whole and options.recipe is None and options.format is None:
             in_layers = {item.name for item in sources if len(item.shape) == 2} - OUTER_ROLES
             patterns = sorted(packed - in_layers)
             patterns += ["layers.*"] if in_layers <= packed else sorted(packed & in_layers)
@@ -112,23 +142,25 @@ class Job:
             item
             for item in sources
             if item.name in packed
-            and self.recipe.choose(item.role, item.name).format != PACKED_FORMAT
+            and not (whole and self.recipe.choose(item.role, item.name).format == PACKED_FORMAT)
         ]
         if rounded:
             self.warnings.append(
-                f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again, "
-                f"to another format than {PACKED_FORMAT} ('{rounded[0].name}' is the first)"
+                f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again "
+                f"('{rounded[0].name}' is the first)"
             )
 
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
         """A tied model may store a head as well; like transformers, untie it if it differs."""
-        heads = {item.source for item in self.arch.tensors(replace(spec, tied_head=False))}
-        heads -= {item.source for item in self.arch.tensors(spec)}
+        if not spec.tied_head or not self.checkpoint.has_weights:
+            return spec
+        heads = {item.source for item in self._sources(replace(spec, tied_head=False))}
+        heads -= {item.source for item in self._sources(spec)}
         stored = heads & set(self.checkpoint.tensors)
-        if not spec.tied_head or not stored:
+        if not stored:
             return spec
         head = stored.pop()
-        embedding = self.arch.tensors(spec)[0].source
+        embedding = self._sources(spec)[0].source
         if _same_tensor(self.checkpoint, head, embedding):
             return spec
         self.warnings.append(
@@ -137,27 +169,30 @@ class Job:
         )
         return replace(spec, tied_head=False)
 
-    def _check_tensors(self, sources: list[archs.TensorSource]) -> None:
-        for item in sources:
-            info = self.checkpoint.tensors[item.source]
-            if info.shape != item.shape:
+    def _check_tensors(self, item: archs.TensorSource) -> None:
+        for name, shape in item.stored.items():
+            info = self.checkpoint.tensors[name]
+            if info.shape != shape:
                 raise FormatError(
-                    f"{info.path}: tensor '{item.source}' is {list(info.shape)}, config.json asks "
-                    f"for {list(item.shape)}",
+                    f"{info.path}: tensor '{name}' is {list(info.shape)}, config.json asks for "
+                    f"{list(shape)}",
                     code="tensor_shape",
                 )
             if info.dtype not in READABLE_DTYPES:
                 raise UnsupportedError(
-                    f"{info.path}: tensor '{item.source}' is {info.dtype}; only "
+                    f"{info.path}: tensor '{name}' is {info.dtype}; only "
                     f"{', '.join(READABLE_DTYPES)} can be converted",
                     code="tensor_dtype",
                 )
 
     def _plan(self, sources: list[archs.TensorSource]) -> tuple[PlannedTensor, ...]:
-        """Execution order; the rotary frequencies come right after the embedding."""
+        """Execution order; the rotary frequencies come right before the layers."""
         planned = [self._planned(item.name, item.role, item.shape, item.source) for item in sources]
-        rope = self._planned("rope_inv_freq", "rope_inv_freq", self.inv_freq.shape, None)
-        return (planned[0], rope, *planned[1:])
+        tables = [
+            self._planned(name, name, table.shape, None) for name, table in self.tables.items()
+        ]
+        n_before = next(i for i, item in enumerate(planned) if item.name.startswith("layers."))
+        return (*planned[:n_before], *tables, *planned[n_before:])
 
     def _check_calibration(self, calibrated: bool) -> None:
         methods = {item.name: self.method(item) for item in self.planned}
@@ -194,6 +229,18 @@ class Job:
                 code="invalid_argument",
             )
 
+    def _warn_of_drift(self) -> None:
+        changed = [
+            item.name
+            for item in self.planned
+            if self.method(item) != self.recipe.choose(item.role, item.name).method
+        ]
+        if changed:
+            self.warnings.append(
+                f"{len(changed)} matrices of experts take gptq, not gptaq: the original model may "
+                f"give an expert other tokens ('{changed[0]}' is the first)"
+            )
+
     def _check_tuned(self, methods: dict[str, Method]) -> None:
         """Matrices of one layer are tuned by one descent."""
         descents: dict[str, tuple[str, tuple[int, int, float]]] = {}
@@ -220,18 +267,20 @@ class Job:
         """What reads one input is scaled one way, and only what has an operator before it."""
         for item in self.planned:
             scale = self.scale(item)
-            prefix, _, role = item.name.rpartition(".")
-            if scale is not None and role not in PRODUCER:
+            prefix = item.name.rpartition(".")[0]
+            producer = producer_of(self.spec, item.name)
+            if scale is not None and producer is None:
                 raise InvalidArgumentError(
                     f"recipe '{self.recipe.name}': nothing before '{item.name}' can take its "
                     "scales; leave 'scale' out there",
                     code="invalid_argument",
                 )
-            for other in self.planned if scale is not None else ():
-                if (
-                    other.name in {f"{prefix}.{name}" for name in CONSUMERS[PRODUCER[role]]}
-                    and self.scale(other) != scale
-                ):
+            if producer is None or scale is None:
+                continue
+            roles = consumers(self.spec.layers[int(item.name.split(".")[1])])[producer]
+            readers = {f"{prefix}.{role}" for role in roles}
+            for other in self.planned:
+                if other.name in readers and self.scale(other) != scale:
                     raise InvalidArgumentError(
                         f"recipe '{self.recipe.name}': '{item.name}' and '{other.name}' read the "
                         "same input; give them the same 'scale'",
@@ -268,8 +317,10 @@ class Job:
         )
 
     def method(self, item: PlannedTensor) -> Method:
-        """How the codes of a planned tensor are chosen."""
-        return self.recipe.choose(item.role, item.name).method
+        """How the codes of a planned tensor are chosen. Which tokens an expert gets need not be the
+        same in the original model, so there is no drift of its inputs to make up for."""
+        method = self.recipe.choose(item.role, item.name).method
+        return method.without_drift if item.role.endswith(EXPERTS) else method
 
     def _planned(
         self, name: str, role: str, shape: tuple[int, ...], source: str | None

@@ -36,7 +36,7 @@ def measure_quality(
 
     original = original_weights(job)
     converted = converted_weights(job, strips)
-    seen = HeldOut(job.spec, job.inv_freq, held_out, original, n_threads)
+    seen = HeldOut(job.spec, job.tables, held_out, original, n_threads)
     final = seen.run(converted.embed(held_out), 0, converted.layer)
     divergence = seen.divergence(final, converted.head())
     before, after = plain_forward(job, original), plain_forward(job, converted)

@@ -26,7 +26,9 @@ AUTO_ACT = "auto"  # the cheapest of ACTS that costs the outputs no more than ac
 SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
-VECTOR_ROLES = ("attn_norm", "ffn_norm", "output_norm", "rope_inv_freq")
+VECTOR_ROLES = ("*_norm", "*_bias", "rope_inv_freq*")
+# Small, and errors in them cost much: which expert, how much of one, which position.
+FAITHFUL_ROLES = ("position_embd", "ffn_router", "ffn_gate_inp_shexp")
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,9 @@ def matrix_rule(
 
 
 def vector_rules() -> tuple[Rule, ...]:
-    """First in every recipe: vectors are stored as they are."""
-    return tuple(Rule(role, "F32", None) for role in VECTOR_ROLES)
+    """First in every recipe: vectors are stored as they are, and a few matrices in F16."""
+    vectors = tuple(Rule(role, "F32", None) for role in VECTOR_ROLES)
+    return vectors + tuple(Rule(role, "F16", "f32") for role in FAITHFUL_ROLES)
 
 
 def preset_names() -> tuple[str, ...]:

@@ -51,10 +51,11 @@ def recipe_toml(recipe: Recipe) -> str:
     lines = [f"name = {_quoted(recipe.name)}", "", "[calibration]"]
     lines += [f"{key} = {value}" for key, value in asdict(recipe.calibration).items()]
     for rule in recipe.rules:
-        if rule.act is None:
+        if rule in vector_rules():
             continue
         lines += ["", "[[rules]]", f"pattern = {_quoted(rule.pattern)}"]
         lines.append(f"format = {_quoted(rule.format)}")
+        assert rule.act is not None  # only vectors have none
         if rule.act != quant_format(rule.format).default_act:
             lines.append(f"act = {_quoted(rule.act)}")
         if rule.act == AUTO_ACT:

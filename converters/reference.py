@@ -8,42 +8,59 @@ nothing of sampling, text or speed. The one file of the converters that needs to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, layer_norm, relu, silu
 
 from edgellm.edgefile import read_header, read_tensor
+from edgellm.errors import InvalidArgumentError
 
 from .checkpoint import Checkpoint
+from .layout import padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
+from .quant.tiles import F32Array
 from .spec import LayerSpec, ModelSpec
+
+ALL_ROWS = slice(None)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+    "relu": relu,
+}
+StoreFn = Callable[[Tensor], Tensor]
 
 
 class Reference:
-    """weights: the tensors by their names in the file; "output" is absent when the head is tied."""
+    """weights: the tensors by their names in the file; "output" is absent when the head is tied.
+    n_ctx: the context planned, which chooses between the tables of LongRoPE; None: n_ctx_train."""
 
-    def __init__(self, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: dict[str, Tensor], n_ctx: int | None = None
+    ) -> None:
         self.spec = spec
         self.weights = weights
+        self.n_ctx = n_ctx or spec.n_ctx_train
 
     @classmethod
-    def from_checkpoint(cls, directory: Path) -> Reference:
+    def from_checkpoint(cls, directory: Path, n_ctx: int | None = None) -> Reference:
         with Checkpoint(directory) as checkpoint:
             job = Job(checkpoint, Options("F16", None, None, None))
-            weights = {"rope_inv_freq": torch.from_numpy(job.inv_freq)}
+            weights = torch_tables(job.tables)
             for item in job.planned:
                 if item.source is not None:
                     rows = checkpoint.read_rows(item.source, 0, item.rows_cols[0])
                     weights[item.name] = torch.from_numpy(rows.reshape(item.shape))
-        return cls(job.spec, weights)
+        return cls(job.spec, weights, n_ctx)
 
     @classmethod
-    def from_edge(cls, path: Path) -> Reference:
+    def from_edge(cls, path: Path, n_ctx: int | None = None) -> Reference:
         header = read_header(path)
         spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
         weights: dict[str, Tensor] = {}
@@ -56,7 +73,7 @@ class Reference:
             else:
                 values = decode_matrix(info.format, data, *info.shape)
             weights[name] = torch.from_numpy(np.ascontiguousarray(values))
-        return cls(spec, weights)
+        return cls(spec, weights, n_ctx)
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
@@ -70,73 +87,175 @@ class Reference:
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """The input of layer 0, [n, d_model]."""
-        return self.weights["token_embd"][torch.tensor(list(ids), dtype=torch.long)]
+        return self.embedded(self.weights["token_embd"][torch.tensor(list(ids), dtype=torch.long)])
 
-    def block(
-        self, x: Tensor, index: int, store: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def embedded(self, rows: Tensor) -> Tensor:
+        """Rows of the embedding [..., n, d_model], from position 0 -> the input of layer 0."""
+        x = rows * self.spec.embed_scale if self.spec.embed_scale != 1 else rows
+        if self.spec.n_positions:
+            if x.shape[-2] > self.spec.n_positions:
+                raise InvalidArgumentError(
+                    f"{x.shape[-2]} tokens in a row, the model has {self.spec.n_positions} "
+                    "positions; take shorter windows",
+                    code="invalid_argument",
+                )
+            x = x + self.weights["position_embd"][: x.shape[-2]]
+        return x
+
+    def block(self, x: Tensor, index: int, store: StoreFn | None = None) -> Tensor:
         """One layer of one sequence from position 0: x [n, d_model] -> [n, d_model]. Needs the
-        weights of this layer and `rope_inv_freq` only. store: what the cache does to k and v."""
-        w, prefix = self.weights, f"layers.{index}."
-        cos, sin = self._rotation(len(x))
-        x = x + self._attention(x, self.spec.layers[index], prefix, cos, sin, store or _identity)
-        h = self._norm(x, w[prefix + "ffn_norm"])
-        gated = silu(self.linear(h, prefix + "ffn_gate")) * self.linear(h, prefix + "ffn_up")
-        return x + self.linear(gated, prefix + "ffn_down")
+        weights of this layer and the rotary tables only. store: what the cache does to k and v."""
+        layer, prefix = self.spec.layers[index], f"layers.{index}."
+        h = self._norm(x, prefix + "attn_norm") if layer.pre_norm else x
+        attended = self._attention(h, layer, prefix, store or _identity)
+        if layer.parallel:
+            h = self._norm(x, prefix + "ffn_norm") if layer.pre_norm else x
+            return x + attended + self._ffn(h, layer, prefix)
+        if layer.post_norm:
+            attended = self._norm(attended, prefix + "attn_post_norm")
+        x = x + attended
+        h = self._norm(x, prefix + "ffn_norm") if layer.pre_norm else x
+        y = self._ffn(h, layer, prefix)
+        return x + (self._norm(y, prefix + "ffn_post_norm") if layer.post_norm else y)
 
     def head(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> logits [n, n_vocab]."""
         name = "token_embd" if self.spec.tied_head else "output"
-        return self.final_norm(x) @ self.weights[name].T
+        return self.to_logits(x, self.weights[name])
+
+    def to_logits(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """The same with the head's matrix [n_vocab, d_model] given."""
+        return _softcapped(self.final_norm(x) @ matrix.T, self.spec.final_softcap)
 
     def final_norm(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> the head's input, same shape."""
-        return self._norm(x, self.weights["output_norm"])
+        return self._norm(x, "output_norm")
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
-        """x [n, n_cols] through matrix `name` of a layer. Calibration overrides it to look on."""
-        return x @ self.weights[name].T
+    def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
+        """x [n, n_cols] through matrix `name` of a layer, or through the rows of it that are one
+        expert's. Calibration overrides it to look on."""
+        return x @ self.weights[name][rows].T
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        if self.spec.norm == "layer":
+            weight, bias = self.weights[name], self.weights[name + "_bias"]
+            return layer_norm(x, weight.shape, weight, bias, self.spec.norm_eps)
+        return self._rms_norm(x, self.weights[name])
+
+    def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.spec.norm_eps))
 
-    def _rotation(self, n_tokens: int) -> tuple[Tensor, Tensor]:
-        """cos and sin [n_tokens, n_rope / 2]."""
-        positions = torch.arange(n_tokens, dtype=torch.float32)
-        angles = positions[:, None] * self.weights["rope_inv_freq"][None, :]
-        return angles.cos() * self.spec.rope_factor, angles.sin() * self.spec.rope_factor
+    def _affine(self, x: Tensor, name: str, has_bias: bool) -> Tensor:
+        y = self.linear(x, name)
+        return y + self.weights[name + "_bias"] if has_bias else y
 
-    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _rotation(self, rope: str, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [n_tokens, n_rope / 2]."""
+        name, factor = "rope_inv_freq", self.spec.rope_factor
+        if rope == "local":
+            name, factor = "rope_inv_freq_local", self.spec.rope_local_factor
+        elif 0 < self.spec.n_ctx_original < self.n_ctx:
+            name = "rope_inv_freq_long"
+        positions = torch.arange(n_tokens, dtype=torch.float32)
+        angles = positions[:, None] * self.weights[name][None, :]
+        return angles.cos() * factor, angles.sin() * factor
+
+    def _rotate(self, x: Tensor, rope: str) -> Tensor:
         """x: [n_heads, n, head_dim]; the first n_rope dimensions turn, halves paired."""
         half = self.spec.n_rope // 2
+        if rope == "none" or half == 0:
+            return x
+        cos, sin = self._rotation(rope, x.shape[1])
         a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
         return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
-    def _attention(
-        self,
-        x: Tensor,
-        layer: LayerSpec,
-        prefix: str,
-        cos: Tensor,
-        sin: Tensor,
-        store: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        w, n = self.weights, len(x)
-        h = self._norm(x, w[prefix + "attn_norm"])
+    def _heads(self, h: Tensor, layer: LayerSpec, name: str, n_heads: int) -> Tensor:
+        """Queries, keys or values [n_heads, n, head_dim], normalised where the layer does that."""
+        flat = self._affine(h, name, layer.qkv_bias)
+        is_normed = not name.endswith("attn_v")
+        if is_normed and layer.qk_norm == "full":
+            flat = self._rms_norm(flat, self.weights[name + "_norm"])
+        heads = flat.view(len(h), n_heads, layer.head_dim).transpose(0, 1)
+        if is_normed and layer.qk_norm == "head":
+            heads = self._rms_norm(heads, self.weights[name + "_norm"])
+        return heads
 
-        def heads(name: str, n_heads: int) -> Tensor:  # [n_heads, n, head_dim]
-            flat = self.linear(h, prefix + name)
-            return flat.view(n, n_heads, layer.head_dim).transpose(0, 1)
-
-        q = self._rotate(heads("attn_q", layer.n_heads), cos, sin)
-        k = store(self._rotate(heads("attn_k", layer.n_kv_heads), cos, sin))
-        v = store(heads("attn_v", layer.n_kv_heads))
-        group = layer.n_heads // layer.n_kv_heads
+    def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, store: StoreFn) -> Tensor:
+        n, n_kv_heads = len(h), layer.n_kv_heads
+        q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
+        k = store(self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope))
+        v = store(self._heads(h, layer, prefix + "attn_v", n_kv_heads))
+        group = layer.n_heads // n_kv_heads
         k, v = k.repeat_interleave(group, dim=0), v.repeat_interleave(group, dim=0)
-        scores = q @ k.transpose(1, 2) / math.sqrt(layer.head_dim)
-        future = torch.ones(n, n, dtype=torch.bool).triu(1)
-        mixed = scores.masked_fill(future, -math.inf).softmax(-1) @ v
-        return self.linear(mixed.transpose(0, 1).reshape(n, -1), prefix + "attn_o")
+        scores = q @ k.transpose(1, 2) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
+        scores = _softcapped(scores, layer.attn_softcap)
+        seen = torch.ones(n, n, dtype=torch.bool).tril()
+        if layer.window:
+            seen = seen.triu(1 - layer.window)
+        mixed = scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
+        flat = mixed.transpose(0, 1).reshape(n, -1)
+        return self._affine(flat, prefix + "attn_o", layer.o_bias)
+
+    def _ffn(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
+        if layer.n_experts:
+            return self._experts(h, layer, prefix)
+        act, has_bias = ACTIVATIONS[layer.ffn_act], layer.ffn_bias
+        up = self._affine(h, prefix + "ffn_up", has_bias)
+        if layer.ffn_gated:
+            inner = act(self._affine(h, prefix + "ffn_gate", has_bias)) * up
+        else:
+            inner = act(up)
+        return self._affine(inner, prefix + "ffn_down", has_bias)
+
+    def _experts(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
+        """The experts that the router chooses for each token, and the shared one."""
+        shares = self._shares(h, layer, prefix)
+        y = torch.zeros_like(h)
+        for expert in range(layer.n_experts):
+            tokens = shares[:, expert].nonzero()[:, 0]
+            if len(tokens):
+                part = self._expert(h[tokens], layer, prefix, expert)
+                y = y.index_add(0, tokens, part * shares[tokens, expert, None])
+        if not layer.d_shared:
+            return y
+        act = ACTIVATIONS[layer.ffn_act]
+        gate = act(self.linear(h, prefix + "ffn_gate_shexp"))
+        inner = gate * self.linear(h, prefix + "ffn_up_shexp")
+        shared = self.linear(inner, prefix + "ffn_down_shexp")
+        if layer.shared_gate:
+            shared = shared * self.linear(h, prefix + "ffn_gate_inp_shexp").sigmoid()
+        return y + shared
+
+    def _shares(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
+        """[n, n_experts]: what a chosen expert's output is multiplied by, 0 for the others."""
+        shares = self.linear(h, prefix + "ffn_router").softmax(-1)
+        # Stable: of equal shares the lower id comes first.
+        order = shares.argsort(dim=-1, descending=True, stable=True)
+        chosen = torch.zeros_like(shares).scatter(1, order[:, : layer.n_experts_used], 1.0)
+        shares = shares * chosen
+        return shares / shares.sum(-1, keepdim=True) if layer.norm_topk else shares
+
+    def _expert(self, x: Tensor, layer: LayerSpec, prefix: str, expert: int) -> Tensor:
+        """x [n, d_model] through one expert."""
+        inner, outer = expert_rows(expert, layer.d_expert), expert_rows(expert, self.spec.d_model)
+        gate = ACTIVATIONS[layer.ffn_act](self.linear(x, prefix + "ffn_gate_exps", inner))
+        up = self.linear(x, prefix + "ffn_up_exps", inner)
+        return self.linear(gate * up, prefix + "ffn_down_exps", outer)
+
+
+def expert_rows(expert: int, n_rows: int) -> slice:
+    """Where the `n_rows` rows of an expert stand in the matrix of all experts."""
+    begin = expert * padded_rows(n_rows)
+    return slice(begin, begin + n_rows)
+
+
+def torch_tables(tables: Mapping[str, F32Array]) -> dict[str, Tensor]:
+    """Rotary tables by name, as Reference wants them."""
+    return {name: torch.from_numpy(table) for name, table in tables.items()}
+
+
+def _softcapped(x: Tensor, cap: float) -> Tensor:
+    return cap * torch.tanh(x / cap) if cap else x
 
 
 def _identity(x: Tensor) -> Tensor:

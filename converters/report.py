@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .sizes import overhead_bytes, stored_bytes
 from .spec import ModelSpec
 
 
@@ -72,6 +73,12 @@ class ConvertPlan:
         """Of the tensors; the header and the tokenizer come on top."""
         return sum(tensor.n_bytes for tensor in self.tensors)
 
+    @property
+    def file_bytes(self) -> int:
+        """Of the whole file but its tokenizer, to a few KiB."""
+        stored = sum(stored_bytes(tensor.n_bytes) for tensor in self.tensors)
+        return stored + overhead_bytes(len(self.tensors), stored, n_files=1)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "source": str(self.source),
@@ -79,6 +86,8 @@ class ConvertPlan:
             "recipe": self.recipe_name,
             "n_weights": self.n_weights,
             "n_bytes": self.n_bytes,
+            "file_bytes": self.file_bytes,
+            "spec": self.spec.to_dict(),
             "tensors": [asdict(tensor) for tensor in self.tensors],
             "warnings": list(self.warnings),
         }

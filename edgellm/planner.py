@@ -5,7 +5,7 @@ Knows the container, KV pages and the scratch of a step, not the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,18 @@ from .edgeheader import BLOB_ALIGNMENT, FORMATS, EdgeHeader, TensorInfo, round_u
 from .errors import EdgeError, MemoryBudgetError
 
 Fields = Mapping[str, object]
+Acts = Set[tuple[str, str | None]]  # (role, act) of the tensors
 
 PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
 _KV_BYTES = 2  # of a value in the F16 cache
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
+_MAX_PAIRS = 1024  # rows times experts used, gathered at a time
 _HEAD_ROWS = 16
+# Matrices that read the normed residual.
+_MODEL_READERS = (
+    *("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_router", "ffn_gate_exps"),
+    *("ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_inp_shexp"),
+)
 # Formats that a model may be rounded to. L4_32 keeps what was quantized elsewhere; rounding to it
 # is worse than to E4_16, which is smaller.
 _ADVISED = tuple(name for name in FORMATS if name != "L4_32")
@@ -43,20 +50,29 @@ class MemoryPlan:
     @property
     def full_bytes(self) -> int:
         """With the whole context the model was trained for."""
-        n_tokens = round_up(self.n_ctx_train, PAGE_TOKENS)
+        return self.bytes_at(self.n_ctx_train)
+
+    def bytes_at(self, n_ctx: int) -> int:
+        """With a context of so many tokens."""
+        n_tokens = round_up(n_ctx, PAGE_TOKENS)
         return self.file_bytes + self.scratch_bytes + n_tokens * self.kv_bytes_per_token
 
 
 def plan_of(header: EdgeHeader, limit_bytes: int) -> MemoryPlan:
     """The plan of one file. The spec is a stranger's: fields that are missing count as 0."""
-    layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
-    acts = {tensor.act for tensor in header.tensors.values() if tensor.format in FORMATS}
+    acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
+    return plan_of_spec(header.spec, acts, header.file_bytes, limit_bytes)
+
+
+def plan_of_spec(spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int) -> MemoryPlan:
+    """The plan of a file that need not be there yet."""
+    layers = [layer for layer in _list(spec, "layers") if isinstance(layer, dict)]
     kv_values = sum(2 * _int(la, "n_kv_heads") * _int(la, "head_dim") for la in layers)
     return MemoryPlan(
-        file_bytes=header.file_bytes,
-        scratch_bytes=_scratch_bytes(header.spec, layers, acts),
+        file_bytes=file_bytes,
+        scratch_bytes=_scratch_bytes(spec, layers, acts),
         kv_bytes_per_token=_KV_BYTES * kv_values,
-        n_ctx_train=_int(header.spec, "n_ctx_train"),
+        n_ctx_train=_int(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
     )
 
@@ -107,27 +123,50 @@ def _stored_as(tensor: TensorInfo, format: str) -> int:
     return round_up(tensor_bytes(format, rows, cols), BLOB_ALIGNMENT)
 
 
-def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: set[str | None]) -> int:
-    """Rows of activations as floats and in the forms the weights want, and logits of a few rows.
-
-    As native/src/model/decoder.cc lays it out, if all weights want the same form; else more.
-    """
-    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
-    ffn = max((_int(la, "d_ffn") for la in layers), default=0)
+def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
+    """Rows of activations as floats and in the forms that the matrices which read them want, and
+    logits of a few rows: as native/src/model/decoder.cc lays it out."""
     d_model, n_vocab = _int(spec, "d_model"), _int(spec, "n_vocab")
+    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
     queries = max(round_up(d_model, 16), round_up(heads, 16))
-    row_bytes = 4 * (round_up(d_model, 16) + queries + _int(spec, "n_rope"))
-    for width in (d_model, heads, ffn):
-        padded = round_up(width, 32)
-        int8_bytes = padded + padded // 32 * 4 + padded // 16 * 4  # values, scales, sums
-        if not acts or "a8" in acts:
-            row_bytes += int8_bytes
-        if "a8x2" in acts:
-            row_bytes += 2 * int8_bytes
-        if "f32" in acts:
-            row_bytes += 4 * padded
+    n_tables = 1 + any(la.get("rope") == "local" for la in layers)
+    row_bytes = 4 * (round_up(d_model, 16) + queries + n_tables * _int(spec, "n_rope"))
+    head = "token_embd" if spec.get("tied_head") else "output"
+    for width, readers in (
+        (d_model, (*_MODEL_READERS, head)),
+        (heads, ("attn_o",)),
+        (_widest(layers, "d_ffn"), ("ffn_down",)),
+    ):
+        row_bytes += _act_bytes(width, acts, readers)
     n_logits = 0 if n_vocab % 16 == 0 else _HEAD_ROWS * round_up(n_vocab, 16)
-    return _MAX_ROWS * row_bytes + 4 * n_logits
+    return _MAX_ROWS * row_bytes + 4 * n_logits + _expert_bytes(spec, layers, acts)
+
+
+def _expert_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
+    """Routes of every row, the load of every expert, and rows gathered by expert."""
+    n_experts, n_used = _widest(layers, "n_experts"), _widest(layers, "n_experts_used")
+    if n_experts == 0:
+        return 0
+    counters = sum(8 * round_up(_int(la, "n_experts"), 16) for la in layers)
+    routes = 4 * round_up(n_experts, 16) + 4 * 16 + 2 * 4 * n_used
+    shared = _act_bytes(_widest(layers, "d_shared"), acts, ("ffn_down_shexp",))
+    gathered = _act_bytes(_int(spec, "d_model"), acts, ("ffn_gate_exps", "ffn_up_exps"))
+    hidden = _act_bytes(_widest(layers, "d_expert"), acts, ("ffn_down_exps",))
+    n_pairs = min(_MAX_ROWS * n_used, _MAX_PAIRS)
+    return counters + _MAX_ROWS * (routes + shared) + n_pairs * (gathered + hidden)
+
+
+def _act_bytes(width: int, acts: Acts, readers: Sequence[str]) -> int:
+    """One row of activations in every form that tensors of these roles want."""
+    wanted = {act for role, act in acts if role in readers}
+    padded = round_up(width, 32)
+    int8_bytes = padded + padded // 32 * 4 + padded // 16 * 4  # values, scales, sums
+    forms = {"a8": int8_bytes, "a8x2": 2 * int8_bytes, "f32": 4 * padded}
+    return sum(n_bytes for act, n_bytes in forms.items() if act in wanted)
+
+
+def _widest(layers: Sequence[Fields], key: str) -> int:
+    return max((_int(layer, key) for layer in layers), default=0)
 
 
 def _int(fields: Fields, key: str) -> int:

@@ -75,3 +75,5 @@ class ModelInfo:
     verified_fraction: float
     root: str  # SHA-256 over all weights, hex
     source: dict[str, Any] = field(default_factory=dict)
+    # Tokens that went to each expert since load(), by layer; layers without experts are left out.
+    expert_load: dict[int, list[int]] = field(default_factory=dict)

@@ -26,19 +26,14 @@ from ..plan import Job, Options
 from ..quality import need_torch
 from ..recipe import CalibrationOptions, Recipe
 from ..report import ConvertReport, ProgressFn
+from ..sizes import overhead_bytes, stored_bytes
 from .choose import Choice, Chooser
 from .run import AllocateOptions, Measured, measure
 
 MAX_CONVERSIONS = 4
 KL_MARGIN = 0.97  # of the limit is aimed at after a miss
 N_WORST = 5
-BLOB_ALIGNMENT = 64
-HEADER_ALIGNMENT = 16384
 SLACK = 0.005  # of a size: more is used by one more conversion
-HEADER_BYTES = 10 << 10  # the spec, and what the writer reserves
-HEADER_BYTES_PER_TENSOR = 220  # two JSON entries: safetensors' own and the role, format, shape
-TEXT_BYTES = 4 << 10  # of the report: figures and samples of text
-TEXT_BYTES_PER_TENSOR = 250  # a line of the report, and a rule of the recipe
 
 
 @dataclass(frozen=True)
@@ -250,11 +245,11 @@ class _Run:
     def _fixed_bytes(self) -> int:
         if self._limit.max_bytes is None:
             return self._found.vector_bytes
-        stored = sum(_stored(item.n_bytes) for item in self._found.vectors)
+        stored = sum(stored_bytes(item.n_bytes) for item in self._found.vectors)
         return stored + self._overhead_bytes
 
     def _chooser(self) -> Chooser:
-        stored = _stored if self._limit.max_bytes is not None else int
+        stored = stored_bytes if self._limit.max_bytes is not None else int
         return Chooser([one.unit(self._scale, stored) for one in self._found.tensors])
 
     def _recipe(self, choice: Choice) -> Recipe:
@@ -315,15 +310,9 @@ def _largest(pairs: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(pairs, reverse=True)[:N_WORST]
 
 
-def _stored(n_bytes: int) -> int:
-    return -(-n_bytes // BLOB_ALIGNMENT) * BLOB_ALIGNMENT
-
-
 def _overhead_bytes(job: Job, blobs: dict[str, bytes], n_files: int) -> int:
     """Of the file beside its tensors: a guess, good to a few KiB, until a file is written."""
-    n_tensors = len(job.planned)
+    # One byte for every weight: more than most formats take, and hashes are small.
     n_weights = sum(item.n_weights for item in job.planned)
-    header = HEADER_BYTES + 256 * n_files + HEADER_BYTES_PER_TENSOR * (n_tensors + 8)
-    texts = TEXT_BYTES + TEXT_BYTES_PER_TENSOR * n_tensors + sum(map(len, blobs.values()))
-    hashes = 32 * n_weights // (1 << 20)
-    return -(-header // HEADER_ALIGNMENT) * HEADER_ALIGNMENT + texts + hashes
+    texts = sum(map(len, blobs.values()))
+    return overhead_bytes(len(job.planned), n_weights, n_files) + texts

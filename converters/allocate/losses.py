@@ -14,15 +14,16 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..calibrate.tied import last_norm
 from ..calibrate.tokens import Tokens
-from ..calibrate.walk import INPUT_GROUPS, Walk
+from ..calibrate.walk import Walk, input_groups
 from ..calibrate.work import WorkDir
 from ..divergence import PlannedWeights
 from ..plan import Job
 from ..quant import decode_matrix, encode_matrix
 from ..quant.methods import InputStats, Method, quantize
 from ..quant.tiles import TILE_ROWS, F32Array, U8Array
-from ..recipe import EMBED_ROLE, HEAD_ROLE
+from ..recipe import EMBED_ROLE, FAITHFUL_ROLES, HEAD_ROLE
 from ..report import PlannedTensor
 from .cache import MeasuredCache
 from .sensitivity import FULL_LOSS, LOSS, method_for, strips_name, tensor_size
@@ -56,18 +57,20 @@ class LossMeter:
         self._formats, self._anchors = formats, anchors
         self._cache, self._work, self._n_threads = cache, work, n_threads
         self._progress = progress
-        self._items = {item.name: item for item in job.planned if item.act is not None}
+        fixed = FAITHFUL_ROLES
+        self._items = {i.name: i for i in job.planned if i.act is not None and i.role not in fixed}
 
     def measure(self, calibration: Tokens) -> None:
         if all(self._is_done(item) for item in self._items.values()):
             return
         self._measure(self._items[EMBED_ROLE], None)
         hidden = self._original.embed(calibration).numpy().copy()
-        walk = Walk(self._job.spec, self._job.inv_freq, hidden, None, self._n_threads)
+        walk = Walk(self._job.spec, self._job.tables, hidden, None, self._n_threads)
         for index in range(len(self._job.spec.layers)):
             weights = dict(self._original.layer(index))
-            for group in INPUT_GROUPS:
-                items = [self._items[f"layers.{index}.{role}"] for role in group]
+            for group in input_groups(self._job.spec.layers[index]):
+                names = [f"layers.{index}.{role}" for role in group]
+                items = [self._items[name] for name in names if name in self._items]
                 if all(map(self._is_done, items)):
                     continue
                 stats = walk.measure(index, weights, weights, group)
@@ -76,7 +79,7 @@ class LossMeter:
             walk.advance(index, weights, weights)
         head = self._items.get(HEAD_ROLE)
         if head is not None and not self._is_done(head):
-            self._measure(head, walk.measure_head(self._original.tensor("output_norm")))
+            self._measure(head, walk.measure_head(last_norm(self._job)))
 
     def _is_done(self, item: PlannedTensor) -> bool:
         return all(self._loss(item, f) is not None for f in self._formats) and all(

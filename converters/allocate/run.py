@@ -22,6 +22,7 @@ from ..quant.methods import Method
 from ..recipe import (
     CALIBRATED_METHOD,
     EMBED_ROLE,
+    FAITHFUL_ROLES,
     CalibrationOptions,
     Recipe,
     Rule,
@@ -48,8 +49,8 @@ class AllocateOptions:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a checkpoint. n_parameters: of all its tensors, those kept in F32 too, whose
-    bytes are vector_bytes (without padding)."""
+    """What is known of a checkpoint. n_parameters: of all its tensors, those too whose format is
+    not chosen (vectors above all), whose bytes are vector_bytes (without padding)."""
 
     tensors: tuple[Sensitivity, ...]
     method: Method
@@ -95,7 +96,7 @@ def measure(
     calibrated on. UnsupportedError: a format that the method does not know."""
     n_threads = n_threads or default_n_threads()
     formats = candidate_formats(options)
-    matrices = {item.name: item for item in job.planned if item.act is not None}
+    matrices = chosen_matrices(job)
     groups = plan_passes(list(matrices.values()), len(job.spec.layers), formats, options.max_passes)
     tokens = {"calibration": calibration.digest, "held_out": CalibrationTokens(held_out).digest}
     method = _measured_method(options.method)
@@ -108,7 +109,7 @@ def measure(
         tensors=sensitivities(groups, matrices, formats, cache),
         method=options.method,
         n_parameters=sum(item.n_weights for item in job.planned if item.source is not None),
-        vectors=tuple(item for item in job.planned if item.act is None),
+        vectors=tuple(item for item in job.planned if item.name not in matrices),
         n_passes=n_passes(groups),
         n_held_out_tokens=held_out.size,
     )
@@ -135,16 +136,22 @@ def _fill(
         if (anchors := tuple(f for f in group.anchors if cache.get(KL, group.name, f) is None))
     ]
     original = original_weights(job)
-    items = {item.name: item for item in job.planned if item.act is not None}
+    items = chosen_matrices(job)
     report = _Progress(len(items) + n_passes(pending), progress)
     work = WorkDir(cache.folder, "strips")
     wanted = {name: group.anchors for group in pending for name in group.tensors}
     meter = LossMeter(job, original, method, formats, wanted, cache, work, n_threads, report.step)
     meter.measure(calibration)
     if pending:
-        seen = HeldOut(job.spec, job.inv_freq, held_out, original, n_threads)
+        seen = HeldOut(job.spec, job.tables, held_out, original, n_threads)
         measure_groups(seen, original, pending, items, cache, work, report.step)
     work.remove()
+
+
+def chosen_matrices(job: Job) -> dict[str, PlannedTensor]:
+    """The tensors whose format can be chosen, by name."""
+    fixed = FAITHFUL_ROLES
+    return {i.name: i for i in job.planned if i.act is not None and i.role not in fixed}
 
 
 def _measured_method(method: Method) -> Method:

@@ -1,16 +1,16 @@
 """Architectures: how a family's config.json and tensor names become a ModelSpec.
 
-One file per family; a file registers the names that config.json's "architectures" uses for it.
-Adding a family means adding a file here and a row in tests/golden/cases.toml.
+One file per family; a file registers the names that config.json's "architectures" and "model_type"
+use for it. Adding a family means adding a file here and a row in tests/golden/families.toml.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,46 +18,56 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..spec import ModelSpec
+from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS
+from ._family import Family, TensorSource
+from ._wrapper import language_config
 
+__all__ = ["Architecture", "TensorSource", "find", "language_config", "register", "supported"]
 
-@dataclass(frozen=True)
-class TensorSource:
-    """One tensor of the compact file and where it comes from."""
-
-    name: str  # "layers.3.ffn_up"
-    role: str  # "ffn_up"
-    source: str  # name in the checkpoint
-    shape: tuple[int, ...]  # (n,) for a vector, (rows, columns) for a matrix
+# Models of one pass over a whole text: they have no next token.
+_ENCODER = re.compile(
+    r"Bert|BERT|Roberta|Electra|MPNet|Deberta|ForMaskedLM$|ForSequenceClassification$|EncoderModel$"
+)
 
 
 class Architecture(Protocol):
-    """What a family knows. All methods are pure functions of config.json."""
+    """What a family knows. All methods are pure functions. config: of the language model, see
+    language_config(). stored: names of the checkpoint's tensors, none if only its config is there.
+    """
 
     def to_spec(self, config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelSpec:
         """Raises UnsupportedError for a field or value that could not be honoured."""
 
-    def inv_freq(self, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-        """Rotary frequencies [n_rope / 2], scaling included."""
+    def tables(self, config: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """Rotary frequencies [n_rope / 2], scaling included, by their names in the file."""
 
-    def tensors(self, spec: ModelSpec) -> list[TensorSource]:
-        """In execution order. inv_freq is not among them."""
+    def tensors(
+        self, spec: ModelSpec, config: Mapping[str, Any], stored: Collection[str]
+    ) -> list[TensorSource]:
+        """In execution order, the rotary tables left out."""
 
-    def ignorable(self, spec: ModelSpec) -> set[str]:
+    def ignorable(self, spec: ModelSpec, stored: Collection[str]) -> set[str]:
         """Tensors that some checkpoints carry and that hold nothing of their own."""
+
+    def left_out(self, stored: Collection[str]) -> set[str]:
+        """Tensors of what is not the language model."""
 
     def unread_keys(self, config: Mapping[str, Any]) -> list[str]:
         """Keys of config.json that this family does not know."""
 
 
-_REGISTRY: dict[str, Architecture] = {}
+_REGISTRY: dict[str, Family] = {}
+_MODEL_TYPES: dict[str, str] = {}
+F = TypeVar("F", bound=Family)
 
 
-def register(*names: str) -> Callable[[type], type]:
-    """Class decorator: makes a family known under its config.json names."""
+def register(name: str, *model_types: str) -> Callable[[type[F]], type[F]]:
+    """Class decorator: makes a family known by a name of config.json's "architectures" and, where
+    that is missing, by its "model_type"."""
 
-    def add(cls: type) -> type:
-        for name in names:
-            _REGISTRY[name] = cls()
+    def add(cls: type[F]) -> type[F]:
+        _REGISTRY[name] = cls()
+        _MODEL_TYPES.update(dict.fromkeys(model_types, name))
         return cls
 
     return add
@@ -73,20 +83,40 @@ def supported() -> list[str]:
 def find(config: Mapping[str, Any]) -> Architecture:
     """The family of a config.json; UnsupportedError says what is not understood."""
     known = supported()
+    inner = language_config(config)
+    name = _class_name(inner, known)
+    if name in _REGISTRY:
+        return _REGISTRY[name] if inner is config else _REGISTRY[name].wrapped()
+    if _ENCODER.search(name):
+        raise UnsupportedError(
+            f"config.json: '{name[:80]}' is an encoder (BERT's kind): it reads a whole text at "
+            "once and has no next token; only decoders can be converted",
+            code="spec_unsupported",
+        )
+    read = CHANGES_NOTHING.union(HONOURED_ONLY_AS, *(family.defaults for family in _families()))
+    unread = sorted(set(inner) - read)
+    also = f"; config keys not understood: {', '.join(unread[:12])}" if unread else ""
+    raise UnsupportedError(
+        f"config.json: architecture '{name[:80]}' is not supported (supported: "
+        f"{', '.join(known)}){also}",
+        code="spec_unsupported",
+    )
+
+
+def _families() -> Collection[Family]:
+    return _REGISTRY.values()
+
+
+def _class_name(config: Mapping[str, Any], known: list[str]) -> str:
+    """The first name that is known, else the first; by the model type where there is none."""
     names = config.get("architectures")
+    model_type = config.get("model_type")
+    if names is None and isinstance(model_type, str):
+        return _MODEL_TYPES.get(model_type, model_type)
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise FormatError(
             "config.json: 'architectures' is missing; it must name the model class, for example "
             f'["{known[0]}"]',
             code="json_missing_key",
         )
-    for name in names:
-        if name in _REGISTRY:
-            return _REGISTRY[name]
-    unread = _REGISTRY["LlamaForCausalLM"].unread_keys(config)
-    also = f"; config keys beyond Llama's: {', '.join(unread[:12])}" if unread else ""
-    raise UnsupportedError(
-        f"config.json: architecture '{names[0][:80]}' is not supported (supported: "
-        f"{', '.join(known)}){also}",
-        code="spec_unsupported",
-    )
+    return str(next((name for name in names if name in _REGISTRY), names[0]))

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..fold import CONSUMERS
+from ..fold import consumers
 from ..plan import Job
 from ..quant.tiles import F32Array
 from ..recipe import AUTO_ACT
@@ -28,7 +28,7 @@ def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int, cache: StatsCach
     prefix = f"layers.{index}."
     items = {item.role: item for item in job.planned if item.name.startswith(prefix)}
     rows: dict[str, F32Array] = {}
-    for producer_role, roles in CONSUMERS.items():
+    for producer_role, roles in consumers(job.spec.layers[index]).items():
         kind = job.scale(items[roles[0]])
         if kind is None:
             continue

@@ -29,10 +29,10 @@ from ..report import PlannedTensor
 from .acts import settle_act
 from .fold_layer import fold_layer
 from .stats_cache import StatsCache
-from .tied import original_head_stats, tied_strips
+from .tied import input_of_layers, last_norm, original_head_stats, tied_strips
 from .tokens import CalibrationTokens, Tokens
 from .tune import LayerTuning
-from .walk import INPUT_GROUPS, Walk, token_rows
+from .walk import Walk, input_groups, token_rows
 from .work import WorkDir
 
 EMBED_BLOCK_ROWS = 1 << 14
@@ -75,7 +75,7 @@ class _Run:
 
     def run(self) -> None:
         hidden, full = self._embedded()
-        walk = Walk(self._job.spec, self._job.inv_freq, hidden, full, self._n_threads)
+        walk = Walk(self._job.spec, self._job.tables, hidden, full, self._n_threads)
         asking = [
             item.name
             for item in self._job.planned
@@ -88,9 +88,9 @@ class _Run:
             self._layer(walk, index)
         head = self._items.get(HEAD_ROLE)
         if head is not None and self._job.method(head).needs_stats:
-            norm = torch.from_numpy(self._read(self._items["output_norm"]).reshape(-1))
-            measure = partial(walk.measure_head, norm)
-            stats = self._cache.found(HEAD_ROLE, len(norm), self._keep_full, measure)
+            measure = partial(walk.measure_head, last_norm(self._job))
+            n_cols = head.rows_cols[1]
+            stats = self._cache.found(HEAD_ROLE, n_cols, self._keep_full, measure)
             self._strips(head, self._read(head), stats)
 
     def _layer(self, walk: Walk, index: int) -> None:
@@ -106,7 +106,8 @@ class _Run:
         tuned = [self._items[n] for n in names if self._job.method(self._items[n]).tunes_layers]
         again = bool(tuned) and not self._all_there(names)
         roundings: dict[str, Rounding] = {}
-        for group in INPUT_GROUPS:
+        groups = input_groups(self._job.spec.layers[index])
+        for group in groups:
             # Measured once for the matrices that share an input, and only if one asks.
             measure = partial(walk.measure, index, converted, original, group)
             n_cols = self._items[prefix + group[0]].rows_cols[1]
@@ -124,7 +125,7 @@ class _Run:
                 converted[item.name] = _decoded(item, strips)
         if roundings:
             self._tune(walk, index, roundings, converted, original)
-        for role in (role for group in INPUT_GROUPS for role in group):
+        for role in (role for group in groups for role in group):
             settle_act(self._job, self._work, walk, self._items[prefix + role], converted)
         walk.advance(index, converted, original)
 
@@ -194,7 +195,8 @@ class _Run:
             n_cols = item.rows_cols[1]
 
             def measure() -> InputStats:
-                return original_head_stats(self._job, table[indices], self._n_threads)
+                hidden = input_of_layers(self._job, table[indices])
+                return original_head_stats(self._job, hidden, self._n_threads)
 
             stats = self._cache.found("original.output", n_cols, False, measure)
             strips = self._tied(item, stats)
@@ -213,7 +215,8 @@ class _Run:
             strips = quantize(table, item.format, method, None, self._n_threads, dtype)
             converted = decode_matrix(item.format, strips, *table.shape)
         self._cache.chosen(item.name, item.format, strips)
-        return converted[indices], table[indices] if self._keep_full else None
+        full = input_of_layers(self._job, table[indices]) if self._keep_full else None
+        return input_of_layers(self._job, converted[indices]), full
 
     def _tied(self, item: PlannedTensor, stats: Callable[[], InputStats]) -> U8Array:
         with _naming(item):

@@ -14,6 +14,7 @@ import torch
 from ..plan import Job
 from ..quant.methods import InputStats, quantize
 from ..quant.tiles import F32Array, U8Array
+from ..reference import Reference
 from ..report import PlannedTensor
 from .walk import Walk
 
@@ -23,7 +24,7 @@ BLOCK_ROWS = 1 << 14  # of the table in memory at a time; whole strips
 def original_head_stats(job: Job, hidden: F32Array, n_threads: int) -> InputStats:
     """Moments of the head's input in the original model. hidden: the inputs of its layer 0,
     [n_windows, window_tokens, d_model]; changed in place."""
-    walk = Walk(job.spec, job.inv_freq, hidden, None, n_threads)
+    walk = Walk(job.spec, job.tables, hidden, None, n_threads)
     for index in range(len(job.spec.layers)):
         prefix = f"layers.{index}."
         items = [item for item in job.planned if item.name.startswith(prefix)]
@@ -34,8 +35,23 @@ def original_head_stats(job: Job, hidden: F32Array, n_threads: int) -> InputStat
             for item in items
         }
         walk.advance(index, weights, weights)
-    norm = next(item for item in job.planned if item.name == "output_norm")
-    return walk.measure_head(torch.from_numpy(job.read_rows(norm, 0, 1).reshape(-1)))
+    return walk.measure_head(last_norm(job))
+
+
+def last_norm(job: Job) -> dict[str, torch.Tensor]:
+    """The tensors of the norm before the head, by their names in the file."""
+    items = [item for item in job.planned if item.name.startswith("output_norm")]
+    return {item.name: torch.from_numpy(job.read_rows(item, 0, 1).reshape(-1)) for item in items}
+
+
+def input_of_layers(job: Job, rows: F32Array) -> F32Array:
+    """Rows of the embedding [..., window_tokens, d_model] -> the input of layer 0; rows may be
+    changed. InvalidArgumentError: windows longer than the model has positions."""
+    items = [item for item in job.planned if item.name == "position_embd"]
+    weights = {
+        item.name: torch.from_numpy(job.read_rows(item, 0, item.rows_cols[0])) for item in items
+    }
+    return Reference(job.spec, weights).embedded(torch.from_numpy(rows)).numpy()
 
 
 def tied_strips(job: Job, item: PlannedTensor, stats: InputStats, n_threads: int) -> U8Array:

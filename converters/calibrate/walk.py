@@ -20,17 +20,18 @@ from edgellm.errors import NumericError
 from ..quant.methods import InputStats
 from ..quant.methods.gptq import one_torch_thread
 from ..quant.tiles import F32Array
-from ..reference import Reference
-from ..spec import ModelSpec
+from ..reference import ALL_ROWS, Reference, torch_tables
+from ..spec import LayerSpec, ModelSpec
 from .tokens import Tokens
 
-# Matrices of a layer that read the same input, in the order in which it computes them.
+# Matrices of one of Llama's layers that read the same input, as input_groups() gives them.
 INPUT_GROUPS = (
     ("attn_q", "attn_k", "attn_v"),
     ("attn_o",),
     ("ffn_gate", "ffn_up"),
     ("ffn_down",),
 )
+EXPERTS = "_exps"
 TASK_WINDOWS = 4
 GRAM_COLS = 1024
 
@@ -45,13 +46,13 @@ class Walk:
     def __init__(
         self,
         spec: ModelSpec,
-        inv_freq: F32Array,
+        tables: Mapping[str, F32Array],
         hidden: F32Array,
         full: F32Array | None,
         n_threads: int,
     ) -> None:
         self._spec = spec
-        self._shared = {"rope_inv_freq": torch.from_numpy(inv_freq)}
+        self._shared = torch_tables(tables)
         self._hidden = torch.from_numpy(hidden)
         self._full = None if full is None else torch.from_numpy(full)
         self._n_threads = max(1, n_threads)
@@ -94,12 +95,13 @@ class Walk:
         self, index: int, converted: Weights, original: Weights, group: Sequence[str]
     ) -> InputStats:
         """The moments of the input that the matrices of `group` share. The weights are those of
-        layer `index`; what comes after the group in the layer is not computed."""
+        layer `index`; what comes after the group in the layer is not computed. Of experts together,
+        over what each of them was given, which need not be the same in the original model."""
         name = f"layers.{index}.{group[0]}"
 
         def task(begin: int) -> tuple[Tensor, Tensor | None]:
             x = self._inputs(index, name, converted, self._hidden, begin)
-            if self._full is None:
+            if self._full is None or group[0].endswith(EXPERTS):
                 return upper_gram(x), None
             full = self._inputs(index, name, original, self._full, begin)
             return upper_gram(x), (full - x).T @ x
@@ -114,9 +116,10 @@ class Walk:
             ).numpy()
         return found
 
-    def measure_head(self, norm: Tensor) -> InputStats:
-        """The moments of the head's input, after the last layer."""
-        reference = Reference(self._spec, {"output_norm": norm})
+    def measure_head(self, norm: Weights) -> InputStats:
+        """The moments of the head's input, after the last layer. norm: the tensors of the last
+        norm."""
+        reference = Reference(self._spec, dict(norm))
 
         def rows(hidden: Tensor, begin: int) -> Tensor:
             chosen = hidden[begin : begin + TASK_WINDOWS]
@@ -205,18 +208,40 @@ class _Tap(Reference):
     def __init__(self, spec: ModelSpec, weights: dict[str, Tensor], name: str) -> None:
         super().__init__(spec, weights)
         self._name = name
+        self._of_experts: list[Tensor] = []
 
     def inputs(self, x: Tensor, index: int) -> Tensor:
+        """[n, n_cols]; n is the number of tokens, or that of all that experts were given."""
+        self._of_experts.clear()
         try:
             self.block(x, index)
         except _Reached as reached:
             return reached.x
-        raise AssertionError(f"layer {index} does not use '{self._name}'")
+        assert self._of_experts, f"layer {index} does not use '{self._name}'"
+        return torch.cat(self._of_experts)
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
         if name == self._name:
-            raise _Reached(x)
-        return super().linear(x, name)
+            if not name.endswith(EXPERTS):
+                raise _Reached(x)
+            self._of_experts.append(x)
+        return super().linear(x, name, rows)
+
+
+def input_groups(layer: LayerSpec) -> tuple[tuple[str, ...], ...]:
+    """Matrices of a layer that read the same input, in the order in which it computes them."""
+    attention = INPUT_GROUPS[:2]
+    if not layer.n_experts:
+        return (
+            *attention,
+            *(INPUT_GROUPS[2:] if layer.ffn_gated else (("ffn_up",), ("ffn_down",))),
+        )
+    every_token = ["ffn_router"]
+    every_token += ["ffn_gate_shexp", "ffn_up_shexp"] if layer.d_shared else []
+    every_token += ["ffn_gate_inp_shexp"] if layer.shared_gate else []
+    shared = (("ffn_down_shexp",),) if layer.d_shared else ()
+    chosen = ("ffn_gate_exps", "ffn_up_exps")
+    return (*attention, tuple(every_token), chosen, ("ffn_down_exps",), *shared)
 
 
 def token_rows(windows: Tokens) -> tuple[Tokens, Tokens]:

@@ -32,6 +32,7 @@ from ..extras import INPUT_FILES
 from ..packed.float8 import LARGEST, F32Array, U8Array, decode_float8, encode_float8
 from ..plan import Job, Options
 from ..report import ConvertProgress, PlannedTensor, ProgressFn
+from .plain import check_plain
 from .report import ExportedMatrix, ExportReport
 from .shards import ShardWriter, StoredTensor
 from .whole import check_target, whole_directory
@@ -54,11 +55,13 @@ def export_fp8(
     """Writes directory `out`, which must not exist, whole or not at all.
 
     NumericError for weights that are not finite, or in E5M2 too large; UnsupportedError where
-    nothing would be packed.
+    nothing would be packed, and for models of other blocks than Llama's.
     """
     start = time.monotonic()
     with Checkpoint(src) as checkpoint:
-        plan = _plan(Job(checkpoint, Options("F16", None, None, None)), kind)
+        job = Job(checkpoint, Options("F16", None, None, None))
+        check_plain(job.spec, kind)
+        plan = _plan(job, kind)
         tensors = [stored for item in plan.items for stored in _stored(plan, item)]
         check_target(out, sum(tensor.n_bytes for tensor in tensors))
         with whole_directory(out) as folder:

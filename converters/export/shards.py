@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import DTYPE_BYTES
+from ..safetensors_header import DTYPE_BYTES
 
 MAX_SHARD_BYTES = 5_000_000_000  # what transformers writes
 _HEADER_ALIGNMENT = 8

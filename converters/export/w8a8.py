@@ -25,6 +25,7 @@ from ..extras import text_blobs
 from ..plan import Job, Options
 from ..recipe import EMBED_ROLE, HEAD_ROLE, CalibrationOptions
 from ..report import ConvertProgress, PlannedTensor, ProgressFn
+from .plain import check_plain
 from .report import ExportedMatrix, ExportReport, W8A8Quality
 from .smoothquant import F32Array, QuantizedLayer, input_scale, int8_rows, smoothed_layer
 from .whole import check_target, whole_files
@@ -84,6 +85,7 @@ def export_w8a8(
     data = out.with_name(out.name + ".data")
     with Checkpoint(src) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
+        check_plain(job.spec, W8A8_KIND)
         tokens = _tokens(job, calibration, options)
         n_bytes = sum(_n_bytes(item) for item in job.planned)
         check_target(out, n_bytes)
@@ -149,7 +151,7 @@ class _Build:
         from .onnx_graph import DecoderGraph, Initializers
 
         job = self._job
-        graph = DecoderGraph(job.spec, job.inv_freq, Initializers(data, location))
+        graph = DecoderGraph(job.spec, job.tables["rope_inv_freq"], Initializers(data, location))
         table = self._read(EMBED_ROLE)
         graph.embed(table)
         walk = self._walk(table)
@@ -181,7 +183,7 @@ class _Build:
 
         return Walk(
             self._job.spec,
-            self._job.inv_freq,
+            self._job.tables["rope_inv_freq"],
             embedded(self._tokens.calibration),
             embedded(self._tokens.held_out),
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from edgellm.errors import NumericError
 
 from ..calibrate.walk import INPUT_GROUPS
-from ..reference import Reference
+from ..reference import ALL_ROWS, Reference
 from ..spec import ModelSpec
 from .smoothquant import INT8_MAX, MIN_TOKEN_AMAX, F32Array, QuantizedLayer
 
@@ -40,7 +40,8 @@ class W8A8Layer(Reference):
             role: torch.from_numpy(matrix.scales) for role, matrix in layer.matrices.items()
         }
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
+        assert rows == ALL_ROWS, "models with experts are not exported"
         role = name.rpartition(".")[2]
         if self._input_scales:
             scale = torch.tensor(float(self._input_scales[SHARES_INPUT[role]]))
@@ -60,13 +61,13 @@ class _Recorder(Reference):
         super().__init__(spec, weights)
         self.amax: dict[str, Tensor] = {}
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
         role = name.rpartition(".")[2]
         if SHARES_INPUT[role] == role:
             largest = x.abs().amax(0)
             seen = self.amax.get(role)
             self.amax[role] = largest if seen is None else torch.maximum(seen, largest)
-        return super().linear(x, name)
+        return super().linear(x, name, rows)
 
 
 @dataclass(frozen=True)

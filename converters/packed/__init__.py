@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, UnsupportedError
 
 if TYPE_CHECKING:
-    from ..checkpoint import TensorInfo
+    from ..safetensors_header import TensorInfo
 
 U8Array = npt.NDArray[np.uint8]
 F32Array = npt.NDArray[np.float32]

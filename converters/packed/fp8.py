@@ -29,7 +29,7 @@ from . import F32Array, Packing, StoredReader, Unpack
 from .float8 import FLOAT8_DTYPES
 
 if TYPE_CHECKING:
-    from ..checkpoint import TensorInfo
+    from ..safetensors_header import TensorInfo
 
 NAMES = ("fp8", "fbgemm_fp8", "compressed-tensors (float, 8 bits)")
 SCALE_NAMES = ("weight_scale_inv", "weight_scale")

@@ -16,7 +16,7 @@ from . import Packing, Strips, Unpack
 from .int4_matrix import TILE_K, AwqMatrix, CompressedMatrix, GptqMatrix, PackedMatrix
 
 if TYPE_CHECKING:
-    from ..checkpoint import TensorInfo
+    from ..safetensors_header import TensorInfo
 
 NAMES = ("gptq (4 bits)", "awq (4 bits, gemm)", "compressed-tensors (int, 4 bits, pack-quantized)")
 SCALE_DTYPES = ("F16", "BF16", "F32")

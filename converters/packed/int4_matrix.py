@@ -32,7 +32,7 @@ from ..quant.l4 import F16Array, pack_l4_32
 from . import F32Array, StoredReader, U8Array
 
 if TYPE_CHECKING:
-    from ..checkpoint import TensorInfo
+    from ..safetensors_header import TensorInfo
 
 I32Array = npt.NDArray[np.int32]
 

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import typer
 
 from .. import _native
 from ..edgefile import read_header
+from ..edgeheader import TensorInfo
 from ..errors import ContextOverflowError
 from ..locate import explained, resolve
 from .output import JsonFlag, ThreadsOption, note, print_json, print_table
@@ -30,6 +32,7 @@ _HELP: dict[str, str] = {
     "read_bandwidth_share": "decode GB/s over those reads, round by round; far above 1: in cache",
     "int8_peak_gmac_per_s": "int8 multiply-adds on data in cache with the same threads",
     "int8_peak_share": "multiply-adds of the weights in prefill / that peak",
+    "busiest_expert_share": "by layer with experts: tokens of the busiest expert / tokens of all",
 }
 
 
@@ -37,7 +40,7 @@ _HELP: dict[str, str] = {
 class _Work:
     """What one token costs, from the tensors in the file."""
 
-    weight_bytes: int  # read for one decoded token
+    weight_bytes: int  # read for one decoded token; of experts those that a token uses
     body_macs: int  # multiply-adds of one prompt token, head left out
 
 
@@ -116,19 +119,38 @@ def _measure(
         "load_ms": model.load_ms,
         "kv_bytes_per_token": model.kv_bytes_per_token,
         "peak_rss_bytes": peak_rss_bytes,
+        **_expert_load(model),
     }
+
+
+def _expert_load(model: _native.Model) -> dict[str, Any]:
+    """Of all tokens of this run; nothing for a model without experts."""
+    load = {str(at): layer for at, layer in enumerate(model.expert_load) if layer}
+    shares = {at: max(layer) / max(1, sum(layer)) for at, layer in load.items()}
+    return {"expert_load": load, "busiest_expert_share": shares} if load else {}
 
 
 def _work(path: Path) -> _Work:
     """Embedding rows are looked up, so that table counts only where it is the head as well."""
-    tensors = [t for t in read_header(path).tensors.values() if len(t.shape) == 2]
+    header = read_header(path)
+    tensors = [t for t in header.tensors.values() if len(t.shape) == 2]
     has_own_head = any(t.role == "output" for t in tensors)
     head_role = "output" if has_own_head else "token_embd"
     body = [t for t in tensors if t.role not in ("token_embd", "output")]
     head = [t for t in tensors if t.role == head_role]
+
+    layers: Any = header.spec["layers"]
+
+    def used(tensor: TensorInfo) -> Fraction:
+        """Of stacked experts, the part that one token uses."""
+        if not tensor.role.endswith("_exps"):
+            return Fraction(1)
+        layer = layers[int(tensor.name.split(".")[1])]
+        return Fraction(layer["n_experts_used"], layer["n_experts"])
+
     return _Work(
-        weight_bytes=sum(t.n_bytes for t in body + head),
-        body_macs=sum(math.prod(t.shape) for t in body),
+        weight_bytes=int(sum(t.n_bytes * used(t) for t in body + head)),
+        body_macs=int(sum(math.prod(t.shape) * used(t) for t in body)),
     )
 
 

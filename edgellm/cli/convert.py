@@ -25,6 +25,7 @@ from .allocate import (
     shown_on,
     summary,
 )
+from .convert_plan import ShownPlan
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 from .progress import progress_bar
 
@@ -58,7 +59,12 @@ ReportOption = Annotated[
 
 
 def command(
-    src: Annotated[Path, typer.Argument(help="Directory with config.json and *.safetensors.")],
+    src: Annotated[
+        Path,
+        typer.Argument(
+            help="Directory with config.json and *.safetensors; with --dry-run config.json will do."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Argument(help="The .edge file to write; not needed with --dry-run.")
     ] = None,
@@ -142,8 +148,8 @@ def _plain(
     n_threads: int,
 ) -> tuple[Any, str]:
     if out is None:
-        plan = tools.plan_conversion(src, **choices)
-        return plan, plan.table() + "\n"
+        plan = ShownPlan(tools.plan_conversion(src, **choices))
+        return plan, plan.text()
     with progress_bar() as bar:
         result = tools.convert(
             src, out, n_threads=n_threads, progress=shown_on(bar), **folders, **choices

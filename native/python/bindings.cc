@@ -329,6 +329,7 @@ void bind_model(py::module_& m) {
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
       .def_property_readonly("verified_fraction",
                              py::cpp_function(&Model::verified_fraction, Unlocked()))
+      .def_property_readonly("expert_load", py::cpp_function(&Model::expert_load, Unlocked()))
       .def_property_readonly("n_threads", info(&edgellm::ModelInfo::n_threads))
       .def_property_readonly("backend", info(&edgellm::ModelInfo::backend));
 }

@@ -101,7 +101,7 @@ def tuning(checkpoint: Path, n_threads: int, same: bool):
     plain = Reference.from_checkpoint(checkpoint)
     table, inv_freq = plain.weights["token_embd"].numpy(), plain.weights["rope_inv_freq"].numpy()
     x = table[tokens().windows]
-    walk = Walk(plain.spec, inv_freq, x.copy(), x.copy(), n_threads)
+    walk = Walk(plain.spec, {"rope_inv_freq": inv_freq}, x.copy(), x.copy(), n_threads)
     off = {name: w if same else w * 1.02 for name, w in plain.weights.items()}
     walk.advance(0, off, plain.weights)
     roundings = {}

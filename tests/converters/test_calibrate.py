@@ -149,7 +149,9 @@ def test_moments_are_those_of_the_whole_models_inputs(tiny_checkpoint: Path) -> 
     inv_freq = plain.weights["rope_inv_freq"].numpy()
     found = []
     for n_threads in (1, 3):
-        walk = Walk(plain.spec, inv_freq, table[windows], table[windows], n_threads)
+        walk = Walk(
+            plain.spec, {"rope_inv_freq": inv_freq}, table[windows], table[windows], n_threads
+        )
         walk.advance(0, plain.weights, plain.weights)
         found.append(walk.measure(1, plain.weights, other, ("ffn_down",)))
     np.testing.assert_array_equal(found[0].moments, found[1].moments)
@@ -157,7 +159,7 @@ def test_moments_are_those_of_the_whole_models_inputs(tiny_checkpoint: Path) -> 
     np.testing.assert_allclose(found[0].moments, (x.T @ x / len(x)).numpy(), rtol=1e-4, atol=1e-7)
     assert found[0].drift is not None
     assert np.abs(found[0].drift).max() > 1e-3 * np.abs(found[0].moments).max()
-    same = Walk(plain.spec, inv_freq, table[windows], table[windows], 1)
+    same = Walk(plain.spec, {"rope_inv_freq": inv_freq}, table[windows], table[windows], 1)
     assert not same.measure(0, plain.weights, plain.weights, ("attn_o",)).drift.any()
 
 

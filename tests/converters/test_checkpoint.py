@@ -9,7 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from edgellm.converters.checkpoint import Checkpoint, read_safetensors_header
+from edgellm.converters.checkpoint import Checkpoint
+from edgellm.converters.safetensors_header import read_safetensors_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -44,15 +44,13 @@ def test_generation_config_decides_where_a_text_ends() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"attention_bias": True},
-        {"mlp_bias": True},
-        {"hidden_act": "gelu"},
+        {"hidden_act": "quick_gelu"},
         {"partial_rotary_factor": 0.5},
         {"quantization_config": {"quant_method": "gptq"}},
-        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attn_factor": 1.0}},
         {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
         {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "mscale": 1.0}},
-        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}},
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(change: dict[str, Any]) -> None:
@@ -80,10 +78,11 @@ def test_what_cannot_be_honoured_is_refused_by_name(change: dict[str, Any]) -> N
         {"eos_token_id": 101},
         {"rope_scaling": "llama3"},
         {"rope_theta": -1.0},
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
         {"rope_scaling": {"rope_type": "linear"}},
         {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
         {"head_dim": 7},
-        {"architectures": None},
+        {"architectures": None, "model_type": None},
         {"architectures": [3]},
     ],
 )
@@ -93,11 +92,11 @@ def test_values_that_make_no_sense_are_format_errors(change: dict[str, Any]) -> 
 
 
 def test_an_unknown_architecture_is_refused_with_what_is_not_understood() -> None:
-    config = {**CONFIG, "architectures": ["OtherForCausalLM"], "attn_logit_softcapping": 50.0}
+    config = {**CONFIG, "architectures": ["OtherForCausalLM"], "time_mix_rank": 50}
     with pytest.raises(UnsupportedError, match="OtherForCausalLM") as caught:
         archs.find(config)
     assert "LlamaForCausalLM" in str(caught.value)
-    assert "attn_logit_softcapping" in str(caught.value)
+    assert "time_mix_rank" in str(caught.value)
 
 
 def test_keys_that_llama_does_not_know_are_listed() -> None:

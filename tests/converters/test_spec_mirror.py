@@ -19,6 +19,10 @@ CPP_TYPES = {
     "int32_t": "int",
     "float": "float",
     "bool": "bool",
+    "NormKind": "str",
+    "RopeUse": "str",
+    "QkNorm": "str",
+    "FfnAct": "str",
     "std::vector<int32_t>": "tuple[int, ...]",
     "std::vector<LayerSpec>": "tuple[LayerSpec, ...]",
 }

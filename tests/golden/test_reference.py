@@ -54,7 +54,7 @@ def test_rotary_frequencies_are_those_of_transformers(name: str, tmp_path: Path)
     directory = tiny_checkpoint(tmp_path, case_named(name))
     wanted = LlamaRotaryEmbedding(LlamaConfig.from_pretrained(directory)).inv_freq.numpy()
     with Checkpoint(directory) as checkpoint:
-        got = Job(checkpoint, Options("F16", None, None, None)).inv_freq
+        got = Job(checkpoint, Options("F16", None, None, None)).tables["rope_inv_freq"]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, rtol=2e-7, atol=0)  # one unit in the last place
 

@@ -65,6 +65,7 @@ class Model:
     kv_bytes_per_token = 16
     load_ms = 0.5
     verified_fraction = 1.0
+    expert_load = ([], [])
     backend = "cpu"
     root = "00" * 32
     spec_json = json.dumps({"layers": [{}, {}]})
@@ -83,7 +84,9 @@ class Model:
         self.tokenizer: Tokenizer | None = Tokenizer()
 
     @staticmethod
-    def load(path: object, *, n_threads: int, verify: str, max_memory_bytes: int) -> Model:
+    def load(
+        path: object, *, n_threads: int, verify: str, max_memory_bytes: int, n_ctx: int
+    ) -> Model:
         return Model(n_threads or 1)
 
     @property

@@ -98,6 +98,13 @@ class Method:
         return self.first.name == "gptaq"
 
     @property
+    def without_drift(self) -> Method:
+        """gptq in place of gptaq."""
+        if not self.needs_drift:
+            return self
+        return replace(self, start="gptq") if self.tunes_layers else replace(self, name="gptq")
+
+    @property
     def tunes_layers(self) -> bool:
         return self.name == "autoround"
 

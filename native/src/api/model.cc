@@ -130,9 +130,14 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       .page_bytes = kv.page_bytes};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit, n_ctx));
-  model.decoder = take_or_throw(
-      edge::Decoder::create(model.spec, model.weights,
-                            edge::create_cpu_backend(edge::active_kernels(), options.n_threads)));
+  const int n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
+  model.n_ctx_most = model.spec.n_ctx_train;
+  if (n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
+    model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
+  }
+  model.decoder = take_or_throw(edge::Decoder::create(
+      model.spec, model.weights,
+      edge::create_cpu_backend(edge::active_kernels(), options.n_threads), n_ctx_planned));
   model.cache.emplace(kv.page_bytes, kv_budget_bytes);
 
   model.verifier = take_or_throw(
@@ -202,6 +207,19 @@ double Model::verified_fraction() const {
     const std::lock_guard lock(impl_->step_mutex);
     impl_->check_open();
     return impl_->verifier->verified_fraction();
+  });
+}
+
+std::vector<std::vector<uint64_t>> Model::expert_load() const {
+  return entry([&] {
+    const std::lock_guard lock(impl_->step_mutex);
+    impl_->check_open();
+    std::vector<std::vector<uint64_t>> load;
+    for (size_t l = 0; l < impl_->spec.layers.size(); ++l) {
+      const std::span<const uint64_t> layer = impl_->decoder->expert_load(l);
+      load.emplace_back(layer.begin(), layer.end());
+    }
+    return load;
   });
 }
 

@@ -1,5 +1,6 @@
 #include "model/spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "format/json.h"
@@ -16,6 +17,7 @@ constexpr int64_t kMaxHeads = 1024;
 constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxFfn = 1 << 20;
 constexpr int64_t kMaxContext = 1 << 24;
+constexpr int64_t kMaxExperts = 1024;
 constexpr size_t kMaxEosIds = 256;
 constexpr size_t kMaxArchBytes = 64;
 
@@ -42,6 +44,22 @@ Result<int> get_ranged(const Json& object, std::string_view key, int64_t low, in
   return static_cast<int>(value);
 }
 
+// A word of the text and the value it stands for.
+template <class T>
+struct Word {
+  std::string_view text;
+  T value;
+};
+constexpr Word<NormKind> kNorms[] = {{"rms", NormKind::kRms}, {"layer", NormKind::kLayer}};
+constexpr Word<RopeUse> kRopes[] = {
+    {"full", RopeUse::kFull}, {"local", RopeUse::kLocal}, {"none", RopeUse::kNone}};
+constexpr Word<QkNorm> kQkNorms[] = {
+    {"none", QkNorm::kNone}, {"head", QkNorm::kHead}, {"full", QkNorm::kFull}};
+constexpr Word<FfnAct> kFfnActs[] = {{"silu", FfnAct::kSilu},
+                                     {"gelu", FfnAct::kGelu},
+                                     {"gelu_tanh", FfnAct::kGeluTanh},
+                                     {"relu", FfnAct::kRelu}};
+
 // Bounded well inside float, so that neither the value nor its square root degenerates.
 Result<float> get_positive_float(const Json& object, std::string_view key, std::string_view where) {
   EDGE_ASSIGN_OR_RETURN(const double value, object.get_double(key, where));
@@ -49,6 +67,54 @@ Result<float> get_positive_float(const Json& object, std::string_view key, std::
   return Status(Code::kSpecInvalid,
                 key_is(where, key, std::to_string(value)) + ", allowed is 1e-30 to 1e30");
 }
+
+// What may be left out keeps the value that it has.
+class Optional {
+ public:
+  Optional(const Json& object, std::string_view where) : object_(object), where_(where) {}
+
+  Status ranged(std::string_view key, int64_t high, int& out) const {
+    if (object_.find(key) == nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(out, get_ranged(object_, key, 0, high, where_));
+    return {};
+  }
+  Status flag(std::string_view key, bool& out) const {
+    if (object_.find(key) == nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(out, object_.get_bool(key, where_));
+    return {};
+  }
+  Status positive_float(std::string_view key, float& out) const {
+    if (object_.find(key) == nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(out, get_positive_float(object_, key, where_));
+    return {};
+  }
+  Status float_or_zero(std::string_view key, float& out) const {
+    const Json* value = object_.find(key);
+    const bool is_number = value != nullptr && (value->kind() == Json::Kind::kInt ||
+                                                value->kind() == Json::Kind::kDouble);
+    if (!is_number || value->as_double() != 0) return positive_float(key, out);
+    out = 0;
+    return {};
+  }
+  template <class T, size_t n>
+  Status word(std::string_view key, const Word<T> (&words)[n], T& out) const {
+    if (object_.find(key) == nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(const std::string text, object_.get_string(key, where_));
+    std::string allowed;
+    for (const Word<T>& word : words) {
+      if (word.text == text) {
+        out = word.value;
+        return {};
+      }
+      allowed.append(allowed.empty() ? "" : ", ").append(word.text);
+    }
+    return {Code::kSpecInvalid, key_is(where_, key, printable(text)) + ", allowed is " + allowed};
+  }
+
+ private:
+  const Json& object_;
+  std::string_view where_;
+};
 
 Result<std::vector<int32_t>> get_eos_ids(const Json& root, int n_vocab) {
   EDGE_ASSIGN_OR_RETURN(const Json* array, root.get_array("eos_ids", "spec"));
@@ -66,12 +132,15 @@ Result<std::vector<int32_t>> get_eos_ids(const Json& root, int n_vocab) {
   return ids;
 }
 
-Result<LayerSpec> get_layer(const Json& item, int n_rope, std::string_view where) {
-  if (item.kind() != Json::Kind::kObject) {
-    return Status(Code::kJsonType, std::string(where) + ": must be an object");
-  }
-  EDGE_RETURN_IF_ERROR(item.only_keys({"n_heads", "n_kv_heads", "head_dim", "d_ffn"}, where));
-  LayerSpec layer;
+Status refuse_if(bool is_wrong, std::string_view where, std::string_view key,
+                 std::string_view rule) {
+  if (!is_wrong) return {};
+  return {Code::kSpecInvalid,
+          std::string(where) + ": '" + std::string(key) + "' " + std::string(rule)};
+}
+
+Status read_attention(const Json& item, const ModelSpec& spec, std::string_view where,
+                      LayerSpec& layer) {
   EDGE_ASSIGN_OR_RETURN(layer.n_heads, get_ranged(item, "n_heads", 1, kMaxHeads, where));
   EDGE_ASSIGN_OR_RETURN(layer.n_kv_heads, get_ranged(item, "n_kv_heads", 1, layer.n_heads, where));
   if (layer.n_heads % layer.n_kv_heads != 0) {
@@ -81,12 +150,82 @@ Result<LayerSpec> get_layer(const Json& item, int n_rope, std::string_view where
   }
   EDGE_ASSIGN_OR_RETURN(layer.head_dim, get_ranged(item, "head_dim", 2, kMaxHeadDim, where));
   EDGE_RETURN_IF_ERROR(check_even(layer.head_dim, "head_dim", where));
-  if (n_rope > layer.head_dim) {
+  if (spec.n_rope > layer.head_dim) {
     return Status(Code::kSpecInvalid, key_is(where, "head_dim", std::to_string(layer.head_dim)) +
                                           ", it must be at least n_rope (" +
-                                          std::to_string(n_rope) + ")");
+                                          std::to_string(spec.n_rope) + ")");
   }
-  EDGE_ASSIGN_OR_RETURN(layer.d_ffn, get_ranged(item, "d_ffn", 1, kMaxFfn, where));
+  const Optional optional(item, where);
+  EDGE_RETURN_IF_ERROR(optional.word("rope", kRopes, layer.rope));
+  EDGE_RETURN_IF_ERROR(refuse_if(layer.rope == RopeUse::kLocal && spec.n_rope == 0, where, "rope",
+                                 "is local, which needs an n_rope above 0"));
+  EDGE_RETURN_IF_ERROR(optional.ranged("window", kMaxContext, layer.window));
+  EDGE_RETURN_IF_ERROR(optional.flag("qkv_bias", layer.qkv_bias));
+  EDGE_RETURN_IF_ERROR(optional.flag("o_bias", layer.o_bias));
+  EDGE_RETURN_IF_ERROR(optional.word("qk_norm", kQkNorms, layer.qk_norm));
+  EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_scale", layer.attn_scale));
+  return optional.float_or_zero("attn_softcap", layer.attn_softcap);
+}
+
+Status read_norms(const Json& item, std::string_view where, LayerSpec& layer) {
+  const Optional optional(item, where);
+  EDGE_RETURN_IF_ERROR(optional.flag("pre_norm", layer.pre_norm));
+  EDGE_RETURN_IF_ERROR(optional.flag("post_norm", layer.post_norm));
+  EDGE_RETURN_IF_ERROR(optional.flag("parallel", layer.parallel));
+  return refuse_if(layer.parallel && (layer.post_norm || !layer.pre_norm), where, "parallel",
+                   "excludes post_norm and needs pre_norm");
+}
+
+Status read_experts(const Json& item, std::string_view where, LayerSpec& layer) {
+  const Optional optional(item, where);
+  EDGE_RETURN_IF_ERROR(optional.ranged("n_experts", kMaxExperts, layer.n_experts));
+  EDGE_RETURN_IF_ERROR(optional.ranged("n_experts_used", kMaxExperts, layer.n_experts_used));
+  EDGE_RETURN_IF_ERROR(optional.ranged("d_expert", kMaxFfn, layer.d_expert));
+  EDGE_RETURN_IF_ERROR(optional.ranged("d_shared", kMaxFfn, layer.d_shared));
+  EDGE_RETURN_IF_ERROR(optional.flag("shared_gate", layer.shared_gate));
+  EDGE_RETURN_IF_ERROR(optional.flag("norm_topk", layer.norm_topk));
+  if (layer.n_experts == 0) {
+    return refuse_if(layer.n_experts_used != 0 || layer.d_expert != 0 || layer.d_shared != 0 ||
+                         layer.shared_gate || layer.norm_topk,
+                     where, "n_experts", "is 0, but other keys describe experts");
+  }
+  EDGE_RETURN_IF_ERROR(
+      check_range(layer.n_experts_used, 1, layer.n_experts, "n_experts_used", where));
+  EDGE_RETURN_IF_ERROR(check_range(layer.d_expert, 1, kMaxFfn, "d_expert", where));
+  EDGE_RETURN_IF_ERROR(
+      refuse_if(layer.ffn_bias, where, "ffn_bias", "is true, but experts have no biases"));
+  EDGE_RETURN_IF_ERROR(
+      refuse_if(!layer.ffn_gated, where, "ffn_gated", "is false, but experts are gated"));
+  return refuse_if(layer.shared_gate && layer.d_shared == 0, where, "shared_gate",
+                   "is true, which needs a d_shared above 0");
+}
+
+Status read_ffn(const Json& item, std::string_view where, LayerSpec& layer) {
+  const Optional optional(item, where);
+  EDGE_RETURN_IF_ERROR(optional.word("ffn_act", kFfnActs, layer.ffn_act));
+  EDGE_RETURN_IF_ERROR(optional.flag("ffn_gated", layer.ffn_gated));
+  EDGE_RETURN_IF_ERROR(optional.flag("ffn_bias", layer.ffn_bias));
+  EDGE_RETURN_IF_ERROR(read_experts(item, where, layer));
+  const bool is_dense = layer.n_experts == 0;
+  EDGE_ASSIGN_OR_RETURN(layer.d_ffn,
+                        get_ranged(item, "d_ffn", is_dense ? 1 : 0, is_dense ? kMaxFfn : 0, where));
+  return {};
+}
+
+Result<LayerSpec> get_layer(const Json& item, const ModelSpec& spec, std::string_view where) {
+  if (item.kind() != Json::Kind::kObject) {
+    return Status(Code::kJsonType, std::string(where) + ": must be an object");
+  }
+  EDGE_RETURN_IF_ERROR(item.only_keys(
+      {"n_heads",  "n_kv_heads", "head_dim",  "d_ffn",          "rope",       "window",
+       "pre_norm", "post_norm",  "parallel",  "qkv_bias",       "o_bias",     "ffn_bias",
+       "qk_norm",  "attn_scale", "ffn_act",   "attn_softcap",   "ffn_gated",  "n_experts",
+       "d_expert", "d_shared",   "norm_topk", "n_experts_used", "shared_gate"},
+      where));
+  LayerSpec layer;
+  EDGE_RETURN_IF_ERROR(read_attention(item, spec, where, layer));
+  EDGE_RETURN_IF_ERROR(read_norms(item, where, layer));
+  EDGE_RETURN_IF_ERROR(read_ffn(item, where, layer));
   return layer;
 }
 
@@ -97,10 +236,27 @@ Status read_layers(const Json& root, ModelSpec& spec) {
   spec.layers.reserve(array->items().size());
   for (const Json& item : array->items()) {
     const std::string where = "spec: layers[" + std::to_string(spec.layers.size()) + "]";
-    EDGE_ASSIGN_OR_RETURN(const LayerSpec layer, get_layer(item, spec.n_rope, where));
+    EDGE_ASSIGN_OR_RETURN(const LayerSpec layer, get_layer(item, spec, where));
     spec.layers.push_back(layer);
   }
   return {};
+}
+
+Status read_optional(const Json& root, ModelSpec& spec) {
+  const Optional optional(root, "spec");
+  EDGE_RETURN_IF_ERROR(optional.word("norm", kNorms, spec.norm));
+  EDGE_RETURN_IF_ERROR(optional.positive_float("embed_scale", spec.embed_scale));
+  EDGE_RETURN_IF_ERROR(optional.float_or_zero("final_softcap", spec.final_softcap));
+  EDGE_RETURN_IF_ERROR(optional.ranged("n_positions", kMaxContext, spec.n_positions));
+  if (spec.n_positions > 0 && spec.n_ctx_train > spec.n_positions) {
+    return {Code::kSpecInvalid, key_is("spec", "n_ctx_train", std::to_string(spec.n_ctx_train)) +
+                                    ", it must be at most n_positions (" +
+                                    std::to_string(spec.n_positions) + ")"};
+  }
+  EDGE_RETURN_IF_ERROR(optional.positive_float("rope_local_factor", spec.rope_local_factor));
+  EDGE_RETURN_IF_ERROR(optional.ranged("n_ctx_original", kMaxContext, spec.n_ctx_original));
+  return refuse_if(spec.n_ctx_original > 0 && spec.n_rope == 0, "spec", "n_ctx_original",
+                   "is above 0, which needs an n_rope above 0");
 }
 
 }  // namespace
@@ -113,7 +269,8 @@ Result<ModelSpec> ModelSpec::from_json(std::string_view text) {
   }
   EDGE_RETURN_IF_ERROR(
       root.only_keys({"arch", "n_vocab", "d_model", "n_ctx_train", "norm_eps", "tied_head",
-                      "n_rope", "rope_factor", "bos_id", "eos_ids", "layers"},
+                      "n_rope", "rope_factor", "bos_id", "eos_ids", "layers", "norm", "embed_scale",
+                      "final_softcap", "n_positions", "rope_local_factor", "n_ctx_original"},
                      kWhere));
   ModelSpec spec;
   EDGE_ASSIGN_OR_RETURN(spec.arch, root.get_string("arch", kWhere));
@@ -124,13 +281,19 @@ Result<ModelSpec> ModelSpec::from_json(std::string_view text) {
   EDGE_ASSIGN_OR_RETURN(spec.n_ctx_train, get_ranged(root, "n_ctx_train", 1, kMaxContext, kWhere));
   EDGE_ASSIGN_OR_RETURN(spec.norm_eps, get_positive_float(root, "norm_eps", kWhere));
   EDGE_ASSIGN_OR_RETURN(spec.tied_head, root.get_bool("tied_head", kWhere));
-  EDGE_ASSIGN_OR_RETURN(spec.n_rope, get_ranged(root, "n_rope", 2, kMaxHeadDim, kWhere));
+  EDGE_ASSIGN_OR_RETURN(spec.n_rope, get_ranged(root, "n_rope", 0, kMaxHeadDim, kWhere));
   EDGE_RETURN_IF_ERROR(check_even(spec.n_rope, "n_rope", kWhere));
   EDGE_ASSIGN_OR_RETURN(spec.rope_factor, get_positive_float(root, "rope_factor", kWhere));
   EDGE_ASSIGN_OR_RETURN(spec.bos_id, get_ranged(root, "bos_id", -1, spec.n_vocab - 1, kWhere));
   EDGE_ASSIGN_OR_RETURN(spec.eos_ids, get_eos_ids(root, spec.n_vocab));
+  EDGE_RETURN_IF_ERROR(read_optional(root, spec));
   EDGE_RETURN_IF_ERROR(read_layers(root, spec));
   return spec;
+}
+
+bool ModelSpec::uses_local_rope() const {
+  return std::any_of(layers.begin(), layers.end(),
+                     [](const LayerSpec& layer) { return layer.rope == RopeUse::kLocal; });
 }
 
 KvLayout ModelSpec::kv_layout() const {

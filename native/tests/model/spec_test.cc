@@ -73,7 +73,7 @@ TEST_CASE("every value outside its range is refused by name, value and range") {
       {"\"norm_eps\":1e-05", "\"norm_eps\":-1e-05", "'norm_eps'"},
       {"\"rope_factor\":1.0", "\"rope_factor\":1e31", "'rope_factor'"},
       {"\"n_rope\":8", "\"n_rope\":7", "'n_rope' is 7, it must be even"},
-      {"\"n_rope\":8", "\"n_rope\":0", "'n_rope' is 0"},
+      {"\"n_rope\":8", "\"n_rope\":-2", "'n_rope' is -2"},
       {"\"n_rope\":8", "\"n_rope\":10", "'head_dim' is 8, it must be at least n_rope (10)"},
       {"\"bos_id\":1", "\"bos_id\":512", "'bos_id' is 512, allowed is -1 to 511"},
       {"\"bos_id\":1", "\"bos_id\":-2", "'bos_id' is -2"},
@@ -97,6 +97,158 @@ TEST_CASE("every value outside its range is refused by name, value and range") {
   }
 }
 
+// kGood with more keys in the spec and in its first layer.
+std::string with(const std::string& in_spec, const std::string& in_layer,
+                 const std::string& d_ffn = "172") {
+  std::string text = replaced("\"d_ffn\":172", "\"d_ffn\":" + d_ffn + in_layer);
+  return text.replace(text.find("\"layers\""), 0, in_spec);
+}
+
+const std::string kExperts = R"(,"n_experts":8,"n_experts_used":2,"d_expert":48)";
+
+TEST_CASE("what a text leaves out is that of a plain model") {
+  auto spec = ModelSpec::from_json(kGood);
+  REQUIRE(spec.is_ok());
+  const ModelSpec& s = spec.value();
+  CHECK(s.norm == edge::NormKind::kRms);
+  CHECK(s.embed_scale == 1.0f);
+  CHECK(s.final_softcap == 0.0f);
+  CHECK(s.n_positions == 0);
+  CHECK(s.rope_local_factor == 1.0f);
+  CHECK(s.n_ctx_original == 0);
+  const edge::LayerSpec& l = s.layers[1];
+  CHECK(l.rope == edge::RopeUse::kFull);
+  CHECK(l.window == 0);
+  CHECK(l.pre_norm);
+  CHECK_FALSE(l.post_norm);
+  CHECK_FALSE(l.parallel);
+  CHECK(l.qk_norm == edge::QkNorm::kNone);
+  CHECK(l.ffn_act == edge::FfnAct::kSilu);
+  CHECK(l.ffn_gated);
+  CHECK(l.n_experts == 0);
+}
+
+TEST_CASE("every optional key is read") {
+  auto spec = ModelSpec::from_json(
+      with(R"("norm":"layer","embed_scale":45.25,"final_softcap":30,"n_positions":1024,)"
+           R"("rope_local_factor":0.5,"n_ctx_original":4096,)",
+           R"(,"rope":"local","window":512,"pre_norm":true,"post_norm":true,"parallel":false,)"
+           R"("qkv_bias":true,"o_bias":true,"ffn_bias":true,"qk_norm":"full","attn_scale":0.0625,)"
+           R"("attn_softcap":50.0,"ffn_act":"gelu_tanh","ffn_gated":false)"));
+  REQUIRE_MESSAGE(spec.is_ok(), spec.status().message());
+  const ModelSpec& s = spec.value();
+  CHECK(s.norm == edge::NormKind::kLayer);
+  CHECK(s.embed_scale == 45.25f);
+  CHECK(s.final_softcap == 30.0f);
+  CHECK(s.n_positions == 1024);
+  CHECK(s.rope_local_factor == 0.5f);
+  CHECK(s.n_ctx_original == 4096);
+  const edge::LayerSpec& l = s.layers[0];
+  CHECK(l.rope == edge::RopeUse::kLocal);
+  CHECK(l.window == 512);
+  CHECK(l.post_norm);
+  CHECK(l.qkv_bias);
+  CHECK(l.o_bias);
+  CHECK(l.ffn_bias);
+  CHECK(l.qk_norm == edge::QkNorm::kFull);
+  CHECK(l.attn_scale == 0.0625f);
+  CHECK(l.attn_softcap == 50.0f);
+  CHECK(l.ffn_act == edge::FfnAct::kGeluTanh);
+  CHECK_FALSE(l.ffn_gated);
+
+  auto moe = ModelSpec::from_json(
+      with("", kExperts + R"(,"d_shared":96,"shared_gate":true,"norm_topk":true)", "0"));
+  REQUIRE_MESSAGE(moe.is_ok(), moe.status().message());
+  const edge::LayerSpec& e = moe.value().layers[0];
+  CHECK(e.d_ffn == 0);
+  CHECK(e.n_experts == 8);
+  CHECK(e.n_experts_used == 2);
+  CHECK(e.d_expert == 48);
+  CHECK(e.d_shared == 96);
+  CHECK(e.shared_gate);
+  CHECK(e.norm_topk);
+}
+
+TEST_CASE("a damaged spec with all its keys is read or refused with a reason") {
+  const std::string text =
+      with(R"("norm":"layer","embed_scale":45.25,"final_softcap":30,"n_positions":1024,)"
+           R"("rope_local_factor":0.5,"n_ctx_original":4096,)",
+           kExperts + R"(,"d_shared":96,"shared_gate":true,"norm_topk":true,"rope":"local",)"
+                      R"("window":512,"post_norm":true,"qkv_bias":true,"o_bias":true,)"
+                      R"("qk_norm":"full","attn_scale":0.0625,"attn_softcap":50.0,)"
+                      R"("ffn_act":"gelu_tanh")",
+           "0");
+  REQUIRE(ModelSpec::from_json(text).is_ok());
+  for (size_t at = 0; at < text.size(); ++at) {
+    for (const char byte : {'0', '9', '-', 'e', '"', ',', '}', '\\'}) {
+      std::string damaged = text;
+      damaged[at] = byte;
+      const edge::Status status = parse_status(damaged);
+      if (status.is_ok()) continue;
+      const std::string_view kind = edge::code_class(status.code());
+      CHECK(kind == "FormatError");
+      CHECK_FALSE(status.message().empty());
+    }
+  }
+}
+
+TEST_CASE("optional values outside their range or at odds with others are refused by name") {
+  const struct {
+    std::string in_spec, in_layer, d_ffn;
+    const char* said;
+  } rows[] = {
+      {R"("norm":"batch",)", "", "172", "'norm' is 'batch', allowed is rms, layer"},
+      {R"("embed_scale":0,)", "", "172", "'embed_scale'"},
+      {R"("final_softcap":-1,)", "", "172", "'final_softcap'"},
+      {R"("final_softcap":1e-31,)", "", "172", "'final_softcap'"},
+      {R"("n_positions":16777217,)", "", "172", "'n_positions' is 16777217"},
+      {R"("n_positions":255,)", "", "172", "'n_ctx_train' is 256, it must be at most n_positions"},
+      {R"("rope_local_factor":1e31,)", "", "172", "'rope_local_factor'"},
+      {R"("n_ctx_original":-1,)", "", "172", "'n_ctx_original' is -1"},
+      {"", R"(,"rope":"yarn")", "172", "layers[0]: 'rope' is 'yarn', allowed is full, local, none"},
+      {"", R"(,"window":-1)", "172", "'window' is -1, allowed is 0 to 16777216"},
+      {"", R"(,"parallel":true,"post_norm":true)", "172",
+       "'parallel' excludes post_norm and needs pre_norm"},
+      {"", R"(,"parallel":true,"pre_norm":false)", "172", "needs pre_norm"},
+      {"", R"(,"qk_norm":"layer")", "172", "'qk_norm' is 'layer'"},
+      {"", R"(,"attn_scale":-0.5)", "172", "'attn_scale'"},
+      {"", R"(,"attn_softcap":1e31)", "172", "'attn_softcap'"},
+      {"", R"(,"ffn_act":"swish")", "172", "'ffn_act' is 'swish'"},
+      {"", R"(,"n_experts_used":2)", "172", "'n_experts' is 0, but other keys describe experts"},
+      {"", R"(,"norm_topk":true)", "172", "'n_experts' is 0, but other keys describe experts"},
+      {"", R"(,"n_experts":1025,"n_experts_used":2,"d_expert":48)", "0", "'n_experts' is 1025"},
+      {"", R"(,"n_experts":8,"n_experts_used":9,"d_expert":48)", "0", "'n_experts_used' is 9"},
+      {"", R"(,"n_experts":8,"n_experts_used":2)", "0", "'d_expert' is 0"},
+      {"", kExperts, "172", "'d_ffn' is 172, allowed is 0 to 0"},
+      {"", kExperts + R"(,"ffn_bias":true)", "0", "'ffn_bias' is true"},
+      {"", kExperts + R"(,"ffn_gated":false)", "0", "'ffn_gated' is false"},
+      {"", kExperts + R"(,"shared_gate":true)", "0", "'shared_gate' is true"},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(std::string(row.said));
+    const edge::Status status = parse_status(with(row.in_spec, row.in_layer, row.d_ffn));
+    CHECK(status.code() == Code::kSpecInvalid);
+    CAPTURE(status.message());
+    CHECK(status.message().find(row.said) != std::string::npos);
+  }
+  CHECK(parse_status(with(R"("norm":1,)", "")).code() == Code::kJsonType);
+  CHECK(parse_status(with("", R"(,"window":1.5)")).code() == Code::kJsonType);
+  CHECK(parse_status(with("", R"(,"qkv_bias":1)")).code() == Code::kJsonType);
+  CHECK(parse_status(with("", R"(,"attn_scale":"1")")).code() == Code::kJsonType);
+}
+
+TEST_CASE("without rotation nothing may ask for a rotary table") {
+  const auto unrotated = [](const std::string& in_spec, const std::string& in_layer) {
+    const std::string text = with(in_spec, in_layer);
+    return ModelSpec::from_json(
+        std::string(text).replace(text.find("\"n_rope\":8"), 10, "\"n_rope\":0"));
+  };
+  CHECK(unrotated("", R"(,"rope":"none")").is_ok());
+  CHECK(unrotated("", "").is_ok());
+  CHECK(unrotated("", R"(,"rope":"local")").status().code() == Code::kSpecInvalid);
+  CHECK(unrotated(R"("n_ctx_original":64,)", "").status().code() == Code::kSpecInvalid);
+}
+
 TEST_CASE("too many layers and end tokens are refused before they are stored") {
   const std::string layer = R"({"n_heads":8,"n_kv_heads":4,"head_dim":8,"d_ffn":172},)";
   std::string layers;
@@ -116,9 +268,8 @@ TEST_CASE("a spec without layers is refused") {
 }
 
 TEST_CASE("unknown, missing and mistyped keys have codes of their own") {
-  CHECK(parse_status(replaced("\"arch\"", "\"window\":1,\"arch\"")).code() ==
-        Code::kJsonUnknownKey);
-  CHECK(parse_status(replaced("\"d_ffn\":1}", "\"d_ffn\":1,\"window\":3}")).code() ==
+  CHECK(parse_status(replaced("\"arch\"", "\"sinks\":1,\"arch\"")).code() == Code::kJsonUnknownKey);
+  CHECK(parse_status(replaced("\"d_ffn\":1}", "\"d_ffn\":1,\"sinks\":3}")).code() ==
         Code::kJsonUnknownKey);
   CHECK(parse_status(replaced("\"bos_id\":1,", "")).code() == Code::kJsonMissingKey);
   CHECK(parse_status(replaced("\"d_model\":64", "\"d_model\":\"64\"")).code() == Code::kJsonType);
