@@ -35,6 +35,8 @@ nightly: lint native sanitize arm windows bench-guard
 	cd native && $(BIN) cmake --preset tsan -DEDGE_BUILD_TOOLS=OFF && $(BIN) cmake --build --preset tsan
 	$(BIN) ctest --test-dir build/tsan --output-on-failure
 	build/asan/fuzz/edge_mutate build/seed.edge 100000 --seed 1
+	PYTHONPATH=tests $(PY) -P -m golden.blocks build/blocks
+	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
 	$(BIN) pytest
 
 lint: $(VENV)/.dev

@@ -17,22 +17,29 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND EDGE_ISA_x86_avx512vnni -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 
-# Searches of the offline tools and code that hardly any CPU runs: small rather than fast.
+# Searches of the offline tools, code that hardly any CPU runs, and loops that are unrolled by hand:
+# small.
 function(edge_small_sources isa)
   set(small "")
+  set(smallest "")
   set(options -O2)
   if(isa STREQUAL scalar)
-    set(small attention elementwise encode gptq matmul_f32)
+    set(small attention elementwise encode gptq matmul_f32 variants)
     set(options -Os -DEDGE_SMALL)
   elseif(isa STREQUAL x86_sse41)
     set(small attention encode gptq)
     set(options -O2 -DEDGE_SMALL)
+    set(smallest variants)
   else()
-    set(small encode gptq)
+    set(small encode gptq matmul_f32 variants)
   endif()
   foreach(name ${small})
     set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/${isa}/${name}.cc
       PROPERTIES COMPILE_OPTIONS "${options}")
+  endforeach()
+  foreach(name ${smallest})
+    set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/src/kernels/${isa}/${name}.cc
+      PROPERTIES COMPILE_OPTIONS "-Os;-DEDGE_SMALL")
   endforeach()
 endfunction()
 

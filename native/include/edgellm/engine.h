@@ -114,7 +114,10 @@ struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
   Verify verify = Verify::kOnce;  // once: in the background; what it finds fails the next run()
   uint64_t max_memory_bytes = 0;  // cap on file + scratch + KV; 0: what the machine has available
-  int n_ctx = 0;                  // check the cap for a session of this size now; 0: one KV page
+  // Check the cap for a session of this size now; 0: one KV page. Where a file has rotary tables
+  // for short and for long contexts it decides between them for good, 0 like n_ctx_train; no
+  // session is longer than the table is meant for.
+  int n_ctx = 0;
 };
 
 struct ModelInfo {
@@ -233,7 +236,7 @@ struct SessionStats {
 // was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
 class Session {
  public:
-  explicit Session(const Model& model, int n_ctx = 0);  // 0: n_ctx_train
+  explicit Session(const Model& model, int n_ctx = 0);  // 0: the most, as a rule n_ctx_train
   int n_ctx() const;
   int n_vocab() const;
   int n_tokens() const;

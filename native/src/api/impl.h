@@ -53,6 +53,7 @@ struct Model::Impl final : edge::StepModel {
   edge::ModelSpec spec;
   edge::Weights weights;
   std::unique_ptr<edge::Verifier> verifier;
+  int n_ctx_most = 0;                      // of a session
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
 

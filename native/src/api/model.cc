@@ -114,7 +114,6 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
-  check(edge::Decoder::check_supported(model.spec));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
   const edge::KvLayout kv = model.spec.kv_layout();
@@ -131,9 +130,14 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       .page_bytes = kv.page_bytes};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit, n_ctx));
-  model.decoder = take_or_throw(
-      edge::Decoder::create(model.spec, model.weights,
-                            edge::create_cpu_backend(edge::active_kernels(), options.n_threads)));
+  const int n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
+  model.n_ctx_most = model.spec.n_ctx_train;
+  if (n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
+    model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
+  }
+  model.decoder = take_or_throw(edge::Decoder::create(
+      model.spec, model.weights,
+      edge::create_cpu_backend(edge::active_kernels(), options.n_threads), n_ctx_planned));
   model.cache.emplace(kv.page_bytes, kv_budget_bytes);
 
   model.verifier = take_or_throw(

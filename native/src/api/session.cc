@@ -36,16 +36,20 @@ Session::Session(const Model& model, int n_ctx) {
   entry([&] {
     const std::shared_ptr<Model::Impl>& owner = model.impl();
     owner->check_open();
-    const int n_ctx_train = owner->info.n_ctx_train;
-    if (n_ctx < 0 || n_ctx > n_ctx_train) {
+    const int n_ctx_most = owner->n_ctx_most;
+    if (n_ctx < 0 || n_ctx > n_ctx_most) {
+      const bool is_short = n_ctx_most < owner->info.n_ctx_train;
       raise(Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be from 0 (the most) to " +
-                std::to_string(n_ctx_train) + ", the positions the model was trained for");
+                std::to_string(n_ctx_most) +
+                (is_short ? ", the most that the n_ctx of load() stands for; load the model with "
+                            "a larger one"
+                          : ", the positions the model was trained for"));
     }
     impl_ = std::make_shared<Impl>();
     impl_->model = owner;
     impl_->session = take_or_throw(
-        edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_train : n_ctx));
+        edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx));
     impl_->cancel_flag = impl_->session->cancel_flag();
     const std::lock_guard lock(owner->sessions_mutex);
     owner->check_open();

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "backends/kv_layout.h"
+#include "backends/op_kinds.h"
 #include "base/status.h"
 #include "tensor/tensor.h"
 
@@ -78,7 +79,48 @@ struct AttentionShape {
   int n_heads = 0;
   int n_kv_heads = 0;
   int head_dim = 0;
-  float scale = 0;  // of the scores, 1/sqrt(head_dim) unless the model says otherwise
+  float scale = 0;    // of the scores, 1/sqrt(head_dim) unless the model says otherwise
+  float softcap = 0;  // > 0: scores become softcap * tanh(score / softcap) before the mask
+  int window = 0;     // > 0: position p sees p - window < j <= p
+};
+
+// Rows of floats, such as the residual stream.
+struct FloatRows {
+  float* data = nullptr;
+  int64_t n_cols = 0;
+  int64_t stride = 0;  // n_cols rounded up to 16
+};
+
+// A norm over the columns of a row. Without weight there is none.
+struct Norm {
+  NormKind kind = NormKind::kRms;
+  const Tensor* weight = nullptr;  // F32 [n_cols]
+  const Tensor* bias = nullptr;    // F32 [n_cols], of kLayer
+  float eps = 0;
+};
+
+// What a projection adds to the residual stream: norm(delta + bias).
+struct Residual {
+  const float* delta = nullptr;  // rows as those it is added to; null: nothing
+  const Tensor* bias = nullptr;  // F32 [d_model]; null: none
+  Norm norm;
+};
+
+// Queries, keys and values of a layer. Biases and norms may be null.
+struct QkvWeights {
+  const Tensor *q = nullptr, *k = nullptr, *v = nullptr;
+  const Tensor *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr;  // F32, a value a row
+  // RMS norm of queries and of keys before they turn: over head_dim columns, each head by itself,
+  // or over all heads, as many as the weight is long. F32.
+  const Tensor *q_norm = nullptr, *k_norm = nullptr;
+  float norm_eps = 0;
+};
+
+// The first half of a feed-forward network. Without gate: f(act Wup).
+struct FfnIn {
+  const Tensor *gate = nullptr, *up = nullptr;
+  const Tensor *gate_bias = nullptr, *up_bias = nullptr;  // F32 [d_ffn]; null: none
+  FfnAct act = FfnAct::kSilu;
 };
 
 // What an op must produce for its consumers.
@@ -89,9 +131,11 @@ struct ActNeeds {
   bool operator==(const ActNeeds&) const = default;
 };
 
+// What these tensors read; empty ones read nothing.
 inline ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
   ActNeeds needs;
   for (const Tensor* tensor : consumers) {
+    if (!tensor->is_valid()) continue;
     needs.a8 |= tensor->act == Act::kA8;
     needs.f32 |= tensor->act == Act::kF32;
     needs.a8x2 |= tensor->act == Act::kA8x2;
@@ -106,6 +150,7 @@ struct MoeShape {
   int n_used = 0;
   int64_t d_expert = 0;
   int64_t d_shared = 0;
+  FfnAct act = FfnAct::kSilu;
   bool normalize = false;  // a row's n_used weights are divided by their sum
 };
 
@@ -153,34 +198,38 @@ class Backend {
   virtual Status end_step() = 0;
 
   // Which weights the matmul after the coming one reads, in turn; those of ffn_in by their gate
-  // alone. A hint: where threads wait for each other they may fetch them meanwhile.
+  // alone, or up where there is no gate. A hint: where threads wait for each other they may fetch
+  // them meanwhile.
   virtual void expect(std::initializer_list<const Tensor*> weights) = 0;
 
-  // x[r] = row tokens[r] of the embedding table. x: [n_rows][stride].
-  virtual void embed(const Tensor& table, float* x, int64_t stride) = 0;
+  // x[r] = row tokens[r] of the embedding table times `scale`, plus, unless null, the row of
+  // `positions` at the row's position.
+  virtual void embed(const Tensor& table, float scale, const Tensor* positions,
+                     const FloatRows& x) = 0;
   // angle = fl32(position * inv_freq[i]); cos and sin times `factor`.
   virtual void rope_table(const float* inv_freq, float factor, RopeTable& out) = 0;
-  // x += delta (unless null), then out = quant(rmsnorm(x) * weight): residual, norm and
-  // quantization in one pass over a row. Only rows `pick[i]`, each once, if pick is not empty.
-  // x and delta: [n_rows][stride].
-  virtual void norm_quant(const float* delta, float* x, int64_t stride,
-                          std::span<const int32_t> pick, const Tensor& weight, float eps,
-                          ActNeeds needs, ActRows& out) = 0;
-  // q[r] = rope(act Wq), keys and values of row r go to its page. q: [n_rows][stride], stride =
-  // n_heads * head_dim rounded up to 16.
-  virtual void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk,
-                              const Tensor& wv, const AttentionShape& shape, const RopeTable& rope,
+  // x += what `more` says, then out = quant(norm(x)): residual, norm and quantization in one pass
+  // over a row. Only rows `pick[i]`, each once, if pick is not empty.
+  virtual void norm_quant(const Residual& more, const FloatRows& x, std::span<const int32_t> pick,
+                          const Norm& norm, ActNeeds needs, ActRows& out) = 0;
+  // x += what `more` says.
+  virtual void add_residual(const Residual& more, const FloatRows& x) = 0;
+  // q[r] = rope(norm(act Wq + bias)), keys (the same) and values of row r go to its page. Nothing
+  // turns where rope.n_rope is 0. q: [n_rows][stride], stride = n_heads * head_dim rounded up
+  // to 16.
+  virtual void qkv_rope_store(const ActRows& act, const QkvWeights& weights,
+                              const AttentionShape& shape, const RopeTable& rope,
                               const KvLayerLayout& kv, float* q) = 0;
-  // out = quant(softmax(q K^T * scale) V), causal, over each row's own sequence. q is overwritten.
+  // out = quant(softmax(cap(q K^T * scale)) V), causal and within the window, over each row's own
+  // sequence. q is overwritten.
   virtual void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                          ActNeeds needs, ActRows& out) = 0;
-  // delta = act W^T, for the next norm_quant to add to the residual stream. delta:
+  // delta = act W^T, for the Residual of a later op. delta:
   // [n_rows][stride], stride = weight rows rounded up to 16.
   virtual void proj_residual(const ActRows& act, const Tensor& weight, float* delta,
                              int64_t stride) = 0;
-  // out = quant(silu(act Wgate) * (act Wup)).
-  virtual void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
-                      ActRows& out) = 0;
+  // out = quant(f(act Wgate) * (act Wup)), each product with its bias.
+  virtual void ffn_in(const ActRows& act, const FfnIn& ffn, ActNeeds needs, ActRows& out) = 0;
   // The choice of experts: p = softmax(act Wr^T) over all of them, of which the n_used largest
   // stay, ties to the lower id. Counts them in out.n_routed.
   virtual void moe_route(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
@@ -191,8 +240,10 @@ class Backend {
   virtual void moe_ffn(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
                        const MoeRoutes& routes, MoeBuffers& buffers, float* delta,
                        int64_t stride) = 0;
-  // logits[i] = act[i] W^T; logits: [act.n_rows][stride].
-  virtual void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) = 0;
+  // logits[i] = act[i] W^T, with softcap > 0 softcap * tanh(that / softcap); logits:
+  // [act.n_rows][stride].
+  virtual void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,
+                    int64_t stride) = 0;
 };
 
 }  // namespace edge

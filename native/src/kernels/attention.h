@@ -21,9 +21,11 @@ struct AttentionSegmentArgs {
   size_t value_offset = 0;                //                          f16 [32][head_dim]
   int head_dim = 0;
   float scale = 0;
+  float softcap = 0;                 // > 0: a score s becomes softcap * tanh(s / softcap)
   int n_queries = 0;                 // 1..kMaxQueries
   const float* q[kMaxQueries] = {};  // each [head_dim]
-  int n_visible[kMaxQueries] = {};   // positions of the segment a query sees, 1..256
+  int first = 0;                     // position of the segment from which all queries see
+  int n_visible[kMaxQueries] = {};   // and up to which each does, exclusive: first < it <= 256
   float m[kMaxQueries] = {};         // out: largest score
   float l[kMaxQueries] = {};         // out: sum of exp(score - m)
   float* o[kMaxQueries] = {};        // out: [head_dim] sum of exp(score - m) * value

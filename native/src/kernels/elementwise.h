@@ -56,13 +56,6 @@ struct ElementwiseKernels {
   void (*store_f16_column)(const float* x, int64_t n, int64_t stride, uint16_t* y);
   // y[i] = float(x[i]), exact.
   void (*load_f16_row)(const uint16_t* x, int64_t n, float* y);
-
-  // x[i] = exp(x[i] - max x), then normalize(); x finite, n > 0.
-  void (*softmax)(float* x, int64_t n);
-  // x[i] = x[i] / sum of x; the sum runs over 16 lanes and the fixed tree.
-  void (*normalize)(float* x, int64_t n);
-  // x = fma(y, scale, x).
-  void (*add_scaled)(const float* y, float scale, float* x, int64_t n);
 };
 
 extern const ElementwiseKernels kElementwise_scalar;

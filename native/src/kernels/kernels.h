@@ -20,6 +20,7 @@ struct ElementwiseKernels;
 struct AttentionKernels;
 struct EncodeKernels;
 struct GptqKernels;
+struct VariantKernels;
 
 // Instruction-set levels, best first. EDGE_ISA(enumerator, name)
 enum class Isa : uint8_t {
@@ -51,6 +52,7 @@ struct KernelTable {
   const AttentionKernels* attention = nullptr;
   const EncodeKernels* encode = nullptr;
   const GptqKernels* gptq = nullptr;
+  const VariantKernels* variants = nullptr;
   // The fastest kernel of this level or a lower one; never null for a tiled format.
   MatmulFn matmul(Format format, Act act) const;
   // The same for more rows than kMaxKRows; null where calling matmul() panel by panel is as good.

@@ -9,6 +9,7 @@
 #include "kernels/encode_kernels.h"
 #include "kernels/gptq_kernels.h"
 #include "kernels/kernels.h"
+#include "kernels/variants.h"
 
 namespace edge {
 
@@ -69,25 +70,41 @@ KernelTable make_table(Isa isa) {
 #if defined(__x86_64__) || defined(_M_X64)
     case Isa::kAvx512Vnni:
     case Isa::kAvx512Bw:
-      return {isa, &kElementwise_x86_avx512bw, &kAttention_x86_avx512bw, &kEncode_x86_avx512bw,
-              &kGptq_x86_avx512bw};
+      return {isa,
+              &kElementwise_x86_avx512bw,
+              &kAttention_x86_avx512bw,
+              &kEncode_x86_avx512bw,
+              &kGptq_x86_avx512bw,
+              &kVariants_x86_avx512bw};
     case Isa::kAvxVnni:
     case Isa::kAvx2:
-      return {isa, &kElementwise_x86_avx2, &kAttention_x86_avx2, &kEncode_x86_avx2,
-              &kGptq_x86_avx2};
+      return {isa,
+              &kElementwise_x86_avx2,
+              &kAttention_x86_avx2,
+              &kEncode_x86_avx2,
+              &kGptq_x86_avx2,
+              &kVariants_x86_avx2};
     case Isa::kSse41:
-      return {isa, &kElementwise_x86_sse41, &kAttention_x86_sse41, &kEncode_x86_sse41,
-              &kGptq_x86_sse41};
+      return {isa,
+              &kElementwise_x86_sse41,
+              &kAttention_x86_sse41,
+              &kEncode_x86_sse41,
+              &kGptq_x86_sse41,
+              &kVariants_x86_sse41};
 #elif defined(__aarch64__) || defined(_M_ARM64)
     case Isa::kNeonI8mm:  // only the integer matmuls differ
     case Isa::kNeonDot:
     case Isa::kNeon:
-      return {isa, &kElementwise_arm_neon, &kAttention_arm_neon, &kEncode_arm_neon,
-              &kGptq_arm_neon};
+      return {isa,
+              &kElementwise_arm_neon,
+              &kAttention_arm_neon,
+              &kEncode_arm_neon,
+              &kGptq_arm_neon,
+              &kVariants_arm_neon};
 #endif
     default:
-      return {Isa::kScalar, &kElementwise_scalar, &kAttention_scalar, &kEncode_scalar,
-              &kGptq_scalar};
+      return {Isa::kScalar,    &kElementwise_scalar, &kAttention_scalar,
+              &kEncode_scalar, &kGptq_scalar,        &kVariants_scalar};
   }
 }
 

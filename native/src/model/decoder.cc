@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <string>
 #include <vector>
 
 namespace edge {
@@ -13,6 +12,14 @@ namespace {
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
+
+const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
+
+// What a feed-forward network reads first.
+const Tensor* first_of_ffn(const LayerWeights& w) {
+  if (w.ffn_router.is_valid()) return &w.ffn_router;
+  return w.ffn_gate.data == nullptr ? &w.ffn_up : &w.ffn_gate;
+}
 
 }  // namespace
 
@@ -28,7 +35,7 @@ struct Decoder::Scratch {
   MoeRoutes routes;        // n_routed left out: it is a layer's
   MoeBuffers experts;
   std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
-  RopeTable rope;
+  RopeTable rope, local_rope, no_rope;
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
 
@@ -61,6 +68,15 @@ struct Allocator {
     return {};
   }
 
+  Status take_rope(int n_rope, RopeTable& table) {
+    if (n_rope == 0) return {};
+    float *cos = nullptr, *sin = nullptr;
+    EDGE_RETURN_IF_ERROR(take(int64_t{Decoder::kMaxRows} * n_rope / 2, cos));
+    EDGE_RETURN_IF_ERROR(take(int64_t{Decoder::kMaxRows} * n_rope / 2, sin));
+    table = {cos, sin, n_rope};
+    return {};
+  }
+
   Status take_int8(int64_t n_rows, Int8Rows& rows) {
     EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks * 32, rows.q));
     EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks, rows.d));
@@ -82,23 +98,20 @@ void merge(ActNeeds& into, ActNeeds from) {
   into.a8x2 |= from.a8x2;
 }
 
-// What the ffn of a layer reads of the normed residual.
-ActNeeds ffn_in_needs(const LayerSpec& layer, const LayerWeights& w) {
-  if (layer.n_experts == 0) return needs_of({&w.ffn_gate, &w.ffn_up});
-  ActNeeds needs = needs_of({&w.ffn_router, &w.ffn_gate_exps, &w.ffn_up_exps});
-  if (layer.d_shared > 0) merge(needs, needs_of({&w.ffn_gate_shexp, &w.ffn_up_shexp}));
-  return needs;
-}
-
 void widen_by_experts(const LayerSpec& layer, const LayerWeights& lw, Widths& w) {
   w.n_experts = std::max(w.n_experts, int64_t{layer.n_experts});
   w.n_used = std::max(w.n_used, int64_t{layer.n_experts_used});
   w.d_expert = std::max(w.d_expert, int64_t{layer.d_expert});
+  w.d_shared = std::max(w.d_shared, int64_t{layer.d_shared});
   merge(w.expert_in, needs_of({&lw.ffn_gate_exps, &lw.ffn_up_exps}));
   merge(w.expert_hidden, needs_of({&lw.ffn_down_exps}));
-  if (layer.d_shared == 0) return;
-  w.d_shared = std::max(w.d_shared, int64_t{layer.d_shared});
   merge(w.shared_hidden, needs_of({&lw.ffn_down_shexp}));
+}
+
+// What the feed-forward network or the experts of a layer read of the normed residual.
+ActNeeds ffn_in_needs(const LayerWeights& w) {
+  return needs_of({&w.ffn_gate, &w.ffn_up, &w.ffn_router, &w.ffn_gate_exps, &w.ffn_up_exps,
+                   &w.ffn_gate_shexp, &w.ffn_up_shexp, &w.ffn_gate_inp_shexp});
 }
 
 Widths widest(const ModelSpec& spec, const Weights& weights) {
@@ -109,13 +122,10 @@ Widths widest(const ModelSpec& spec, const Weights& weights) {
     w.heads = std::max(w.heads, int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim);
     w.ffn = std::max(w.ffn, int64_t{spec.layers[l].d_ffn});
     merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v}));
-    merge(w.model, ffn_in_needs(spec.layers[l], lw));
+    merge(w.model, ffn_in_needs(lw));
     merge(w.heads_needs, needs_of({&lw.attn_o}));
-    if (spec.layers[l].n_experts > 0) {
-      widen_by_experts(spec.layers[l], lw, w);
-    } else {
-      merge(w.ffn_needs, needs_of({&lw.ffn_down}));
-    }
+    merge(w.ffn_needs, needs_of({&lw.ffn_down}));
+    widen_by_experts(spec.layers[l], lw, w);
   }
   return w;
 }
@@ -156,41 +166,6 @@ MoeTensors moe_tensors(const LayerSpec& layer, const LayerWeights& w) {
 
 }  // namespace
 
-Status Decoder::check_supported(const ModelSpec& spec) {
-  const auto refuse = [](const std::string& where, std::string_view key) -> Status {
-    return {Code::kSpecUnsupported, where + ": '" + std::string(key) +
-                                        "' asks for what this version cannot run; use a newer one"};
-  };
-  const LayerSpec plain;
-  const auto first_odd = [&](const LayerSpec& layer) -> std::string_view {
-    if (layer.rope != plain.rope) return "rope";
-    if (layer.window != 0) return "window";
-    if (!layer.pre_norm) return "pre_norm";
-    if (layer.post_norm) return "post_norm";
-    if (layer.parallel) return "parallel";
-    if (layer.qkv_bias) return "qkv_bias";
-    if (layer.o_bias) return "o_bias";
-    if (layer.ffn_bias) return "ffn_bias";
-    if (layer.qk_norm != plain.qk_norm) return "qk_norm";
-    if (layer.attn_scale > 0) return "attn_scale";
-    if (layer.attn_softcap > 0) return "attn_softcap";
-    if (layer.ffn_act != plain.ffn_act) return "ffn_act";
-    if (!layer.ffn_gated) return "ffn_gated";
-    return {};
-  };
-  if (spec.norm != NormKind::kRms) return refuse("spec", "norm");
-  if (spec.embed_scale != 1) return refuse("spec", "embed_scale");
-  if (spec.final_softcap > 0) return refuse("spec", "final_softcap");
-  if (spec.n_positions > 0) return refuse("spec", "n_positions");
-  if (spec.n_ctx_original > 0) return refuse("spec", "n_ctx_original");
-  if (spec.n_rope == 0) return refuse("spec", "n_rope");
-  for (size_t l = 0; l < spec.layers.size(); ++l) {
-    const std::string_view key = first_odd(spec.layers[l]);
-    if (!key.empty()) return refuse("layers[" + std::to_string(l) + "]", key);
-  }
-  return {};
-}
-
 Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& s, size_t& n_bytes) {
   Allocator allocator{.backend = backend};
@@ -204,10 +179,10 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.heads, widths.heads_needs, s.heads_act));
   EDGE_RETURN_IF_ERROR(allocator.take_act(widths.ffn, widths.ffn_needs, s.ffn_act));
   EDGE_RETURN_IF_ERROR(take_experts(allocator, spec, widths, s.routes, s.experts, s.n_routed));
-  float *cos = nullptr, *sin = nullptr;
-  EDGE_RETURN_IF_ERROR(allocator.take(int64_t{kMaxRows} * spec.n_rope / 2, cos));
-  EDGE_RETURN_IF_ERROR(allocator.take(int64_t{kMaxRows} * spec.n_rope / 2, sin));
-  s.rope = {cos, sin, spec.n_rope};
+  EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.rope));
+  if (spec.uses_local_rope()) {
+    EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.local_rope));
+  }
   s.logits_stride = round_up(spec.n_vocab, kTileRows);
   if (s.logits_stride != spec.n_vocab) {
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
@@ -224,11 +199,13 @@ Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& w
 }
 
 Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend) {
+                                                 std::unique_ptr<Backend> backend, int n_ctx) {
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
   decoder->kv_ = spec.kv_layout();
+  const bool is_long = spec.n_ctx_original > 0 && n_ctx > spec.n_ctx_original;
+  decoder->inv_freq_ = is_long ? &weights.rope_inv_freq_long : &weights.rope_inv_freq;
   decoder->scratch_ = std::make_shared<Scratch>();
   EDGE_RETURN_IF_ERROR(
       allocate(spec, weights, backend.get(), *decoder->scratch_, decoder->scratch_bytes_));
@@ -238,58 +215,125 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
 
 Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
                      float* logits, const StopCheck& should_stop) {
-  const auto stops = [&] { return should_stop && should_stop(); };
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
   b.begin_step(rows);
-  b.embed(weights_->token_embd, s.x, s.x_stride);
-  b.rope_table(weights_->rope_inv_freq.as_f32(), spec.rope_factor, s.rope);
-  const float* delta = nullptr;
-  for (size_t l = 0; l < spec.layers.size(); ++l) {
-    const LayerSpec& layer = spec.layers[l];
-    const LayerWeights& w = weights_->layers[l];
-    const AttentionShape shape{layer.n_heads, layer.n_kv_heads, layer.head_dim,
-                               1.0f / std::sqrt(static_cast<float>(layer.head_dim))};
-    ActRows heads_act = s.heads_act;
-    heads_act.set_cols(round_up(int64_t{layer.n_heads} * layer.head_dim, kTileK));
-    ActRows ffn_act = s.ffn_act;
-    ffn_act.set_cols(round_up(layer.d_ffn, kTileK));
-
-    if (stops()) return cancelled();
-    b.norm_quant(delta, s.x, s.x_stride, {}, w.attn_norm, spec.norm_eps,
-                 needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
-    b.expect({&w.attn_o});
-    b.qkv_rope_store(s.model_act, w.attn_q, w.attn_k, w.attn_v, shape, s.rope, kv_.layers[l], s.q);
-    if (stops()) return cancelled();
-    b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
-    b.expect({layer.n_experts > 0 ? &w.ffn_router : &w.ffn_gate});
-    b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
-    delta = s.delta;
-
-    if (stops()) return cancelled();
-    b.norm_quant(delta, s.x, s.x_stride, {}, w.ffn_norm, spec.norm_eps, ffn_in_needs(layer, w),
-                 s.model_act);
-    if (layer.n_experts > 0) {
-      mix_experts(l);
-      continue;
-    }
-    b.expect({&w.ffn_down});
-    b.ffn_in(s.model_act, w.ffn_gate, w.ffn_up, needs_of({&w.ffn_down}), ffn_act);
-    if (stops()) return cancelled();
-    expect_layer(l + 1);
-    b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
+  b.embed(weights_->token_embd, spec.embed_scale, given(weights_->position_embd),
+          residual_stream());
+  if (s.rope.n_rope > 0) b.rope_table(inv_freq_->as_f32(), spec.rope_factor, s.rope);
+  if (s.local_rope.n_rope > 0) {
+    b.rope_table(weights_->rope_inv_freq_local.as_f32(), spec.rope_local_factor, s.local_rope);
   }
-  write_logits(delta, logit_rows, logits);
+  Residual more;
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
+    EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more));
+    EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
+  }
+  write_logits(more, logit_rows, logits);
   return b.end_step();
+}
+
+Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& more) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const LayerSpec& layer = spec_->layers[l];
+  const LayerWeights& w = weights_->layers[l];
+  const AttentionShape shape = attention_shape(layer);
+  ActRows heads_act = s.heads_act;
+  heads_act.set_cols(round_up(int64_t{layer.n_heads} * layer.head_dim, kTileK));
+  const QkvWeights qkv{.q = &w.attn_q,
+                       .k = &w.attn_k,
+                       .v = &w.attn_v,
+                       .q_bias = given(w.attn_q_bias),
+                       .k_bias = given(w.attn_k_bias),
+                       .v_bias = given(w.attn_v_bias),
+                       .q_norm = given(w.attn_q_norm),
+                       .k_norm = given(w.attn_k_norm),
+                       .norm_eps = spec_->norm_eps};
+
+  if (should_stop && should_stop()) return cancelled();
+  b.norm_quant(more, residual_stream(), {}, norm_of(w.attn_norm),
+               needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
+  b.expect({&w.attn_o});
+  b.qkv_rope_store(s.model_act, qkv, shape, rope_of(layer), kv_.layers[l], s.q);
+  if (should_stop && should_stop()) return cancelled();
+  b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
+  b.expect({first_of_ffn(w)});
+  b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
+  more = {s.delta, given(w.attn_o_bias), norm_of(w.attn_post_norm)};
+  return {};
+}
+
+Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const LayerSpec& layer = spec_->layers[l];
+  const LayerWeights& w = weights_->layers[l];
+  ActRows ffn_act = s.ffn_act;
+  ffn_act.set_cols(round_up(layer.d_ffn, kTileK));
+  const FfnIn ffn{.gate = given(w.ffn_gate),
+                  .up = &w.ffn_up,
+                  .gate_bias = given(w.ffn_gate_bias),
+                  .up_bias = given(w.ffn_up_bias),
+                  .act = layer.ffn_act};
+
+  if (should_stop && should_stop()) return cancelled();
+  const ActNeeds needs = ffn_in_needs(w);
+  const Residual& before = layer.parallel ? Residual{} : more;
+  b.norm_quant(before, residual_stream(), {}, norm_of(w.ffn_norm), needs, s.model_act);
+  if (layer.parallel) b.add_residual(more, residual_stream());
+  if (layer.n_experts > 0) {
+    mix_experts(l);
+    more = {s.delta, nullptr, norm_of(w.ffn_post_norm)};
+    return {};
+  }
+  b.expect({&w.ffn_down});
+  b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}), ffn_act);
+  if (should_stop && should_stop()) return cancelled();
+  expect_layer(l + 1);
+  b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
+  more = {s.delta, given(w.ffn_down_bias), norm_of(w.ffn_post_norm)};
+  return {};
+}
+
+FloatRows Decoder::residual_stream() const {
+  return {scratch_->x, spec_->d_model, scratch_->x_stride};
+}
+
+Norm Decoder::norm_of(const NormWeights& weights) const {
+  return {spec_->norm, given(weights.weight), given(weights.bias), spec_->norm_eps};
+}
+
+AttentionShape Decoder::attention_shape(const LayerSpec& layer) const {
+  const float scale = layer.attn_scale > 0 ? layer.attn_scale
+                                           : 1.0f / std::sqrt(static_cast<float>(layer.head_dim));
+  return {.n_heads = layer.n_heads,
+          .n_kv_heads = layer.n_kv_heads,
+          .head_dim = layer.head_dim,
+          .scale = scale,
+          .softcap = layer.attn_softcap,
+          .window = layer.window};
+}
+
+const RopeTable& Decoder::rope_of(const LayerSpec& layer) const {
+  switch (layer.rope) {
+    case RopeUse::kFull:
+      return scratch_->rope;
+    case RopeUse::kLocal:
+      return scratch_->local_rope;
+    case RopeUse::kNone:
+      break;
+  }
+  return scratch_->no_rope;
 }
 
 void Decoder::mix_experts(size_t l) {
   const LayerSpec& layer = spec_->layers[l];
   Scratch& s = *scratch_;
   const MoeTensors tensors = moe_tensors(layer, weights_->layers[l]);
-  const MoeShape shape{layer.n_experts, layer.n_experts_used, layer.d_expert, layer.d_shared,
-                       layer.norm_topk};
+  const MoeShape shape{layer.n_experts, layer.n_experts_used, layer.d_expert,
+                       layer.d_shared,  layer.ffn_act,        layer.norm_topk};
   s.routes.n_routed = s.n_routed[l];
   backend_->expect({});  // nobody knows yet which experts will be read
   backend_->moe_route(s.model_act, tensors, shape, s.routes);
@@ -307,16 +351,18 @@ void Decoder::expect_layer(size_t layer) {
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
-void Decoder::write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits) {
+void Decoder::write_logits(const Residual& more, std::span<const int32_t> logit_rows,
+                           float* logits) {
   Scratch& s = *scratch_;
   const int64_t n_vocab = spec_->n_vocab;
   while (!logit_rows.empty()) {
     const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
-    backend_->norm_quant(delta, s.x, s.x_stride, logit_rows.first(n), weights_->output_norm,
-                         spec_->norm_eps, needs_of({&weights_->output}), s.model_act);
+    backend_->norm_quant(more, residual_stream(), logit_rows.first(n),
+                         norm_of(weights_->output_norm), needs_of({&weights_->output}),
+                         s.model_act);
     expect_layer(0);  // of the next token
     float* out = s.logits == nullptr ? logits : s.logits;
-    backend_->head(s.model_act, weights_->output, out, s.logits_stride);
+    backend_->head(s.model_act, weights_->output, spec_->final_softcap, out, s.logits_stride);
     if (s.logits != nullptr) {
       for (size_t i = 0; i < n; ++i) {
         std::memcpy(logits + static_cast<int64_t>(i) * n_vocab,

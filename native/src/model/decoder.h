@@ -19,9 +19,6 @@ class Decoder {
  public:
   static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
 
-  // kSpecUnsupported, naming layer and key, for what the file may say and this build cannot run.
-  static Status check_supported(const ModelSpec& spec);
-
   // Rows times experts used whose activations are held at a time; beyond, one part of a step's rows
   // goes through the experts after the other.
   static constexpr int64_t kMaxPairs = 1024;
@@ -29,9 +26,10 @@ class Decoder {
   // What create() will take from the backend, for a check of the memory before it does.
   static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
 
-  // `weights` must outlive the decoder. Takes the backend.
+  // `weights` must outlive the decoder. Takes the backend. n_ctx: the longest context planned, by
+  // which a model with two rotary tables gets one of them for good.
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend);
+                                                 std::unique_ptr<Backend> backend, int n_ctx);
 
   // Writes K and V of every row to its page, and the logits of rows `logit_rows` (indices into
   // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence
@@ -57,14 +55,22 @@ class Decoder {
   void mix_experts(size_t layer);
   // Tells the backend what the first matmul of a layer, or after the last one the head, reads.
   void expect_layer(size_t layer);
-  // delta: what the last projection adds to the residual stream; null without layers.
-  void write_logits(const float* delta, std::span<const int32_t> logit_rows, float* logits);
+  // The halves of a layer. more: what the half before leaves to be added to the residual stream
+  // and, afterwards, what this one does. kCancelled when should_stop says so.
+  Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more);
+  Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
+  void write_logits(const Residual& more, std::span<const int32_t> logit_rows, float* logits);
+  FloatRows residual_stream() const;
+  Norm norm_of(const NormWeights& weights) const;
+  AttentionShape attention_shape(const LayerSpec& layer) const;
+  const RopeTable& rope_of(const LayerSpec& layer) const;
 
   const ModelSpec* spec_ = nullptr;
   const Weights* weights_ = nullptr;
   std::unique_ptr<Backend> backend_;
   std::shared_ptr<Scratch> scratch_;
   KvLayout kv_;
+  const Tensor* inv_freq_ = nullptr;  // of layers without a table of their own
   size_t scratch_bytes_ = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "model/spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "format/json.h"
@@ -247,6 +248,11 @@ Status read_optional(const Json& root, ModelSpec& spec) {
   EDGE_RETURN_IF_ERROR(optional.positive_float("embed_scale", spec.embed_scale));
   EDGE_RETURN_IF_ERROR(optional.float_or_zero("final_softcap", spec.final_softcap));
   EDGE_RETURN_IF_ERROR(optional.ranged("n_positions", kMaxContext, spec.n_positions));
+  if (spec.n_positions > 0 && spec.n_ctx_train > spec.n_positions) {
+    return {Code::kSpecInvalid, key_is("spec", "n_ctx_train", std::to_string(spec.n_ctx_train)) +
+                                    ", it must be at most n_positions (" +
+                                    std::to_string(spec.n_positions) + ")"};
+  }
   EDGE_RETURN_IF_ERROR(optional.positive_float("rope_local_factor", spec.rope_local_factor));
   EDGE_RETURN_IF_ERROR(optional.ranged("n_ctx_original", kMaxContext, spec.n_ctx_original));
   return refuse_if(spec.n_ctx_original > 0 && spec.n_rope == 0, "spec", "n_ctx_original",
@@ -283,6 +289,11 @@ Result<ModelSpec> ModelSpec::from_json(std::string_view text) {
   EDGE_RETURN_IF_ERROR(read_optional(root, spec));
   EDGE_RETURN_IF_ERROR(read_layers(root, spec));
   return spec;
+}
+
+bool ModelSpec::uses_local_rope() const {
+  return std::any_of(layers.begin(), layers.end(),
+                     [](const LayerSpec& layer) { return layer.rope == RopeUse::kLocal; });
 }
 
 KvLayout ModelSpec::kv_layout() const {

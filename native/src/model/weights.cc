@@ -100,6 +100,44 @@ class Binder {
   std::unordered_set<const TensorEntry*> claimed_;
 };
 
+Status bind_norm(Binder& binder, const ModelSpec& spec, const std::string& prefix,
+                 const std::string& role, NormWeights& out) {
+  EDGE_RETURN_IF_ERROR(binder.vector(prefix, role, spec.d_model, out.weight));
+  if (spec.norm == NormKind::kRms) return {};
+  return binder.vector(prefix, role + "_bias", spec.d_model, out.bias);
+}
+
+Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
+                      const std::string& prefix, LayerWeights& out) {
+  const int64_t d_model = spec.d_model;
+  const int64_t d_q = int64_t{layer.n_heads} * layer.head_dim;
+  const int64_t d_kv = int64_t{layer.n_kv_heads} * layer.head_dim;
+  if (layer.pre_norm) {
+    EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, prefix, "attn_norm", out.attn_norm));
+  }
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_q", d_q, d_model, out.attn_q));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_k", d_kv, d_model, out.attn_k));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_v", d_kv, d_model, out.attn_v));
+  if (layer.qkv_bias) {
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_q_bias", d_q, out.attn_q_bias));
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_bias", d_kv, out.attn_k_bias));
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_v_bias", d_kv, out.attn_v_bias));
+  }
+  if (layer.qk_norm != QkNorm::kNone) {
+    const bool by_head = layer.qk_norm == QkNorm::kHead;
+    EDGE_RETURN_IF_ERROR(
+        binder.vector(prefix, "attn_q_norm", by_head ? layer.head_dim : d_q, out.attn_q_norm));
+    EDGE_RETURN_IF_ERROR(
+        binder.vector(prefix, "attn_k_norm", by_head ? layer.head_dim : d_kv, out.attn_k_norm));
+  }
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
+  if (layer.o_bias) {
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_o_bias", d_model, out.attn_o_bias));
+  }
+  if (!layer.post_norm) return {};
+  return bind_norm(binder, spec, prefix, "attn_post_norm", out.attn_post_norm);
+}
+
 // Rows that one expert takes in a stacked tensor: whole strips.
 int64_t stacked(int64_t n_rows) { return (n_rows + kTileRows - 1) / kTileRows * kTileRows; }
 
@@ -122,23 +160,45 @@ Status bind_experts(Binder& binder, const LayerSpec& layer, const std::string& p
   return binder.half_matrix(prefix, "ffn_gate_inp_shexp", 1, d_model, out.ffn_gate_inp_shexp);
 }
 
+Status bind_ffn(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
+                const std::string& prefix, LayerWeights& out) {
+  const int64_t d_model = spec.d_model;
+  const int64_t d_ffn = layer.d_ffn;
+  if (layer.n_experts > 0) return bind_experts(binder, layer, prefix, d_model, out);
+  if (layer.ffn_gated) {
+    EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_gate", d_ffn, d_model, out.ffn_gate));
+  }
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_up", d_ffn, d_model, out.ffn_up));
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_down", d_model, d_ffn, out.ffn_down));
+  if (!layer.ffn_bias) return {};
+  if (layer.ffn_gated) {
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "ffn_gate_bias", d_ffn, out.ffn_gate_bias));
+  }
+  EDGE_RETURN_IF_ERROR(binder.vector(prefix, "ffn_up_bias", d_ffn, out.ffn_up_bias));
+  return binder.vector(prefix, "ffn_down_bias", d_model, out.ffn_down_bias);
+}
+
 Status bind_layer(Binder& binder, const ModelSpec& spec, size_t index, LayerWeights& out) {
   const LayerSpec& layer = spec.layers[index];
   const std::string prefix = "layers." + std::to_string(index) + ".";
-  const int64_t d_model = spec.d_model;
-  const int64_t d_q = int64_t{layer.n_heads} * layer.head_dim;
-  const int64_t d_kv = int64_t{layer.n_kv_heads} * layer.head_dim;
-  const int64_t d_ffn = layer.d_ffn;
-  EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_norm", d_model, out.attn_norm));
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_q", d_q, d_model, out.attn_q));
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_k", d_kv, d_model, out.attn_k));
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_v", d_kv, d_model, out.attn_v));
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
-  EDGE_RETURN_IF_ERROR(binder.vector(prefix, "ffn_norm", d_model, out.ffn_norm));
-  if (layer.n_experts > 0) return bind_experts(binder, layer, prefix, d_model, out);
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_gate", d_ffn, d_model, out.ffn_gate));
-  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "ffn_up", d_ffn, d_model, out.ffn_up));
-  return binder.matrix(prefix, "ffn_down", d_model, d_ffn, out.ffn_down);
+  EDGE_RETURN_IF_ERROR(bind_attention(binder, spec, layer, prefix, out));
+  if (layer.pre_norm) {
+    EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, prefix, "ffn_norm", out.ffn_norm));
+  }
+  EDGE_RETURN_IF_ERROR(bind_ffn(binder, spec, layer, prefix, out));
+  if (!layer.post_norm) return {};
+  return bind_norm(binder, spec, prefix, "ffn_post_norm", out.ffn_post_norm);
+}
+
+Status bind_rope(Binder& binder, const ModelSpec& spec, Weights& out) {
+  const int64_t n = spec.n_rope / 2;
+  if (n == 0) return {};
+  EDGE_RETURN_IF_ERROR(binder.vector("", "rope_inv_freq", n, out.rope_inv_freq));
+  if (spec.uses_local_rope()) {
+    EDGE_RETURN_IF_ERROR(binder.vector("", "rope_inv_freq_local", n, out.rope_inv_freq_local));
+  }
+  if (spec.n_ctx_original == 0) return {};
+  return binder.vector("", "rope_inv_freq_long", n, out.rope_inv_freq_long);
 }
 
 }  // namespace
@@ -148,12 +208,16 @@ Result<Weights> Weights::bind(const EdgeFile& file, const ModelSpec& spec) {
   Weights weights;
   EDGE_RETURN_IF_ERROR(
       binder.matrix("", "token_embd", spec.n_vocab, spec.d_model, weights.token_embd));
-  EDGE_RETURN_IF_ERROR(binder.vector("", "rope_inv_freq", spec.n_rope / 2, weights.rope_inv_freq));
+  if (spec.n_positions > 0) {
+    EDGE_RETURN_IF_ERROR(
+        binder.matrix("", "position_embd", spec.n_positions, spec.d_model, weights.position_embd));
+  }
+  EDGE_RETURN_IF_ERROR(bind_rope(binder, spec, weights));
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     EDGE_RETURN_IF_ERROR(bind_layer(binder, spec, l, weights.layers[l]));
   }
-  EDGE_RETURN_IF_ERROR(binder.vector("", "output_norm", spec.d_model, weights.output_norm));
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "output_norm", weights.output_norm));
   if (spec.tied_head) {
     weights.output = weights.token_embd;
   } else {

@@ -11,17 +11,33 @@
 
 namespace edge {
 
+// Tensors that the spec does not ask for are empty (data is null).
+struct NormWeights {
+  Tensor weight;  // F32
+  Tensor bias;    // F32, of LayerNorm only
+};
+
 struct LayerWeights {
-  Tensor attn_norm;           // F32 [d_model]
-  Tensor attn_q;              // [n_heads * head_dim, d_model]
-  Tensor attn_k;              // [n_kv_heads * head_dim, d_model]
-  Tensor attn_v;              // [n_kv_heads * head_dim, d_model]
-  Tensor attn_o;              // [d_model, n_heads * head_dim]
-  Tensor ffn_norm;            // F32 [d_model]
-  Tensor ffn_gate;            // [d_ffn, d_model], without experts
-  Tensor ffn_up;              // [d_ffn, d_model]
-  Tensor ffn_down;            // [d_model, d_ffn]
-  Tensor ffn_router;          // F16 [n_experts, d_model]
+  NormWeights attn_norm;       // [d_model]
+  Tensor attn_q;               // [n_heads * head_dim, d_model]
+  Tensor attn_k;               // [n_kv_heads * head_dim, d_model]
+  Tensor attn_v;               // [n_kv_heads * head_dim, d_model]
+  Tensor attn_q_bias;          // F32, as long as the matrix has rows; so are all biases
+  Tensor attn_k_bias;          //
+  Tensor attn_v_bias;          //
+  Tensor attn_q_norm;          // F32 [head_dim] or [n_heads * head_dim]
+  Tensor attn_k_norm;          // F32 [head_dim] or [n_kv_heads * head_dim]
+  Tensor attn_o;               // [d_model, n_heads * head_dim]
+  Tensor attn_o_bias;          //
+  NormWeights attn_post_norm;  // [d_model]
+  NormWeights ffn_norm;        // [d_model]
+  Tensor ffn_gate;             // [d_ffn, d_model]
+  Tensor ffn_up;               // [d_ffn, d_model]
+  Tensor ffn_down;             // [d_model, d_ffn]
+  Tensor ffn_gate_bias;        //
+  Tensor ffn_up_bias;          //
+  Tensor ffn_down_bias;        //
+  Tensor ffn_router;          // F16 [n_experts, d_model]; with experts, instead of ffn_gate to bias
   Tensor ffn_gate_exps;       // [n_experts * stacked(d_expert), d_model]
   Tensor ffn_up_exps;         // [n_experts * stacked(d_expert), d_model]
   Tensor ffn_down_exps;       // [n_experts * stacked(d_model), d_expert]
@@ -29,13 +45,17 @@ struct LayerWeights {
   Tensor ffn_up_shexp;        // [d_shared, d_model]
   Tensor ffn_down_shexp;      // [d_model, d_shared]
   Tensor ffn_gate_inp_shexp;  // F16 [1, d_model], with a gate of the shared expert
+  NormWeights ffn_post_norm;  // [d_model]
 };
 
 struct Weights {
-  Tensor token_embd;     // [n_vocab, d_model]
-  Tensor rope_inv_freq;  // F32 [n_rope / 2]
-  Tensor output_norm;    // F32 [d_model]
-  Tensor output;         // [n_vocab, d_model]; token_embd again when the head is tied
+  Tensor token_embd;           // [n_vocab, d_model]
+  Tensor position_embd;        // [n_positions, d_model]
+  Tensor rope_inv_freq;        // F32 [n_rope / 2], as the other two
+  Tensor rope_inv_freq_local;  // of layers with a table of their own
+  Tensor rope_inv_freq_long;   // instead of rope_inv_freq for long contexts
+  NormWeights output_norm;     // [d_model]
+  Tensor output;               // [n_vocab, d_model]; token_embd again when the head is tied
   std::vector<LayerWeights> layers;
 
   // Every tensor the spec asks for must be there with its role, an allowed format and its shape

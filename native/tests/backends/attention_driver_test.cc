@@ -2,6 +2,8 @@
 // the work is cut, nor on the queries beside it.
 #include "backends/cpu/attention_driver.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -71,6 +73,62 @@ TEST_CASE("attention gives the same bits whole and split by segment, alone and i
     for (size_t row = 0; row < rows.size(); ++row) {
       const std::vector<float> alone = attend({rows[row]}, shape, kv, 4);
       CHECK(same_bits(whole.data() + row * n_columns, alone.data(), n_columns));
+    }
+  }
+}
+
+// softmax(cap(q K^T * scale)) V of one row's first head over its window, in double.
+std::vector<double> attended(const Sequence& sequence, const RowInput& row,
+                             const AttentionShape& shape, const KvLayerLayout& kv) {
+  std::mt19937 rng(static_cast<uint32_t>(row.position));
+  std::normal_distribution<float> normal;
+  std::vector<double> q(kHeadDim), out(kHeadDim, 0.0);
+  for (double& x : q) x = static_cast<double>(normal(rng));
+  double total = 0;
+  const int first = shape.window > 0 ? std::max(0, row.position + 1 - shape.window) : 0;
+  for (int t = first; t <= row.position; ++t) {
+    const std::vector<uint16_t>& page = sequence.pages[static_cast<size_t>(t / kPageTokens)];
+    const auto at = [&](size_t i) { return static_cast<double>(half_to_float(page[i])); };
+    const auto slot = static_cast<size_t>(t % kPageTokens);
+    double score = 0;
+    for (size_t i = 0; i < kHeadDim; ++i) score += q[i] * at(i * kPageTokens + slot);
+    score *= static_cast<double>(shape.scale);
+    const double cap = static_cast<double>(shape.softcap);
+    if (cap > 0) score = cap * std::tanh(score / cap);
+    const double p = std::exp(score);
+    total += p;
+    for (size_t i = 0; i < kHeadDim; ++i) {
+      out[i] += p * at(kv.value_offset(0) / 2 + slot * kHeadDim + i);
+    }
+  }
+  for (double& x : out) x /= total;
+  return out;
+}
+
+TEST_CASE("a window hides what is before it, whole or split, alone or in company") {
+  for (const int window : {1, 40, 256, 300, 1000}) {
+    CAPTURE(window);
+    AttentionShape shape{2, 1, kHeadDim, 0.25f, 2.0f, window};
+    const KvLayerLayout kv{0, 1, kHeadDim};
+    const Sequence sequence(kv, 1400, 3);
+    std::vector<RowInput> rows;  // groups of four queries whose windows begin on both sides of 256
+    for (const int position : {0, 39, 254, 255, 256, 295, 511, 512, 555, 556, 1299, 1300}) {
+      rows.push_back({0, position, sequence.view()});
+    }
+    const std::vector<float> whole = attend(rows, shape, kv, 1);
+    for (const int n_threads : {2, 16}) {
+      const std::vector<float> split = attend(rows, shape, kv, n_threads);
+      CHECK(same_bits(whole.data(), split.data(), whole.size()));
+    }
+    for (size_t row = 0; row < rows.size(); ++row) {
+      CAPTURE(rows[row].position);
+      const float* const got = whole.data() + row * 2 * kHeadDim;
+      const std::vector<float> alone = attend({rows[row]}, shape, kv, 4);
+      CHECK(same_bits(got, alone.data(), 2 * kHeadDim));
+      const std::vector<double> expected = attended(sequence, rows[row], shape, kv);
+      for (size_t i = 0; i < kHeadDim; ++i) {
+        CHECK(std::fabs(static_cast<double>(got[i]) - expected[i]) < 1e-5);
+      }
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backends/cpu/act_rows.h"
+#include "backends/cpu/activate.h"
 #include "doctest/doctest.h"
 #include "kernels/encode.h"
 
@@ -28,11 +29,11 @@ struct Case {
 // Widths are no multiples of 16 on purpose; a row of a strip that belongs to nobody is zero.
 constexpr int64_t kModel = 88;
 constexpr Case kCases[] = {
-    {"like Mixtral", {4, 2, 100, 0, true}, false, Format::kE4_16, Act::kA8},
-    {"a shared expert with a gate", {6, 3, 40, 72, false}, true, Format::kE8_32, Act::kA8},
-    {"a shared expert without", {5, 1, 33, 20, false}, false, Format::kE4_32, Act::kA8x2},
-    {"all experts", {7, 7, 16, 0, true}, false, Format::kF16, Act::kF32},
-    {"more than 16 at once", {20, 18, 32, 0, false}, false, Format::kE4_16, Act::kA8},
+    {"like Mixtral", {4, 2, 100, 0, FfnAct::kSilu, true}, false, Format::kE4_16, Act::kA8},
+    {"a gated shared expert", {6, 3, 40, 72, FfnAct::kSilu}, true, Format::kE8_32, Act::kA8},
+    {"a shared expert", {5, 1, 33, 20, FfnAct::kGeluTanh}, false, Format::kE4_32, Act::kA8x2},
+    {"all experts", {7, 7, 16, 0, FfnAct::kGelu, true}, false, Format::kF16, Act::kF32},
+    {"more than 16 at once", {20, 18, 32, 0, FfnAct::kSilu}, false, Format::kE4_16, Act::kA8},
 };
 
 struct Matrix {
@@ -159,7 +160,7 @@ Mixed mixed(const Layer& layer, const Floats& x, Isa isa, int n_threads, int64_t
                    out.n_routed.data()};
   MoeBuffers buffers{max_pairs, gathered.act, hidden.act, shared.act};
   MatmulDriver matmul(kernels, n_threads);
-  MoeDriver driver(*kernels.elementwise, matmul, n_threads);
+  MoeDriver driver(kernels, matmul, n_threads);
   out.is_finite = driver.route(rows.act, layer.tensors, shape, routes);
   out.is_finite &=
       driver.run(rows.act, layer.tensors, shape, routes, buffers, out.y.data(), kStride);
@@ -168,7 +169,7 @@ Mixed mixed(const Layer& layer, const Floats& x, Isa isa, int n_threads, int64_t
 
 // y += weight * network(x) for one row, by scalar kernels alone.
 void add_network(const Floats& x, const ExpertTensors& t, int64_t strip0_inner,
-                 int64_t strip0_outer, int64_t d_inner, float weight, float* y) {
+                 int64_t strip0_outer, int64_t d_inner, float weight, FfnAct act, float* y) {
   const KernelTable& scalar = kernel_table(Isa::kScalar);
   const MatmulDriver matmul(scalar, 1);
   Rows in(1, kModel), hidden(1, d_inner);
@@ -177,11 +178,11 @@ void add_network(const Floats& x, const ExpertTensors& t, int64_t strip0_inner,
   Floats g(static_cast<size_t>(16 * n_inner)), u(g), out(kStride);
   matmul.run_strips(*t.gate, in.act, strip0_inner, n_inner, g.data(), 16 * n_inner);
   matmul.run_strips(*t.up, in.act, strip0_inner, n_inner, u.data(), 16 * n_inner);
-  scalar.elementwise->swiglu(g.data(), u.data(), 16 * n_inner, g.data());
+  activate_row(scalar, act, g.data(), u.data(), 16 * n_inner, g.data());
   g.resize(static_cast<size_t>(d_inner));
   hidden.fill(g, *scalar.elementwise);
   matmul.run_strips(*t.down, hidden.act, strip0_outer, kStride / 16, out.data(), kStride);
-  scalar.elementwise->add_scaled(out.data(), weight, y, kStride);
+  scalar.variants->add_scaled(out.data(), weight, y, kStride);
 }
 
 Mixed defined(const Layer& layer, const Floats& x) {
@@ -197,7 +198,7 @@ Mixed defined(const Layer& layer, const Floats& x) {
     matmul.run_strips(*layer.tensors.router, in.act, 0, layer.tensors.router->n_strips(), p.data(),
                       32);
     p.resize(static_cast<size_t>(shape.n_experts));
-    scalar.elementwise->softmax(p.data(), shape.n_experts);
+    scalar.variants->softmax(p.data(), shape.n_experts);
     std::vector<int32_t> ids;
     for (int i = 0; i < shape.n_used; ++i) {
       int32_t best = -1;
@@ -210,11 +211,11 @@ Mixed defined(const Layer& layer, const Floats& x) {
     std::sort(ids.begin(), ids.end());
     Floats weights;
     for (const int32_t id : ids) weights.push_back(p[static_cast<size_t>(id)]);
-    if (shape.normalize) scalar.elementwise->normalize(weights.data(), shape.n_used);
+    if (shape.normalize) scalar.variants->normalize(weights.data(), shape.n_used);
     const int64_t n_inner = (shape.d_expert + 15) / 16, n_outer = (kModel + 15) / 16;
     for (size_t i = 0; i < ids.size(); ++i) {
       add_network(one, layer.tensors.experts, ids[i] * n_inner, ids[i] * n_outer, shape.d_expert,
-                  weights[i], y.data());
+                  weights[i], shape.act, y.data());
       ++out.n_routed[static_cast<size_t>(ids[i])];
     }
     if (shape.d_shared > 0) {
@@ -222,11 +223,11 @@ Mixed defined(const Layer& layer, const Floats& x) {
       if (layer.tensors.shared_gate != nullptr) {
         matmul.run_strips(*layer.tensors.shared_gate, in.act, 0, 1, g.data(), 16);
         gate[0] = g[0];
-        scalar.elementwise->softmax(gate.data(), 2);
+        scalar.variants->softmax(gate.data(), 2);
       } else {
         gate[0] = 1;
       }
-      add_network(one, layer.tensors.shared, 0, 0, shape.d_shared, gate[0], y.data());
+      add_network(one, layer.tensors.shared, 0, 0, shape.d_shared, gate[0], shape.act, y.data());
     }
     out.ids.insert(out.ids.end(), ids.begin(), ids.end());
     out.weights.insert(out.weights.end(), weights.begin(), weights.end());
@@ -266,7 +267,7 @@ TEST_CASE("equal shares go to the lower ids") {
 }
 
 TEST_CASE("one expert may get all rows") {
-  const Case c = {"", {4, 1, 48, 0, false}, false, Format::kE4_16, Act::kA8};
+  const Case c = {"", {4, 1, 48, 0, FfnAct::kSilu}, false, Format::kE4_16, Act::kA8};
   const Layer layer(c);
   Floats x;
   for (int r = 0; r < 40; ++r) {
@@ -291,7 +292,7 @@ TEST_CASE("a router or a gate that is not finite is told, and nothing is read ou
 }
 
 TEST_CASE("shares add up to one and the shared gate is a sigmoid") {
-  const ElementwiseKernels& ops = *kernel_table(Isa::kScalar).elementwise;
+  const VariantKernels& ops = *kernel_table(Isa::kScalar).variants;
   Floats x(100);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 13) - 100.0f;
   Floats p = x;

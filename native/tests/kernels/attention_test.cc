@@ -38,6 +38,18 @@ struct Pages {
     }
     for (const auto& page : bytes) pointers.push_back(page.data());
   }
+
+  // Key and value of a position become NaN.
+  void make_stale(int position) {
+    std::vector<uint8_t>& page = bytes[static_cast<size_t>(position / kPage)];
+    const uint16_t nan = 0x7e00;
+    for (int i = 0; i < head_dim; ++i) {
+      const int key = i * kPage + position % kPage;
+      const int value = kPage * head_dim + position % kPage * head_dim + i;
+      std::memcpy(page.data() + 2 * key, &nan, 2);
+      std::memcpy(page.data() + 2 * value, &nan, 2);
+    }
+  }
 };
 
 struct Answer {
@@ -57,13 +69,20 @@ std::vector<float> make_query(int head_dim, uint32_t seed) {
   return q;
 }
 
+struct Mask {
+  int first = 0;
+  float softcap = 0;
+};
+
 std::vector<Answer> attend(Isa isa, const Pages& pages, const std::vector<std::vector<float>>& q,
-                           const std::vector<int>& n_visible) {
+                           const std::vector<int>& n_visible, Mask mask = {}) {
   AttentionSegmentArgs args;
   args.pages = pages.pointers.data();
   args.value_offset = static_cast<size_t>(kPage * pages.head_dim) * 2;
   args.head_dim = pages.head_dim;
   args.scale = 1.0f / std::sqrt(static_cast<float>(pages.head_dim));
+  args.first = mask.first;
+  args.softcap = mask.softcap;
   args.n_queries = static_cast<int>(q.size());
   std::vector<Answer> answers(q.size());
   for (size_t i = 0; i < q.size(); ++i) {
@@ -103,6 +122,41 @@ TEST_CASE("attention equals scalar on every instruction set, alone and in compan
         }
       }
     }
+  }
+}
+
+TEST_CASE("windows and caps have the same bits on every instruction set, alone and in company") {
+  for (const int head_dim : {20, 64}) {
+    const Pages pages(head_dim, 250, 3, 0x7e00);
+    std::vector<std::vector<float>> q;
+    for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
+    const std::vector<int> seen = {250, 201, 215, 249};
+    for (const Mask mask :
+         {Mask{1, 0}, Mask{15, 3.0f}, Mask{16, 0}, Mask{96, 0}, Mask{200, 1.5f}, Mask{0, 3.0f}}) {
+      CAPTURE(head_dim);
+      CAPTURE(mask.first);
+      std::vector<Answer> alone;
+      for (size_t i = 0; i < 4; ++i) {
+        alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}, mask).front());
+      }
+      for (const Isa isa : supported_isas()) {
+        CAPTURE(std::string(isa_name(isa)));
+        const auto together = attend(isa, pages, q, seen, mask);
+        for (size_t i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
+      }
+    }
+  }
+}
+
+TEST_CASE("what lies before a window is not touched") {
+  const Pages clean(64, 100, 3, 0);
+  Pages stale(64, 100, 3, 0);
+  for (int t = 0; t < 41; ++t) stale.make_stale(t);
+  const auto q = make_query(64, 1);
+  for (const Isa isa : supported_isas()) {
+    const Answer expected = attend(isa, clean, {q}, {97}, {41, 0}).front();
+    CHECK(attend(isa, stale, {q}, {97}, {41, 0}).front() == expected);
+    CHECK_FALSE(attend(isa, clean, {q}, {97}, {40, 0}).front() == expected);
   }
 }
 

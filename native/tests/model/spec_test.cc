@@ -169,6 +169,29 @@ TEST_CASE("every optional key is read") {
   CHECK(e.norm_topk);
 }
 
+TEST_CASE("a damaged spec with all its keys is read or refused with a reason") {
+  const std::string text =
+      with(R"("norm":"layer","embed_scale":45.25,"final_softcap":30,"n_positions":1024,)"
+           R"("rope_local_factor":0.5,"n_ctx_original":4096,)",
+           kExperts + R"(,"d_shared":96,"shared_gate":true,"norm_topk":true,"rope":"local",)"
+                      R"("window":512,"post_norm":true,"qkv_bias":true,"o_bias":true,)"
+                      R"("qk_norm":"full","attn_scale":0.0625,"attn_softcap":50.0,)"
+                      R"("ffn_act":"gelu_tanh")",
+           "0");
+  REQUIRE(ModelSpec::from_json(text).is_ok());
+  for (size_t at = 0; at < text.size(); ++at) {
+    for (const char byte : {'0', '9', '-', 'e', '"', ',', '}', '\\'}) {
+      std::string damaged = text;
+      damaged[at] = byte;
+      const edge::Status status = parse_status(damaged);
+      if (status.is_ok()) continue;
+      const std::string_view kind = edge::code_class(status.code());
+      CHECK(kind == "FormatError");
+      CHECK_FALSE(status.message().empty());
+    }
+  }
+}
+
 TEST_CASE("optional values outside their range or at odds with others are refused by name") {
   const struct {
     std::string in_spec, in_layer, d_ffn;
@@ -179,6 +202,7 @@ TEST_CASE("optional values outside their range or at odds with others are refuse
       {R"("final_softcap":-1,)", "", "172", "'final_softcap'"},
       {R"("final_softcap":1e-31,)", "", "172", "'final_softcap'"},
       {R"("n_positions":16777217,)", "", "172", "'n_positions' is 16777217"},
+      {R"("n_positions":255,)", "", "172", "'n_ctx_train' is 256, it must be at most n_positions"},
       {R"("rope_local_factor":1e31,)", "", "172", "'rope_local_factor'"},
       {R"("n_ctx_original":-1,)", "", "172", "'n_ctx_original' is -1"},
       {"", R"(,"rope":"yarn")", "172", "layers[0]: 'rope' is 'yarn', allowed is full, local, none"},

@@ -41,6 +41,10 @@ std::vector<FixtureTensor> make_tensors(const ModelSpec& spec, Format format, Ac
   };
   matrix("", "token_embd", spec.n_vocab, spec.d_model);
   vector("", "rope_inv_freq", spec.n_rope / 2);
+  if (spec.n_positions > 0) {
+    out.push_back({"position_embd", "position_embd", Format::kF16, spec.n_positions, spec.d_model,
+                   Act::kF32});
+  }
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const edge::LayerSpec& layer = spec.layers[l];
     const std::string prefix = "layers." + std::to_string(l) + ".";
@@ -167,4 +171,80 @@ TEST_CASE("a tensor that the spec has no place for is refused, blobs are not") {
   const edge::Status status = bind_status(tensors, tied);
   CHECK(status.code() == Code::kTensorUnexpected);
   CHECK(status.message().find("'output'") != std::string::npos);
+}
+
+namespace {
+
+// The first layer with everything a plain one does not have.
+ModelSpec make_odd_spec() {
+  ModelSpec spec = make_spec(true);
+  spec.norm = edge::NormKind::kLayer;
+  spec.n_positions = 64;
+  spec.n_ctx_original = 32;
+  edge::LayerSpec& layer = spec.layers[0];
+  layer.rope = edge::RopeUse::kLocal;
+  layer.post_norm = layer.qkv_bias = layer.o_bias = layer.ffn_bias = true;
+  layer.qk_norm = edge::QkNorm::kHead;
+  spec.layers[1].qk_norm = edge::QkNorm::kFull;
+  spec.layers[1].pre_norm = false;
+  spec.layers[1].ffn_gated = false;
+  return spec;
+}
+
+std::vector<FixtureTensor> make_odd_tensors(const ModelSpec& spec) {
+  std::vector<FixtureTensor> tensors = make_tensors(spec, Format::kE4_16, Act::kA8);
+  const auto remove = [&](const std::string& name) {
+    std::erase_if(tensors, [&](const FixtureTensor& t) { return t.name == name; });
+  };
+  const auto vector = [&](const std::string& prefix, const std::string& role, int64_t n) {
+    tensors.push_back({prefix + role, role, Format::kF32, 1, n, Act::kA8});
+  };
+  for (const char* name : {"layers.1.attn_norm", "layers.1.ffn_norm", "layers.1.ffn_gate"}) {
+    remove(name);
+  }
+  for (const char* role : {"rope_inv_freq_local", "rope_inv_freq_long"}) vector("", role, 4);
+  vector("", "output_norm_bias", 20);
+  const std::string p = "layers.0.";
+  for (const char* role :
+       {"attn_norm_bias", "ffn_norm_bias", "attn_post_norm", "ffn_post_norm", "attn_post_norm_bias",
+        "ffn_post_norm_bias", "attn_o_bias", "ffn_down_bias"}) {
+    vector(p, role, 20);
+  }
+  vector(p, "attn_q_bias", 32);
+  vector(p, "attn_k_bias", 16);
+  vector(p, "attn_v_bias", 16);
+  vector(p, "attn_q_norm", 8);
+  vector(p, "attn_k_norm", 8);
+  vector(p, "ffn_gate_bias", 44);
+  vector(p, "ffn_up_bias", 44);
+  vector("layers.1.", "attn_q_norm", 20);
+  vector("layers.1.", "attn_k_norm", 20);
+  return tensors;
+}
+
+}  // namespace
+
+TEST_CASE("what a spec asks for beyond a plain model must be there, and nothing else may") {
+  const ModelSpec spec = make_odd_spec();
+  const std::vector<FixtureTensor> tensors = make_odd_tensors(spec);
+  const edge::Status status = bind_status(tensors, spec);
+  REQUIRE_MESSAGE(status.is_ok(), status.message());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    CAPTURE(tensors[i].name);
+    std::vector<FixtureTensor> fewer = tensors;
+    fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+    const edge::Status missing = bind_status(fewer, spec);
+    CHECK(missing.code() == Code::kTensorMissing);
+    CHECK(missing.message().find(tensors[i].name) != std::string::npos);
+  }
+  std::vector<FixtureTensor> wrong = tensors;
+  named(wrong, "layers.0.attn_q_norm").n_cols = 32;
+  CHECK(bind_status(wrong, spec).code() == Code::kTensorShape);
+  wrong = tensors;
+  named(wrong, "position_embd").n_rows = 63;
+  CHECK(bind_status(wrong, spec).code() == Code::kTensorShape);
+  // A plain model has no place for any of it.
+  std::vector<FixtureTensor> more = make_tensors(make_spec(true), Format::kE4_16, Act::kA8);
+  more.push_back({"layers.0.attn_q_bias", "attn_q_bias", Format::kF32, 1, 32, Act::kA8});
+  CHECK(bind_status(more, make_spec(true)).code() == Code::kTensorUnexpected);
 }

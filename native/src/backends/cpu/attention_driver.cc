@@ -22,6 +22,15 @@ int AttentionDriver::Group::n_positions() const {
   return *std::max_element(n_visible, n_visible + n_queries);
 }
 
+int AttentionDriver::Group::first_segment() const {
+  return *std::min_element(first, first + n_queries) / kSegmentTokens;
+}
+
+bool AttentionDriver::Group::sees(int query, int segment) const {
+  const int begin = segment * kSegmentTokens;
+  return n_visible[query] > begin && first[query] < begin + kSegmentTokens;
+}
+
 void AttentionDriver::run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
                           const KvLayerLayout& kv, std::span<const ReadAhead> expected) {
   shape_ = shape;
@@ -29,13 +38,17 @@ void AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   kv_ = kv;
   partial_floats_ = round_up(2 + shape.head_dim, kTileRows);
   make_groups(rows, q, shape);
+  if (groups_.empty()) return;
   int n_segments = 0;
+  int first_segment = groups_.front().first_segment();
   for (const Group& group : groups_) {
     n_segments = std::max(n_segments, n_segments_of(group.n_positions()));
+    first_segment = std::min(first_segment, group.first_segment());
   }
   const auto n_groups = static_cast<int64_t>(groups_.size());
-  if (n_segments > 1 && n_threads_ > 1 && n_groups < int64_t{kMinUnitsPerThread} * n_threads_) {
-    run_split(n_segments);
+  if (n_segments - first_segment > 1 && n_threads_ > 1 &&
+      n_groups < int64_t{kMinUnitsPerThread} * n_threads_) {
+    run_split(first_segment, n_segments);
     return;
   }
   // Per thread: the sums so far and those of one segment.
@@ -64,7 +77,9 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
         group.pages = rows[row].kv.pages;
         group.q[group.n_queries] = q + static_cast<int64_t>(row) * q_stride +
                                    (kv_head * heads_per_kv + head) * int64_t{shape.head_dim};
-        group.n_visible[group.n_queries++] = rows[row].position + 1;
+        const int n_visible = rows[row].position + 1;
+        group.first[group.n_queries] = shape.window > 0 ? std::max(0, n_visible - shape.window) : 0;
+        group.n_visible[group.n_queries++] = n_visible;
       }
     }
     if (group.n_queries > 0) groups_.push_back(group);
@@ -74,8 +89,9 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
 void AttentionDriver::run_whole(const Group& group, float* scratch) {
   float* next = scratch + group_floats();
   const int n_segments = n_segments_of(group.n_positions());
-  attend(group, 0, scratch);
-  for (int segment = 1; segment < n_segments; ++segment) {
+  const int first_segment = group.first_segment();
+  attend(group, first_segment, scratch);
+  for (int segment = first_segment + 1; segment < n_segments; ++segment) {
     attend(group, segment, next);
     merge(group, segment, scratch, next);
   }
@@ -83,26 +99,23 @@ void AttentionDriver::run_whole(const Group& group, float* scratch) {
 }
 
 // Waves of segments: all groups' segments in parallel, then each group merges its own in order.
-void AttentionDriver::run_split(int n_segments) {
+void AttentionDriver::run_split(int first_segment, int n_segments) {
   const auto n_groups = static_cast<int64_t>(groups_.size());
-  const int n_wave = std::min(n_segments, kWaveSegments);
+  const int n_wave = std::min(n_segments - first_segment, kWaveSegments);
   const int64_t group_stride = (1 + n_wave) * group_floats();  // the sums so far, then the wave's
   sums_.resize(std::max(sums_.size(), static_cast<size_t>(n_groups * group_stride)));
-  for (int first = 0; first < n_segments; first += n_wave) {
+  for (int first = first_segment; first < n_segments; first += n_wave) {
     const int n = std::min(n_wave, n_segments - first);
     parallel_for(n_threads_, n_groups * n, [&](int64_t unit, int) {
       const Group& group = groups_[static_cast<size_t>(unit / n)];
       const int64_t at = unit % n;
-      if ((first + at) * kSegmentTokens >= group.n_positions()) return;
       float* sums = sums_.data() + unit / n * group_stride;
-      const bool is_first = first + at == 0;
-      attend(group, first + static_cast<int>(at),
-             is_first ? sums : sums + (1 + at) * group_floats());
+      attend(group, first + static_cast<int>(at), sums + (1 + at) * group_floats());
     });
     const auto merge_group = [&](int64_t unit, int) {
       const Group& group = groups_[static_cast<size_t>(unit)];
       float* sums = sums_.data() + unit * group_stride;
-      for (int at = first == 0 ? 1 : 0; at < n; ++at) {
+      for (int at = 0; at < n; ++at) {
         merge(group, first + at, sums, sums + (1 + at) * group_floats());
       }
       if (first + n == n_segments) finish(group, sums);
@@ -112,35 +125,53 @@ void AttentionDriver::run_split(int n_segments) {
 }
 
 void AttentionDriver::attend(const Group& group, int segment, float* partials) {
-  const int first = segment * kSegmentTokens;
+  const int begin = segment * kSegmentTokens;
+  bool is_done[kMaxQueries] = {};
+  for (int i = 0; i < group.n_queries; ++i) {
+    if (is_done[i] || !group.sees(i, segment)) continue;
+    const int first = std::max(0, group.first[i] - begin);
+    AttentionSegmentArgs args = args_of(group, segment);
+    args.first = first;
+    int who[kMaxQueries];
+    for (int other = i; other < group.n_queries; ++other) {
+      if (!group.sees(other, segment) || std::max(0, group.first[other] - begin) != first) continue;
+      is_done[other] = true;
+      const int at = args.n_queries++;
+      who[at] = other;
+      args.q[at] = group.q[other];
+      args.n_visible[at] = std::min(kSegmentTokens, group.n_visible[other] - begin);
+      args.o[at] = partial(partials, other).o();
+    }
+    kernels_.segment(args);
+    for (int at = 0; at < args.n_queries; ++at) {
+      const Partial out = partial(partials, who[at]);
+      out.m() = args.m[at];
+      out.l() = args.l[at];
+    }
+  }
+}
+
+AttentionSegmentArgs AttentionDriver::args_of(const Group& group, int segment) const {
   AttentionSegmentArgs args;
-  args.pages = reinterpret_cast<const uint8_t* const*>(group.pages + first / kPageTokens);
+  args.pages = reinterpret_cast<const uint8_t* const*>(group.pages +
+                                                       segment * (kSegmentTokens / kPageTokens));
   args.key_offset = kv_.key_offset(group.kv_head);
   args.value_offset = kv_.value_offset(group.kv_head);
   args.head_dim = shape_.head_dim;
   args.scale = shape_.scale;
-  int who[kMaxQueries];
-  for (int i = 0; i < group.n_queries; ++i) {
-    if (group.n_visible[i] <= first) continue;
-    const int at = args.n_queries++;
-    who[at] = i;
-    args.q[at] = group.q[i];
-    args.n_visible[at] = std::min(kSegmentTokens, group.n_visible[i] - first);
-    args.o[at] = partial(partials, i).o();
-  }
-  kernels_.segment(args);
-  for (int at = 0; at < args.n_queries; ++at) {
-    const Partial out = partial(partials, who[at]);
-    out.m() = args.m[at];
-    out.l() = args.l[at];
-  }
+  args.softcap = shape_.softcap;
+  return args;
 }
 
 void AttentionDriver::merge(const Group& group, int segment, float* sums, float* next) {
   for (int i = 0; i < group.n_queries; ++i) {
-    if (group.n_visible[i] <= segment * kSegmentTokens) continue;
+    if (!group.sees(i, segment)) continue;
     const Partial sum = partial(sums, i), more = partial(next, i);
-    kernels_.merge(&sum.m(), &sum.l(), sum.o(), more.m(), more.l(), more.o(), shape_.head_dim);
+    if (group.begins(i, segment)) {
+      std::copy_n(more.at, 2 + shape_.head_dim, sum.at);
+    } else {
+      kernels_.merge(&sum.m(), &sum.l(), sum.o(), more.m(), more.l(), more.o(), shape_.head_dim);
+    }
   }
 }
 

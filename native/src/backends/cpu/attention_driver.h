@@ -1,7 +1,8 @@
 // Spreads attention over the pool. Queries that share a kv head and a sequence go through a segment
 // of 256 positions together. A unit is such a group over its whole context, or, where groups are
 // too few for the threads (decoding a long context), one group and one segment. Either way a
-// query's segments combine in ascending order, so the bits are the same.
+// query's segments combine in ascending order, so the bits are the same. Segments before a window
+// are left out.
 #pragma once
 
 #include <span>
@@ -19,8 +20,8 @@ class AttentionDriver {
   AttentionDriver(const AttentionKernels& kernels, int n_threads);
 
   // q: [rows.size()][n_heads * head_dim rounded up to 16], overwritten with softmax(q K^T * scale)
-  // V over the positions each row sees: its sequence up to its own. Keys and values of the rows
-  // themselves must be in their pages. expected: as in pool_run().
+  // V over the positions each row sees: its sequence up to its own, within the window. Keys and
+  // values of the rows themselves must be in their pages. expected: as in pool_run().
   void run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
            const KvLayerLayout& kv, std::span<const ReadAhead> expected = {});
 
@@ -31,9 +32,14 @@ class AttentionDriver {
     int kv_head = 0;
     const std::byte* const* pages = nullptr;
     float* q[kMaxQueries] = {};
-    int n_visible[kMaxQueries] = {};
+    int first[kMaxQueries] = {};      // position from which a query sees
+    int n_visible[kMaxQueries] = {};  // and up to which, exclusive
 
     int n_positions() const;
+    int first_segment() const;
+    bool sees(int query, int segment) const;
+    // Whether it is the first segment that the query sees: there is nothing to merge with.
+    bool begins(int query, int segment) const { return segment == first[query] / kSegmentTokens; }
   };
   // What one query has summed over one segment or several: [m, l, o[head_dim]].
   struct Partial {
@@ -45,8 +51,11 @@ class AttentionDriver {
 
   void make_groups(std::span<const RowInput> rows, float* q, const AttentionShape& shape);
   void run_whole(const Group& group, float* scratch);
-  void run_split(int n_segments);
+  void run_split(int first_segment, int n_segments);
+  // Puts what the queries sum over a segment to `partials`.
   void attend(const Group& group, int segment, float* partials);
+  // Of the segment and the kv head, without queries.
+  AttentionSegmentArgs args_of(const Group& group, int segment) const;
   void merge(const Group& group, int segment, float* sums, float* next);
   void finish(const Group& group, float* sums);
 

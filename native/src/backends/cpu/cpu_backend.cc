@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backends/cpu/act_rows.h"
+#include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
 #include "backends/cpu/matmul_driver.h"
 #include "backends/cpu/moe_driver.h"
@@ -29,7 +30,7 @@ class CpuBackend final : public Backend {
         ops_(*kernels.elementwise),
         attention_(*kernels.attention, n_threads),
         matmul_(kernels, n_threads),
-        moe_(ops_, matmul_, n_threads),
+        moe_(kernels, matmul_, n_threads),
         n_threads_(n_threads),
         scratch_(n_threads) {}
 
@@ -57,8 +58,20 @@ class CpuBackend final : public Backend {
     matmul_.expect(weights, n_step_rows());
   }
 
-  void embed(const Tensor& table, float* x, int64_t stride) override {
-    for_rows([&](int r, int) { decode_rows(table, rows_[index(r)].token, 1, x + r * stride); });
+  void embed(const Tensor& table, float scale, const Tensor* positions,
+             const FloatRows& x) override {
+    if (positions != nullptr) scratch_.reserve(x.n_cols);
+    for_rows([&](int r, int thread) {
+      float* row = x.data + r * x.stride;
+      decode_rows(table, rows_[index(r)].token, 1, row);
+      if (scale != 1) {
+        for (int64_t i = 0; i < x.n_cols; ++i) row[i] *= scale;
+      }
+      if (positions == nullptr) return;
+      float* position = scratch_.get(thread);
+      decode_rows(*positions, rows_[index(r)].position, 1, position);
+      ops_.add(position, row, x.n_cols);
+    });
   }
 
   void rope_table(const float* inv_freq, float factor, RopeTable& out) override {
@@ -71,41 +84,59 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void norm_quant(const float* delta, float* x, int64_t stride, std::span<const int32_t> pick,
-                  const Tensor& weight, float eps, ActNeeds needs, ActRows& out) override {
+  void norm_quant(const Residual& more, const FloatRows& x, std::span<const int32_t> pick,
+                  const Norm& norm, ActNeeds needs, ActRows& out) override {
     const int n_rows = pick.empty() ? n_step_rows() : static_cast<int>(pick.size());
-    const bool only_a8 = needs == ActNeeds{.a8 = true};
-    if (!only_a8) scratch_.reserve(out.n_cols_padded);
+    const bool in_one_pass =
+        needs == ActNeeds{.a8 = true} && norm.kind == NormKind::kRms && norm.weight != nullptr;
+    const bool is_plain = more.bias == nullptr && more.norm.weight == nullptr;
+    if (!in_one_pass || !is_plain) scratch_.reserve(2 * out.n_cols_padded);
     out.set_rows(n_rows);
     for_n_rows(n_rows, [&](int r, int thread) {
-      const int64_t from = (pick.empty() ? r : pick[index(r)]) * stride;
-      const float* more = delta == nullptr ? nullptr : delta + from;
-      if (only_a8) {
-        norm_int8(more, x + from, weight, eps, r, out);
+      const int64_t at = (pick.empty() ? r : pick[index(r)]) * x.stride;
+      if (in_one_pass) {
+        if (!is_plain) add_residual_row(more, at, x, scratch_.get(thread));
+        const float* delta = is_plain && more.delta != nullptr ? more.delta + at : nullptr;
+        norm_int8(delta, x.data + at, *norm.weight, norm.eps, r, out);
         return;
       }
-      if (more != nullptr) ops_.add(more, x + from, weight.n_cols);
-      float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
-      ops_.rmsnorm(x + from, weight.as_f32(), eps, weight.n_cols, y);
+      float* y = scratch_.get(thread);
+      add_residual_row(more, at, x, y);
+      if (needs.f32) y = out.f + r * out.n_cols_padded;
+      normalize(norm, x.data + at, x.n_cols, y);
       finish_act(y, out.n_cols_padded, r, 0, needs, out);
     });
   }
 
-  void qkv_rope_store(const ActRows& act, const Tensor& wq, const Tensor& wk, const Tensor& wv,
-                      const AttentionShape& shape, const RopeTable& rope, const KvLayerLayout& kv,
-                      float* q) override {
-    const int64_t q_stride = round_up(wq.n_rows, kTileRows);
-    const int64_t kv_stride = round_up(wk.n_rows, kTileRows);
+  void add_residual(const Residual& more, const FloatRows& x) override {
+    scratch_.reserve(2 * round_up(x.n_cols, kQuantBlock));
+    for_rows(
+        [&](int r, int thread) { add_residual_row(more, r * x.stride, x, scratch_.get(thread)); });
+  }
+
+  void qkv_rope_store(const ActRows& act, const QkvWeights& w, const AttentionShape& shape,
+                      const RopeTable& rope, const KvLayerLayout& kv, float* q) override {
+    const int64_t q_stride = round_up(w.q->n_rows, kTileRows);
+    const int64_t kv_stride = round_up(w.k->n_rows, kTileRows);
     const size_t n_kv = static_cast<size_t>(n_step_rows() * kv_stride);
     if (keys_.size() < n_kv) keys_.resize(n_kv);
     if (values_.size() < n_kv) values_.resize(n_kv);
+    if (w.q_norm != nullptr) scratch_.reserve(round_up(q_stride, kQuantBlock));
     matmul_.run(
-        {{&wq, q, q_stride}, {&wk, keys_.data(), kv_stride}, {&wv, values_.data(), kv_stride}},
+        {{w.q, q, q_stride}, {w.k, keys_.data(), kv_stride}, {w.v, values_.data(), kv_stride}},
         act);
-    for_rows([&](int r, int) {
-      rotate_heads(q + r * q_stride, shape.n_heads, shape.head_dim, rope, r);
-      rotate_heads(keys_.data() + r * kv_stride, shape.n_kv_heads, shape.head_dim, rope, r);
-      store_kv(r, keys_.data() + r * kv_stride, values_.data() + r * kv_stride, kv);
+    for_rows([&](int r, int thread) {
+      float* query = q + r * q_stride;
+      float* key = keys_.data() + r * kv_stride;
+      float* value = values_.data() + r * kv_stride;
+      add_bias(w.q_bias, query);
+      add_bias(w.k_bias, key);
+      add_bias(w.v_bias, value);
+      norm_heads(w.q_norm, w.norm_eps, w.q->n_rows, query, scratch_.get(thread));
+      norm_heads(w.k_norm, w.norm_eps, w.k->n_rows, key, scratch_.get(thread));
+      rotate_heads(query, shape.n_heads, shape.head_dim, rope, r);
+      rotate_heads(key, shape.n_kv_heads, shape.head_dim, rope, r);
+      store_kv(r, key, value, kv);
     });
   }
 
@@ -129,9 +160,9 @@ class CpuBackend final : public Backend {
     matmul_.run({{&weight, delta, stride}}, act);
   }
 
-  void ffn_in(const ActRows& act, const Tensor& gate, const Tensor& up, ActNeeds needs,
-              ActRows& out) override {
-    const int64_t step = matmul_.unit_strips(gate, act.n_rows);  // whole quantization blocks
+  void ffn_in(const ActRows& act, const FfnIn& ffn, ActNeeds needs, ActRows& out) override {
+    const Tensor& first = ffn.gate != nullptr ? *ffn.gate : *ffn.up;
+    const int64_t step = matmul_.unit_strips(first, act.n_rows);  // whole quantization blocks
     const int64_t n_strips_padded = out.n_cols_padded / kTileRows;
     const int64_t n_units = (n_strips_padded + step - 1) / step;
     const int n_rows = n_step_rows();
@@ -141,17 +172,22 @@ class CpuBackend final : public Backend {
     const auto run_unit = [&](int64_t unit, int thread) {
       const int64_t strip0 = unit * step;
       const int64_t n_padded = std::min(step, n_strips_padded - strip0);
-      const int64_t n_strips = std::min(n_padded, gate.n_strips() - strip0);
+      const int64_t n_strips = std::min(n_padded, first.n_strips() - strip0);
       const int64_t width = n_padded * kTileRows;
+      const int64_t n = n_strips * kTileRows;
+      const int64_t column0 = strip0 * kTileRows;
       float* g = scratch_.get(thread);
-      float* u = g + part;
-      matmul_.run_strips(gate, act, strip0, n_strips, g, width);
-      matmul_.run_strips(up, act, strip0, n_strips, u, width);
+      float* u = ffn.gate != nullptr ? g + part : nullptr;
+      matmul_.run_strips(first, act, strip0, n_strips, g, width);
+      if (u != nullptr) matmul_.run_strips(*ffn.up, act, strip0, n_strips, u, width);
       for (int r = 0; r < n_rows; ++r) {
-        const int64_t column0 = strip0 * kTileRows;
-        float* y = needs.f32 ? out.f + r * out.n_cols_padded + column0 : g + r * width;
-        ops_.swiglu(g + r * width, u + r * width, n_strips * kTileRows, y);
-        std::fill(y + n_strips * kTileRows, y + width, 0.0f);
+        float* gate = g + r * width;
+        float* up = u == nullptr ? nullptr : u + r * width;
+        float* y = needs.f32 ? out.f + r * out.n_cols_padded + column0 : gate;
+        add_bias_part(up == nullptr ? ffn.up_bias : ffn.gate_bias, column0, n, gate);
+        if (up != nullptr) add_bias_part(ffn.up_bias, column0, n, up);
+        activate_row(kernels_, ffn.act, gate, up, n, y);
+        std::fill(y + n, y + width, 0.0f);
         finish_act(y, width, r, column0, needs, out);
       }
     };
@@ -173,12 +209,14 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void head(const ActRows& act, const Tensor& weight, float* logits, int64_t stride) override {
+  void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,
+            int64_t stride) override {
     matmul_.run({{&weight, logits, stride}}, act);
     for_n_rows(act.n_rows, [&](int r, int) {
       if (!ops_.is_finite_row(logits + r * stride, weight.n_rows)) {
         non_finite_.store(true, std::memory_order_relaxed);
       }
+      if (softcap > 0) kernels_.variants->softcap(logits + r * stride, weight.n_rows, softcap);
     });
   }
 
@@ -204,6 +242,55 @@ class CpuBackend final : public Backend {
         delta, x, weight.as_f32(), eps, weight.n_cols, rows.panel_rows(r / kPanelRows),
         rows.q + kQuantBlock * at, rows.d + at, rows.bias + 2 * at);
     if (!finite) non_finite_.store(true, std::memory_order_relaxed);
+  }
+
+  // y [n rounded up to 32, the padding zero] = norm(x).
+  void normalize(const Norm& norm, const float* x, int64_t n, float* y) {
+    if (norm.weight == nullptr) {
+      std::copy_n(x, n, y);
+      std::fill(y + n, y + round_up(n, kQuantBlock), 0.0f);
+    } else if (norm.kind == NormKind::kRms) {
+      ops_.rmsnorm(x, norm.weight->as_f32(), norm.eps, n, y);
+    } else {
+      kernels_.variants->layernorm(x, norm.weight->as_f32(), norm.bias->as_f32(), norm.eps, n, y);
+    }
+  }
+
+  // The row of x that begins at element `at`; scratch holds two rows padded to 32.
+  void add_residual_row(const Residual& more, int64_t at, const FloatRows& x, float* scratch) {
+    if (more.delta == nullptr) return;
+    const float* y = more.delta + at;
+    if (more.bias != nullptr) {
+      std::copy_n(y, x.n_cols, scratch);
+      ops_.add(more.bias->as_f32(), scratch, x.n_cols);
+      y = scratch;
+    }
+    if (more.norm.weight != nullptr) {
+      float* normed = scratch + round_up(x.n_cols, kQuantBlock);
+      normalize(more.norm, y, x.n_cols, normed);
+      y = normed;
+    }
+    ops_.add(y, x.data + at, x.n_cols);
+  }
+
+  void add_bias(const Tensor* bias, float* row) {
+    if (bias != nullptr) ops_.add(bias->as_f32(), row, bias->n_cols);
+  }
+
+  // Columns [column0, column0 + n) of a row, of which those past the bias are padding.
+  void add_bias_part(const Tensor* bias, int64_t column0, int64_t n, float* row) {
+    if (bias == nullptr) return;
+    ops_.add(bias->as_f32() + column0, row, std::min(n, bias->n_cols - column0));
+  }
+
+  // In place, in parts as long as the weight; scratch holds one padded to 32.
+  void norm_heads(const Tensor* weight, float eps, int64_t n, float* heads, float* scratch) {
+    if (weight == nullptr) return;
+    const int64_t n_part = weight->n_cols;
+    for (int64_t at = 0; at < n; at += n_part) {
+      ops_.rmsnorm(heads + at, weight->as_f32(), eps, n_part, scratch);
+      std::copy_n(scratch, n_part, heads + at);
+    }
   }
 
   // Columns [column0, column0 + n) of row r of `out` from y; n is a multiple of 32.

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "backends/cpu/act_rows.h"
+#include "backends/cpu/activate.h"
 
 namespace edge {
 
@@ -28,8 +29,10 @@ Tensor expert_of(const Tensor& stacked, int expert, int64_t n_rows) {
 
 }  // namespace
 
-MoeDriver::MoeDriver(const ElementwiseKernels& ops, MatmulDriver& matmul, int n_threads)
-    : ops_(ops),
+MoeDriver::MoeDriver(const KernelTable& kernels, MatmulDriver& matmul, int n_threads)
+    : kernels_(kernels),
+      ops_(*kernels.elementwise),
+      variants_(*kernels.variants),
       matmul_(matmul),
       n_threads_(n_threads),
       scratch_(n_threads),
@@ -54,11 +57,11 @@ bool MoeDriver::route(const ActRows& act, const MoeTensors& tensors, const MoeSh
       std::fill_n(logits, shape.n_experts, 0.0f);
       shared[0] = 0;
     }
-    ops_.softmax(logits, shape.n_experts);
+    variants_.softmax(logits, shape.n_experts);
     choose(logits, shape, left_[static_cast<size_t>(thread)], out.ids + r * shape.n_used,
            out.weights + r * shape.n_used);
     shared[1] = 0;
-    ops_.softmax(shared, 2);  // sigmoid(g) is the first share of softmax(g, 0)
+    variants_.softmax(shared, 2);  // sigmoid(g) is the first share of softmax(g, 0)
     if (tensors.shared_gate == nullptr) shared[0] = 1;
   });
   for (int64_t i = 0; i < int64_t{act.n_rows} * shape.n_used; ++i) ++out.n_routed[out.ids[i]];
@@ -76,7 +79,7 @@ void MoeDriver::choose(const float* probabilities, const MoeShape& shape, Floats
     ids[i] = expert;
     weights[i++] = probabilities[expert];
   }
-  if (shape.normalize) ops_.normalize(weights, shape.n_used);
+  if (shape.normalize) variants_.normalize(weights, shape.n_used);
 }
 
 bool MoeDriver::run(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
@@ -91,7 +94,7 @@ bool MoeDriver::run(const ActRows& act, const MoeTensors& tensors, const MoeShap
     if (shape.d_shared > 0 && row0 + n_rows == act.n_rows) {
       add_shared(act, tensors, shape, routes, buffers);
     }
-    is_finite &= run_gate_up();
+    is_finite &= run_gate_up(shape.act);
     run_down(row0, n_rows, delta, stride);
   }
   return is_finite;
@@ -165,7 +168,7 @@ void MoeDriver::add_shared(const ActRows& act, const MoeTensors& tensors, const 
   parts_.push_back(part);
 }
 
-bool MoeDriver::run_gate_up() {
+bool MoeDriver::run_gate_up(FfnAct act) {
   int64_t n_units = 0, n_scratch = 0;
   for (Part& part : parts_) {
     part.first_unit = n_units;
@@ -182,7 +185,7 @@ bool MoeDriver::run_gate_up() {
                          [](int64_t value, const Part& part) { return value < part.first_unit; });
     Part& part = *std::prev(after);
     const int64_t strip0 = (unit - part.first_unit) * part.unit_strips;
-    if (!run_gate_up_unit(part, strip0, scratch_.get(thread))) {
+    if (!run_gate_up_unit(part, strip0, act, scratch_.get(thread))) {
       is_finite.store(false, std::memory_order_relaxed);
     }
   };
@@ -190,7 +193,7 @@ bool MoeDriver::run_gate_up() {
   return is_finite;
 }
 
-bool MoeDriver::run_gate_up_unit(Part& part, int64_t strip0, float* scratch) const {
+bool MoeDriver::run_gate_up_unit(Part& part, int64_t strip0, FfnAct act, float* scratch) const {
   const int64_t n_padded =
       std::min(part.unit_strips, part.hidden.n_cols_padded / kTileRows - strip0);
   const int64_t n_strips = std::min(n_padded, part.gate.n_strips() - strip0);
@@ -204,7 +207,7 @@ bool MoeDriver::run_gate_up_unit(Part& part, int64_t strip0, float* scratch) con
   for (int i = 0; i < part.n_rows; ++i) {
     const int64_t column0 = strip0 * kTileRows;
     float* y = needs.f32 ? part.hidden.f + i * part.hidden.n_cols_padded + column0 : g + i * width;
-    ops_.swiglu(g + i * width, u + i * width, n_strips * kTileRows, y);
+    activate_row(kernels_, act, g + i * width, u + i * width, n_strips * kTileRows, y);
     std::fill(y + n_strips * kTileRows, y + width, 0.0f);
     is_finite &= write_act(ops_, y, width, i, column0, needs, part.hidden);
   }
@@ -227,7 +230,7 @@ void MoeDriver::run_down(int row0, int n_rows, float* delta, int64_t stride) {
     for (const Part& part : parts_) {
       matmul_.run_strips(part.down, part.hidden, strip0, n, part_y, width);
       for (int i = 0; i < part.n_rows; ++i) {
-        ops_.add_scaled(part_y + i * width, part.weights[i], y + part.rows[i] * stride, width);
+        variants_.add_scaled(part_y + i * width, part.weights[i], y + part.rows[i] * stride, width);
       }
     }
   };

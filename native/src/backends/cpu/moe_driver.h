@@ -13,13 +13,15 @@
 #include "backends/cpu/thread_scratch.h"
 #include "base/thread_pool.h"
 #include "kernels/elementwise.h"
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
 
 namespace edge {
 
 class MoeDriver {
  public:
-  // The kernels and `matmul` must outlive the driver.
-  MoeDriver(const ElementwiseKernels& ops, MatmulDriver& matmul, int n_threads);
+  // `kernels` and `matmul` must outlive the driver.
+  MoeDriver(const KernelTable& kernels, MatmulDriver& matmul, int n_threads);
 
   // As Backend::moe_route() and moe_ffn(). False if a value is not finite; routes are then valid
   // ids, too.
@@ -49,12 +51,14 @@ class MoeDriver {
   void add_shared(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
                   const MoeRoutes& routes, MoeBuffers& buffers);
   void gather(const ActRows& act, ActNeeds needs);
-  bool run_gate_up();
-  bool run_gate_up_unit(Part& part, int64_t strip0, float* scratch) const;
+  bool run_gate_up(FfnAct act);
+  bool run_gate_up_unit(Part& part, int64_t strip0, FfnAct act, float* scratch) const;
   // delta of the rows that are summed from 0: [row0, row0 + n_rows).
   void run_down(int row0, int n_rows, float* delta, int64_t stride);
 
+  const KernelTable& kernels_;
   const ElementwiseKernels& ops_;
+  const VariantKernels& variants_;
   MatmulDriver& matmul_;
   int n_threads_;
   ThreadScratch scratch_;

@@ -21,7 +21,7 @@ EDGE_INLINE const uint16_t* page_values(const AttentionSegmentArgs& args, int pa
   return reinterpret_cast<const uint16_t*>(args.pages[page] + args.value_offset);
 }
 
-// Scores of all 32 positions of a page for kQ queries; positions beyond what a query sees get
+// Scores of all 32 positions of a page for kQ queries; positions that a query does not see get
 // values that are never read. Fetches the page's values and the next page's keys meanwhile: the
 // hardware prefetcher stops where a page of keys does.
 template <int kQ>
@@ -52,32 +52,51 @@ EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, int page, int nex
   }
 }
 
-// scores -> exp(scores - m) in place; m and l of one query.
-EDGE_INLINE void softmax_parts(float* scores, int n_visible, float* m, float* l) {
-  const V lowest = set1(-3.402823466e38f);
-  V largest = lowest;
-  const int n_full = n_visible & ~(kLanes - 1);
-  const int rest = n_visible - n_full;
-  for (int t = 0; t < n_full; t += kLanes) largest = max(load(scores + t), largest);
-  if (rest > 0) {
-    const M seen = cmp_lt(lane_numbers(), set1_i(rest));
-    largest = max(select(seen, load(scores + n_full), lowest), largest);
+// Of the positions t..t + 15, those in [first, end).
+EDGE_INLINE M seen_lanes(int t, int first, int end) {
+  const I at = add(lane_numbers(), set1_i(t));
+  return mask_and(cmp_lt(at, set1_i(end)), mask_not(cmp_lt(at, set1_i(first))));
+}
+
+// The scores around positions [first, end) of one query, capped.
+void cap_scores(float* scores, int first, int end, float cap) {
+  for (int t = first / kLanes * kLanes; t < end; t += kLanes) {
+    store(scores + t, softcapped(load(scores + t), set1(cap)));
   }
+}
+
+// scores -> exp(scores - m) in place, 0 around the positions [first, end); m and l of one query.
+void softmax_parts(float* scores, int first, int end, float* m, float* l) {
+  const V lowest = set1(-3.402823466e38f);
+  const int begin = first / kLanes * kLanes;
+  V largest = lowest;
+  int t = begin;
+  if (t < first) {
+    largest = max(select(seen_lanes(t, first, end), load(scores + t), lowest), largest);
+    t += kLanes;
+  }
+  for (; t + kLanes <= end; t += kLanes) largest = max(load(scores + t), largest);
+  if (t < end) largest = max(select(seen_lanes(t, first, end), load(scores + t), lowest), largest);
   float lanes[kLanes];
   store(lanes, largest);
   float top = lanes[0];
   for (int i = 1; i < kLanes; ++i) top = lanes[i] > top ? lanes[i] : top;
   V sum = zero();
   const V shift = set1(top);
-  for (int t = 0; t < n_full; t += kLanes) {
+  t = begin;
+  if (t < first) {
+    sum = select(seen_lanes(t, first, end), exp(sub(load(scores + t), shift)), zero());
+    store(scores + t, sum);
+    t += kLanes;
+  }
+  for (; t + kLanes <= end; t += kLanes) {
     const V p = exp(sub(load(scores + t), shift));
     store(scores + t, p);
     sum = add(sum, p);
   }
-  if (rest > 0) {
-    const M seen = cmp_lt(lane_numbers(), set1_i(rest));
-    const V p = select(seen, exp(sub(load(scores + n_full), shift)), zero());
-    store(scores + n_full, p);
+  if (t < end) {
+    const V p = select(seen_lanes(t, first, end), exp(sub(load(scores + t), shift)), zero());
+    store(scores + t, p);
     sum = add(sum, p);
   }
   *m = top;
@@ -132,7 +151,7 @@ EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args, const float (
     if (args.n_visible[i] < n_common) n_common = args.n_visible[i];
     for (int b = 0; b < kBlocks; ++b) sum[i][b] = zero();
   }
-  add_values<kQ, kBlocks>(args, weights, 0, n_common, column, sum);
+  add_values<kQ, kBlocks>(args, weights, args.first, n_common, column, sum);
   EDGE_UNROLL
   for (int i = 0; i < kQ; ++i) {
     add_values<1, kBlocks>(args, &weights[i], n_common, args.n_visible[i], column, &sum[i]);
@@ -160,11 +179,12 @@ void segment_queries(AttentionSegmentArgs& args) {
     if (args.n_visible[i] > n_visible) n_visible = args.n_visible[i];
   }
   const int last_page = (n_visible - 1) / kPagePositions;
-  for (int page = 0; page <= last_page; ++page) {
+  for (int page = args.first / kPagePositions; page <= last_page; ++page) {
     page_scores<kQ>(args, page, page < last_page ? page + 1 : page, scores);
   }
   for (int i = 0; i < kQ; ++i) {
-    softmax_parts(scores[i], args.n_visible[i], &args.m[i], &args.l[i]);
+    if (args.softcap > 0) cap_scores(scores[i], args.first, args.n_visible[i], args.softcap);
+    softmax_parts(scores[i], args.first, args.n_visible[i], &args.m[i], &args.l[i]);
   }
   int column = 0;
   for (; column + kValueBlocks * kLanes <= args.head_dim; column += kValueBlocks * kLanes) {
@@ -173,6 +193,21 @@ void segment_queries(AttentionSegmentArgs& args) {
   for (; column < args.head_dim; column += kLanes) weighted_values<kQ, 1>(args, scores, column);
 }
 
+#if defined(EDGE_SMALL)
+// Two or three queries one by one: half the code.
+void segment(AttentionSegmentArgs& args) {
+  if (args.n_queries == kMaxQueries) return segment_queries<kMaxQueries>(args);
+  for (int i = 0; i < args.n_queries; ++i) {
+    AttentionSegmentArgs one = args;
+    one.q[0] = args.q[i];
+    one.n_visible[0] = args.n_visible[i];
+    one.o[0] = args.o[i];
+    segment_queries<1>(one);
+    args.m[i] = one.m[0];
+    args.l[i] = one.l[0];
+  }
+}
+#else
 void segment(AttentionSegmentArgs& args) {
   switch (args.n_queries) {
     case 1:
@@ -185,6 +220,7 @@ void segment(AttentionSegmentArgs& args) {
       return segment_queries<4>(args);
   }
 }
+#endif
 
 float first_lane(V x) {
   float lanes[kLanes];

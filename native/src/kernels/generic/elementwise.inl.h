@@ -2,27 +2,7 @@
 //
 // Included once per ISA inside its namespace, after vec16.h.
 #include "kernels/generic/math.inl.h"
-
-// i runs over 0..n in steps of 16; `lanes` of them are in the row.
-#define EDGE_FOR_LANES(i, lanes, n) \
-  for (int64_t i = 0, lanes = 0; i < (n) && (lanes = (n) - i < 16 ? (n) - i : 16, true); i += 16)
-
-EDGE_INLINE V load_some(const float* p, int64_t lanes) {
-  return lanes == 16 ? load(p) : load_n(p, static_cast<int>(lanes));
-}
-EDGE_INLINE void store_some(float* p, V x, int64_t lanes) {
-  if (lanes == 16) {
-    store(p, x);
-  } else {
-    store_n(p, x, static_cast<int>(lanes));
-  }
-}
-
-// 1 / sqrt(mean of squares + eps).
-EDGE_INLINE V norm_factor(V squares, int64_t n, float eps) {
-  const V mean = set1(reduce_add(squares) / static_cast<float>(n) + eps);
-  return div(set1(1.0f), sqrt(mean));
-}
+#include "kernels/generic/rows.inl.h"
 
 void row_rmsnorm(const float* x, const float* weight, float eps, int64_t n, float* y) {
   V squares = zero();
@@ -197,8 +177,6 @@ void row_load_f16(const uint16_t* x, int64_t n, float* y) {
   }
 }
 
-#include "kernels/generic/softmax.inl.h"
-
 constexpr ElementwiseKernels kTable = {
     .rmsnorm = row_rmsnorm,
     .quantize_row = row_quantize,
@@ -212,9 +190,6 @@ constexpr ElementwiseKernels kTable = {
     .store_f16_row = row_store_f16,
     .store_f16_column = column_store_f16,
     .load_f16_row = row_load_f16,
-    .softmax = row_softmax,
-    .normalize = row_normalize,
-    .add_scaled = row_add_scaled,
 };
 
 #undef EDGE_FOR_LANES
