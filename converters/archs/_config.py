@@ -11,6 +11,9 @@ from typing import Any
 
 from edgellm.errors import FormatError, UnsupportedError
 
+from ..spec import MAX_LAYERS
+
+MAX_INTEGER = 1 << 53  # which a float holds exactly; far beyond every range of the spec
 # Keys that change nothing in the result, of whatever family.
 CHANGES_NOTHING = frozenset(
     {
@@ -79,8 +82,14 @@ class Config:
 
     def optional_integer(self, key: str) -> int | None:
         value = self.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
             raise FormatError(f"config.json: '{key}' must be an integer", code="json_type")
+        if abs(value) > MAX_INTEGER:
+            raise FormatError(
+                f"config.json: '{key}' is larger than {MAX_INTEGER}", code="spec_invalid"
+            )
         return value
 
     def number(self, key: str) -> float:
@@ -108,6 +117,11 @@ class Config:
         value = self.get(key)
         if value is None:
             return None
+        if isinstance(value, list) and len(value) > MAX_LAYERS:
+            raise FormatError(
+                f"config.json: '{key}' has {len(value)} entries, at most {MAX_LAYERS} are read",
+                code="spec_invalid",
+            )
         if not isinstance(value, list) or not all(type(item) is kind for item in value):
             raise FormatError(
                 f"config.json: '{key}' must be an array of {kind.__name__}", code="json_type"
@@ -154,6 +168,8 @@ def not_supported(
 def as_number(value: object, key: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise FormatError(f"config.json: '{key}' must be a number", code="json_type")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise FormatError(f"config.json: '{key}' is larger than {MAX_INTEGER}", code="spec_invalid")
     return float(value)
 
 

@@ -34,6 +34,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
+MAX_PARTS = 1 << 20  # as many tensors as a checkpoint may have
 FULL, SLIDING = "full_attention", "sliding_attention"
 DEFAULTS: Mapping[str, Any] = {
     "bos_token_id": None,
@@ -215,6 +216,12 @@ class Family:
         self, spec: ModelSpec, config: Mapping[str, Any], stored: Collection[str]
     ) -> list[TensorSource]:
         known = Config(config, self.defaults)
+        # Three tensors of each expert with padding, or of each head with biases.
+        if sum(6 * max(layer.n_experts, layer.n_heads) for layer in spec.layers) > MAX_PARTS:
+            raise FormatError(
+                f"config.json: its model is made of more than {MAX_PARTS} parts of tensors",
+                code="too_many_tensors",
+            )
         return [self._source(slot, spec, known, stored) for slot in tensor_slots(spec)]
 
     def ignorable(self, spec: ModelSpec, stored: Collection[str]) -> set[str]:
@@ -254,7 +261,10 @@ class Family:
                 f"{n_heads} and there is no head_dim",
                 code="spec_invalid",
             )
-        return d_model // n_heads if given is None else given
+        head_dim = d_model // n_heads if given is None else given
+        if head_dim < 1:
+            raise FormatError(f"config.json: heads of {head_dim} dimensions", code="spec_invalid")
+        return head_dim
 
     def layer_type(self, config: Config, index: int) -> str | None:
         """ "full_attention" or "sliding_attention", None where config.json does not list them."""

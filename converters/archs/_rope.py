@@ -57,7 +57,19 @@ class Rope:
     n_ctx: int
 
     def table(self, *, long: bool = False) -> F32Array:
-        """Frequencies [n_rope / 2]. long: those of LongRoPE beyond the original context."""
+        """Frequencies [n_rope / 2]. long: those of LongRoPE beyond the original context.
+        FormatError: parameters so extreme that a frequency is 0 or infinite."""
+        with np.errstate(all="ignore"):
+            table = self._table(long)
+        if not (np.isfinite(table).all() and (table > 0).all()):
+            raise FormatError(
+                f"config.json: rope type '{self.kind}': its parameters give frequencies that are "
+                "0 or infinite",
+                code="spec_invalid",
+            )
+        return table
+
+    def _table(self, long: bool) -> F32Array:
         exponents = np.arange(0, self.n_rope, 2, dtype=np.float32) / np.float32(self.n_rope)
         power: F32Array = np.power(np.float64(self.theta), exponents.astype(np.float64)).astype(
             np.float32
@@ -154,6 +166,11 @@ def rope_of(config: Config, parameters: Mapping[str, Any], head_dim: int) -> Rop
         )
     n_rope = _n_rope(config, partial, head_dim)
     values = _checked(given, needed, n_rope)
+    if kind in ("yarn", "longrope") and not (theta > 1 and values[_ORIGINAL] > 1):
+        raise FormatError(
+            f"config.json: rope type '{kind}' needs rope_theta and {_ORIGINAL} above 1",
+            code="spec_invalid",
+        )
     if kind == "llama3" and values["high_freq_factor"] <= values["low_freq_factor"]:
         raise FormatError(
             "config.json: high_freq_factor must be greater than low_freq_factor",

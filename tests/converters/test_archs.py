@@ -128,6 +128,72 @@ def test_values_that_make_no_sense_are_refused(name: str, change: dict[str, Any]
     assert isinstance(caught.value, FormatError | UnsupportedError)
 
 
+JUNK = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    10**400,
+    1e-300,
+    1e300,
+    -0.5,
+    "x",
+    [],
+    [0] * 40,
+    ["x"] * 40,
+    {},
+    {"rope_type": "yarn"},
+)
+
+
+@pytest.mark.parametrize("name", archs.supported())
+def test_whatever_stands_in_a_configuration_gives_a_spec_or_a_typed_error(name: str) -> None:
+    """Every key that is read, with values that it should not have."""
+    family: Any = archs.find({"architectures": [name]})
+    plain = {"architectures": [name], "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+    plain |= {"num_local_experts": 0} if "Hybrid" in name else {}
+    codes: set[str] = set()
+    for key in family.defaults:
+        for value in JUNK:
+            config = plain | {key: value}
+            try:
+                spec = family.to_spec(config, {})
+                family.tables(config)
+                family.tensors(spec, config, ())
+            except EdgeError as error:
+                codes.add(error.code)
+    assert codes <= {"json_type", "json_missing_key", "spec_invalid", "spec_unsupported"}
+
+
+def test_rotary_parameters_that_make_no_sense_are_typed_errors() -> None:
+    keys = ("factor", "original_max_position_embeddings", "rope_theta", "beta_fast", "mscale")
+    keys += ("attention_factor", "partial_rotary_factor", "low_freq_factor", "truncate")
+    factors = {"short_factor": [1.0] * 64, "long_factor": [1.0] * 64}
+    n_refused = 0
+    for kind in ("default", "linear", "llama3", "yarn", "longrope"):
+        given = {"rope_type": kind, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        for key in keys:
+            for value in JUNK:
+                rope = given | (factors if kind == "longrope" else {}) | {key: value}
+                config = {"architectures": ["LlamaForCausalLM"], "rope_parameters": rope}
+                try:
+                    spec_of(config)
+                    archs.find(config).tables(config)
+                except EdgeError:
+                    n_refused += 1
+    assert n_refused > 100
+
+
+def test_a_configuration_of_a_billion_parts_is_refused_before_they_are_made() -> None:
+    config = {"architectures": ["MixtralForCausalLM"], "num_hidden_layers": 1000}
+    config |= {"num_local_experts": 1000, "vocab_size": 64}
+    with pytest.raises(FormatError, match="parts of tensors") as caught:
+        archs.find(config).tensors(spec_of(config), config, ())
+    assert caught.value.code == "too_many_tensors"
+
+
 def test_experts_may_be_stored_in_one_tensor(tmp_path: Path) -> None:
     directory, wanted = save_family("olmoe_full_norms", tmp_path / "one_by_one")
     stacked: dict[str, Any] = {}
