@@ -1,7 +1,7 @@
 """Writes a `.edge` file with random codes in the shape of a model spec, for timings alone.
 
-No checkpoint is needed: codes are random bytes, and the scales of the rows keep activations as
-large as in trained models. Same spec, same bytes. Matrices are E4_16, those that route F16.
+No checkpoint is needed: codes are random bytes, and the scales of the rows keep activations in
+bounds. Same spec, same bytes. Matrices are E4_16, those that route F16.
 
     python benchmarks/random_edge.py SPEC.json OUT.edge
 """
@@ -41,7 +41,8 @@ def blocks(slot: Slot, n_layers: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield np.ones(slot.shape, "<f4").view(np.uint8)
         return
     n_rows, n_cols = slot.shape
-    size = n_cols**-0.5
+    # Embeddings as large as what layers add: else all tokens would look alike to a router.
+    size = 1.0 if slot.role == "token_embd" else n_cols**-0.5
     if slot.role.startswith(("attn_o", "ffn_down")):
         size *= (2 * n_layers) ** -0.5
     if slot.role in FAITHFUL:
