@@ -206,7 +206,7 @@ class Model:
             next run() raise IntegrityError. "always" hashes before it returns.
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
-        n_ctx: check the cap for a session of this size at once; 0: for one page of KV.
+        n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
         """
 
     def close(self) -> None:
@@ -249,8 +249,7 @@ class Model:
 
     @property
     def expert_load(self) -> list[list[int]]:
-        """[n_layers][n_experts]: tokens that went to each expert since load(), those of cancelled
-        runs included; [] for a layer without experts. Waits for a step that runs."""
+        """By layer: tokens that went to each expert since load(), cancelled runs' included."""
 
     @property
     def n_threads(self) -> int: ...

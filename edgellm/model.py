@@ -45,13 +45,14 @@ def load(
     kv: str = "F16",
     max_memory: int | None = None,
     verify: VerifyMode = "once",
+    n_ctx: int | None = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
-    options = LoadOptions(backend, threads, kv, max_memory, verify)
+    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx)
     return Model(resolve(path), options)
 
 
@@ -73,6 +74,7 @@ class Model(Closing):
                     n_threads=options.threads or 0,
                     verify=options.verify,
                     max_memory_bytes=options.max_memory or 0,
+                    n_ctx=options.n_ctx or 0,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

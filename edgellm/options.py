@@ -29,7 +29,9 @@ class LoadOptions:
 
     `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
-    everything before the model can be used, "never" checks the header only.
+    everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
+    context meant, None for all that the model was trained for; its KV cache must fit as well, and a
+    model that turns short and long contexts by different tables gets the right one for good.
     """
 
     backend: str = "cpu"
@@ -37,6 +39,7 @@ class LoadOptions:
     kv: str = "F16"
     max_memory: int | None = None
     verify: VerifyMode = "once"
+    n_ctx: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -51,6 +54,8 @@ class LoadOptions:
             raise _fail(f"max_memory must be in 1..2**63-1 bytes, but is {self.max_memory}")
         if self.verify not in get_args(VerifyMode):
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
+        if self.n_ctx is not None and not 1 <= self.n_ctx < 2**31:
+            raise _fail(f"n_ctx must be in 1..2**31-1 or None, but is {self.n_ctx}")
 
 
 @dataclass(frozen=True)

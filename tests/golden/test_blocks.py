@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from edgellm.converters.reference import Reference
 
+import edgellm
 from edgellm import InvalidArgumentError, _native
 from golden.blocks import CASES, ids_of, write_case
 from golden.measures import nmse
@@ -25,6 +26,7 @@ N_DECODED = 64
 LOGITS_CODE = """
 import json, sys
 import numpy as np
+import edgellm
 from edgellm import InvalidArgumentError, _native
 for path, ids, out in json.loads(sys.argv[1]):
     session = _native.Session(_native.Model.load(path, n_threads=1, verify="never"))
@@ -94,7 +96,7 @@ def test_the_planned_context_chooses_the_rotary_table_for_good(folder: Path) -> 
     assert nmse(short, logits_in_steps(path, ids[:64], n_ctx=64)) <= 1e-6
     assert nmse(long, logits_in_steps(path, ids[:64], n_ctx=65)) <= 1e-6
     assert nmse(long, logits_in_steps(path, ids[:64])) <= 1e-6
-    model = _native.Model.load(str(path), verify="never", n_ctx=64)
-    assert _native.Session(model).n_ctx == 64
-    with pytest.raises(InvalidArgumentError, match="load the model with a larger one"):
-        _native.Session(model, 65)
+    with edgellm.load(path, verify="never", n_ctx=64) as model:
+        assert nmse(short, model.logits(ids[:64])) <= 1e-6
+        with pytest.raises(InvalidArgumentError, match="load the model with a larger one"):
+            model.logits(ids[:65])

@@ -84,7 +84,9 @@ class Model:
         self.tokenizer: Tokenizer | None = Tokenizer()
 
     @staticmethod
-    def load(path: object, *, n_threads: int, verify: str, max_memory_bytes: int) -> Model:
+    def load(
+        path: object, *, n_threads: int, verify: str, max_memory_bytes: int, n_ctx: int
+    ) -> Model:
         return Model(n_threads or 1)
 
     @property

@@ -14,6 +14,7 @@ import edgellm
         ("threads", 0, edgellm.InvalidArgumentError),
         ("max_memory", 0, edgellm.InvalidArgumentError),
         ("verify", "sometimes", edgellm.InvalidArgumentError),
+        ("n_ctx", 0, edgellm.InvalidArgumentError),
     ],
 )
 def test_load_refuses_what_it_cannot_honour(fake, argument, value, error):

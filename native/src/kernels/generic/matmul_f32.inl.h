@@ -4,6 +4,13 @@
 // E formats only where a file asks for act "f32", so their tiles are decoded by the scalar
 // definition.
 
+// Where fma is software it is large: there loops stay loops.
+#if defined(__FMA__) || defined(__aarch64__)
+#define EDGE_UNROLL_SUMS EDGE_UNROLL
+#else
+#define EDGE_UNROLL_SUMS
+#endif
+
 namespace {
 
 constexpr int kRowsAtOnce = 4;
@@ -30,9 +37,9 @@ struct DecodedColumns {
 template <class Columns, size_t kTileBytes, int kRows>
 void strip_rows_f32(const uint8_t* strip, const MatmulArgs& args, int row0, float* y) {
   V sum[kRows][4];
-  EDGE_UNROLL
+  EDGE_UNROLL_SUMS
   for (int r = 0; r < kRows; ++r) {
-    EDGE_UNROLL
+    EDGE_UNROLL_SUMS
     for (int c = 0; c < 4; ++c) sum[r][c] = zero();
   }
   const uint8_t* tile = strip + kStripHeaderBytes;
@@ -40,10 +47,10 @@ void strip_rows_f32(const uint8_t* strip, const MatmulArgs& args, int row0, floa
     const Columns columns(tile);
     const float* a = args.f + kTileK * (row0 * args.n_tiles + i);
     for (int k = 0; k < kTileK; k += 4) {
-      EDGE_UNROLL
+      EDGE_UNROLL_SUMS
       for (int c = 0; c < 4; ++c) {
         const V w = columns.column(k + c);
-        EDGE_UNROLL
+        EDGE_UNROLL_SUMS
         for (int r = 0; r < kRows; ++r) {
           sum[r][c] = fma(w, set1(a[kTileK * r * args.n_tiles + k + c]), sum[r][c]);
         }
@@ -51,7 +58,7 @@ void strip_rows_f32(const uint8_t* strip, const MatmulArgs& args, int row0, floa
     }
   }
   const V d_row = load(reinterpret_cast<const float*>(strip));
-  EDGE_UNROLL
+  EDGE_UNROLL_SUMS
   for (int r = 0; r < kRows; ++r) {
     const V total = add(add(sum[r][0], sum[r][1]), add(sum[r][2], sum[r][3]));
     store(y + (row0 + r) * args.y_stride, mul(total, d_row));
@@ -75,3 +82,5 @@ EDGE_INLINE void matmul_f32(const MatmulArgs& args) {
 }
 
 }  // namespace
+
+#undef EDGE_UNROLL_SUMS
