@@ -97,14 +97,14 @@ class ConvertPlan:
         rows: dict[str, list[PlannedTensor]] = {}
         for tensor in self.tensors:
             rows.setdefault(tensor.role, []).append(tensor)
-        lines = [f"{'role':<14} {'n':>4} {'format':<6} {'act':<4} {'shape':<16} {'MiB':>9}"]
+        lines = [f"{'role':<19} {'n':>4} {'format':<6} {'act':<4} {'shape':<16} {'MiB':>9}"]
         for role, group in rows.items():
             shapes = sorted({"x".join(map(str, tensor.shape)) for tensor in group})
             n_mib = sum(tensor.n_bytes for tensor in group) / (1 << 20)
             shape = shapes[0] + (" ..." if len(shapes) > 1 else "")
             act = group[0].act or "-"
             lines.append(
-                f"{role:<14} {len(group):>4} {group[0].format:<6} {act:<4} {shape:<16} "
+                f"{role:<19} {len(group):>4} {group[0].format:<6} {act:<4} {shape:<16} "
                 f"{n_mib:>9.2f}"
             )
         bits = 8 * self.n_bytes / self.n_weights

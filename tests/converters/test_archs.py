@@ -128,24 +128,7 @@ def test_values_that_make_no_sense_are_refused(name: str, change: dict[str, Any]
     assert isinstance(caught.value, FormatError | UnsupportedError)
 
 
-JUNK = (
-    None,
-    True,
-    -1,
-    0,
-    1,
-    3,
-    10**400,
-    1e-300,
-    1e300,
-    -0.5,
-    "x",
-    [],
-    [0] * 40,
-    ["x"] * 40,
-    {},
-    {"rope_type": "yarn"},
-)
+JUNK = (None, -1, 0, 3, 10**400, 1e-300, 1e300, "x", ["x"] * 40, {"rope_type": "yarn"})
 
 
 @pytest.mark.parametrize("name", archs.supported())

@@ -88,6 +88,7 @@ def test_every_key_survives_the_round_trip_and_is_written_where_it_is_no_default
         ({"embed_scale": 0.0}, "'embed_scale' is 0.0"),
         ({"final_softcap": -1.0}, "'final_softcap' is -1.0, allowed is 0 or"),
         ({"n_positions": -1}, "'n_positions' is -1"),
+        ({"n_positions": 255}, "'n_ctx_train' is 256, it must be at most n_positions (255)"),
         ({"n_rope": 0, "n_ctx_original": 1}, "'n_ctx_original' is 1"),
         ({"rope_local_factor": float("inf")}, "'rope_local_factor' is inf"),
     ],
