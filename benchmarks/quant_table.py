@@ -1,6 +1,6 @@
 """The table of quantizers: KL against the original model at the bytes that each takes.
 
-    python benchmarks/quant_table.py --data shared/data [--model seed6m] [--tokens 25000] \
+    python benchmarks/quant_table.py --data shared/data [--model seed6m] [--tokens 25600] \
         [--row "E4_16 gptq" ...] [--gguf "Q4_K imatrix=a.gguf" ...] [--edge "ours=a.edge" ...] \
         [--native] [--against "E4_16 rtn"] [--json table.json]
 
@@ -250,8 +250,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="models/, corpus/ and text/")
     parser.add_argument("--model", default="seed6m")
-    parser.add_argument("--tokens", type=int, default=25_000, help="held-out, of each domain")
-    parser.add_argument("--calibration-windows", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=25_600, help="held-out, of each domain")
+    parser.add_argument("--calibration-windows", type=int, default=64)
     parser.add_argument("--row", action="append", choices=ROWS, help="default: plain rows of E4")
     parser.add_argument("--gguf", action="append", default=[], help="NAME=FILE", type=named_path)
     parser.add_argument("--edge", action="append", default=[], help="NAME=FILE", type=named_path)
