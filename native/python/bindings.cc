@@ -18,7 +18,9 @@ using edgellm::Model;
 using edgellm::Session;
 using edgellm::StreamDecoder;
 using edgellm::Tokenizer;
+using edgellm::bindings::path_text;
 using edgellm::bindings::to_array;
+using edgellm::bindings::to_dict;
 using edgellm::bindings::to_ids;
 
 namespace {
@@ -35,19 +37,8 @@ void raise_in_python(const edgellm::Error& error) {
   py::set_error(type, type(message, py::arg("code") = error.code()));
 }
 
-// str(path) and os.PathLike through os.fspath, as UTF-8.
-std::string path_text(const py::object& path) {
-  return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
-}
-
 py::bytes to_bytes(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-py::dict to_dict(const edgellm::Metadata& metadata) {
-  py::dict dict;
-  for (const auto& [key, value] : metadata) dict[py::str(key)] = value;
-  return dict;
 }
 
 std::vector<py::dict> tensor_dicts(const EdgeFile& file) {
@@ -337,7 +328,8 @@ void bind_model(py::module_& m) {
 void bind_session(py::module_& m) {
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
   py::class_<Session>(m, "Session")
-      .def(py::init<const Model&, int>(), py::arg("model"), py::arg("n_ctx") = 0, Unlocked())
+      .def(py::init<const Model&, int, const std::optional<edgellm::Adapter>&>(), py::arg("model"),
+           py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), Unlocked())
       .def_property_readonly("n_ctx", getter(&Session::n_ctx))
       .def_property_readonly("n_tokens", getter(&Session::n_tokens))
       .def_property_readonly("pending", getter(&Session::n_pending))
@@ -349,6 +341,7 @@ void bind_session(py::module_& m) {
       .def("run", &run, py::arg("budget_ms") = 80.0)
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
+      .def("set_adapter", &Session::set_adapter, py::arg("adapter"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
            py::arg("n_prompt") = py::none())
@@ -382,5 +375,6 @@ PYBIND11_MODULE(_native, m) {
   bind_model(m);
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
+  edgellm::bindings::bind_adapter(m);
   bind_session(m);
 }

@@ -103,7 +103,7 @@ class SamplerParams:
 
 
 class Session:
-    def __init__(self, model: Model, n_ctx: int = 0) -> None:
+    def __init__(self, model: Model, n_ctx: int = 0, adapter: object = None) -> None:
         self._model, self._n_ctx = model, n_ctx
         self._queue: list[int] = []
         self._ids: list[int] = []

@@ -159,6 +159,34 @@ class Model {
   std::shared_ptr<Impl> impl_;
 };
 
+struct AdapterInfo {
+  Metadata metadata;
+  std::string root;  // of its file: what tells adapters apart
+  int rank = 0;      // the largest of its matrices
+  uint64_t n_parameters = 0;
+  uint64_t file_bytes = 0;
+  // Taken from the model's memory cap while the adapter lives: the file; and, until the model is
+  // closed, what the first adapter of this or a higher rank adds to the scratch of steps.
+  uint64_t scratch_bytes = 0;
+};
+
+// Low-rank changes of a model's matrices, never merged: any number of them beside one model, each
+// for the sessions that name it.
+class Adapter {
+ public:
+  // Maps a file made by `edgellm convert` of a PEFT directory, hashes it, and checks that it goes
+  // with the model.
+  static Adapter load(const Model& model, const std::string& path);
+  const AdapterInfo& info() const;
+
+  struct Impl;
+  explicit Adapter(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
 // What makes tokens more or less likely before filters; docs/SAMPLING.md says how. Applied in the
 // order of the fields; the defaults do nothing.
 struct LogitRuleParams {
@@ -236,7 +264,9 @@ struct SessionStats {
 // was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
 class Session {
  public:
-  explicit Session(const Model& model, int n_ctx = 0);  // 0: the most, as a rule n_ctx_train
+  // n_ctx: 0 for the most, as a rule n_ctx_train. adapter: one loaded with this model.
+  explicit Session(const Model& model, int n_ctx = 0,
+                   const std::optional<Adapter>& adapter = std::nullopt);
   int n_ctx() const;
   int n_vocab() const;
   int n_tokens() const;
@@ -253,6 +283,9 @@ class Session {
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again.
   void rewind(int n_tokens);
+  // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
+  // their keys and values are the other one's.
+  void set_adapter(const std::optional<Adapter>& adapter);
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.

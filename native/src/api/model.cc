@@ -113,6 +113,12 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   check(edge::active_isa().status());
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
+  if (edge::is_adapter_spec(model.file->metadata("edgellm.spec"))) {
+    raise(
+        Code::kSpecInvalid,
+        "this is an adapter, not a model; load the model that it was trained on, then the adapter "
+        "(edgellm run MODEL PROMPT --adapter FILE)");
+  }
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 

@@ -24,8 +24,8 @@ Status KvCache::reserve(int n_pages) {
   const std::lock_guard lock(mutex_);
   const uint64_t n_wanted = n_reserved_ + static_cast<uint64_t>(n_pages);
   const auto wanted_bytes = checked_mul(n_wanted, page_bytes_);
-  if (!wanted_bytes || *wanted_bytes > budget_bytes_) {
-    const uint64_t free_bytes = budget_bytes_ - n_reserved_ * page_bytes_;
+  if (!wanted_bytes || *wanted_bytes > budget_bytes_ - claimed_bytes_) {
+    const uint64_t free_bytes = budget_bytes_ - claimed_bytes_ - n_reserved_ * page_bytes_;
     const uint64_t n_fit = free_bytes / page_bytes_;
     return {Code::kMemoryBudget,
             "the KV cache needs " +
@@ -42,6 +42,23 @@ Status KvCache::reserve(int n_pages) {
 void KvCache::unreserve(int n_pages) {
   const std::lock_guard lock(mutex_);
   n_reserved_ -= static_cast<uint64_t>(n_pages);
+}
+
+Status KvCache::claim(uint64_t n_bytes, std::string_view what) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t free_bytes = budget_bytes_ - claimed_bytes_ - n_reserved_ * page_bytes_;
+  if (n_bytes > free_bytes) {
+    return {Code::kMemoryBudget, std::string(what) + " needs " + mib_text(n_bytes) + " and " +
+                                     mib_text(free_bytes) +
+                                     " are left; close sessions or raise max_memory"};
+  }
+  claimed_bytes_ += n_bytes;
+  return Status::ok();
+}
+
+void KvCache::unclaim(uint64_t n_bytes) {
+  const std::lock_guard lock(mutex_);
+  claimed_bytes_ -= n_bytes;
 }
 
 Result<PageId> KvCache::take() {

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <string_view>
 #include <vector>
 
 #include "base/os.h"
@@ -28,7 +29,7 @@ struct KvCacheFigures {
 
 class KvCache {
  public:
-  // budget_bytes: cap on reservations. page_bytes > 0.
+  // budget_bytes: cap on reservations and claims. page_bytes > 0.
   KvCache(size_t page_bytes, uint64_t budget_bytes);
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
@@ -38,6 +39,11 @@ class KvCache {
   // kMemoryBudget when n_pages more than what is reserved would pass the budget.
   Status reserve(int n_pages);
   void unreserve(int n_pages);
+
+  // Bytes of the budget that something else takes from now on, until it gives them back;
+  // kMemoryBudget when they are not free. `what` is for the message.
+  Status claim(uint64_t n_bytes, std::string_view what);
+  void unclaim(uint64_t n_bytes);
 
   // A zeroed page with one owner. kOutOfMemory when the OS has no more.
   Result<PageId> take();
@@ -66,6 +72,7 @@ class KvCache {
   mutable std::mutex mutex_;
   std::vector<Slab> slabs_;  // page id = slab * slab_pages_ + index
   uint64_t n_reserved_ = 0;
+  uint64_t claimed_bytes_ = 0;
   uint64_t n_used_ = 0;
 };
 

@@ -18,7 +18,8 @@ Session::Session(StepModel& model, KvCache& cache, int n_ctx)
   page_data_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
 }
 
-Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx) {
+Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx,
+                                                 const Adapter* adapter) {
   if (n_ctx < 1) {
     return {Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
@@ -26,6 +27,7 @@ Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cach
   std::unique_ptr<Session> session(new Session(model, cache, n_ctx));
   EDGE_RETURN_IF_ERROR(cache.reserve(n_pages_for(n_ctx)));
   session->n_reserved_pages_ = n_pages_for(n_ctx);
+  session->adapter_ = adapter;
   return session;
 }
 
@@ -110,7 +112,8 @@ Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck
   const bool is_last = n_rows == n_pending();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
-    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view};
+    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view,
+                                    adapter_};
     if (all_logits != nullptr || (is_last && i == n_rows - 1)) logit_rows.push_back(i);
   }
   const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
@@ -155,6 +158,12 @@ Status Session::rewind(int n_tokens) {
   page_data_.resize(plan_.pages().size());
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
+  return Status::ok();
+}
+
+Status Session::set_adapter(const Adapter* adapter) {
+  EDGE_RETURN_IF_ERROR(rewind(0));
+  adapter_ = adapter;
   return Status::ok();
 }
 

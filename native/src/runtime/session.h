@@ -27,8 +27,10 @@ struct SessionStats {
 
 class Session {
  public:
-  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session.
-  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx);
+  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session, as must
+  // `adapter`, through which all its tokens go.
+  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx,
+                                                 const Adapter* adapter = nullptr);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -58,6 +60,10 @@ class Session {
   // none: nothing ran yet, tokens are pending, or rewind() went back to a token without.
   Result<std::span<const float>> logits() const;
 
+  // Another adapter from now on, or none: all tokens go, processed or not, since their keys and
+  // values are the other one's.
+  Status set_adapter(const Adapter* adapter);
+
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
   // thread; shared so that a canceller need not know whether the session still exists.
   std::shared_ptr<std::atomic<bool>> cancel_flag() const { return is_cancelled_; }
@@ -72,6 +78,7 @@ class Session {
   StepModel& model_;
   KvCache& cache_;
   KvPlan plan_;
+  const Adapter* adapter_ = nullptr;
   int n_reserved_pages_ = 0;
   std::vector<std::byte*> page_data_;  // of plan_.pages(), for KvView
   std::vector<int32_t> tokens_;        // processed, then queued
