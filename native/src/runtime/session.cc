@@ -125,7 +125,8 @@ Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck
     out = logits_.data();
   }
   const int64_t start_ns = monotonic_ns();
-  if (Status status = model_.step(rows, logit_rows, out, should_stop); !status.is_ok()) {
+  const StepOutputs outputs{.rows = logit_rows, .logits = out};
+  if (Status status = model_.step(rows, outputs, should_stop); !status.is_ok()) {
     if (all_logits != nullptr) all_logits->resize(n_before);
     return status;
   }

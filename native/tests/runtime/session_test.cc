@@ -21,7 +21,7 @@ class HashModel final : public StepModel {
  public:
   int n_vocab() const override { return kVocab; }
   int max_rows() const override { return 48; }
-  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits,
+  Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop) override {
     if (should_stop && should_stop()) return {Code::kCancelled, "stopped"};
     if (n_steps_until_failure-- == 0) return {Code::kNumeric, "made to fail"};
@@ -30,7 +30,8 @@ class HashModel final : public StepModel {
       if (row.position / kPageTokens >= row.kv.n_pages) return {Code::kInvalidArgument, "no page"};
       std::memcpy(slot(row, row.position), &row.token, sizeof row.token);
     }
-    for (const int32_t i : logit_rows) {
+    float* logits = outputs.logits;
+    for (const int32_t i : outputs.rows) {
       uint32_t hash = 2166136261u;
       const RowInput& row = rows[static_cast<size_t>(i)];
       for (int position = 0; position <= row.position; ++position) {
