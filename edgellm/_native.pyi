@@ -171,6 +171,8 @@ class Model:
     @property
     def n_vocab(self) -> int: ...
     @property
+    def d_model(self) -> int: ...
+    @property
     def n_ctx_train(self) -> int: ...
     @property
     def bos_id(self) -> int | None: ...
@@ -325,23 +327,23 @@ class Session:
     def run(self, budget_ms: float = 80.0) -> bool:
         """Process queued tokens until none is left (True) or the budget is spent (False).
 
-        Always makes at least one step, of up to 128 tokens. In the main thread Ctrl-C ends it
-        within 80 ms or a part of a layer, whichever is longer. Raises Cancelled after cancel() or
-        Model.close(): what was processed stays, the rest stays queued.
+        At least one step, of up to 128 tokens. In the main thread Ctrl-C ends it within 80 ms or a
+        part of a layer. Raises Cancelled after cancel() or Model.close(): the rest stays queued.
         """
 
     def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
-        """As run(), and return the logits of every token processed now: [n_processed, n_vocab].
+        """As run(), and return the logits of every token processed now: [n_processed, n_vocab]."""
 
-        Call until `pending` is 0 and concatenate.
+    def run_with_hidden(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
+        """As run() without the head, and return the final norm's output of every token processed
+        now: [n_processed, d_model]. There are no logits afterwards.
         """
 
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
-        Logits stay only if they are those of the last kept token (n_tokens == self.n_tokens, and no
-        run() left tokens pending): to sample again at an earlier token, rewind to one less and
-        append it again. Replay gives the same bits.
+        Logits stay only if they are those of the last kept token: to sample again at an earlier
+        one, rewind to one less and append it again. Replay gives the same bits.
         """
 
     def set_adapter(self, adapter: Adapter | None) -> None:
@@ -350,9 +352,7 @@ class Session:
         """
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """A copy of the logits [n_vocab] of the last processed token; InvalidArgumentError if there
-        are none (nothing ran yet, tokens are pending, or after rewind()).
-        """
+        """Logits [n_vocab] of the last processed token; InvalidArgumentError if there are none."""
 
     def sample(
         self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None

@@ -125,7 +125,7 @@ def _stored_as(tensor: TensorInfo, format: str) -> int:
 
 def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     """Rows of activations as floats and in the forms that the matrices which read them want, and
-    logits of a few rows: as native/src/model/decoder.cc lays it out."""
+    logits and hidden states of a few rows: as native/src/model/decoder.cc lays it out."""
     d_model, n_vocab = _int(spec, "d_model"), _int(spec, "n_vocab")
     heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
     queries = max(round_up(d_model, 16), round_up(heads, 16))
@@ -138,8 +138,9 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
         (_widest(layers, "d_ffn"), ("ffn_down",)),
     ):
         row_bytes += _act_bytes(width, acts, readers)
-    n_logits = 0 if n_vocab % 16 == 0 else _HEAD_ROWS * round_up(n_vocab, 16)
-    return _MAX_ROWS * row_bytes + 4 * n_logits + _expert_bytes(spec, layers, acts)
+    n_head = 0 if n_vocab % 16 == 0 else round_up(n_vocab, 16)
+    n_head += 0 if d_model % 32 == 0 else round_up(d_model, 32)
+    return _MAX_ROWS * row_bytes + 4 * _HEAD_ROWS * n_head + _expert_bytes(spec, layers, acts)
 
 
 def _expert_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:

@@ -66,9 +66,10 @@ struct Model::Impl final : edge::StepModel {
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
+  int d_model() const override { return spec.d_model; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
-  edge::Status step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
-                    float* logits, const edge::StopCheck& should_stop) override;
+  edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                    const edge::StopCheck& should_stop) override;
   void check_open() const;  // throws invalid_argument once closed
 };
 

@@ -99,6 +99,7 @@ void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLay
   info.root = model.file->root_hex();
   info.backend = "cpu";
   info.n_vocab = model.spec.n_vocab;
+  info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
@@ -156,13 +157,12 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 
 Model::Impl::~Impl() { edge::api::forget_locks(&step_mutex); }
 
-Status Model::Impl::step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
-                         float* logits, const edge::StopCheck& should_stop) {
+Status Model::Impl::step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                         const edge::StopCheck& should_stop) {
   const std::lock_guard lock(step_mutex);
   if (is_closing) return {Code::kCancelled, "the model was closed"};
   EDGE_RETURN_IF_ERROR(verifier->status());
-  return decoder->step(rows, logit_rows, logits,
-                       [&] { return is_closing || (should_stop && should_stop()); });
+  return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
 }
 
 void Model::Impl::check_open() const {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 namespace edge {
@@ -14,6 +13,15 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
+
+// From rows `stride` apart to rows next to each other; nothing if either is null.
+void copy_rows(const float* from, int64_t stride, size_t n_rows, int64_t n_cols, float* to) {
+  if (from == nullptr || to == nullptr) return;
+  for (size_t r = 0; r < n_rows; ++r) {
+    std::copy_n(from + static_cast<int64_t>(r) * stride, n_cols,
+                to + static_cast<int64_t>(r) * n_cols);
+  }
+}
 
 // What a feed-forward network reads first.
 const Tensor* first_of_ffn(const LayerWeights& w) {
@@ -39,6 +47,7 @@ struct Decoder::Scratch {
   RopeTable rope, local_rope, no_rope;
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
+  float* hidden = nullptr;  // [kHeadRows][d_model padded], only if that is not d_model
 
   static constexpr int kHeadRows = 16;
 };
@@ -188,6 +197,9 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   if (s.logits_stride != spec.n_vocab) {
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
   }
+  if (s.model_act.n_cols_padded != spec.d_model) {
+    EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
+  }
   n_bytes = allocator.n_bytes;
   return {};
 }
@@ -244,8 +256,8 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
   return decoder;
 }
 
-Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
-                     float* logits, const StopCheck& should_stop) {
+Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
+                     const StopCheck& should_stop) {
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
@@ -262,7 +274,7 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more));
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
-  write_logits(more, logit_rows, logits);
+  write_outputs(more, outputs);
   return b.end_step();
 }
 
@@ -392,28 +404,34 @@ void Decoder::expect_layer(size_t layer) {
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
-void Decoder::write_logits(const Residual& more, std::span<const int32_t> logit_rows,
-                           float* logits) {
-  Scratch& s = *scratch_;
-  const int64_t n_vocab = spec_->n_vocab;
-  while (!logit_rows.empty()) {
-    const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
-    backend_->norm_quant(more, residual_stream(), logit_rows.first(n),
-                         norm_of(weights_->output_norm), needs_of({&weights_->output}),
-                         s.model_act);
-    expect_layer(0);  // of the next token
-    float* out = s.logits == nullptr ? logits : s.logits;
-    backend_->head(s.model_act, weights_->output, spec_->final_softcap, out, s.logits_stride);
-    if (s.logits != nullptr) {
-      for (size_t i = 0; i < n; ++i) {
-        std::memcpy(logits + static_cast<int64_t>(i) * n_vocab,
-                    s.logits + static_cast<int64_t>(i) * s.logits_stride,
-                    static_cast<size_t>(n_vocab) * sizeof(float));
-      }
+void Decoder::write_outputs(const Residual& more, const StepOutputs& outputs) {
+  const Scratch& s = *scratch_;
+  if (outputs.logits == nullptr && outputs.hidden == nullptr) return;
+  for (size_t begin = 0; begin < outputs.rows.size(); begin += Scratch::kHeadRows) {
+    const size_t n = std::min<size_t>(outputs.rows.size() - begin, Scratch::kHeadRows);
+    ActRows act = s.model_act;
+    ActNeeds needs;
+    if (outputs.logits != nullptr) needs = needs_of({&weights_->output});
+    float* hidden = nullptr;
+    if (outputs.hidden != nullptr) {
+      hidden = outputs.hidden + begin * static_cast<size_t>(spec_->d_model);
+      needs.f32 = true;
+      act.f = s.hidden == nullptr ? hidden : s.hidden;
     }
-    logits += static_cast<int64_t>(n) * n_vocab;
-    logit_rows = logit_rows.subspan(n);
+    backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
+                         norm_of(weights_->output_norm), needs, act);
+    copy_rows(s.hidden, act.n_cols_padded, n, spec_->d_model, hidden);
+    if (outputs.logits == nullptr) continue;
+    expect_layer(0);  // of the next token
+    write_logits(act, outputs.logits + begin * static_cast<size_t>(spec_->n_vocab));
   }
+}
+
+void Decoder::write_logits(const ActRows& act, float* logits) {
+  const Scratch& s = *scratch_;
+  float* out = s.logits == nullptr ? logits : s.logits;
+  backend_->head(act, weights_->output, spec_->final_softcap, out, s.logits_stride);
+  copy_rows(s.logits, s.logits_stride, static_cast<size_t>(act.n_rows), spec_->n_vocab, logits);
 }
 
 }  // namespace edge

@@ -11,6 +11,13 @@ namespace {
 
 constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
 
+// Room for n_rows rows more behind `values`.
+float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
+  const size_t n_before = values.size();
+  values.resize(n_before + n_rows * static_cast<size_t>(n_cols));
+  return values.data() + n_before;
+}
+
 }  // namespace
 
 Session::Session(StepModel& model, KvCache& cache, int n_ctx)
@@ -68,6 +75,15 @@ Status Session::append(std::span<const int32_t> ids) {
 
 Status Session::run(double budget_ms, std::vector<float>* all_logits,
                     const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.logits = all_logits}, should_stop);
+}
+
+Status Session::run_with_hidden(double budget_ms, std::vector<float>& hidden,
+                                const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.hidden = &hidden}, should_stop);
+}
+
+Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop) {
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
@@ -80,7 +96,7 @@ Status Session::run(double budget_ms, std::vector<float>* all_logits,
       return {Code::kCancelled, "cancelled with " + std::to_string(n_pending()) + " tokens to go"};
     }
     if (n_pending() == 0) return Status::ok();
-    EDGE_RETURN_IF_ERROR(step(next_rows(all_logits != nullptr), all_logits, stops));
+    EDGE_RETURN_IF_ERROR(step(next_rows(all.logits != nullptr), all, stops));
   } while (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 < budget_ms);
   return Status::ok();
 }
@@ -103,41 +119,45 @@ Status Session::attach_pages(int n_new_pages) {
   return Status::ok();
 }
 
-Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop) {
+Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
   EDGE_RETURN_IF_ERROR(attach_pages(plan.n_new_pages));
   const KvView view{page_data_.data(), static_cast<int>(page_data_.size())};
   std::vector<RowInput> rows(static_cast<size_t>(n_rows));
-  std::vector<int32_t> logit_rows;
+  std::vector<int32_t> wanted;
+  const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
   const bool is_last = n_rows == n_pending();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
     rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view,
                                     adapter_};
-    if (all_logits != nullptr || (is_last && i == n_rows - 1)) logit_rows.push_back(i);
+    if (wants_all || (is_last && i == n_rows - 1)) wanted.push_back(i);
   }
   const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
-  float* out = nullptr;
-  const size_t n_before = all_logits != nullptr ? all_logits->size() : 0;
-  if (all_logits != nullptr) {
-    all_logits->resize(n_before + logit_rows.size() * n_vocab);
-    out = all_logits->data() + n_before;
+  std::vector<float>* const kept = all.logits != nullptr ? all.logits : all.hidden;
+  const size_t n_before = kept != nullptr ? kept->size() : 0;
+  StepOutputs outputs{.rows = wanted};
+  if (all.logits != nullptr) {
+    outputs.logits = grow(*all.logits, wanted.size(), model_.n_vocab());
+  } else if (all.hidden != nullptr) {
+    outputs.hidden = grow(*all.hidden, wanted.size(), model_.d_model());
   } else if (is_last) {
     logits_at_ = -1;  // until the step has succeeded
     logits_.resize(n_vocab);
-    out = logits_.data();
+    outputs.logits = logits_.data();
   }
   const int64_t start_ns = monotonic_ns();
-  if (Status status = model_.step(rows, logit_rows, out, should_stop); !status.is_ok()) {
-    if (all_logits != nullptr) all_logits->resize(n_before);
+  if (Status status = model_.step(rows, outputs, should_stop); !status.is_ok()) {
+    if (kept != nullptr) kept->resize(n_before);
     return status;
   }
   record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
   EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
-  if (is_last && all_logits != nullptr) {
-    logits_.assign(all_logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all_logits->end());
+  if (!is_last || all.hidden != nullptr) return Status::ok();
+  if (all.logits != nullptr) {
+    logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
   }
-  if (is_last) logits_at_ = plan_.n_tokens();
+  logits_at_ = plan_.n_tokens();
   return Status::ok();
 }
 
@@ -174,7 +194,8 @@ Result<std::span<const float>> Session::logits() const {
             "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};
   }
   return {Code::kInvalidArgument,
-          "no logits: append tokens and run() first (rewind() drops those of later tokens)"};
+          "no logits: append tokens and run() first (rewind() drops those of later tokens, and "
+          "runs for hidden states make none)"};
 }
 
 }  // namespace edge

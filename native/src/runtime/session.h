@@ -51,13 +51,19 @@ class Session {
   // processed stays and the rest stays queued.
   Status run(double budget_ms, std::vector<float>* all_logits, const StopCheck& should_stop = {});
 
+  // As run(), but appends the hidden states of the tokens processed, what the head reads: [n]
+  // [d_model], to `hidden`. The head does not run: there are no logits afterwards.
+  Status run_with_hidden(double budget_ms, std::vector<float>& hidden,
+                         const StopCheck& should_stop = {});
+
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again.
   Status rewind(int n_tokens);
 
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
-  // none: nothing ran yet, tokens are pending, or rewind() went back to a token without.
+  // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
+  // token without.
   Result<std::span<const float>> logits() const;
 
   // Another adapter from now on, or none: all tokens go, processed or not, since their keys and
@@ -70,8 +76,14 @@ class Session {
 
  private:
   Session(StepModel& model, KvCache& cache, int n_ctx);
+  // What is kept of every row; at most one of them.
+  struct AllRows {
+    std::vector<float>* logits = nullptr;
+    std::vector<float>* hidden = nullptr;
+  };
+  Status run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop);
   int next_rows(bool wants_all_logits) const;
-  Status step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop);
+  Status step(int n_rows, const AllRows& all, const StopCheck& should_stop);
   Status attach_pages(int n_new_pages);
   void record(int n_rows, double step_ms);
 

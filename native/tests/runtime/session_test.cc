@@ -15,13 +15,17 @@ namespace edge {
 namespace {
 
 constexpr int kVocab = 11;
+constexpr int kHidden = 3;
 constexpr size_t kPageBytes = kPageTokens * sizeof(int32_t);
+
+float value(uint32_t hash, int j) { return static_cast<float>((hash >> j) & 0xFFFF); }
 
 class HashModel final : public StepModel {
  public:
   int n_vocab() const override { return kVocab; }
+  int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
-  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits,
+  Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop) override {
     if (should_stop && should_stop()) return {Code::kCancelled, "stopped"};
     if (n_steps_until_failure-- == 0) return {Code::kNumeric, "made to fail"};
@@ -30,7 +34,8 @@ class HashModel final : public StepModel {
       if (row.position / kPageTokens >= row.kv.n_pages) return {Code::kInvalidArgument, "no page"};
       std::memcpy(slot(row, row.position), &row.token, sizeof row.token);
     }
-    for (const int32_t i : logit_rows) {
+    float *logits = outputs.logits, *hidden = outputs.hidden;
+    for (const int32_t i : outputs.rows) {
       uint32_t hash = 2166136261u;
       const RowInput& row = rows[static_cast<size_t>(i)];
       for (int position = 0; position <= row.position; ++position) {
@@ -38,9 +43,8 @@ class HashModel final : public StepModel {
         std::memcpy(&token, slot(row, position), sizeof token);
         hash = (hash ^ static_cast<uint32_t>(token)) * 16777619u;
       }
-      for (int j = 0; j < kVocab; ++j) {
-        *logits++ = static_cast<float>((hash >> j) & 0xFFFF);
-      }
+      for (int j = 0; logits != nullptr && j < kVocab; ++j) *logits++ = value(hash, j);
+      for (int j = 0; hidden != nullptr && j < kHidden; ++j) *hidden++ = value(hash, j);
     }
     return Status::ok();
   }
@@ -59,7 +63,7 @@ std::vector<float> expected_logits(std::span<const int32_t> ids) {
   uint32_t hash = 2166136261u;
   for (const int32_t id : ids) hash = (hash ^ static_cast<uint32_t>(id)) * 16777619u;
   std::vector<float> logits;
-  for (int j = 0; j < kVocab; ++j) logits.push_back(static_cast<float>((hash >> j) & 0xFFFF));
+  for (int j = 0; j < kVocab; ++j) logits.push_back(value(hash, j));
   return logits;
 }
 
@@ -111,6 +115,27 @@ TEST_CASE_FIXTURE(Fixture, "a run with all logits gives those of every token, sl
     REQUIRE(copy(row) == expected_logits(std::span(ids).first(i + 1)));
   }
   CHECK(copy(session->logits().value()) == expected_logits(ids));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token and no logits") {
+  const std::vector<int32_t> ids = random_ids(130, 2);
+  REQUIRE(session->append(std::span(ids).first(30)).is_ok());
+  run_all(1e9);
+  REQUIRE(session->append(std::span(ids).subspan(30)).is_ok());
+  std::vector<float> hidden;
+  model.n_steps_until_failure = 1;
+  CHECK(session->run_with_hidden(1e9, hidden).code() == Code::kNumeric);
+  CHECK(hidden.size() == 48 * kHidden);
+  while (session->n_pending() > 0) REQUIRE(session->run_with_hidden(0, hidden).is_ok());
+  REQUIRE(hidden.size() == 100 * kHidden);
+  for (size_t i = 0; i < 100; ++i) {
+    const std::vector<float> expected = expected_logits(std::span(ids).first(31 + i));
+    REQUIRE(std::equal(expected.begin(), expected.begin() + kHidden,
+                       hidden.begin() + static_cast<std::ptrdiff_t>(i * kHidden)));
+  }
+  CHECK(session->logits().status().code() == Code::kInvalidArgument);
+  REQUIRE(session->rewind(30).is_ok());
+  CHECK(copy(session->logits().value()) == expected_logits(std::span(ids).first(30)));
 }
 
 TEST_CASE_FIXTURE(Fixture, "no step has more rows than the model takes and all rows are used") {
