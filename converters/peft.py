@@ -2,7 +2,7 @@
 
 What the configuration asks for and is not honoured is refused by name. Knows no architecture: the
 names are those that PEFT gives to the modules of the model that it wrapped. The oracle is
-LoraModel of the peft package (0.18).
+the peft package (0.21).
 """
 
 from __future__ import annotations

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
-
     from . import _native
 
 
@@ -45,16 +43,16 @@ class Adapter:
         from . import _native
 
         self._path = path
-        self._folder: TemporaryDirectory[str] | None = None
-        file = path
-        if path.is_dir():
-            from tempfile import TemporaryDirectory
+        if not path.is_dir():
+            self._native = _native.Adapter.load(model, path)
+            return
+        from tempfile import TemporaryDirectory
 
-            # Kept as long as the mapping: Windows deletes no mapped file.
-            self._folder = TemporaryDirectory(prefix="edgellm-adapter-", ignore_cleanup_errors=True)
-            file = Path(self._folder.name) / "adapter.edge"
+        # A mapped file needs no name; Windows alone keeps it until temporary files are cleared.
+        with TemporaryDirectory(prefix="edgellm-adapter-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "adapter.edge"
             _convert(path, file, model_path)
-        self._native = _native.Adapter.load(model, file)
+            self._native = _native.Adapter.load(model, file)
 
     @property
     def root(self) -> str:

@@ -77,6 +77,24 @@ def plan_of_spec(spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int) ->
     )
 
 
+def adapter_scratch_bytes(header: EdgeHeader, rank: int) -> int:
+    """What steps of a model need for adapters of this rank besides, whatever their number: inputs
+    of the matrices as floats, where none of them is read so anyway, and A x of q, k and v."""
+    layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
+    acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
+    head = "token_embd" if header.spec.get("tied_head") else "output"
+    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
+    row_values = 3 * round_up(rank, 32)
+    for width, readers in (
+        (_int(header.spec, "d_model"), (*_MODEL_READERS, head)),
+        (heads, ("attn_o",)),
+        (_widest(layers, "d_ffn"), ("ffn_down",)),
+    ):
+        if not any(role in readers and act == "f32" for role, act in acts):
+            row_values += round_up(width, 32)
+    return 4 * _MAX_ROWS * row_values
+
+
 def file_bytes_as(header: EdgeHeader, format: str) -> int:
     """Size of the file if all its quantized tensors had `format`; to a few kB of header."""
     weights = [tensor for tensor in header.tensors.values() if tensor.format in FORMATS]

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-# Modules that the rows of families.toml call otherwise are told apart by the end of their names.
-_LAYER_MODULES = (
+# The linear modules of the layers, whatever the family.
+_MODULES = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "gate_proj", "up_proj", "down_proj"),
     *("gate_up_proj", "c_attn", "c_proj", "c_fc", "query_key_value", "dense", "dense_h_to_4h"),
     *("dense_4h_to_h", "input_linear", "output_linear"),
 )
-RANK, ALPHA = 5, 12.0
-OTHER = {"v_proj": (9, 3.0), "down_proj": (17, 40.0)}  # rank_pattern and alpha_pattern
+RANK, ALPHA = 4, 8.0
+# rank_pattern and alpha_pattern. With the scales of all being powers of two, and values of few
+# bits, nothing is rounded on the way to F16.
+OTHER = {"v_proj": (9, 4.5), "down_proj": (36, 18.0), "c_attn": (17, 34.0)}
 
 
 def changed_modules(model: Any) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def changed_modules(model: Any) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if name.rpartition(".")[2] in _LAYER_MODULES and getattr(module, "weight", None) is not None
+        if name.rpartition(".")[2] in _MODULES and getattr(module, "weight", None) is not None
     }
 
 
@@ -38,28 +40,19 @@ def adapter_matrices(module: str, n_in: int, n_out: int, seed: int = 0) -> tuple
     """A [rank, n_in] and B [n_out, rank], the same for a name and seed."""
     rng = np.random.default_rng([zlib.crc32(module.encode()), seed])
     rank, _ = rank_and_alpha(module)
-    a = rng.standard_normal((rank, n_in), dtype=np.float32) / np.float32(n_in**0.5)
-    b = rng.standard_normal((n_out, rank), dtype=np.float32) * np.float32(0.15)
+    a = rng.integers(-60, 61, (rank, n_in)).astype(np.float32) / np.float32(256)
+    b = rng.integers(-60, 61, (n_out, rank)).astype(np.float32) / np.float32(256)
     return a, b
 
 
 def write_peft(
-    directory: Path,
-    model: Any,
-    *,
-    seed: int = 0,
-    rslora: bool = False,
-    only: str = "",
-    **config: Any,
+    directory: Path, modules: dict[str, tuple[int, int]], *, seed: int = 0, **config: Any
 ) -> Path:
-    """An adapter of all linear modules whose names hold `only`; config: more keys."""
+    """An adapter of modules given by (outputs, inputs); config: more keys of its configuration."""
     from safetensors.numpy import save_file
 
     tensors = {}
-    for name, module in changed_modules(model).items():
-        if only not in name:
-            continue
-        n_out, n_in = _sizes(module)
+    for name, (n_out, n_in) in modules.items():
         a, b = adapter_matrices(name, n_in, n_out, seed)
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
@@ -74,10 +67,10 @@ def write_peft(
         "lora_dropout": 0.05,
         "target_modules": "all-linear",
         "bias": "none",
-        "fan_in_fan_out": _is_conv(next(iter(changed_modules(model).values()))),
+        "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "use_rslora": rslora,
+        "use_rslora": False,
         "use_dora": False,
         "modules_to_save": None,
         "rank_pattern": {key: rank for key, (rank, _) in OTHER.items()},
@@ -90,8 +83,16 @@ def write_peft(
     return directory
 
 
+def write_peft_of(directory: Path, model: Any, *, seed: int = 0, **config: Any) -> Path:
+    """An adapter of all linear modules of the layers of a model of transformers."""
+    modules = changed_modules(model)
+    sizes = {name: _sizes(module) for name, module in modules.items()}
+    is_conv = _is_conv(next(iter(modules.values())))
+    return write_peft(directory, sizes, seed=seed, fan_in_fan_out=is_conv, **config)
+
+
 def merge(model: Any, *, seed: int = 0, rslora: bool = False) -> None:
-    """W + scale * B A in float32, in place."""
+    """W + alpha / rank * B A in float32, in place."""
     import torch
 
     with torch.no_grad():

@@ -49,6 +49,7 @@ typedef struct edgellm_model edgellm_model;
 typedef struct edgellm_tokenizer edgellm_tokenizer;
 typedef struct edgellm_stream_decoder edgellm_stream_decoder;
 typedef struct edgellm_session edgellm_session;
+typedef struct edgellm_adapter edgellm_adapter;
 
 /* --- The library and its errors --- */
 
@@ -280,6 +281,18 @@ EDGELLM_API edgellm_status edgellm_machine_get_facts(edgellm_machine_facts* fact
 EDGELLM_API edgellm_status edgellm_active_isa(char* buffer, size_t capacity, size_t* n_needed);
 EDGELLM_API edgellm_status edgellm_isa_level(int32_t index, char* buffer, size_t capacity,
                                              size_t* n_needed);
+
+/* --- Adapters: low-rank changes of a model's matrices (docs/ADAPTERS.md) --- */
+
+/* The file is one of `edgellm convert --base`; all of it is hashed, and it must go with the model.
+ * Counted against the model's memory cap until it is freed and no session uses it. */
+EDGELLM_API edgellm_status edgellm_adapter_load(const edgellm_model* model, const char* path,
+                                                size_t n_path_bytes, edgellm_adapter** adapter);
+EDGELLM_API void edgellm_adapter_free(edgellm_adapter* adapter);
+/* All tokens go through it from now on; NULL: none. Unless it has the content of the one before,
+ * tokens processed and queued are dropped. */
+EDGELLM_API edgellm_status edgellm_session_set_adapter(edgellm_session* session,
+                                                       const edgellm_adapter* adapter);
 
 #ifdef __cplusplus
 }

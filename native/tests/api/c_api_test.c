@@ -427,6 +427,21 @@ static void test_machine(void) {
   CHECK_ERROR(edgellm_isa_level(99, best, sizeof best, &n_best), INVALID_ARGUMENT);
 }
 
+/* What is no adapter is refused; the bits of adapters are the golden tests' matter. */
+static void test_adapters(const edgellm_model* model, const char* path) {
+  edgellm_session* session = NULL;
+  edgellm_adapter* adapter = NULL;
+  CHECK_ERROR(edgellm_adapter_load(NULL, path, strlen(path), &adapter), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_adapter_load(model, path, strlen(path), NULL), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_adapter_load(model, path, strlen(path), &adapter), SPEC_INVALID);
+  CHECK_ERROR(edgellm_session_set_adapter(NULL, NULL), INVALID_ARGUMENT);
+  CHECK(adapter == NULL);
+  CHECK_OK(edgellm_session_create(model, 8, &session));
+  CHECK_OK(edgellm_session_set_adapter(session, NULL));
+  edgellm_session_free(session);
+  edgellm_adapter_free(NULL);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) {
     fprintf(stderr, "usage: test_c_api MODEL\n");
@@ -445,6 +460,7 @@ int main(int argc, char** argv) {
   test_hidden_states(model);
   test_session_errors(model);
   test_cancel_from_another_thread(model);
+  test_adapters(model, argv[1]);
   edgellm_model_free(model);
   test_order_of_freeing(argv[1]);
   test_machine();
