@@ -271,6 +271,7 @@ class Model(Closing):
             has_tokenizer=native.tokenizer is not None,
             kv_format=self._options.kv,
             kv_bytes_per_token=native.kv_bytes_per_token,
+            kv_bytes=native.kv_bytes(),
             backend=native.backend,
             isa=_native.active_isa(),
             threads=native.n_threads,
