@@ -231,6 +231,8 @@ class Model:
     @property
     def n_vocab(self) -> int: ...
     @property
+    def d_model(self) -> int: ...
+    @property
     def n_ctx_train(self) -> int: ...
     @property
     def bos_id(self) -> int | None: ...
@@ -343,17 +345,14 @@ class Session:
     @property
     def n_tokens(self) -> int: ...
     @property
-    def pending(self) -> int:
-        """Tokens queued and not yet processed."""
-
+    def pending(self) -> int: ...  # tokens queued and not yet processed
     @property
     def n_recompute(self) -> int: ...  # of n_tokens, by the next run: see rewind()
     @property
     def token_ids(self) -> list[int]: ...
     def append(self, ids: Sequence[int]) -> None:
-        """Queue tokens: all of them or, on an error, none (InvalidArgumentError for an id outside
-        the vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx).
-        """
+        """Queue tokens: all or, on an error, none (InvalidArgumentError for an id outside the
+        vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx)."""
 
     def run(self, budget_ms: float = 80.0) -> bool:
         """Process queued tokens until none is left (True) or the budget is spent (False); at least
@@ -364,6 +363,9 @@ class Session:
     def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
         """As run(); returns the logits [n_processed, n_vocab] of every token processed now."""
 
+    def run_with_hidden(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
+        """As run() without the head: returns what it would read, [n_processed, d_model]."""
+
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
@@ -373,9 +375,7 @@ class Session:
         """
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """A copy of the logits [n_vocab] of the last processed token; InvalidArgumentError if there
-        are none (nothing ran yet, tokens are pending, or after rewind()).
-        """
+        """Logits [n_vocab] of the last processed token; InvalidArgumentError if there are none."""
 
     def sample(
         self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None

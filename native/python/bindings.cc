@@ -157,17 +157,26 @@ bool run(Session& session, double budget_ms) {
   return interruptible([&](const auto& poll) { return session.run(budget_ms, poll); });
 }
 
-py::array run_with_logits(Session& session, double budget_ms) {
-  std::vector<float> logits;
-  py::ssize_t n_vocab = 0;
+// body(stop check) runs and gives n_cols floats for each token it processed.
+template <class F>
+py::array run_with_rows(py::ssize_t n_cols, F&& body) {
+  std::vector<float> rows;
   {
     const py::gil_scoped_release unlocked;
-    logits =
-        interruptible([&](const auto& poll) { return session.run_with_logits(budget_ms, poll); });
-    n_vocab = session.n_vocab();
+    rows = interruptible(body);
   }
-  const py::ssize_t n_rows = static_cast<py::ssize_t>(logits.size()) / n_vocab;
-  return to_array<float>(std::move(logits), {n_rows, n_vocab});
+  const py::ssize_t n_rows = static_cast<py::ssize_t>(rows.size()) / n_cols;
+  return to_array<float>(std::move(rows), {n_rows, n_cols});
+}
+
+py::array run_with_logits(Session& session, double budget_ms) {
+  return run_with_rows(session.n_vocab(),
+                       [&](const auto& poll) { return session.run_with_logits(budget_ms, poll); });
+}
+
+py::array run_with_hidden(Session& session, double budget_ms) {
+  return run_with_rows(session.d_model(),
+                       [&](const auto& poll) { return session.run_with_hidden(budget_ms, poll); });
 }
 
 py::array last_logits(const Session& session) {
@@ -317,6 +326,7 @@ void bind_model(py::module_& m) {
           py::arg("name"))
       .def_property_readonly("root", info(&edgellm::ModelInfo::root))
       .def_property_readonly("n_vocab", info(&edgellm::ModelInfo::n_vocab))
+      .def_property_readonly("d_model", info(&edgellm::ModelInfo::d_model))
       .def_property_readonly("n_ctx_train", info(&edgellm::ModelInfo::n_ctx_train))
       .def_property_readonly("bos_id",
                              [](const Model& model) -> std::optional<int32_t> {
@@ -359,6 +369,7 @@ void bind_session(py::module_& m) {
           py::arg("ids"), Unlocked())
       .def("run", &run, py::arg("budget_ms") = 80.0)
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
+      .def("run_with_hidden", &run_with_hidden, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),

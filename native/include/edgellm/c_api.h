@@ -240,6 +240,13 @@ EDGELLM_API edgellm_status edgellm_session_run_with_logits(edgellm_session* sess
                                                            double budget_ms, float* logits,
                                                            size_t capacity, size_t* n_needed,
                                                            size_t* n_floats, int32_t* is_done);
+/* The same with hidden states, the output of the final norm: [n_processed][d_model], d_model being
+ * that of the spec and *n_needed divided by the pending tokens. The head does not run: there are no
+ * logits afterwards. */
+EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* session,
+                                                           double budget_ms, float* hidden,
+                                                           size_t capacity, size_t* n_needed,
+                                                           size_t* n_floats, int32_t* is_done);
 /* Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
  * they are those of the last kept token. In a model whose layers have windows more than 128 tokens
  * back may be gone: the next run then first computes the kept tokens again. */

@@ -131,6 +131,7 @@ struct ModelInfo {
   Metadata metadata;
   std::string root, backend;
   int n_vocab = 0;
+  int d_model = 0;  // values of a hidden state
   int n_ctx_train = 0;
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;
@@ -249,6 +250,7 @@ class Session {
   explicit Session(const Model& model, int n_ctx = 0);  // 0: the most, as a rule n_ctx_train
   int n_ctx() const;
   int n_vocab() const;
+  int d_model() const;
   int n_tokens() const;
   int n_pending() const;
   // Of n_tokens(), those whose KV rewind() had to drop: the next run() with tokens to process
@@ -261,6 +263,10 @@ class Session {
   bool run(double budget_ms = 80, const std::function<bool()>& should_stop = {});
   // As run(); returns the logits [n_processed][n_vocab] of the tokens processed now.
   std::vector<float> run_with_logits(double budget_ms = 80,
+                                     const std::function<bool()>& should_stop = {});
+  // As run(), without the head; returns the hidden states [n_processed][d_model] of the tokens
+  // processed now: the output of the final norm. There are no logits afterwards.
+  std::vector<float> run_with_hidden(double budget_ms = 80,
                                      const std::function<bool()>& should_stop = {});
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less

@@ -100,6 +100,7 @@ void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLay
   info.root = model.file->root_hex();
   info.backend = "cpu";
   info.n_vocab = model.spec.n_vocab;
+  info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;

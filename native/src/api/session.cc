@@ -64,6 +64,8 @@ int Session::n_ctx() const {
 
 int Session::n_vocab() const { return impl_->model->info.n_vocab; }
 
+int Session::d_model() const { return impl_->model->info.d_model; }
+
 int Session::n_tokens() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_tokens(); });
 }
@@ -100,6 +102,15 @@ std::vector<float> Session::run_with_logits(double budget_ms,
     std::vector<float> logits;
     check(session.run(budget_ms, &logits, should_stop));
     return logits;
+  });
+}
+
+std::vector<float> Session::run_with_hidden(double budget_ms,
+                                            const std::function<bool()>& should_stop) {
+  return with_session(impl_, [&](edge::Session& session) {
+    std::vector<float> hidden;
+    check(session.run_with_hidden(budget_ms, hidden, should_stop));
+    return hidden;
   });
 }
 

@@ -11,6 +11,13 @@ namespace {
 
 constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
 
+// Room for n_rows rows more behind `values`.
+float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
+  const size_t n_before = values.size();
+  values.resize(n_before + n_rows * static_cast<size_t>(n_cols));
+  return values.data() + n_before;
+}
+
 }  // namespace
 
 Session::Session(StepModel& model, KvCache& cache, int n_ctx)
@@ -76,6 +83,15 @@ Status Session::append(std::span<const int32_t> ids) {
 
 Status Session::run(double budget_ms, std::vector<float>* all_logits,
                     const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.logits = all_logits}, should_stop);
+}
+
+Status Session::run_with_hidden(double budget_ms, std::vector<float>& hidden,
+                                const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.hidden = &hidden}, should_stop);
+}
+
+Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop) {
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
@@ -88,7 +104,7 @@ Status Session::run(double budget_ms, std::vector<float>* all_logits,
       return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
     }
     if (n_pending() == 0) return Status::ok();
-    EDGE_RETURN_IF_ERROR(step(next_rows(all_logits != nullptr), all_logits, stops));
+    EDGE_RETURN_IF_ERROR(step(next_rows(all.logits != nullptr), all, stops));
   } while (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 < budget_ms);
   return Status::ok();
 }
@@ -122,43 +138,46 @@ void Session::let_go(std::span<const KvPage> pages) {
   }
 }
 
-Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop) {
+Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
   EDGE_RETURN_IF_ERROR(make_room(plan));
   const KvView view{tables_.data()};
   std::vector<RowInput> rows(static_cast<size_t>(n_rows));
-  std::vector<int32_t> logit_rows;
+  std::vector<int32_t> wanted;
+  const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
   const bool is_last = n_rows == n_left();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
     rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view};
-    const bool is_wanted = all_logits != nullptr && position >= n_done_;
-    if (is_wanted || (is_last && i == n_rows - 1)) logit_rows.push_back(i);
+    const bool is_new = position >= n_done_;
+    if ((wants_all && is_new) || (is_last && i == n_rows - 1)) wanted.push_back(i);
   }
   const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
-  float* out = nullptr;
-  const size_t n_before = all_logits != nullptr ? all_logits->size() : 0;
-  if (all_logits != nullptr) {
-    all_logits->resize(n_before + logit_rows.size() * n_vocab);
-    out = all_logits->data() + n_before;
+  std::vector<float>* const kept = all.logits != nullptr ? all.logits : all.hidden;
+  const size_t n_before = kept != nullptr ? kept->size() : 0;
+  StepOutputs outputs{.rows = wanted};
+  if (all.logits != nullptr) {
+    outputs.logits = grow(*all.logits, wanted.size(), model_.n_vocab());
+  } else if (all.hidden != nullptr) {
+    outputs.hidden = grow(*all.hidden, wanted.size(), model_.d_model());
   } else if (is_last) {
     logits_at_ = -1;  // until the step has succeeded
     logits_.resize(n_vocab);
-    out = logits_.data();
+    outputs.logits = logits_.data();
   }
   const int64_t start_ns = monotonic_ns();
-  const StepOutputs outputs{.rows = logit_rows, .logits = out};
   if (Status status = model_.step(rows, outputs, should_stop); !status.is_ok()) {
-    if (all_logits != nullptr) all_logits->resize(n_before);
+    if (kept != nullptr) kept->resize(n_before);
     return status;
   }
   record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
   EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
   n_done_ = std::max(n_done_, plan_.n_tokens());
-  if (is_last && all_logits != nullptr) {
-    logits_.assign(all_logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all_logits->end());
+  if (!is_last || all.hidden != nullptr) return Status::ok();
+  if (all.logits != nullptr) {
+    logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
   }
-  if (is_last) logits_at_ = n_done_;
+  logits_at_ = n_done_;
   return Status::ok();
 }
 
@@ -199,7 +218,8 @@ Result<std::span<const float>> Session::logits() const {
             "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};
   }
   return {Code::kInvalidArgument,
-          "no logits: append tokens and run() first (rewind() drops those of later tokens)"};
+          "no logits: append tokens and run() first (rewind() drops those of later tokens, and "
+          "runs for hidden states make none)"};
 }
 
 }  // namespace edge

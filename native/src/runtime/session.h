@@ -60,13 +60,19 @@ class Session {
   // processed stays and the rest stays queued.
   Status run(double budget_ms, std::vector<float>* all_logits, const StopCheck& should_stop = {});
 
+  // As run(), but appends the hidden states of the tokens processed, what the head reads: [n]
+  // [d_model], to `hidden`. The head does not run: there are no logits afterwards.
+  Status run_with_hidden(double budget_ms, std::vector<float>& hidden,
+                         const StopCheck& should_stop = {});
+
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again. Past pages that are gone it makes the next run longer (above).
   Status rewind(int n_tokens);
 
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
-  // none: nothing ran yet, tokens are pending, or rewind() went back to a token without.
+  // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
+  // token without.
   Result<std::span<const float>> logits() const;
 
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
@@ -75,9 +81,15 @@ class Session {
 
  private:
   Session(StepModel& model, KvCache& cache, int n_ctx);
+  // What is kept of every row; at most one of them.
+  struct AllRows {
+    std::vector<float>* logits = nullptr;
+    std::vector<float>* hidden = nullptr;
+  };
+  Status run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop);
   int n_left() const { return n_recompute() + n_pending(); }
   int next_rows(bool wants_all_logits) const;
-  Status step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop);
+  Status step(int n_rows, const AllRows& all, const StopCheck& should_stop);
   Status make_room(const KvStepPlan& step);
   void let_go(std::span<const KvPage> pages);
   void record(int n_rows, double step_ms);

@@ -101,6 +101,8 @@ static void test_nulls_without_handles(void) {
   CHECK_ERROR(edgellm_session_token_ids(NULL, NULL, 0, NULL), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_append(NULL, NULL, 0), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_run(NULL, 1, NULL), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_session_run_with_hidden(NULL, 1, NULL, 0, NULL, NULL, NULL),
+              INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_run_with_logits(NULL, 1, NULL, 0, NULL, NULL, NULL),
               INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_rewind(NULL, 0), INVALID_ARGUMENT);
@@ -319,6 +321,24 @@ static void test_logits(edgellm_model* model) {
   edgellm_session_free(session);
 }
 
+static void test_hidden_states(edgellm_model* model) {
+  edgellm_session* session = NULL;
+  int32_t prompt[N_PROMPT_MAX], is_done = 0;
+  size_t n_prompt = encode_prompt(model, prompt), n = 0, n_floats = 0, n_last = 0;
+  CHECK_OK(edgellm_session_create(model, 0, &session));
+  CHECK_OK(edgellm_session_append(session, prompt, n_prompt));
+  CHECK_ERROR(edgellm_session_run_with_hidden(session, 1e9, NULL, 0, &n, &n_floats, &is_done),
+              BUFFER_TOO_SMALL);
+  CHECK(n > n_prompt && n % n_prompt == 0);
+  float* all = calloc(n, sizeof *all);
+  CHECK_OK(edgellm_session_run_with_hidden(session, 1e9, all, n, &n, &n_floats, &is_done));
+  CHECK(is_done == 1 && n_floats == n);
+  CHECK(all[0] != 0 && all[n - 1] != 0);
+  CHECK_ERROR(edgellm_session_logits(session, NULL, 0, &n_last), INVALID_ARGUMENT);
+  free(all);
+  edgellm_session_free(session);
+}
+
 static void test_session_errors(edgellm_model* model) {
   edgellm_session* session = NULL;
   edgellm_sampler_params params = EDGELLM_SAMPLER_PARAMS_INIT;
@@ -428,6 +448,7 @@ int main(int argc, char** argv) {
   test_text(model);
   test_greedy_ids_are_those_of_the_engine(model, argv[1]);
   test_logits(model);
+  test_hidden_states(model);
   test_session_errors(model);
   test_cancel_from_another_thread(model);
   edgellm_model_free(model);

@@ -16,6 +16,7 @@
 namespace edge::test {
 
 constexpr int kVocab = 11;
+constexpr int kHidden = 3;  // the first of the logits
 constexpr size_t kPageBytes = kPageTokens * sizeof(int32_t);
 
 inline uint32_t hash_of(uint32_t hash, int32_t value) {
@@ -26,8 +27,9 @@ inline int first_seen(int window, int position) {
   return window > 0 ? std::max(0, position - window + 1) : 0;
 }
 
-inline void put_logits(uint32_t hash, float* logits) {
-  for (int j = 0; j < kVocab; ++j) logits[j] = static_cast<float>((hash >> j) & 0xFFFF);
+// The n numbers that are made of a hash, to `out` and on.
+inline void put(uint32_t hash, int n, float*& out) {
+  for (int j = 0; j < n; ++j) *out++ = static_cast<float>((hash >> j) & 0xFFFF);
 }
 
 class HashModel final : public StepModel {
@@ -36,6 +38,7 @@ class HashModel final : public StepModel {
   explicit HashModel(std::vector<int> windows = {0}) : windows_(std::move(windows)) {}
 
   int n_vocab() const override { return kVocab; }
+  int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
   // Group g has pages of g + 1 times kPageBytes.
   std::vector<KvGroup> groups() const {
@@ -71,10 +74,10 @@ class HashModel final : public StepModel {
       }
       hashes.push_back(hash);
     }
-    float* logits = outputs.logits;
+    float *logits = outputs.logits, *hidden = outputs.hidden;
     for (const int32_t i : outputs.rows) {
-      put_logits(hashes[static_cast<size_t>(i)], logits);
-      logits += kVocab;
+      if (logits != nullptr) put(hashes[static_cast<size_t>(i)], kVocab, logits);
+      if (hidden != nullptr) put(hashes[static_cast<size_t>(i)], kHidden, hidden);
     }
     return Status::ok();
   }
@@ -92,7 +95,8 @@ class HashModel final : public StepModel {
       for (size_t i = 0; i < ids.size(); ++i) values[i] = static_cast<int32_t>(hashes[i]);
     }
     std::vector<float> logits(kVocab);
-    put_logits(hashes.back(), logits.data());
+    float* out = logits.data();
+    put(hashes.back(), kVocab, out);
     return logits;
   }
 

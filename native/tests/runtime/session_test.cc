@@ -12,6 +12,7 @@ namespace {
 
 using test::copy;
 using test::HashModel;
+using test::kHidden;
 using test::kPageBytes;
 using test::kVocab;
 using test::random_ids;
@@ -55,6 +56,27 @@ TEST_CASE_FIXTURE(Fixture, "a run with all logits gives those of every token, sl
     REQUIRE(copy(row) == model.expected(std::span(ids).first(i + 1)));
   }
   CHECK(copy(session->logits().value()) == model.expected(ids));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token and no logits") {
+  const std::vector<int32_t> ids = random_ids(130, 2);
+  REQUIRE(session->append(std::span(ids).first(30)).is_ok());
+  run_all(1e9);
+  REQUIRE(session->append(std::span(ids).subspan(30)).is_ok());
+  std::vector<float> hidden;
+  model.n_steps_until_failure = 1;
+  CHECK(session->run_with_hidden(1e9, hidden).code() == Code::kNumeric);
+  CHECK(hidden.size() == 48 * kHidden);
+  while (session->n_pending() > 0) REQUIRE(session->run_with_hidden(0, hidden).is_ok());
+  REQUIRE(hidden.size() == 100 * kHidden);
+  for (size_t i = 0; i < 100; ++i) {
+    const std::vector<float> expected = model.expected(std::span(ids).first(31 + i));
+    REQUIRE(std::equal(expected.begin(), expected.begin() + kHidden,
+                       hidden.begin() + static_cast<std::ptrdiff_t>(i * kHidden)));
+  }
+  CHECK(session->logits().status().code() == Code::kInvalidArgument);
+  REQUIRE(session->rewind(30).is_ok());
+  CHECK(copy(session->logits().value()) == model.expected(std::span(ids).first(30)));
 }
 
 TEST_CASE_FIXTURE(Fixture, "no step has more rows than the model takes and all rows are used") {

@@ -132,6 +132,19 @@ TEST_CASE_FIXTURE(Fixture, "a rewind past what is kept is made good by the next 
   CHECK(stats.n_decode_tokens == 0);
 }
 
+TEST_CASE_FIXTURE(Fixture, "hidden states after a far rewind are those of new tokens only") {
+  std::vector<int32_t> ids = random_ids(700, 16);
+  feed(ids);
+  REQUIRE(session->rewind(400).is_ok());
+  ids.resize(405);
+  REQUIRE(session->append(part(ids, 400, 405)).is_ok());
+  std::vector<float> hidden;
+  while (session->n_pending() > 0) REQUIRE(session->run_with_hidden(0, hidden).is_ok());
+  REQUIRE(hidden.size() == 5 * test::kHidden);
+  const std::vector<float> last = model.expected(ids);
+  CHECK(std::equal(hidden.end() - test::kHidden, hidden.end(), last.begin()));
+}
+
 TEST_CASE_FIXTURE(Fixture, "one token after a far rewind is no decoding step") {
   feed(random_ids(700, 8));
   REQUIRE(session->rewind(300).is_ok());
