@@ -81,11 +81,12 @@ class Reference:
     def logits(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
         """Logits [n, n_vocab] of every position. kv_f16: round keys (rotated) and values to f16,
         as a runtime with an F16 cache does."""
-        store = _round_to_f16 if kv_f16 else _identity
-        x = self.embed(ids)
-        for index in range(len(self.spec.layers)):
-            x = self.block(x, index, store)
-        return self.head(x)
+        return self.head(self._residuals(ids, kv_f16))
+
+    @torch.inference_mode()
+    def hidden(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
+        """The head's input [n, d_model] of every position, as embeddings take it."""
+        return self.final_norm(self._residuals(ids, kv_f16))
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """The input of layer 0, [n, d_model]."""
@@ -141,6 +142,13 @@ class Reference:
             return y
         a, b = self.changes[name]
         return y + (x @ a.T) @ b.T
+
+    def _residuals(self, ids: Sequence[int], kv_f16: bool) -> Tensor:
+        """Hidden states of the last layer [n, d_model]."""
+        x, store = self.embed(ids), _round_to_f16 if kv_f16 else _identity
+        for index in range(len(self.spec.layers)):
+            x = self.block(x, index, store)
+        return x
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         if self.spec.norm == "layer":

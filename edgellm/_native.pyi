@@ -179,7 +179,10 @@ class Model:
     @property
     def eos_ids(self) -> list[int]: ...
     @property
-    def kv_bytes_per_token(self) -> int: ...
+    def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
+    @property
+    def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
+    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
     @property
     def scratch_bytes(self) -> int: ...
     @property
@@ -304,46 +307,42 @@ class Session:
     """
 
     def __init__(self, model: Model, n_ctx: int = 0, adapter: Adapter | None = None) -> None:
-        """n_ctx: 0 means n_ctx_train; more is refused. KV for n_ctx is reserved against the memory
-        cap here (MemoryBudgetError), and taken page by page as tokens come. adapter: one loaded
-        with this model, through which all tokens go.
-        """
+        """KV for n_ctx (0: n_ctx_train, the most) is reserved against the memory cap here, with
+        MemoryBudgetError where it does not fit, and taken page by page as tokens come. adapter: one
+        loaded with this model, through which all tokens go."""
 
     @property
     def n_ctx(self) -> int: ...
     @property
     def n_tokens(self) -> int: ...
     @property
-    def pending(self) -> int:
-        """Tokens queued and not yet processed."""
-
+    def pending(self) -> int: ...  # tokens queued and not yet processed
+    @property
+    def n_recompute(self) -> int: ...  # of n_tokens, by the next run: see rewind()
     @property
     def token_ids(self) -> list[int]: ...
     def append(self, ids: Sequence[int]) -> None:
-        """Queue tokens: all of them or, on an error, none (InvalidArgumentError for an id outside
-        the vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx).
-        """
+        """Queue tokens: all or, on an error, none (InvalidArgumentError for an id outside the
+        vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx)."""
 
     def run(self, budget_ms: float = 80.0) -> bool:
-        """Process queued tokens until none is left (True) or the budget is spent (False).
-
-        At least one step, of up to 128 tokens. In the main thread Ctrl-C ends it within 80 ms or a
-        part of a layer. Raises Cancelled after cancel() or Model.close(): the rest stays queued.
+        """Process queued tokens until none is left (True) or the budget is spent (False); at least
+        one step, of up to 128 tokens. In the main thread Ctrl-C ends it within 80 ms or a part of a
+        layer. Raises Cancelled after cancel() or Model.close(): the rest stays queued.
         """
 
     def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
-        """As run(), and return the logits of every token processed now: [n_processed, n_vocab]."""
+        """As run(); returns the logits [n_processed, n_vocab] of every token processed now."""
 
     def run_with_hidden(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
-        """As run() without the head, and return the final norm's output of every token processed
-        now: [n_processed, d_model]. There are no logits afterwards.
-        """
+        """As run() without the head: returns what it would read, [n_processed, d_model]."""
 
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
-        Logits stay only if they are those of the last kept token: to sample again at an earlier
-        one, rewind to one less and append it again. Replay gives the same bits.
+        Logits stay only if they are those of the last kept token; to sample again, rewind to one
+        less and append it again. Layers with a window keep what it sees and 128 tokens before:
+        farther back the next run() computes the kept tokens again, with the same bits.
         """
 
     def set_adapter(self, adapter: Adapter | None) -> None:

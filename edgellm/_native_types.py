@@ -34,6 +34,7 @@ class SessionStats(TypedDict):
     n_prefill_tokens: int
     n_decode_tokens: int
     n_steps: int  # passes over the weights
+    n_recomputed_tokens: int  # once more, after rewind(); their time is in prefill_ms
     prefill_ms: float
     decode_ms: float  # steps of single tokens appended after the first run
     kv_bytes: int  # KV pages held now

@@ -17,6 +17,7 @@ from .adapter import Adapter, native_adapter
 from .chat import Chat, OverflowPolicy
 from .chat_template import stored_tokens, template_source, template_tokens
 from .closing import Closing
+from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
 from .errors import (
     ContextOverflowError,
     InvalidArgumentError,
@@ -127,6 +128,33 @@ class Model(Closing):
         finally:
             session.close()
         return scores
+
+    def embed(
+        self,
+        texts: str | Sequence[str] | Sequence[int],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        truncate: bool = False,
+        adapter: Adapter | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """One vector for each text, or for the text of these ids: float32 [n_texts, d_model].
+
+        `pooling`: "mean" of all tokens, "last" or "cls", the first; None: as the model's author
+        says, else "last". `normalize`: to length 1; None: as the author says, else yes.
+        `truncate`: cut a text that is too long instead of refusing it. `adapter`: one of
+        `load_adapter()`. docs/EMBEDDINGS.md.
+        """
+        defaults = parse_defaults(self._native.blob("embedding"), self._path)
+        options = EmbedOptions.chosen(
+            defaults,
+            self._native.n_ctx_train,
+            pooling=pooling,
+            normalize=normalize,
+            truncate=truncate,
+        )
+        prompts = prompts_of(texts, self._tokenizer, options)
+        return embed_ids(self._native, prompts, options, native_adapter(adapter))
 
     def stream(
         self,
@@ -291,6 +319,7 @@ class Model(Closing):
             has_tokenizer=native.tokenizer is not None,
             kv_format=self._options.kv,
             kv_bytes_per_token=native.kv_bytes_per_token,
+            kv_bytes=native.kv_bytes(),
             backend=native.backend,
             isa=_native.active_isa(),
             threads=native.n_threads,

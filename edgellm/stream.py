@@ -59,7 +59,7 @@ class SessionLease:
         n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
-        self.reused_tokens = n_same
+        self.reused_tokens = n_same - self.session.n_recompute
 
 
 class TokenStream(Closing):

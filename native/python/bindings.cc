@@ -201,6 +201,7 @@ std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int
 py::dict stats_dict(const edgellm::SessionStats& stats) {
   return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
                   "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
+                  "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
                   "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
                   "kv_bytes"_a = stats.kv_bytes);
 }
@@ -325,6 +326,15 @@ void bind_model(py::module_& m) {
                              })
       .def_property_readonly("eos_ids", info(&edgellm::ModelInfo::eos_ids))
       .def_property_readonly("kv_bytes_per_token", info(&edgellm::ModelInfo::kv_bytes_per_token))
+      .def_property_readonly("kv_groups",
+                             [](const Model& model) {
+                               std::vector<std::pair<int, uint64_t>> groups;
+                               for (const edgellm::KvGroup& group : model.info().kv_groups) {
+                                 groups.emplace_back(group.window, group.bytes_per_token);
+                               }
+                               return groups;
+                             })
+      .def("kv_bytes", &Model::kv_bytes, py::arg("n_ctx") = 0)
       .def_property_readonly("scratch_bytes", info(&edgellm::ModelInfo::scratch_bytes))
       .def_property_readonly("file_bytes", info(&edgellm::ModelInfo::file_bytes))
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
@@ -343,6 +353,7 @@ void bind_session(py::module_& m) {
       .def_property_readonly("n_ctx", getter(&Session::n_ctx))
       .def_property_readonly("n_tokens", getter(&Session::n_tokens))
       .def_property_readonly("pending", getter(&Session::n_pending))
+      .def_property_readonly("n_recompute", getter(&Session::n_recompute))
       .def_property_readonly("token_ids", getter(&Session::token_ids))
       .def(
           "append",

@@ -79,6 +79,8 @@ def test_a_model_that_has_adapters_gives_the_bits_it_gave_before(tiny_edge, peft
         assert np.array_equal(plain.logits(ids), other.logits(ids))
         assert not np.array_equal(plain.logits(ids), changed)
         assert np.array_equal(changed, other.logits(ids, adapter=adapter))
+        assert np.array_equal(plain.embed(ids), other.embed(ids))
+        assert not np.array_equal(plain.embed(ids), other.embed(ids, adapter=adapter))
 
 
 def test_a_file_and_its_directory_are_the_same_adapter(model, peft, tiny_edge, tmp_path):

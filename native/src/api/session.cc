@@ -76,6 +76,10 @@ int Session::n_pending() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_pending(); });
 }
 
+int Session::n_recompute() const {
+  return with_session(impl_, [](const edge::Session& session) { return session.n_recompute(); });
+}
+
 std::vector<int32_t> Session::token_ids() const {
   return with_session(impl_, [](const edge::Session& session) {
     const std::span<const int32_t> ids = session.token_ids();
@@ -164,6 +168,7 @@ SessionStats Session::stats() const {
     return SessionStats{.n_prefill_tokens = stats.n_prefill_tokens,
                         .n_decode_tokens = stats.n_decode_tokens,
                         .n_steps = stats.n_steps,
+                        .n_recomputed_tokens = stats.n_recomputed_tokens,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,
                         .kv_bytes = stats.kv_bytes};

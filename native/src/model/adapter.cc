@@ -212,6 +212,7 @@ void AdapterRows::set(std::span<const RowInput> rows) {
 }
 
 LoraSpan AdapterRows::of(size_t layer, LoraRole role) {
+  if (runs_.empty()) return {};
   std::vector<LoraRows>& found = found_[static_cast<size_t>(role)];
   found.clear();
   for (const Run& run : runs_) {

@@ -6,6 +6,8 @@
 
 namespace edge {
 
+static_assert(Decoder::kMaxRows <= kKeptTokens, "a step sees no farther back than pages are kept");
+
 namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }

@@ -323,7 +323,7 @@ class CpuBackend final : public Backend {
 
   void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {
     const RowInput& row = rows_[index(r)];
-    std::byte* page = row.kv.pages[row.position / kPageTokens];
+    std::byte* page = row.kv.tables[kv.group].pages[row.position / kPageTokens];
     const int slot = row.position % kPageTokens;
     for (int h = 0; h < kv.n_kv_heads; ++h) {
       auto* k = reinterpret_cast<uint16_t*>(page + kv.key_offset(h));
