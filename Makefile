@@ -36,6 +36,7 @@ nightly: lint native sanitize arm windows bench-guard
 	$(BIN) ctest --test-dir build/tsan --output-on-failure
 	build/asan/fuzz/edge_mutate build/seed.edge 100000 --seed 1
 	PYTHONPATH=tests $(PY) -P -m golden.blocks build/blocks
+	PYTHONPATH=tests $(PY) -P -m golden.adapters build/blocks/adapter.edge
 	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
 	$(BIN) pytest
 

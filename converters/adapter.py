@@ -78,7 +78,7 @@ def convert_adapter(src: Path, out: Path, *, base: Path) -> AdapterReport:
         "n_layers": len(spec.layers),
     }
     n_parameters = 0
-    with EdgeWriter(Path(out), spec=own_spec, reserve_bytes=1 << 16) as writer:
+    with EdgeWriter(Path(out), spec=own_spec) as writer:
         names = _ordered(places, spec)
         for name in names:
             rank, (n_rows, n_cols) = peft.pairs[places[name].module].rank, places[name].shape

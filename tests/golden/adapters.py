@@ -1,10 +1,16 @@
 """PEFT adapters of the tiny models, written by hand, and the same change merged into a model of
-transformers: the first link of the golden chain for adapters."""
+transformers: the first link of the golden chain for adapters.
+
+`python -m golden.adapters OUT.edge` writes one of tests/tiny_model.py, for tools that need a small
+valid file.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -104,6 +110,22 @@ def merge(model: Any, *, seed: int = 0, rslora: bool = False) -> None:
             module.weight += delta.T if _is_conv(module) else delta
 
 
+def make_tiny_adapter(out: Path) -> Path:
+    """Of two matrices of the model of tests/tiny_model.py."""
+    from edgellm.converters.adapter import convert_adapter
+
+    import tiny_model as tiny
+
+    modules = {
+        "model.layers.0.self_attn.v_proj": (tiny.N_KV_HEADS * tiny.HEAD_DIM, tiny.D_MODEL),
+        "model.layers.1.mlp.down_proj": (tiny.D_MODEL, tiny.D_FFN),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        base = tiny.make_tiny_edge(Path(scratch) / "base.edge")
+        convert_adapter(write_peft(Path(scratch) / "peft", modules), out, base=base)
+    return out
+
+
 def _is_conv(module: Any) -> bool:
     """GPT-2's Conv1D keeps its matrix as [inputs, outputs]."""
     return type(module).__name__ == "Conv1D"
@@ -113,3 +135,7 @@ def _sizes(module: Any) -> tuple[int, int]:
     """(outputs, inputs)."""
     n_out, n_in = module.weight.shape
     return (n_in, n_out) if _is_conv(module) else (n_out, n_in)
+
+
+if __name__ == "__main__":
+    make_tiny_adapter(Path(sys.argv[1]))
