@@ -4,6 +4,7 @@ round, so a slow spell of the machine hits all. Definitions of all keys: `_HELP`
 
 from __future__ import annotations
 
+import json as json_module
 import math
 import statistics
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from typing import Annotated, Any
 import typer
 
 from .. import _native
+from ..adapter import Adapter, native_adapter
 from ..edgefile import read_header
-from ..edgeheader import TensorInfo
+from ..edgeheader import TensorInfo, tensor_bytes
 from ..errors import ContextOverflowError
 from ..locate import explained, resolve
+from .defaults import AdapterOption
 from .output import JsonFlag, ThreadsOption, note, print_json, print_table
 
 _K_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -48,6 +51,7 @@ def command(
     model: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
     prefill: Annotated[int, typer.Option(help="Prompt tokens.", min=1)] = 512,
     decode: Annotated[int, typer.Option(help="New tokens.", min=1)] = 128,
+    adapter: AdapterOption = None,
     threads: ThreadsOption = None,
     rounds: Annotated[int, typer.Option(help="Medians are over these.", min=1)] = 5,
     json: JsonFlag = False,
@@ -57,7 +61,8 @@ def command(
     with explained(path):
         loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
     try:
-        data = _measure(loaded, _work(path), prefill, decode, rounds)
+        through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))
+        data = _measure(loaded, through, _work(path, through), prefill, decode, rounds)
     finally:
         loaded.close()
     data = {"path": str(path), "file_bytes": path.stat().st_size, **data}
@@ -70,7 +75,12 @@ def command(
 
 
 def _measure(
-    model: _native.Model, work: _Work, prefill: int, decode: int, rounds: int
+    model: _native.Model,
+    adapter: _native.Adapter | None,
+    work: _Work,
+    prefill: int,
+    decode: int,
+    rounds: int,
 ) -> dict[str, Any]:
     n_ctx = max(prefill, decode + 1, _K_CONTEXT_TOKENS + max(_K_ROWS))
     if n_ctx > model.n_ctx_train:
@@ -79,7 +89,7 @@ def _measure(
             "lower --prefill or --decode"
         )
         raise ContextOverflowError(message, code="context_overflow")
-    session = _native.Session(model, n_ctx)
+    session = _native.Session(model, n_ctx, adapter)
     try:
         _time_tokens(session, model, min(prefill, 32))  # touches every page once
         prefill_s, decode_s, read_bytes_per_s = [], [], []
@@ -130,8 +140,9 @@ def _expert_load(model: _native.Model) -> dict[str, Any]:
     return {"expert_load": load, "busiest_expert_share": shares} if load else {}
 
 
-def _work(path: Path) -> _Work:
-    """Embedding rows are looked up, so that table counts only where it is the head as well."""
+def _work(path: Path, adapter: _native.Adapter | None) -> _Work:
+    """Embedding rows are looked up, so that table counts only where it is the head as well. Of an
+    adapter the bytes count; its multiply-adds are not int8."""
     header = read_header(path)
     tensors = [t for t in header.tensors.values() if len(t.shape) == 2]
     has_own_head = any(t.role == "output" for t in tensors)
@@ -149,9 +160,16 @@ def _work(path: Path) -> _Work:
         return Fraction(layer["n_experts_used"], layer["n_experts"])
 
     return _Work(
-        weight_bytes=int(sum(t.n_bytes * used(t) for t in body + head)),
+        weight_bytes=int(sum(t.n_bytes * used(t) for t in body + head)) + _adapter_bytes(adapter),
         body_macs=int(sum(math.prod(t.shape) * used(t) for t in body)),
     )
+
+
+def _adapter_bytes(adapter: _native.Adapter | None) -> int:
+    if adapter is None:
+        return 0
+    tensors = json_module.loads(adapter.metadata["edgellm.tensors"]).values()
+    return sum(tensor_bytes(t["format"], *t["shape"]) for t in tensors if t["format"] != "U8")
 
 
 def _ids(n_tokens: int, n_vocab: int) -> list[int]:

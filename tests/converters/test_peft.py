@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgellm.converters import LayerSpec, ModelSpec, convert
 from edgellm.converters.adapter import convert_adapter
 from edgellm.converters.peft import read_peft
 from safetensors.numpy import load_file, save_file
 
+from edgellm.edgefile import EdgeWriter, read_header, read_tensor
 from edgellm.errors import EdgeError, FormatError, NumericError, UnsupportedError
 from golden.adapters import write_peft
 
@@ -157,6 +159,17 @@ def test_an_adapter_of_another_model_is_refused(module, sizes, code, tiny_edge, 
     assert not (tmp_path / "a.edge").exists()
 
 
+@pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model.", "", "model."])
+def test_a_language_model_may_stand_inside_of_another_or_without_its_head(
+    prefix, tiny_edge, tmp_path
+):
+    modules = {prefix + name.removeprefix("model."): sizes for name, sizes in MODULES.items()}
+    report = convert_adapter(directory(tmp_path, modules), tmp_path / "a.edge", base=tiny_edge)
+    assert (report.n_matrices, report.rank) == (3, 36)
+    names = {name.rpartition(".")[0] for name in read_header(tmp_path / "a.edge").tensors}
+    assert {"layers.0.attn_q", "layers.1.attn_v", "layers.1.ffn_down"} <= names
+
+
 def test_values_that_f16_does_not_hold_are_refused(tiny_edge, tmp_path):
     path = directory(tmp_path)
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
@@ -167,9 +180,6 @@ def test_values_that_f16_does_not_hold_are_refused(tiny_edge, tmp_path):
 
 def test_a_base_with_channel_scales_is_refused(tiny_checkpoint, tmp_path):
     """They would have to be folded into A and B, and the file does not keep them."""
-    from edgellm.converters import convert
-
-    from edgellm.edgefile import EdgeWriter, read_header, read_tensor
 
     base, scaled = tmp_path / "base.edge", tmp_path / "scaled.edge"
     convert(tiny_checkpoint, base, format="F16")
@@ -183,9 +193,6 @@ def test_a_base_with_channel_scales_is_refused(tiny_checkpoint, tmp_path):
 
 
 def test_a_granite_that_does_not_say_its_multipliers_is_refused(tmp_path):
-    from edgellm.converters.spec import LayerSpec, ModelSpec
-
-    from edgellm.edgefile import EdgeWriter
 
     layers = (LayerSpec(4, 2, 16, 56),)
     spec = ModelSpec("granite", 258, 40, 128, 1e-5, True, 16, 1.0, 0, (1,), layers)
