@@ -52,7 +52,7 @@ format: $(VENV)/.dev
 
 # The editable install has built the tests along with the module.
 native: $(VENV)/.dev
-	$(BIN) ctest --test-dir build/editable --output-on-failure --parallel 2
+	$(BIN) ctest --test-dir build/editable --output-on-failure --timeout 600 --parallel 2
 
 # The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := test_base test_format edge_mutate
@@ -78,7 +78,7 @@ windows: $(VENV)/.dev
 .PHONY: arm-build windows-build
 arm-build:
 	cd native && $(BIN) cmake --preset aarch64 && $(BIN) cmake --build --preset aarch64
-	$(BIN) ctest --test-dir build/aarch64 --output-on-failure --parallel 2
+	$(BIN) ctest --test-dir build/aarch64 --output-on-failure --timeout 600 --parallel 2
 
 windows-build:
 	cd native && $(BIN) cmake --preset mingw && $(BIN) cmake --build --preset mingw
