@@ -152,6 +152,6 @@ $(VENV)/.demo: $(PY) pyproject.toml $(NATIVE) $(PACKAGE)
 	@rm -f $(VENV)/.dev && touch $@
 
 $(VENV)/.dev: $(PY) pyproject.toml $(NATIVE)
-	$(PIP) --group dev
+	$(PIP) --no-compile --group dev
 	$(PIP) --editable '.[convert]'
 	@rm -f $(VENV)/.demo && touch $@
