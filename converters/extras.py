@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm.errors import Cancelled, FormatError, UnsupportedError
 
 from .checkpoint import Checkpoint
+from .embedding import embedding_files, read_embedding
 from .plan import Job
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     tokens = _special_tokens(job)
     if tokens:
         blobs["special_tokens"] = json.dumps(tokens, ensure_ascii=False, sort_keys=True).encode()
+    embedding = read_embedding(checkpoint)
+    if embedding is not None:
+        blobs["embedding"] = json.dumps(embedding, sort_keys=True).encode()
+        if "left_out" in embedding:
+            job.warnings.append(f"embeddings: left out is {embedding['left_out']}")
     template = _chat_template(job)
     if template is not None:
         blobs["chat_template"] = template.encode()
@@ -126,8 +132,11 @@ class SourceDigests:
     """SHA-256 of every input file, on a thread of its own."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        named = [checkpoint.directory / name for name in INPUT_FILES]
+        named = [
+            checkpoint.directory / name for name in (*INPUT_FILES, *embedding_files(checkpoint))
+        ]
         self.paths = [path for path in named if path.exists()] + checkpoint.weight_paths
+        self._directory = checkpoint.directory
         self._digests: dict[str, dict[str, Any]] = {}
         self._error: BaseException | None = None
         self._stop = threading.Event()
@@ -151,7 +160,8 @@ class SourceDigests:
     def _run(self) -> None:
         try:
             for path in self.paths:
-                self._digests[path.name] = self._digest(path)
+                name = path.relative_to(self._directory).as_posix()
+                self._digests[name] = self._digest(path)
         except OSError as error:
             self._error = FormatError(f"cannot be read: {error}", code="file_unreadable")
         except Cancelled as error:

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLING = (ROOT / "docs" / "SAMPLING.md").read_text(encoding="utf-8")
 EVALUATION = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + SAMPLING + EVALUATION, re.DOTALL)
+EMBEDDINGS = (ROOT / "docs" / "EMBEDDINGS.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(
+    r"```python\n(.*?)```", README + SAMPLING + EVALUATION + EMBEDDINGS, re.DOTALL
+)
 
 
 def test_the_readme_has_python_blocks():

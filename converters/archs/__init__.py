@@ -22,12 +22,21 @@ from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS
 from ._family import Family, TensorSource
 from ._wrapper import language_config
 
-__all__ = ["Architecture", "TensorSource", "find", "language_config", "register", "supported"]
+__all__ = [
+    "Architecture",
+    "TensorSource",
+    "families_of",
+    "find",
+    "language_config",
+    "register",
+    "supported",
+]
 
-# Models of one pass over a whole text: they have no next token.
+# Models of one pass over a whole text: they have no next token. By class name or model type.
 _ENCODER = re.compile(
-    r"Bert|BERT|Roberta|Electra|MPNet|Deberta|ForMaskedLM$|ForSequenceClassification$|EncoderModel$"
+    r"bert|electra|mpnet|longformer|bigbird|ForMaskedLM$|EncoderModel$|^u?m?t5", re.IGNORECASE
 )
+_CLASSIFIER = re.compile(r"For(Sequence|Token)Classification$|ForReward$")
 
 
 class Architecture(Protocol):
@@ -51,6 +60,10 @@ class Architecture(Protocol):
 
     def left_out(self, stored: Collection[str]) -> set[str]:
         """Tensors of what is not the language model."""
+
+    def scales(self, config: Mapping[str, Any]) -> dict[str, float] | None:
+        """What config.json multiplies the layers' matrices by on their way into the file, by role;
+        None where nothing in it does."""
 
     def unread_keys(self, config: Mapping[str, Any]) -> list[str]:
         """Keys of config.json that this family does not know."""
@@ -89,8 +102,15 @@ def find(config: Mapping[str, Any]) -> Architecture:
         return _REGISTRY[name] if inner is config else _REGISTRY[name].wrapped()
     if _ENCODER.search(name):
         raise UnsupportedError(
-            f"config.json: '{name[:80]}' is an encoder (BERT's kind): it reads a whole text at "
-            "once and has no next token; only decoders can be converted",
+            f"config.json: '{name[:80]}' reads a whole text at once and has no next token: "
+            "encoder-only models (BERT's kind) are out of scope for now, also for embeddings; "
+            "take a model for embeddings that is a decoder",
+            code="spec_unsupported",
+        )
+    if _CLASSIFIER.search(name):
+        raise UnsupportedError(
+            f"config.json: '{name[:80]}' gives classes, not tokens; only decoders with a language "
+            "model's head, or without one, can be converted",
             code="spec_unsupported",
         )
     read = CHANGES_NOTHING.union(HONOURED_ONLY_AS, *(family.defaults for family in _families()))
@@ -101,6 +121,14 @@ def find(config: Mapping[str, Any]) -> Architecture:
         f"{', '.join(known)}){also}",
         code="spec_unsupported",
     )
+
+
+def families_of(arch: str) -> list[Family]:
+    """The families whose models say that they are of `arch`, as a ModelSpec names it, each by
+    itself and inside of a model that also sees or hears."""
+    supported()
+    found = [family for family in _families() if family.arch == arch]
+    return [*found, *(family.wrapped() for family in found)]
 
 
 def _families() -> Collection[Family]:
@@ -119,4 +147,6 @@ def _class_name(config: Mapping[str, Any], known: list[str]) -> str:
             f'["{known[0]}"]',
             code="json_missing_key",
         )
-    return str(next((name for name in names if name in _REGISTRY), names[0]))
+    name = str(next((name for name in names if name in _REGISTRY), names[0]))
+    is_bare = name.endswith("Model") and isinstance(model_type, str)  # saved without its head
+    return _MODEL_TYPES.get(str(model_type), name) if is_bare else name

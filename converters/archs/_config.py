@@ -51,10 +51,12 @@ CHANGES_NOTHING = frozenset(
 # Key -> the values under which it changes nothing, the first being that of an absent key.
 HONOURED_ONLY_AS: Mapping[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
+    "is_causal": (True, None),
     "is_decoder": (False, True, None),
     "is_encoder_decoder": (False, None),
     "add_cross_attention": (False, None),
     "tie_encoder_decoder": (False, None),
+    "use_bidirectional_attention": (False, None),
 }
 
 

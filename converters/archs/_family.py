@@ -129,7 +129,7 @@ class Family:
     # Key -> the values under which it changes nothing; others are refused.
     only: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     # What some checkpoints carry although it holds nothing of its own.
-    ignored: ClassVar[str] = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    ignored: ClassVar[str] = r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     norm: ClassVar[str] = "rms"
     eps_key: ClassVar[str] = "rms_norm_eps"
     act_key: ClassVar[str] = "hidden_act"
@@ -236,6 +236,9 @@ class Family:
         others = ("model.visual.", "model.vision", "model.audio", "model.multi_modal")
         return {name for name in stored if not name.startswith(own) or name.startswith(others)}
 
+    def scales(self, config: Mapping[str, Any]) -> dict[str, float] | None:
+        return None
+
     def unread_keys(self, config: Mapping[str, Any]) -> list[str]:
         known = CHANGES_NOTHING | set(self.defaults) | set(self.only) | set(HONOURED_ONLY_AS)
         return sorted(set(config) - known)
@@ -321,7 +324,7 @@ def _first(
     candidates = [
         variant.replace("{layer}", str(layer))
         for name in ((names,) if isinstance(names, str) else names)
-        for variant in (_variants(name) if is_wrapped else (name,))
+        for variant in (_variants(name) if is_wrapped else _bare_variants(name))
     ]
     there = (name for name in candidates if name.replace("{expert}", "0") in stored)
     return next(there, candidates[-1])
@@ -330,6 +333,11 @@ def _first(
 def _variants(name: str) -> tuple[str, ...]:
     inside = name.replace("model.", "model.language_model.", 1)
     return (f"language_model.{name}", inside, name)
+
+
+def _bare_variants(name: str) -> tuple[str, ...]:
+    """Saved without its head, a model has no part of its own and the names none in front."""
+    return (name.removeprefix("model.").removeprefix("gpt_neox."), name)
 
 
 def _is_inside(name: str) -> bool:

@@ -32,7 +32,6 @@ class Gemma(Family):
         "tie_word_embeddings": True,
         "vocab_size": 256000,
     }
-    only = {"use_bidirectional_attention": (False, None)}
 
     def layer(self, config: Config, index: int) -> LayerSpec:
         layer, has_bias = super().layer(config, index), config.boolean("attention_bias")

@@ -55,7 +55,6 @@ class Gemma2(Family):
         "vocab_size": 256000,
     }
     names = GEMMA_NAMES
-    only = {"use_bidirectional_attention": (False, None)}
     act_key = "hidden_activation"
 
     def layer(self, config: Config, index: int) -> LayerSpec:

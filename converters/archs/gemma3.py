@@ -29,7 +29,7 @@ class Gemma3(Gemma2):
         "sliding_window_pattern": 6,
         "vocab_size": 262208,
     }
-    only = {**Gemma2.only, "use_res_clamp": (False, None)}
+    only = {"use_res_clamp": (False, None)}
 
     def layer(self, config: Config, index: int) -> LayerSpec:
         rope = "local" if self.is_sliding(config, index) else "full"

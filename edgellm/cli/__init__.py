@@ -24,6 +24,7 @@ VERBS = {
     "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
     "run": "Continue a prompt; the text streams to stdout.",
     "chat": "Talk to a model, in the terminal.",
+    "embed": "Turn texts into vectors, one JSON line each.",
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",

@@ -115,6 +115,23 @@ def test_verify_accepts_a_whole_file_and_refuses_a_flipped_bit(tiny_edge, tmp_pa
     assert edgellm("verify", damaged, cwd=tmp_path).returncode == Exit.INTEGRITY
 
 
+def test_embed_prints_a_json_line_for_each_text(tiny_edge, tmp_path):
+    run = edgellm("embed", tiny_edge, "--pooling", "mean", stdin="Hello\nyou there\n", cwd=tmp_path)
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1]
+    assert len(rows[0]["embedding"]) == 40
+    asked = ("Hello", "you there", "--pooling", "mean", "--json")
+    data = data_of(edgellm("embed", tiny_edge, *asked, cwd=tmp_path), "embed")
+    assert data["embeddings"] == rows
+
+
+def test_embed_names_the_line_that_it_cannot_take(tiny_edge, tmp_path):
+    run = edgellm("embed", tiny_edge, "--no-normalize", stdin=f"ok\n{'x' * 200}\n", cwd=tmp_path)
+    assert run.returncode == Exit.CONTEXT
+    assert "line 2 of stdin" in run.stderr
+    assert run.stdout.count("\n") == 1
+
+
 def test_run_streams_text_to_stdout_and_timings_to_stderr(tiny_edge, tmp_path):
     run = edgellm("run", tiny_edge, "Hello", "-n", 8, cwd=tmp_path)
     assert run.returncode == 0, run.stderr

@@ -77,6 +77,35 @@ def test_the_model_type_names_the_family_where_no_class_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        *({"architectures": [f"{name}Model"]} for name in ("Bert", "Roberta", "ModernBert", "T5")),
+        *({"architectures": [f"{name}Model"]} for name in ("NomicBert", "XLMRoberta", "MPNet")),
+        *({"architectures": [f"{name}Model"]} for name in ("DistilBert", "Electra", "DebertaV2")),
+        {"architectures": ["T5EncoderModel"], "model_type": "t5"},
+        {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
+        {"model_type": "nomic_bert"},
+        {"model_type": "xlm-roberta"},
+    ],
+)
+def test_encoders_are_out_of_scope_and_say_so(config: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match=r"encoder-only .* out of scope for now"):
+        archs.find(config)
+
+
+def test_decoders_that_look_ahead_and_classifiers_are_refused() -> None:
+    plain = {"architectures": ["Qwen2ForCausalLM"], "vocab_size": 64}
+    with pytest.raises(UnsupportedError, match="is_causal = False"):
+        spec_of(plain | {"is_causal": False})
+    bare = {"architectures": ["Gemma3TextModel"], "model_type": "gemma3_text"}
+    with pytest.raises(UnsupportedError, match="use_bidirectional_attention = True"):
+        spec_of(GEMMA3 | bare | {"use_bidirectional_attention": True})
+    assert spec_of(GEMMA3 | bare) == spec_of(GEMMA3)
+    with pytest.raises(UnsupportedError, match="gives classes"):
+        archs.find({"architectures": ["LlamaForSequenceClassification"]})
+
+
+@pytest.mark.parametrize(
     ("name", "change", "said"),
     [
         ("OlmoeForCausalLM", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),

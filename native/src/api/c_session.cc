@@ -22,6 +22,28 @@ edgellm::SamplerParams sampler_params(const edgellm_sampler_params* given) {
           .seed = params.seed};
 }
 
+// run(Session&) gives n_cols(Session&) floats for each token processed; nothing runs unless the
+// buffer holds those of all pending ones.
+template <class Cols, class Run>
+edgellm_status run_with_rows(edgellm_session* session, float* buffer, size_t capacity,
+                             size_t* n_needed, size_t* n_floats, int32_t* is_done, Cols&& n_cols,
+                             Run&& run) {
+  return guarded([&] {
+    check_buffer(buffer, capacity, n_needed);
+    required(n_floats, "n_floats");
+    required(is_done, "is_done");
+    edgellm_session& from = required(session, "session");
+    const std::lock_guard lock(from.append_mutex);
+    *n_needed =
+        static_cast<size_t>(from.session.n_pending()) * static_cast<size_t>(n_cols(from.session));
+    if (capacity < *n_needed) raise_too_small(capacity, *n_needed);
+    const std::vector<float> found = run(from.session);
+    std::copy(found.begin(), found.end(), buffer);
+    *n_floats = found.size();
+    *is_done = from.session.n_pending() == 0 ? 1 : 0;
+  });
+}
+
 }  // namespace
 
 edgellm_status edgellm_session_create(const edgellm_model* model, int32_t n_ctx,
@@ -73,20 +95,19 @@ edgellm_status edgellm_session_run(edgellm_session* session, double budget_ms, i
 edgellm_status edgellm_session_run_with_logits(edgellm_session* session, double budget_ms,
                                                float* logits, size_t capacity, size_t* n_needed,
                                                size_t* n_floats, int32_t* is_done) {
-  return guarded([&] {
-    check_buffer(logits, capacity, n_needed);
-    required(n_floats, "n_floats");
-    required(is_done, "is_done");
-    edgellm_session& from = required(session, "session");
-    const std::lock_guard lock(from.append_mutex);
-    const size_t n_vocab = static_cast<size_t>(from.session.n_vocab());
-    *n_needed = static_cast<size_t>(from.session.n_pending()) * n_vocab;
-    if (capacity < *n_needed) raise_too_small(capacity, *n_needed);
-    const std::vector<float> found = from.session.run_with_logits(budget_ms);
-    std::copy(found.begin(), found.end(), logits);
-    *n_floats = found.size();
-    *is_done = from.session.n_pending() == 0 ? 1 : 0;
-  });
+  return run_with_rows(
+      session, logits, capacity, n_needed, n_floats, is_done,
+      [](const edgellm::Session& from) { return from.n_vocab(); },
+      [&](edgellm::Session& from) { return from.run_with_logits(budget_ms); });
+}
+
+edgellm_status edgellm_session_run_with_hidden(edgellm_session* session, double budget_ms,
+                                               float* hidden, size_t capacity, size_t* n_needed,
+                                               size_t* n_floats, int32_t* is_done) {
+  return run_with_rows(
+      session, hidden, capacity, n_needed, n_floats, is_done,
+      [](const edgellm::Session& from) { return from.d_model(); },
+      [&](edgellm::Session& from) { return from.run_with_hidden(budget_ms); });
 }
 
 edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens) {
@@ -129,6 +150,7 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.prefill_ms = facts.prefill_ms;
     out.decode_ms = facts.decode_ms;
     out.kv_bytes = facts.kv_bytes;
+    out.n_recomputed_tokens = facts.n_recomputed_tokens;
     write_struct(out, stats, "stats");
   });
 }

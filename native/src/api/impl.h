@@ -16,6 +16,7 @@
 #include "edgellm/engine.h"
 #include "format/edge_file.h"
 #include "format/verifier.h"
+#include "model/adapter.h"
 #include "model/decoder.h"
 #include "model/spec.h"
 #include "model/weights.h"
@@ -65,20 +66,40 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::atomic<bool> is_closing{false};
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
+  uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
+  int d_model() const override { return spec.d_model; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
-  edge::Status step(std::span<const edge::RowInput> rows, std::span<const int32_t> logit_rows,
-                    float* logits, const edge::StopCheck& should_stop) override;
+  edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                    const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
   edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
 };
 
+struct Adapter::Impl {
+  std::shared_ptr<Model::Impl> model;
+  std::shared_ptr<const edge::EdgeFile> file;
+  edge::Adapter adapter;
+  AdapterInfo info;
+  uint64_t claimed_bytes = 0;
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl();
+};
+
+// `adapter` as a session of `owner` may use it; throws invalid_argument if it is another model's.
+std::shared_ptr<const Adapter::Impl> checked_adapter(const std::optional<Adapter>& adapter,
+                                                     const std::shared_ptr<Model::Impl>& owner);
+
 struct Session::Impl {
   std::shared_ptr<Model::Impl> model;
+  std::shared_ptr<const Adapter::Impl> adapter;  // null: none
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed

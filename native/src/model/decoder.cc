@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 namespace edge {
+
+static_assert(Decoder::kMaxRows <= kKeptTokens, "a step sees no farther back than pages are kept");
 
 namespace {
 
@@ -14,6 +15,15 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
+
+// From rows `stride` apart to rows next to each other; nothing if either is null.
+void copy_rows(const float* from, int64_t stride, size_t n_rows, int64_t n_cols, float* to) {
+  if (from == nullptr || to == nullptr) return;
+  for (size_t r = 0; r < n_rows; ++r) {
+    std::copy_n(from + static_cast<int64_t>(r) * stride, n_cols,
+                to + static_cast<int64_t>(r) * n_cols);
+  }
+}
 
 // What a feed-forward network reads first.
 const Tensor* first_of_ffn(const LayerWeights& w) {
@@ -32,12 +42,14 @@ struct Decoder::Scratch {
   ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
   ActRows heads_act;       // attention output: input of o
   ActRows ffn_act;         // input of down
+  AdapterRows adapters;    // of the step
   MoeRoutes routes;        // n_routed left out: it is a layer's
   MoeBuffers experts;
   std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
   RopeTable rope, local_rope, no_rope;
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
+  float* hidden = nullptr;  // [kHeadRows][d_model padded], only if that is not d_model
 
   static constexpr int kHeadRows = 16;
 };
@@ -187,8 +199,41 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   if (s.logits_stride != spec.n_vocab) {
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
   }
+  if (s.model_act.n_cols_padded != spec.d_model) {
+    EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
+  }
   n_bytes = allocator.n_bytes;
   return {};
+}
+
+Status Decoder::allocate_adapter_rows(const ModelSpec& spec, const Weights& weights,
+                                      Backend* backend, Scratch& s, size_t& n_bytes) {
+  Allocator allocator{.backend = backend};
+  const Widths widths = widest(spec, weights);
+  const auto take = [&](int64_t n_cols, const ActNeeds& needs, ActRows& act) -> Status {
+    if (needs.f32 || act.f != nullptr) return {};
+    return allocator.take(kMaxRows * round_up(n_cols, kTileK), act.f);
+  };
+  EDGE_RETURN_IF_ERROR(take(spec.d_model, widths.model, s.model_act));
+  EDGE_RETURN_IF_ERROR(take(widths.heads, widths.heads_needs, s.heads_act));
+  EDGE_RETURN_IF_ERROR(take(widths.ffn, widths.ffn_needs, s.ffn_act));
+  n_bytes = allocator.n_bytes;
+  return {};
+}
+
+Result<size_t> Decoder::adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
+                                                 int rank) {
+  Scratch unused;
+  size_t n_bytes = 0;
+  EDGE_RETURN_IF_ERROR(allocate_adapter_rows(spec, weights, nullptr, unused, n_bytes));
+  // A x of q, k and v.
+  const auto hidden = static_cast<size_t>(3 * kMaxRows * round_up(rank, kTileK));
+  return n_bytes + hidden * sizeof(float);
+}
+
+Status Decoder::prepare_adapters() {
+  size_t n_bytes = 0;
+  return allocate_adapter_rows(*spec_, *weights_, backend_.get(), *scratch_, n_bytes);
 }
 
 Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& weights) {
@@ -213,11 +258,12 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
   return decoder;
 }
 
-Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
-                     float* logits, const StopCheck& should_stop) {
+Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
+                     const StopCheck& should_stop) {
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
+  s.adapters.set(rows);
   b.begin_step(rows);
   b.embed(weights_->token_embd, spec.embed_scale, given(weights_->position_embd),
           residual_stream());
@@ -230,7 +276,7 @@ Status Decoder::step(std::span<const RowInput> rows, std::span<const int32_t> lo
     EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more));
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
-  write_logits(more, logit_rows, logits);
+  write_outputs(more, outputs);
   return b.end_step();
 }
 
@@ -250,17 +296,22 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
                        .v_bias = given(w.attn_v_bias),
                        .q_norm = given(w.attn_q_norm),
                        .k_norm = given(w.attn_k_norm),
-                       .norm_eps = spec_->norm_eps};
+                       .norm_eps = spec_->norm_eps,
+                       .q_lora = s.adapters.of(l, LoraRole::kAttnQ),
+                       .k_lora = s.adapters.of(l, LoraRole::kAttnK),
+                       .v_lora = s.adapters.of(l, LoraRole::kAttnV)};
+  const LoraSpan o_lora = s.adapters.of(l, LoraRole::kAttnO);
 
   if (should_stop && should_stop()) return cancelled();
   b.norm_quant(more, residual_stream(), {}, norm_of(w.attn_norm),
-               needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
+               needs_of({&w.attn_q, &w.attn_k, &w.attn_v}, {qkv.q_lora, qkv.k_lora, qkv.v_lora}),
+               s.model_act);
   b.expect({&w.attn_o});
   b.qkv_rope_store(s.model_act, qkv, shape, rope_of(layer), kv_.layers[l], s.q);
   if (should_stop && should_stop()) return cancelled();
-  b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
+  b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}, {o_lora}), heads_act);
   b.expect({first_of_ffn(w)});
-  b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
+  b.proj_residual(heads_act, w.attn_o, o_lora, s.delta, s.x_stride);
   more = {s.delta, given(w.attn_o_bias), norm_of(w.attn_post_norm)};
   return {};
 }
@@ -276,10 +327,14 @@ Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) 
                   .up = &w.ffn_up,
                   .gate_bias = given(w.ffn_gate_bias),
                   .up_bias = given(w.ffn_up_bias),
-                  .act = layer.ffn_act};
+                  .act = layer.ffn_act,
+                  .gate_lora = s.adapters.of(l, LoraRole::kFfnGate),
+                  .up_lora = s.adapters.of(l, LoraRole::kFfnUp)};
+  const LoraSpan down_lora = s.adapters.of(l, LoraRole::kFfnDown);
 
   if (should_stop && should_stop()) return cancelled();
-  const ActNeeds needs = ffn_in_needs(w);
+  ActNeeds needs = ffn_in_needs(w);
+  merge(needs, needs_of({}, {ffn.gate_lora, ffn.up_lora}));
   const Residual& before = layer.parallel ? Residual{} : more;
   b.norm_quant(before, residual_stream(), {}, norm_of(w.ffn_norm), needs, s.model_act);
   if (layer.parallel) b.add_residual(more, residual_stream());
@@ -289,10 +344,10 @@ Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) 
     return {};
   }
   b.expect({&w.ffn_down});
-  b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}), ffn_act);
+  b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}, {down_lora}), ffn_act);
   if (should_stop && should_stop()) return cancelled();
   expect_layer(l + 1);
-  b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
+  b.proj_residual(ffn_act, w.ffn_down, down_lora, s.delta, s.x_stride);
   more = {s.delta, given(w.ffn_down_bias), norm_of(w.ffn_post_norm)};
   return {};
 }
@@ -351,28 +406,34 @@ void Decoder::expect_layer(size_t layer) {
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
-void Decoder::write_logits(const Residual& more, std::span<const int32_t> logit_rows,
-                           float* logits) {
-  Scratch& s = *scratch_;
-  const int64_t n_vocab = spec_->n_vocab;
-  while (!logit_rows.empty()) {
-    const size_t n = std::min<size_t>(logit_rows.size(), Scratch::kHeadRows);
-    backend_->norm_quant(more, residual_stream(), logit_rows.first(n),
-                         norm_of(weights_->output_norm), needs_of({&weights_->output}),
-                         s.model_act);
-    expect_layer(0);  // of the next token
-    float* out = s.logits == nullptr ? logits : s.logits;
-    backend_->head(s.model_act, weights_->output, spec_->final_softcap, out, s.logits_stride);
-    if (s.logits != nullptr) {
-      for (size_t i = 0; i < n; ++i) {
-        std::memcpy(logits + static_cast<int64_t>(i) * n_vocab,
-                    s.logits + static_cast<int64_t>(i) * s.logits_stride,
-                    static_cast<size_t>(n_vocab) * sizeof(float));
-      }
+void Decoder::write_outputs(const Residual& more, const StepOutputs& outputs) {
+  const Scratch& s = *scratch_;
+  if (outputs.logits == nullptr && outputs.hidden == nullptr) return;
+  for (size_t begin = 0; begin < outputs.rows.size(); begin += Scratch::kHeadRows) {
+    const size_t n = std::min<size_t>(outputs.rows.size() - begin, Scratch::kHeadRows);
+    ActRows act = s.model_act;
+    ActNeeds needs;
+    if (outputs.logits != nullptr) needs = needs_of({&weights_->output});
+    float* hidden = nullptr;
+    if (outputs.hidden != nullptr) {
+      hidden = outputs.hidden + begin * static_cast<size_t>(spec_->d_model);
+      needs.f32 = true;
+      act.f = s.hidden == nullptr ? hidden : s.hidden;
     }
-    logits += static_cast<int64_t>(n) * n_vocab;
-    logit_rows = logit_rows.subspan(n);
+    backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
+                         norm_of(weights_->output_norm), needs, act);
+    copy_rows(s.hidden, act.n_cols_padded, n, spec_->d_model, hidden);
+    if (outputs.logits == nullptr) continue;
+    expect_layer(0);  // of the next token
+    write_logits(act, outputs.logits + begin * static_cast<size_t>(spec_->n_vocab));
   }
+}
+
+void Decoder::write_logits(const ActRows& act, float* logits) {
+  const Scratch& s = *scratch_;
+  float* out = s.logits == nullptr ? logits : s.logits;
+  backend_->head(act, weights_->output, spec_->final_softcap, out, s.logits_stride);
+  copy_rows(s.logits, s.logits_stride, static_cast<size_t>(act.n_rows), spec_->n_vocab, logits);
 }
 
 }  // namespace edge

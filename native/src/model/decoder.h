@@ -1,4 +1,5 @@
-// Decoder: token rows in, logits out: the one layer loop of the project, over Backend ops.
+// Decoder: token rows in, logits or hidden states out: the one layer loop of the project, over
+// Backend ops.
 //
 // Knows positions and pages, nothing of sequences, sampling or text. A step's result for a row
 // depends only on that row and the pages it sees, never on the other rows, the split of a prompt
@@ -10,7 +11,9 @@
 
 #include "backends/backend.h"
 #include "base/stop_check.h"
+#include "model/adapter.h"
 #include "model/spec.h"
+#include "model/step_outputs.h"
 #include "model/weights.h"
 
 namespace edge {
@@ -31,13 +34,19 @@ class Decoder {
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
                                                  std::unique_ptr<Backend> backend, int n_ctx);
 
-  // Writes K and V of every row to its page, and the logits of rows `logit_rows` (indices into
-  // rows, ascending; may be empty) to logits [logit_rows.size()][n_vocab]. Rows of one sequence
+  // Writes K and V of every row to its page, and what `outputs` asks for. Rows of one sequence
   // must be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
   // kCancelled, with nothing but unused slots of pages written, when should_stop says so between
   // two operations.
-  Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows, float* logits,
+  Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop);
+
+  // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part
+  // with the first prepare_adapters() and the backend the rest when it needs them.
+  static Result<size_t> adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
+                                                 int rank);
+  // Before the first step with a row that has an adapter; idempotent.
+  Status prepare_adapters();
 
   const ModelSpec& spec() const { return *spec_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
@@ -51,6 +60,9 @@ class Decoder {
   // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
   static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& scratch, size_t& n_bytes);
+  // Float rows of all activations that an adapter may read and the weights do not.
+  static Status allocate_adapter_rows(const ModelSpec& spec, const Weights& weights,
+                                      Backend* backend, Scratch& scratch, size_t& n_bytes);
   // The ffn of a layer with experts: s.model_act -> s.delta.
   void mix_experts(size_t layer);
   // Tells the backend what the first matmul of a layer, or after the last one the head, reads.
@@ -59,7 +71,8 @@ class Decoder {
   // and, afterwards, what this one does. kCancelled when should_stop says so.
   Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more);
   Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
-  void write_logits(const Residual& more, std::span<const int32_t> logit_rows, float* logits);
+  void write_outputs(const Residual& more, const StepOutputs& outputs);
+  void write_logits(const ActRows& act, float* logits);
   FloatRows residual_stream() const;
   Norm norm_of(const NormWeights& weights) const;
   AttentionShape attention_shape(const LayerSpec& layer) const;

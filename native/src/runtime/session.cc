@@ -11,36 +11,55 @@ namespace {
 
 constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
 
+// Room for n_rows rows more behind `values`.
+float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
+  const size_t n_before = values.size();
+  values.resize(n_before + n_rows * static_cast<size_t>(n_cols));
+  return values.data() + n_before;
+}
+
 }  // namespace
 
 Session::Session(StepModel& model, KvCache& cache, int n_ctx)
-    : model_(model), cache_(cache), plan_(n_ctx) {
-  page_data_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
+    : model_(model),
+      cache_(cache),
+      plan_(n_ctx, cache.groups()),
+      page_data_(cache.groups().size()) {
+  for (std::vector<std::byte*>& pages : page_data_) {
+    pages.reserve(static_cast<size_t>(n_pages_for(n_ctx)));  // so that tables_ stay true
+    tables_.push_back({pages.data(), 0});
+  }
 }
 
-Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx) {
+Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx,
+                                                 const Adapter* adapter) {
   if (n_ctx < 1) {
     return {Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
   }
   std::unique_ptr<Session> session(new Session(model, cache, n_ctx));
-  EDGE_RETURN_IF_ERROR(cache.reserve(n_pages_for(n_ctx)));
-  session->n_reserved_pages_ = n_pages_for(n_ctx);
+  EDGE_RETURN_IF_ERROR(cache.reserve(n_ctx));
+  session->has_reserved_ = true;
+  session->adapter_ = adapter;
   return session;
 }
 
 Session::~Session() {
-  for (const PageId page : plan_.pages()) cache_.release(page);
-  cache_.unreserve(n_reserved_pages_);
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    for (const PageId page : plan_.held_pages(group)) cache_.release(group, page);
+  }
+  if (has_reserved_) cache_.unreserve(n_ctx());
 }
 
 std::span<const int32_t> Session::token_ids() const {
-  return std::span(tokens_).first(static_cast<size_t>(plan_.n_tokens()));
+  return std::span(tokens_).first(static_cast<size_t>(n_done_));
 }
 
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
-  stats.kv_bytes = plan_.pages().size() * cache_.page_bytes();
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    stats.kv_bytes += plan_.held_pages(group).size() * cache_.groups()[group].page_bytes;
+  }
   return stats;
 }
 
@@ -59,13 +78,22 @@ Status Session::append(std::span<const int32_t> ids) {
                 " more exceed the context of " + std::to_string(n_ctx()) +
                 "; shorten the input, or make a session with a larger n_ctx"};
   }
-  is_decoding_ = n_pending() == 0 && n_tokens() > 0 && ids.size() == 1;
+  is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();
 }
 
 Status Session::run(double budget_ms, std::vector<float>* all_logits,
                     const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.logits = all_logits}, should_stop);
+}
+
+Status Session::run_with_hidden(double budget_ms, std::vector<float>& hidden,
+                                const StopCheck& should_stop) {
+  return run_steps(budget_ms, {.hidden = &hidden}, should_stop);
+}
+
+Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop) {
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
@@ -75,66 +103,84 @@ Status Session::run(double budget_ms, std::vector<float>* all_logits,
   const int64_t start_ns = monotonic_ns();
   do {
     if (stops()) {
-      return {Code::kCancelled, "cancelled with " + std::to_string(n_pending()) + " tokens to go"};
+      return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
     }
     if (n_pending() == 0) return Status::ok();
-    EDGE_RETURN_IF_ERROR(step(next_rows(all_logits != nullptr), all_logits, stops));
+    EDGE_RETURN_IF_ERROR(step(next_rows(all.logits != nullptr), all, stops));
   } while (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 < budget_ms);
   return Status::ok();
 }
 
 int Session::next_rows(bool wants_all_logits) const {
-  int n_most = model_.max_rows();
+  int n_most = std::min(model_.max_rows(), kKeptTokens);
   if (wants_all_logits) {
     const size_t n_fit = kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1;
     if (n_fit < static_cast<size_t>(n_most)) n_most = static_cast<int>(n_fit);
   }
-  return std::min(n_most, n_pending());
+  return std::min(n_most, n_left());
 }
 
-Status Session::attach_pages(int n_new_pages) {
-  for (int i = 0; i < n_new_pages; ++i) {
-    EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take());
-    plan_.attach(page);
-    page_data_.push_back(cache_.data(page));
+Status Session::make_room(const KvStepPlan& step) {
+  let_go(plan_.trim(step));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    while (plan_.n_pages(group) < step.n_pages) {
+      EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take(group));
+      plan_.attach(group, page);
+      page_data_[group].push_back(cache_.data(group, page));
+      tables_[group].n_pages = plan_.n_pages(group);
+    }
   }
   return Status::ok();
 }
 
-Status Session::step(int n_rows, std::vector<float>* all_logits, const StopCheck& should_stop) {
+void Session::let_go(std::span<const KvPage> pages) {
+  for (const KvPage& page : pages) {
+    cache_.release(page.group, page.id);
+    page_data_[page.group][page.number] = nullptr;
+  }
+}
+
+Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
-  EDGE_RETURN_IF_ERROR(attach_pages(plan.n_new_pages));
-  const KvView view{page_data_.data(), static_cast<int>(page_data_.size())};
+  EDGE_RETURN_IF_ERROR(make_room(plan));
+  const KvView view{tables_.data()};
   std::vector<RowInput> rows(static_cast<size_t>(n_rows));
-  std::vector<int32_t> logit_rows;
-  const bool is_last = n_rows == n_pending();
+  std::vector<int32_t> wanted;
+  const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
+  const bool is_last = n_rows == n_left();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
-    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view};
-    if (all_logits != nullptr || (is_last && i == n_rows - 1)) logit_rows.push_back(i);
+    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view,
+                                    adapter_};
+    const bool is_new = position >= n_done_;
+    if ((wants_all && is_new) || (is_last && i == n_rows - 1)) wanted.push_back(i);
   }
   const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
-  float* out = nullptr;
-  const size_t n_before = all_logits != nullptr ? all_logits->size() : 0;
-  if (all_logits != nullptr) {
-    all_logits->resize(n_before + logit_rows.size() * n_vocab);
-    out = all_logits->data() + n_before;
+  std::vector<float>* const kept = all.logits != nullptr ? all.logits : all.hidden;
+  const size_t n_before = kept != nullptr ? kept->size() : 0;
+  StepOutputs outputs{.rows = wanted};
+  if (all.logits != nullptr) {
+    outputs.logits = grow(*all.logits, wanted.size(), model_.n_vocab());
+  } else if (all.hidden != nullptr) {
+    outputs.hidden = grow(*all.hidden, wanted.size(), model_.d_model());
   } else if (is_last) {
     logits_at_ = -1;  // until the step has succeeded
     logits_.resize(n_vocab);
-    out = logits_.data();
+    outputs.logits = logits_.data();
   }
   const int64_t start_ns = monotonic_ns();
-  if (Status status = model_.step(rows, logit_rows, out, should_stop); !status.is_ok()) {
-    if (all_logits != nullptr) all_logits->resize(n_before);
+  if (Status status = model_.step(rows, outputs, should_stop); !status.is_ok()) {
+    if (kept != nullptr) kept->resize(n_before);
     return status;
   }
   record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
   EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
-  if (is_last && all_logits != nullptr) {
-    logits_.assign(all_logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all_logits->end());
+  n_done_ = std::max(n_done_, plan_.n_tokens());
+  if (!is_last || all.hidden != nullptr) return Status::ok();
+  if (all.logits != nullptr) {
+    logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
   }
-  if (is_last) logits_at_ = plan_.n_tokens();
+  logits_at_ = n_done_;
   return Status::ok();
 }
 
@@ -145,16 +191,32 @@ void Session::record(int n_rows, double step_ms) {
     stats_.decode_ms += step_ms;
     return;
   }
-  stats_.n_prefill_tokens += n_rows;
+  const int n_again = std::min(n_rows, n_recompute());
+  stats_.n_recomputed_tokens += n_again;
+  stats_.n_prefill_tokens += n_rows - n_again;
   stats_.prefill_ms += step_ms;
 }
 
 Status Session::rewind(int n_tokens) {
-  EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> let_go, plan_.rewind(n_tokens));
-  for (const PageId page : let_go) cache_.release(page);
-  page_data_.resize(plan_.pages().size());
+  if (n_tokens < 0 || n_tokens > n_done_) {
+    return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) +
+                                        ": must be from 0 to " + std::to_string(n_done_) +
+                                        ", the tokens processed"};
+  }
+  let_go(plan_.rewind(std::min(n_tokens, plan_.n_tokens())));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    tables_[group].n_pages = plan_.n_pages(group);
+    page_data_[group].resize(static_cast<size_t>(plan_.n_pages(group)));
+  }
+  n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
+  return Status::ok();
+}
+
+Status Session::set_adapter(const Adapter* adapter) {
+  EDGE_RETURN_IF_ERROR(rewind(0));
+  adapter_ = adapter;
   return Status::ok();
 }
 
@@ -165,7 +227,8 @@ Result<std::span<const float>> Session::logits() const {
             "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};
   }
   return {Code::kInvalidArgument,
-          "no logits: append tokens and run() first (rewind() drops those of later tokens)"};
+          "no logits: append tokens and run() first (rewind() drops those of later tokens, and "
+          "runs for hidden states make none)"};
 }
 
 }  // namespace edge

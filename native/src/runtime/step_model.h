@@ -8,6 +8,7 @@
 #include "backends/backend.h"
 #include "base/status.h"
 #include "base/stop_check.h"
+#include "model/step_outputs.h"
 
 namespace edge {
 
@@ -15,12 +16,12 @@ class StepModel {
  public:
   virtual ~StepModel() = default;
   virtual int n_vocab() const = 0;
+  virtual int d_model() const = 0;   // values of a hidden state
   virtual int max_rows() const = 0;  // of one step
-  // As Decoder::step: writes K and V of all rows to their pages, and the logits of rows
-  // `logit_rows` to logits [logit_rows.size()][n_vocab]. Calls take turns; kCancelled when the
-  // model is being closed or should_stop says so.
-  virtual Status step(std::span<const RowInput> rows, std::span<const int32_t> logit_rows,
-                      float* logits, const StopCheck& should_stop) = 0;
+  // As Decoder::step: writes K and V of all rows to their pages, and what `outputs` asks for. Calls
+  // take turns; kCancelled when the model is being closed or should_stop says so.
+  virtual Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
+                      const StopCheck& should_stop) = 0;
 };
 
 }  // namespace edge

@@ -113,6 +113,31 @@ TEST_CASE("run_with_logits gives every row and its last one is logits()") {
         logits_after(model, std::span(ids).first(10)));
 }
 
+TEST_CASE("hidden states are the same bits for any cut and any number of threads") {
+  const TinyFile file;
+  const Model model = load(file);
+  const std::vector<int32_t> ids = ids_of(70);
+  Session whole(model);
+  whole.append(ids);
+  const std::vector<float> expected = whole.run_with_hidden(kNoBudgetMs);
+  REQUIRE(expected.size() == 70 * 64);
+  CHECK(model.info().d_model == 64);
+  CHECK(code_of([&] { whole.logits(); }) == "invalid_argument");
+  for (const int n_threads : {1, 2}) {
+    Session session(load(file, n_threads));
+    std::vector<float> all;
+    for (const int32_t id : ids) {
+      session.append({&id, 1});
+      const std::vector<float> row = session.run_with_hidden();
+      all.insert(all.end(), row.begin(), row.end());
+    }
+    CHECK(all == expected);
+    session.append(ids_of(1));
+    session.run();
+    CHECK(session.logits().size() == 96);
+  }
+}
+
 TEST_CASE("sampling with one seed repeats and the position is the default step") {
   const TinyFile file;
   Session session(load(file));
