@@ -159,7 +159,6 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 Model::Impl::~Impl() { edge::api::forget_forks(*this); }
 
 Status Model::Impl::make_decoder() {
-  decoder.reset();
   auto made = edge::Decoder::create(
       spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
       n_ctx_planned);
