@@ -53,7 +53,7 @@ format: $(VENV)/.dev
 
 # The editable install has built the tests along with the module.
 native: $(VENV)/.dev
-	$(BIN) ctest --test-dir build/editable --output-on-failure --parallel 2
+	$(BIN) ctest --test-dir build/editable --output-on-failure --timeout 600 --parallel 2
 
 # The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED := test_base test_format edge_mutate
@@ -79,7 +79,7 @@ windows: $(VENV)/.dev
 .PHONY: arm-build windows-build
 arm-build:
 	cd native && $(BIN) cmake --preset aarch64 && $(BIN) cmake --build --preset aarch64
-	$(BIN) ctest --test-dir build/aarch64 --output-on-failure --parallel 2
+	$(BIN) ctest --test-dir build/aarch64 --output-on-failure --timeout 600 --parallel 2
 
 windows-build:
 	cd native && $(BIN) cmake --preset mingw && $(BIN) cmake --build --preset mingw
@@ -153,6 +153,6 @@ $(VENV)/.demo: $(PY) pyproject.toml $(NATIVE) $(PACKAGE)
 	@rm -f $(VENV)/.dev && touch $@
 
 $(VENV)/.dev: $(PY) pyproject.toml $(NATIVE)
-	$(PIP) --group dev
+	$(PIP) --no-compile --group dev
 	$(PIP) --editable '.[convert]'
 	@rm -f $(VENV)/.demo && touch $@

@@ -145,9 +145,15 @@ class HeldOut:
             hidden = self.advance(hidden, index, layer(index))
         return hidden
 
-    def advance(self, hidden: Tensor, index: int, weights: Weights) -> Tensor:
+    def advance(
+        self,
+        hidden: Tensor,
+        index: int,
+        weights: Weights,
+        model: Callable[[ModelSpec, dict[str, Tensor]], Reference] = Reference,
+    ) -> Tensor:
         """Through one layer."""
-        reference = Reference(self.spec, {**weights, **self._shared})
+        reference = model(self.spec, {**weights, **self._shared})
 
         def task(window: int) -> Tensor:
             with torch.inference_mode():
@@ -155,12 +161,14 @@ class HeldOut:
 
         return torch.stack(self._each(task))
 
-    def divergence(self, final: Tensor, head: Weights) -> Divergence:
-        """Of a model with these hidden states and this head. NumericError: not finite."""
+    def divergence(self, final: Tensor, head: Weights, base: Tensor | None = None) -> Divergence:
+        """Of a model with these hidden states and this head. base: hidden states of what it is
+        compared with, instead of the original model's. NumericError: not finite."""
+        compared = self.final if base is None else base
 
         def task(window: int) -> Tensor:
             with torch.inference_mode():
-                return self._window(window, final[window], head)
+                return self._window(window, compared[window], final[window], head)
 
         sums = torch.stack(self._each(task)).sum(dim=0).tolist()
         if not all(map(math.isfinite, sums)):
@@ -179,14 +187,14 @@ class HeldOut:
             n_tokens,
         )
 
-    def _window(self, window: int, final: Tensor, head: Weights) -> Tensor:
+    def _window(self, window: int, base: Tensor, final: Tensor, head: Weights) -> Tensor:
         """Sums over one window: KL, equal most likely tokens, losses before and after."""
         sums = torch.zeros(4, dtype=torch.float64)
         targets = self._targets[window, 1:]
         n_rows = max(1, LOGIT_VALUES // len(self._original_head[HEAD_ROLE]))
         for begin in range(0, len(final), n_rows):
             rows = slice(begin, begin + n_rows)
-            wanted = self._log_probs(self.final[window, rows], self._original_head)
+            wanted = self._log_probs(base[rows], self._original_head)
             got = self._log_probs(final[rows], head)
             sums[0] += (wanted.exp() * (wanted - got)).sum(dim=-1).double().sum()
             sums[1] += (wanted.argmax(dim=-1) == got.argmax(dim=-1)).sum()

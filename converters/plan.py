@@ -301,9 +301,9 @@ class Job:
             replace(item, act=act) if item.name == name else item for item in self.planned
         )
 
-    def act_error(self, item: PlannedTensor) -> float:
+    def act_kl(self, item: PlannedTensor) -> float:
         """How much act "auto" may cost a planned tensor."""
-        return self.recipe.choose(item.role, item.name).act_error
+        return self.recipe.choose(item.role, item.name).act_kl
 
     def scale(self, item: PlannedTensor) -> str | None:
         """How the input channels of a planned tensor are scaled, if they are."""

@@ -6,6 +6,7 @@ Says nothing of bytes or of how a format is encoded. recipe_file.py reads recipe
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -22,7 +23,7 @@ CALIBRATED_METHOD = Method("gptq")
 # at no more divergence than llama.cpp's Q4_K_M has (measured in docs/COMPRESSION.md).
 DEFAULT_FORMATS = {"token_embd": "E6_16", "output": "E6_16", "attn_*": "E4_16", "*": "E4_32"}
 ACTS = ("a8", "a8x2", "f32")
-AUTO_ACT = "auto"  # the cheapest of ACTS that costs the outputs no more than act_error
+AUTO_ACT = "auto"  # the cheapest of ACTS that costs the model no more than act_kl
 SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
@@ -36,8 +37,8 @@ class Rule:
     """Tensors whose role or name matches `pattern` (shell style) get `format` and `act`.
 
     scale: how the input channels are scaled before the codes are chosen, the scales being folded
-    into the operator before (calibrate/scaling.py); None: not at all. act_error: of act "auto", the
-    share of the outputs' energy that rounding the inputs may change; four bits change about .004.
+    into the operator before (calibrate/scaling.py); None: not at all. act_kl: of act "auto",
+    the divergence in nats per token that rounding the tensor's inputs may add to the model.
     """
 
     pattern: str
@@ -45,7 +46,7 @@ class Rule:
     act: str | None  # None: a vector, which meets no activations
     method: Method = RTN
     scale: str | None = None
-    act_error: float = 0.001
+    act_kl: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Recipe:
             if rule.method == RTN:
                 del entry["method"]
             if rule.act != AUTO_ACT:
-                del entry["act_error"]
+                del entry["act_kl"]
             if rule.scale is None:
                 del entry["scale"]
             rules.append(entry)
@@ -167,7 +168,7 @@ def matrix_rule(
     act: str | None,
     method: Method | None = None,
     scale: str | None = None,
-    act_error: float | None = None,
+    act_kl: float | None = None,
 ) -> Rule:
     """A rule for matrices; UnsupportedError, InvalidArgumentError for names that are not known."""
     default_act = quant_format(format).default_act
@@ -176,9 +177,9 @@ def matrix_rule(
             f"act '{act}' is not known (known: {', '.join((*ACTS, AUTO_ACT))})",
             code="invalid_argument",
         )
-    if act_error is not None and (act != AUTO_ACT or not 0 < act_error < 1):
+    if act_kl is not None and (act != AUTO_ACT or not 0 < act_kl < math.inf):
         raise InvalidArgumentError(
-            f"act_error is for act '{AUTO_ACT}' and between 0 and 1", code="invalid_argument"
+            f"act_kl is for act '{AUTO_ACT}' and above 0", code="invalid_argument"
         )
     check_format(method or RTN, format)
     if scale is not None and scale not in SCALES:
@@ -187,8 +188,8 @@ def matrix_rule(
         )
     # F16 has no integer kernel; the override is for the formats that have both.
     chosen_act = default_act if format == "F16" else act or default_act
-    error = Rule.act_error if act_error is None else act_error
-    return Rule(pattern, format, chosen_act, method or RTN, scale, error)
+    limit = Rule.act_kl if act_kl is None else act_kl
+    return Rule(pattern, format, chosen_act, method or RTN, scale, limit)
 
 
 def vector_rules() -> tuple[Rule, ...]:

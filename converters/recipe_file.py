@@ -28,7 +28,7 @@ from .recipe import AUTO_ACT, RTN, CalibrationOptions, Recipe, Rule, matrix_rule
 MAX_RECIPE_BYTES = 1 << 20
 _RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
 _METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name", "start"}
-_REAL_NUMBERS = ("damping", "drift", "reach", "act_error")
+_REAL_NUMBERS = ("damping", "drift", "reach", "act_kl")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -59,7 +59,7 @@ def recipe_toml(recipe: Recipe) -> str:
         if rule.act != quant_format(rule.format).default_act:
             lines.append(f"act = {_quoted(rule.act)}")
         if rule.act == AUTO_ACT:
-            lines.append(f"act_error = {rule.act_error}")
+            lines.append(f"act_kl = {rule.act_kl}")
         if rule.scale is not None:
             lines.append(f"scale = {_quoted(rule.scale)}")
         if rule.method != RTN:
@@ -109,15 +109,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _rule(entry: Any, where: str) -> Rule:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: not a table", code="json_type")
-    _refuse_unknown(entry, (*_RULE_TEXTS, "act_error", *sorted(_METHOD_NUMBERS)), where)
+    _refuse_unknown(entry, (*_RULE_TEXTS, "act_kl", *sorted(_METHOD_NUMBERS)), where)
     texts = {key: _text(entry, key, where) for key in _RULE_TEXTS}
     pattern, format = texts["pattern"], texts["format"]
     if pattern is None or format is None:
         raise FormatError(f"{where}: needs 'pattern' and 'format'", code="json_missing_key")
     try:
         method = _method(entry, texts, where)
-        act_error = _number(entry, "act_error", where) if "act_error" in entry else None
-        return matrix_rule(pattern, format, texts["act"], method, texts["scale"], act_error)
+        act_kl = _number(entry, "act_kl", where) if "act_kl" in entry else None
+        return matrix_rule(pattern, format, texts["act"], method, texts["scale"], act_kl)
     except EdgeError as error:
         raise type(error)(f"{where}: {error}", code=error.code) from error
 

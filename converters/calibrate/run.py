@@ -26,7 +26,7 @@ from ..quant.methods.rounding import Rounding
 from ..quant.tiles import F32Array, U8Array
 from ..recipe import AUTO_ACT, EMBED_ROLE, HEAD_ROLE
 from ..report import PlannedTensor
-from .acts import settle_act
+from .acts import ActSettler
 from .fold_layer import fold_layer
 from .stats_cache import StatsCache
 from .tied import input_of_layers, last_norm, original_head_stats, tied_strips
@@ -71,6 +71,7 @@ class _Run:
         self._items = {item.name: item for item in job.planned}
         calibrated = [item for item in job.planned if job.method(item).needs_stats]
         self._n_total, self._n_done = len(calibrated), 0
+        self._acts = ActSettler(job, work, tokens.windows, n_threads)
         self._keep_full = any(job.method(item).needs_original for item in calibrated)
 
     def run(self) -> None:
@@ -125,8 +126,7 @@ class _Run:
                 converted[item.name] = _decoded(item, strips)
         if roundings:
             self._tune(walk, index, roundings, converted, original)
-        for role in (role for group in groups for role in group):
-            settle_act(self._job, self._work, walk, self._items[prefix + role], converted)
+        self._acts.settle_layer(walk, index, converted)
         walk.advance(index, converted, original)
 
     def _all_there(self, names: list[str]) -> bool:

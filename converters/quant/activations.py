@@ -1,15 +1,15 @@
-"""What int8 activations cost a matrix: its outputs with rounded inputs beside those without.
+"""Activations as the native runtime's integer kernels take them.
 
 The rounding is that of the native runtime (docs/KERNELS.md). "a8": int8 with one float32 scale per
 32 columns. "a8x2": the same, and what that leaves as a second int8 row with 1 / 254 of the scale.
-Weights are what they are: their own error is not counted. Knows no format and no file.
+Knows no weight format and no file.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgellm.errors import InvalidArgumentError, NumericError
+from edgellm.errors import InvalidArgumentError
 
 from .tiles import TILE_K, F32Array
 
@@ -37,28 +37,3 @@ def rounded(inputs: F32Array, act: str) -> F32Array:
         kept = kept + fine * np.clip(np.rint(left), -127, 127)
     result: F32Array = kept.reshape(n, -1)[:, :n_cols].astype(np.float32)
     return result
-
-
-def activation_error(weights: F32Array, inputs: F32Array) -> dict[str, float]:
-    """The share of the outputs' energy that rounding the inputs changes, by act:
-    E |W (x - r(x))|^2 / E |W x|^2. weights [n_rows, n_cols], inputs [n, n_cols].
-
-    0 where the outputs are all zero. NumericError: a value that is not finite.
-    InvalidArgumentError: shapes that do not fit.
-    """
-    if weights.ndim != 2 or inputs.ndim != 2 or weights.shape[1] != inputs.shape[1]:
-        raise InvalidArgumentError(
-            f"weights {list(weights.shape)} do not take inputs {list(inputs.shape)}",
-            code="invalid_argument",
-        )
-    if not np.isfinite(weights).all() or not np.isfinite(inputs).all():
-        raise NumericError("a weight or an input is not finite", code="numeric")
-    energy = _energy(inputs, weights)
-    return {
-        act: _energy(inputs - rounded(inputs, act), weights) / energy if energy > 0 else 0.0
-        for act in ROUNDED_ACTS
-    }
-
-
-def _energy(inputs: F32Array, weights: F32Array) -> float:
-    return float(np.square(inputs @ weights.T, dtype=np.float64).sum())

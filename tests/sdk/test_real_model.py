@@ -132,12 +132,13 @@ def test_closing_during_generation_raises_cancelled_there(tiny):
 
 
 _FORK = """
-import os, sys
+import os, signal, sys
 import edgellm
 model = edgellm.load(sys.argv[1], threads=2)
 before = model.generate("Hello", max_tokens=8, stop_ids=[]).token_ids
 child = os.fork()
 if child == 0:
+    signal.alarm(30)
     after = model.generate("Hello", max_tokens=8, stop_ids=[]).token_ids
     os._exit(0 if after == before else 9)
 _, status = os.waitpid(child, 0)

@@ -27,7 +27,7 @@ void fill_info(Adapter::Impl& impl) {
 
 // Between two steps: the file's bytes are the adapter's, those of scratch the model's for good.
 void claim_memory(Model::Impl& model, Adapter::Impl& impl) {
-  const std::lock_guard lock(model.step_mutex);
+  const std::lock_guard lock(model.step_turn);
   model.check_open();
   const uint64_t scratch_bytes = take_or_throw(
       edge::Decoder::adapter_scratch_bytes_of(model.spec, model.weights, impl.adapter.rank));

@@ -1,14 +1,24 @@
-// fork() with models open: the locks of all of them are taken before the fork and dropped on both
-// sides after it, so that the child never inherits a lock whose owner it does not have, or a KV
-// cache half-way through a change. A fork therefore waits for the step under way (at most a slice).
+// fork() with models open: a child must not inherit a lock whose owner it does not have, or data
+// half-way through a change.
+//
+// Locks that are held briefly are taken before the fork and dropped on both sides after it. The
+// locks of a step and of a session's run are Turns, which the child takes back: a fork waits for
+// neither.
 #pragma once
-
-#include <mutex>
 
 namespace edge::api {
 
-// Registers a model's locks; both must outlive the forget_locks() call with the same `step`.
-void register_locks(std::mutex* step, std::mutex* cache);
-void forget_locks(std::mutex* step);
+class ForkAware {
+ public:
+  virtual void before_fork() = 0;
+  virtual void after_fork(bool is_child) = 0;
+
+ protected:
+  ~ForkAware() = default;
+};
+
+// `object` must outlive its forget_forks(), which does nothing to one that is not watched.
+void watch_forks(ForkAware& object);
+void forget_forks(ForkAware& object);
 
 }  // namespace edge::api

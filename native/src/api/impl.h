@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "api/fork_guard.h"
+#include "base/turn.h"
 #include "edgellm/engine.h"
 #include "format/edge_file.h"
 #include "format/verifier.h"
@@ -47,7 +49,7 @@ struct StreamDecoder::Impl {
 };
 
 // The parts of an open model; close() drops all but info, spec and cache.
-struct Model::Impl final : edge::StepModel {
+struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   ModelInfo info;
   std::shared_ptr<const Tokenizer::Impl> tokenizer;  // null: the file has none
   std::shared_ptr<const edge::EdgeFile> file;
@@ -55,14 +57,16 @@ struct Model::Impl final : edge::StepModel {
   edge::Weights weights;
   std::unique_ptr<edge::Verifier> verifier;
   int n_ctx_most = 0;                      // of a session
+  int n_ctx_planned = 0;                   // of the decoder
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
 
-  mutable std::mutex step_mutex;  // held by a step, and while the parts above go away
+  mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
+  bool was_step_torn = false;    // by a fork(); guarded by step_turn
   std::atomic<bool> is_closing{false};
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
-  uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_mutex
+  uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
@@ -70,6 +74,9 @@ struct Model::Impl final : edge::StepModel {
   int max_rows() const override { return edge::Decoder::kMaxRows; }
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
+  void before_fork() override;
+  void after_fork(bool is_child) override;
+  edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
 };
 
@@ -94,8 +101,10 @@ struct Session::Impl {
   std::shared_ptr<Model::Impl> model;
   std::shared_ptr<const Adapter::Impl> adapter;  // null: none
   std::shared_ptr<std::atomic<bool>> cancel_flag;
-  std::mutex mutex;                        // everything but the flag
+  edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
+
+  void take_back();  // in the child of a fork()
 };
 
 }  // namespace edgellm

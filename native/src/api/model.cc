@@ -93,7 +93,7 @@ void open_tokenizer(Model::Impl& model) {
   model.tokenizer = tokenizer;
 }
 
-void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLayout& kv) {
+void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   ModelInfo& info = model.info;
   info.spec_json = model.file->metadata("edgellm.spec");
   info.metadata = model.file->all_metadata();
@@ -110,7 +110,6 @@ void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLay
   }
   info.scratch_bytes = model.decoder->scratch_bytes();
   info.file_bytes = model.file->file_bytes();
-  info.n_threads = options.n_threads;
 }
 
 void load_into(Model::Impl& model, const std::string& path, LoadOptions options) {
@@ -140,31 +139,57 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       .kv_groups = kv.groups};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit));
-  const int n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
+  model.n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
   model.n_ctx_most = model.spec.n_ctx_train;
-  if (n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
+  if (model.n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
     model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
   }
-  model.decoder = take_or_throw(edge::Decoder::create(
-      model.spec, model.weights,
-      edge::create_cpu_backend(edge::active_kernels(), options.n_threads), n_ctx_planned));
+  model.info.n_threads = options.n_threads;
+  check(model.make_decoder());
   model.cache.emplace(kv.groups, kv_budget_bytes);
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
   open_tokenizer(model);
-  fill_info(model, options, kv);
+  fill_info(model, kv);
 }
 
 }  // namespace
 
-Model::Impl::~Impl() { edge::api::forget_locks(&step_mutex); }
+Model::Impl::~Impl() { edge::api::forget_forks(*this); }
+
+Status Model::Impl::make_decoder() {
+  auto made = edge::Decoder::create(
+      spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
+      n_ctx_planned);
+  EDGE_RETURN_IF_ERROR(made.status());
+  decoder = made.take();
+  return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};
+}
+
+void Model::Impl::before_fork() {
+  sessions_mutex.lock();
+  cache->mutex().lock();
+}
+
+void Model::Impl::after_fork(bool is_child) {
+  cache->mutex().unlock();
+  if (is_child) {
+    was_step_torn |= step_turn.take_back();
+    for (const std::weak_ptr<Session::Impl>& weak : sessions) {
+      if (const std::shared_ptr<Session::Impl> session = weak.lock()) session->take_back();
+    }
+  }
+  sessions_mutex.unlock();
+}
 
 Status Model::Impl::step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                          const edge::StopCheck& should_stop) {
-  const std::lock_guard lock(step_mutex);
+  const std::lock_guard lock(step_turn);
   if (is_closing) return {Code::kCancelled, "the model was closed"};
   EDGE_RETURN_IF_ERROR(verifier->status());
+  if (was_step_torn) EDGE_RETURN_IF_ERROR(make_decoder());
+  was_step_torn = false;
   return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
 }
 
@@ -183,7 +208,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
       if (message.find(path) != std::string::npos) throw;
       throw Error(error.code(), error.category(), path + ": " + message);
     }
-    edge::api::register_locks(&impl->step_mutex, &impl->cache->mutex());
+    edge::api::watch_forks(*impl);
     impl->info.load_ms = static_cast<double>(edge::monotonic_ns() - start_ns) * 1e-6;
     return Model(std::move(impl));
   });
@@ -205,7 +230,7 @@ uint64_t Model::kv_bytes(int n_ctx) const {
 
 std::optional<Tokenizer> Model::tokenizer() const {
   return entry([&]() -> std::optional<Tokenizer> {
-    const std::lock_guard lock(impl_->step_mutex);
+    const std::lock_guard lock(impl_->step_turn);
     impl_->check_open();
     if (!impl_->tokenizer) return std::nullopt;
     return Tokenizer(impl_->tokenizer);
@@ -214,7 +239,7 @@ std::optional<Tokenizer> Model::tokenizer() const {
 
 std::optional<std::string> Model::blob(std::string_view name) const {
   return entry([&]() -> std::optional<std::string> {
-    const std::lock_guard lock(impl_->step_mutex);
+    const std::lock_guard lock(impl_->step_turn);
     impl_->check_open();
     const edge::TensorEntry* found = impl_->file->find(name);
     if (found == nullptr || found->tensor.format != edge::Format::kU8) return std::nullopt;
@@ -225,7 +250,7 @@ std::optional<std::string> Model::blob(std::string_view name) const {
 
 double Model::verified_fraction() const {
   return entry([&] {
-    const std::lock_guard lock(impl_->step_mutex);
+    const std::lock_guard lock(impl_->step_turn);
     impl_->check_open();
     return impl_->verifier->verified_fraction();
   });
@@ -233,7 +258,7 @@ double Model::verified_fraction() const {
 
 std::vector<std::vector<uint64_t>> Model::expert_load() const {
   return entry([&] {
-    const std::lock_guard lock(impl_->step_mutex);
+    const std::lock_guard lock(impl_->step_turn);
     impl_->check_open();
     std::vector<std::vector<uint64_t>> load;
     for (size_t l = 0; l < impl_->spec.layers.size(); ++l) {
@@ -254,11 +279,11 @@ void Model::close() {
     }
     for (const std::weak_ptr<Session::Impl>& weak : sessions) {
       if (const std::shared_ptr<Session::Impl> session = weak.lock()) {
-        const std::lock_guard lock(session->mutex);  // a run() there ends within a step
+        const std::lock_guard lock(session->turn);  // a run() there ends within a step
         session->session.reset();
       }
     }
-    const std::lock_guard lock(impl_->step_mutex);
+    const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->decoder.reset();
     impl_->weights = {};

@@ -21,10 +21,13 @@ using edge::api::take_or_throw;
 template <class Impl, class F>
 auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
   return entry([&] {
-    const std::lock_guard lock(impl->mutex);
+    const std::lock_guard lock(impl->turn);
     if (!impl->session) {
-      raise(Code::kInvalidArgument, impl->model->is_closing ? "the model of the session is closed"
-                                                            : "the session is closed");
+      raise(
+          Code::kInvalidArgument,
+          impl->model->is_closing
+              ? "the model of the session is closed"
+              : "the session is closed, or was running in another thread when this process forked");
     }
     return body(*impl->session);
   });
@@ -175,10 +178,15 @@ SessionStats Session::stats() const {
   });
 }
 
+// What another thread was changing at the fork is not even fit to be destroyed.
+void Session::Impl::take_back() {
+  if (turn.take_back()) static_cast<void>(session.release());
+}
+
 void Session::close() {
   entry([&] {
     impl_->cancel_flag->store(true);  // ends a run() under way in another thread
-    const std::lock_guard lock(impl_->mutex);
+    const std::lock_guard lock(impl_->turn);
     impl_->session.reset();
   });
 }

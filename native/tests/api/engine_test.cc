@@ -291,6 +291,8 @@ TEST_CASE("sessions in several threads take turns and get the same bits") {
 }
 
 #if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
+constexpr unsigned kChildSeconds = 60;  // a child that hangs fails its test instead
+
 TEST_CASE("a child of fork() uses the model while the parent goes on") {
   const TinyFile file;
   const Model model = load(file, 2);
@@ -301,13 +303,48 @@ TEST_CASE("a child of fork() uses the model while the parent goes on") {
   });
   for (int i = 0; i < 5; ++i) {
     const pid_t child = fork();
-    if (child == 0) _exit(logits_after(model, ids_of(150)) == expected ? 0 : 1);
+    if (child == 0) {
+      alarm(kChildSeconds);
+      _exit(logits_after(model, ids_of(150)) == expected ? 0 : 1);
+    }
     int status = -1;
     waitpid(child, &status, 0);
     CHECK(status == 0);
   }
   stop = true;
   busy.join();
+}
+
+TEST_CASE("fork() waits for no step, and the child takes over what was under way") {
+  const TinyFile file;
+  Model model = load(file, 2);
+  const std::vector<float> expected = logits_after(model, ids_of(150));
+  Session held(model);
+  held.append(ids_of(150));
+  std::atomic<bool> is_inside{false};
+  std::atomic<bool> has_forked{false};
+  std::thread runner([&] {
+    held.run(kNoBudgetMs, [&] {  // as CPython's threads wait for the global lock of one that forks
+      is_inside = true;
+      while (!has_forked) std::this_thread::yield();
+      return false;
+    });
+  });
+  while (!is_inside) std::this_thread::yield();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(kChildSeconds);
+    const bool same = logits_after(model, ids_of(150)) == expected;
+    const bool is_lost = code_of([&] { held.n_tokens(); }) == "invalid_argument";
+    model.close();
+    _exit(same && is_lost && model.is_closed() ? 0 : 1);
+  }
+  has_forked = true;
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+  runner.join();
+  CHECK(held.logits() == expected);
 }
 #endif
 

@@ -96,8 +96,7 @@ inline Case read_case(const Json& row) {
 }
 
 inline AttackTable load_attack_table() {
-  const std::string here(__FILE__);
-  const std::string text = read_file(here.substr(0, here.rfind('/')) + "/attacks.json");
+  const std::string text = read_file(EDGE_ATTACKS_JSON);
   const auto parsed = Json::parse(text);
   REQUIRE_MESSAGE(parsed.is_ok(), parsed.status().message());
   const Json& root = parsed.value();

@@ -1,11 +1,9 @@
 // Layers with experts: their tensors are bound, padded to whole strips per expert, or refused.
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <string>
 
-#include "edge_fixture.h"
-#include "model/weights.h"
+#include "bind_fixture.h"
 
 namespace {
 
@@ -14,7 +12,9 @@ using edge::Code;
 using edge::Format;
 using edge::ModelSpec;
 using edge::Weights;
+using edge::test::bind_status;
 using edge::test::FixtureTensor;
+using edge::test::named;
 
 constexpr int kModel = 20;
 
@@ -70,19 +70,6 @@ std::vector<FixtureTensor> make_tensors() {
   return out;
 }
 
-FixtureTensor& named(std::vector<FixtureTensor>& tensors, const std::string& role) {
-  const auto found = std::find_if(tensors.begin(), tensors.end(),
-                                  [&](const FixtureTensor& t) { return t.role == role; });
-  REQUIRE(found != tensors.end());
-  return *found;
-}
-
-edge::Status bind_status(const std::vector<FixtureTensor>& tensors, const ModelSpec& spec) {
-  auto file = edge::test::open_fixture(tensors, "{}");
-  REQUIRE_MESSAGE(file.is_ok(), file.status().message());
-  return Weights::bind(*file.value(), spec).status();
-}
-
 const char* const kExpertRoles[] = {"ffn_router",     "ffn_gate_exps",     "ffn_up_exps",
                                     "ffn_down_exps",  "ffn_gate_shexp",    "ffn_up_shexp",
                                     "ffn_down_shexp", "ffn_gate_inp_shexp"};
@@ -122,18 +109,18 @@ TEST_CASE("experts that are not padded to whole strips are refused, as is any ot
     CAPTURE(role);
     for (const int by : {-1, 1}) {
       auto tensors = make_tensors();
-      named(tensors, role).n_cols += by;
+      named(tensors, "layers.0." + std::string(role)).n_cols += by;
       CHECK(bind_status(tensors, make_spec()).code() == Code::kTensorShape);
     }
   }
   auto tensors = make_tensors();
-  named(tensors, "ffn_gate_exps").n_rows = 5 * 33;
+  named(tensors, "layers.0.ffn_gate_exps").n_rows = 5 * 33;
   CHECK(bind_status(tensors, make_spec()).code() == Code::kTensorShape);
   tensors = make_tensors();
-  named(tensors, "ffn_down_exps").n_rows = 5 * kModel;
+  named(tensors, "layers.0.ffn_down_exps").n_rows = 5 * kModel;
   CHECK(bind_status(tensors, make_spec()).code() == Code::kTensorShape);
   tensors = make_tensors();
-  named(tensors, "ffn_up_exps").n_rows = 6 * 48;
+  named(tensors, "layers.0.ffn_up_exps").n_rows = 6 * 48;
   CHECK(bind_status(tensors, make_spec()).code() == Code::kTensorShape);
 }
 
@@ -141,8 +128,8 @@ TEST_CASE("what routes is F16 alone") {
   for (const char* role : {"ffn_router", "ffn_gate_inp_shexp"}) {
     CAPTURE(role);
     auto tensors = make_tensors();
-    named(tensors, role).format = Format::kE8_32;
-    named(tensors, role).act = Act::kA8;
+    named(tensors, "layers.0." + std::string(role)).format = Format::kE8_32;
+    named(tensors, "layers.0." + std::string(role)).act = Act::kA8;
     CHECK(bind_status(tensors, make_spec()).code() == Code::kTensorFormat);
   }
 }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <string>
 
-#include "edge_fixture.h"
+#include "bind_fixture.h"
 
 namespace {
 
@@ -14,7 +14,9 @@ using edge::Code;
 using edge::Format;
 using edge::ModelSpec;
 using edge::Weights;
+using edge::test::bind_status;
 using edge::test::FixtureTensor;
+using edge::test::named;
 
 // Two layers that differ, odd widths, grouped heads.
 ModelSpec make_spec(bool tied_head) {
@@ -61,20 +63,6 @@ std::vector<FixtureTensor> make_tensors(const ModelSpec& spec, Format format, Ac
   vector("", "output_norm", spec.d_model);
   if (!spec.tied_head) matrix("", "output", spec.n_vocab, spec.d_model);
   return out;
-}
-
-FixtureTensor& named(std::vector<FixtureTensor>& tensors, const std::string& name) {
-  const auto found = std::find_if(tensors.begin(), tensors.end(),
-                                  [&](const FixtureTensor& t) { return t.name == name; });
-  REQUIRE(found != tensors.end());
-  return *found;
-}
-
-// The status of binding these tensors; the file itself must be valid.
-edge::Status bind_status(const std::vector<FixtureTensor>& tensors, const ModelSpec& spec) {
-  auto file = edge::test::open_fixture(tensors, "{}");
-  REQUIRE_MESSAGE(file.is_ok(), file.status().message());
-  return Weights::bind(*file.value(), spec).status();
 }
 
 }  // namespace
