@@ -47,6 +47,7 @@ from .report import (
     peak_rss_bytes,
     quality_json,
 )
+from .scores import append_scores
 
 BLOCK_WEIGHTS = 4 << 20  # 16 MiB as float32; five or so are alive at a time
 MEASURE_ALL_WEIGHTS = 1 << 20  # up to this size the error is measured on every row
@@ -241,6 +242,9 @@ def _write(
                 reports.append(_tensor_report(item, parts))
         for name, data in blobs.items():
             writer.append(name, name, data)
+        unscored = append_scores(writer, n_threads)
+        if unscored:
+            job.warnings.append(unscored)
         parts_bits, warnings = bits_by_part(job.planned), tuple(job.warnings)
         report = quality_json(tuple(reports), warnings, parts_bits, quality)
         writer.append("report", "report", report)
