@@ -242,7 +242,7 @@ def _write(
                 reports.append(_tensor_report(item, parts))
         for name, data in blobs.items():
             writer.append(name, name, data)
-        unscored = append_scores(writer, n_threads)
+        unscored = None if job.spec.headless else append_scores(writer, n_threads)
         if unscored:
             job.warnings.append(unscored)
         parts_bits, warnings = bits_by_part(job.planned), tuple(job.warnings)

@@ -82,6 +82,8 @@ class Job:
         self.warnings = list(checkpoint.warnings)
         spec = self.arch.to_spec(self.config, checkpoint.optional_json("generation_config.json"))
         self.spec = self._settle_head(spec)
+        if self.spec.headless:
+            self.warnings.append("saved without its head: the file makes embeddings, no text")
         self.recipe = options.to_recipe(self.spec.tied_head)
         sources = self._sources(self.spec)
         self._keep_packed(sources, options)
@@ -151,14 +153,18 @@ class Job:
             )
 
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
-        """A tied model may store a head as well; like transformers, untie it if it differs."""
-        if not spec.tied_head or not self.checkpoint.has_weights:
+        """A tied model may store a head as well; like transformers, untie it if it differs. So may
+        one whose class has none."""
+        if not (spec.tied_head or spec.headless) or not self.checkpoint.has_weights:
             return spec
-        heads = {item.source for item in self._sources(replace(spec, tied_head=False))}
+        with_head = replace(spec, tied_head=False, headless=False)
+        heads = {item.source for item in self._sources(with_head)}
         heads -= {item.source for item in self._sources(spec)}
         stored = heads & set(self.checkpoint.tensors)
         if not stored:
             return spec
+        if spec.headless:
+            return with_head
         head = stored.pop()
         embedding = self._sources(spec)[0].source
         if _same_tensor(self.checkpoint, head, embedding):
@@ -167,7 +173,7 @@ class Job:
             f"config.json ties the head to the embedding, but '{head}' differs from "
             f"'{embedding}': the head is kept"
         )
-        return replace(spec, tied_head=False)
+        return with_head
 
     def _check_tensors(self, item: archs.TensorSource) -> None:
         for name, shape in item.stored.items():

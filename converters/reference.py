@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, relu, silu
 
 from edgellm.edgefile import read_header, read_tensor
-from edgellm.errors import InvalidArgumentError
+from edgellm.errors import InvalidArgumentError, UnsupportedError
 
 from .checkpoint import Checkpoint
 from .layout import padded_rows
@@ -121,6 +121,8 @@ class Reference:
 
     def head(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> logits [n, n_vocab]."""
+        if self.spec.headless:
+            raise UnsupportedError("the model has no head", code="feature_unsupported")
         name = "token_embd" if self.spec.tied_head else "output"
         return self.to_logits(x, self.weights[name])
 

@@ -164,8 +164,9 @@ def _smoke_run(path: Path, max_memory: int | None) -> Iterator[Check]:
             ids = [i * step % info.n_vocab for i in range(n_tokens)]
         else:
             ids = stored.ids
+        is_headless = read_header(path).spec.get("headless") is True
         try:
-            scores = model.logits(ids)
+            scores = model.embed(ids, pooling="mean") if is_headless else model.logits(ids)
         except MemoryBudgetError:
             found = f"not run: {len(ids)} tokens of context do not fit"
             yield Check("smoke run", "warning", found, "free memory, or take a smaller format")

@@ -25,6 +25,7 @@ class HashModel final : public StepModel {
   int n_vocab() const override { return kVocab; }
   int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
+  bool has_head() const override { return !is_headless; }
   Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop) override {
     if (should_stop && should_stop()) return {Code::kCancelled, "stopped"};
@@ -51,6 +52,7 @@ class HashModel final : public StepModel {
 
   std::vector<int> step_rows;  // how the session cut its queue
   int n_steps_until_failure = -1;
+  bool is_headless = false;
 
  private:
   static std::byte* slot(const RowInput& row, int position) {
@@ -136,6 +138,17 @@ TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token a
   CHECK(session->logits().status().code() == Code::kInvalidArgument);
   REQUIRE(session->rewind(30).is_ok());
   CHECK(copy(session->logits().value()) == expected_logits(std::span(ids).first(30)));
+}
+
+TEST_CASE_FIXTURE(Fixture, "without a head only hidden states can be asked for") {
+  model.is_headless = true;
+  REQUIRE(session->append(random_ids(9, 2)).is_ok());
+  std::vector<float> values;
+  CHECK(session->run(1e9, nullptr).code() == Code::kFeatureUnsupported);
+  CHECK(session->run(1e9, &values).code() == Code::kFeatureUnsupported);
+  CHECK(session->n_pending() == 9);
+  CHECK(session->run_with_hidden(1e9, values).is_ok());
+  CHECK(values.size() == 9 * kHidden);
 }
 
 TEST_CASE_FIXTURE(Fixture, "no step has more rows than the model takes and all rows are used") {
