@@ -248,7 +248,9 @@ def _write(
         parts_bits, warnings = bits_by_part(job.planned), tuple(job.warnings)
         report = quality_json(tuple(reports), warnings, parts_bits, quality)
         writer.append("report", "report", report)
-        source = {"kind": "huggingface", "files": digests.result()}
+        source: dict[str, Any] = {"kind": "huggingface", "files": digests.result()}
+        if (scales := job.arch.scales(job.config)) is not None:
+            source["scales"] = scales  # adapters need them
         writer.set_source(source)
     return tuple(reports), source
 

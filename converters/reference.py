@@ -7,6 +7,7 @@ nothing of sampling, text or speed. The one file of the converters that needs to
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, relu, silu
 
-from edgellm.edgefile import read_header, read_tensor
+from edgellm.edgefile import EdgeHeader, read_header, read_tensor
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
 from .checkpoint import Checkpoint
@@ -47,6 +48,7 @@ class Reference:
         self.spec = spec
         self.weights = weights
         self.n_ctx = n_ctx or spec.n_ctx_train
+        self.changes: dict[str, tuple[Tensor, Tensor]] = {}  # A and B of an adapter, by matrix
 
     @classmethod
     def from_checkpoint(cls, directory: Path, n_ctx: int | None = None) -> Reference:
@@ -63,17 +65,17 @@ class Reference:
     def from_edge(cls, path: Path, n_ctx: int | None = None) -> Reference:
         header = read_header(path)
         spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
-        weights: dict[str, Tensor] = {}
-        for name, info in header.tensors.items():
-            if info.format == "U8":
-                continue
-            data = np.frombuffer(read_tensor(header, name), dtype=np.uint8)
-            if info.format == "F32":
-                values = data.view("<f4").astype(np.float32)
-            else:
-                values = decode_matrix(info.format, data, *info.shape)
-            weights[name] = torch.from_numpy(np.ascontiguousarray(values))
-        return cls(spec, weights, n_ctx)
+        return cls(spec, _decoded(header), n_ctx)
+
+    def with_adapter(self, path: Path) -> Reference:
+        """The same model through an adapter file: y = W x + B (A x)."""
+        halves = _decoded(read_header(path))
+        names = {name.rpartition(".")[0] for name in halves}
+        result = copy.copy(self)
+        result.changes = {
+            name: (halves[f"{name}.lora_a"], halves[f"{name}.lora_b"]) for name in names
+        }
+        return result
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
@@ -137,7 +139,11 @@ class Reference:
     def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
         """x [n, n_cols] through matrix `name` of a layer, or through the rows of it that are one
         expert's. Calibration overrides it to look on."""
-        return x @ self.weights[name][rows].T
+        y = x @ self.weights[name][rows].T
+        if name not in self.changes:
+            return y
+        a, b = self.changes[name]
+        return y + (x @ a.T) @ b.T
 
     def _residuals(self, ids: Sequence[int], kv_f16: bool) -> Tensor:
         """Hidden states of the last layer [n, d_model]."""
@@ -251,6 +257,21 @@ class Reference:
         gate = ACTIVATIONS[layer.ffn_act](self.linear(x, prefix + "ffn_gate_exps", inner))
         up = self.linear(x, prefix + "ffn_up_exps", inner)
         return self.linear(gate * up, prefix + "ffn_down_exps", outer)
+
+
+def _decoded(header: EdgeHeader) -> dict[str, Tensor]:
+    """The tensors of a file in float32, blobs left out."""
+    weights: dict[str, Tensor] = {}
+    for name, info in header.tensors.items():
+        if info.format == "U8":
+            continue
+        data = np.frombuffer(read_tensor(header, name), dtype=np.uint8)
+        if info.format == "F32":
+            values = data.view("<f4").astype(np.float32)
+        else:
+            values = decode_matrix(info.format, data, *info.shape)
+        weights[name] = torch.from_numpy(np.ascontiguousarray(values))
+    return weights
 
 
 def expert_rows(expert: int, n_rows: int) -> slice:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from .adapter import Adapter, AdapterInfo
 from .chat import Chat, Turn
 from .chat_template import ChatTemplate
 from .errors import (
@@ -35,6 +36,8 @@ from .stream import TokenStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
+    "AdapterInfo",
     "Cancelled",
     "Chat",
     "ChatTemplate",

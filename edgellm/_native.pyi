@@ -12,41 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
-class MemoryFigures(TypedDict):
-    total_bytes: int  # of the machine, or of the cgroup if that is less
-    available_bytes: int  # what may be taken without swapping
-    rss_bytes: int  # of this process now
-    peak_rss_bytes: int  # of this process so far
-
-class TensorInfo(TypedDict):
-    name: str
-    role: str
-    format: str  # a name of format_table(), "F32" (vectors) or "U8" (opaque blobs)
-    act: str
-    n_rows: int  # logical; 1 for vectors and blobs
-    n_cols: int
-    offset: int  # from EdgeFile.data_start
-    n_bytes: int
-
-class VerifyResult(TypedDict):
-    root: str
-    file_bytes: int
-    n_leaves: int
-    verify_ms: float
-
-class SessionStats(TypedDict):
-    n_prefill_tokens: int
-    n_decode_tokens: int
-    n_steps: int  # passes over the weights
-    prefill_ms: float
-    decode_ms: float  # steps of single tokens appended after the first run
-    kv_bytes: int  # KV pages held now
+from ._native_gptq import gptq_descend as gptq_descend
+from ._native_gptq import gptq_sweep as gptq_sweep
+from ._native_types import MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
 
@@ -86,39 +60,6 @@ def encode_tensor(
     """Quantize weights [n_rows, n_cols] to R16 strips; the same bytes for any CPU and threads.
 
     importance: [n_cols], >= 0, weighs the squared error of each input column.
-    """
-
-def gptq_sweep(
-    format: str,
-    target: npt.NDArray[np.float32],
-    upper: npt.NDArray[np.float32],
-    d_row: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """GPTQ's sweep over one block of at most 1024 columns (docs/COMPRESSION.md).
-
-    target [n_rows, n_cols], finite; upper [n_cols, n_cols]: the block's part of U, H^-1 = U^T U;
-    d_row [n_rows], > 0. Returns scale bytes [n_rows, n_groups], levels [n_rows, n_cols], with a
-    weight d_row * scale of the byte * level, and moved [n_rows, n_cols]: columns after the
-    block change by -moved @ U[block, after]. InvalidArgumentError: format, shape. One thread.
-    """
-
-def gptq_descend(
-    format: str,
-    weights: npt.NDArray[np.float32],
-    errors: npt.NDArray[np.float32],
-    pulls: npt.NDArray[np.float32],
-    hessian: npt.NDArray[np.float32],
-    group_uppers: npt.NDArray[np.float32],
-    group_inverses: npt.NDArray[np.float32],
-    d_row: npt.NDArray[np.float32],
-    scale_bytes: npt.NDArray[np.uint8],
-    levels: npt.NDArray[np.int8],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8]]:
-    """One pass of block coordinate descent over the groups of a block: new scale bytes, levels.
-
-    weights, errors (weights - quantized), pulls (errors of all columns @ H[:, block])
-    [n_rows, n_cols]; hessian [n_cols, n_cols], H[block, block]; group_uppers, group_inverses
-    [n_groups, group, group], of H_gg. One thread.
     """
 
 def decode_rows(
@@ -238,7 +179,10 @@ class Model:
     @property
     def eos_ids(self) -> list[int]: ...
     @property
-    def kv_bytes_per_token(self) -> int: ...
+    def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
+    @property
+    def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
+    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
     @property
     def scratch_bytes(self) -> int: ...
     @property
@@ -257,6 +201,36 @@ class Model:
     def n_threads(self) -> int: ...
     @property
     def backend(self) -> str: ...
+
+class Adapter:
+    """Low-rank changes of a model's matrices, for the sessions that name it. Immutable, may be
+    shared by threads; counted against the model's memory cap while it lives.
+    """
+
+    @staticmethod
+    def load(model: Model, path: str | os.PathLike[str]) -> Adapter:
+        """Map an adapter file, hash all of it, and check that it goes with the model.
+
+        FormatError (adapter_mismatch, tensor_shape, ...), IntegrityError, MemoryBudgetError.
+        """
+
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    @property
+    def root(self) -> str:
+        """The hash root of its file: what tells adapters apart."""
+
+    @property
+    def rank(self) -> int:
+        """The largest of its matrices."""
+
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int:
+        """What steps with it need besides; taken once for all adapters of a model."""
 
 class SamplerParams:
     """Checked when made: InvalidArgumentError names the parameter that is out of range."""
@@ -332,46 +306,48 @@ class Session:
     tokens only. A result never depends on how run() cut the queue into steps.
     """
 
-    def __init__(self, model: Model, n_ctx: int = 0) -> None:
-        """n_ctx: 0 means n_ctx_train; more is refused. KV for n_ctx is reserved against the memory
-        cap here (MemoryBudgetError), and taken page by page as tokens come.
-        """
+    def __init__(self, model: Model, n_ctx: int = 0, adapter: Adapter | None = None) -> None:
+        """KV for n_ctx (0: n_ctx_train, the most) is reserved against the memory cap here, with
+        MemoryBudgetError where it does not fit, and taken page by page as tokens come. adapter: one
+        loaded with this model, through which all tokens go."""
 
     @property
     def n_ctx(self) -> int: ...
     @property
     def n_tokens(self) -> int: ...
     @property
-    def pending(self) -> int:
-        """Tokens queued and not yet processed."""
-
+    def pending(self) -> int: ...  # tokens queued and not yet processed
+    @property
+    def n_recompute(self) -> int: ...  # of n_tokens, by the next run: see rewind()
     @property
     def token_ids(self) -> list[int]: ...
     def append(self, ids: Sequence[int]) -> None:
-        """Queue tokens: all of them or, on an error, none (InvalidArgumentError for an id outside
-        the vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx).
-        """
+        """Queue tokens: all or, on an error, none (InvalidArgumentError for an id outside the
+        vocabulary, ContextOverflowError when n_tokens + pending would exceed n_ctx)."""
 
     def run(self, budget_ms: float = 80.0) -> bool:
-        """Process queued tokens until none is left (True) or the budget is spent (False).
-
-        At least one step, of up to 128 tokens. In the main thread Ctrl-C ends it within 80 ms or a
-        part of a layer. Raises Cancelled after cancel() or Model.close(): the rest stays queued.
+        """Process queued tokens until none is left (True) or the budget is spent (False); at least
+        one step, of up to 128 tokens. In the main thread Ctrl-C ends it within 80 ms or a part of a
+        layer. Raises Cancelled after cancel() or Model.close(): the rest stays queued.
         """
 
     def run_with_logits(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
-        """As run(), and return the logits of every token processed now: [n_processed, n_vocab]."""
+        """As run(); returns the logits [n_processed, n_vocab] of every token processed now."""
 
     def run_with_hidden(self, budget_ms: float = 80.0) -> npt.NDArray[np.float32]:
-        """As run() without the head, and return the final norm's output of every token processed
-        now: [n_processed, d_model]. There are no logits afterwards.
-        """
+        """As run() without the head: returns what it would read, [n_processed, d_model]."""
 
     def rewind(self, n_tokens: int) -> None:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
-        Logits stay only if they are those of the last kept token: to sample again at an earlier
-        one, rewind to one less and append it again. Replay gives the same bits.
+        Logits stay only if they are those of the last kept token; to sample again, rewind to one
+        less and append it again. Layers with a window keep what it sees and 128 tokens before:
+        farther back the next run() computes the kept tokens again, with the same bits.
+        """
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Another adapter from now on. Unless its root is the same, all tokens and the queue go,
+        since their keys and values are the other one's.
         """
 
     def logits(self) -> npt.NDArray[np.float32]:

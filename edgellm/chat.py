@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .adapter import Adapter, native_adapter
 from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, PieceEncoder
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
@@ -80,6 +81,7 @@ class Chat(Closing):
         n_ctx: int | None = None,
         policy: OverflowPolicy | None = None,
         variables: Mapping[str, Any] | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         from . import _native
 
@@ -108,7 +110,8 @@ class Chat(Closing):
         self._stop_ids, self._stops = self._ends(source)
         self._turns: tuple[Turn, ...] = ()
         self._active: TokenStream | None = None
-        self._session = _native.Session(model, n_ctx or 0)
+        self._adapter = adapter
+        self._session = _native.Session(model, n_ctx or 0, native_adapter(adapter))
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -176,6 +179,18 @@ class Chat(Closing):
     def context_tokens(self) -> tuple[int, int]:
         """Tokens in the KV cache, and how many fit."""
         return self._session.n_tokens, self._session.n_ctx
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """Through which prompts and replies go. Setting another one ends a reply under way, and
+        the next turn reads the whole conversation again: no KV is used across adapters."""
+        return self._adapter
+
+    @adapter.setter
+    def adapter(self, adapter: Adapter | None) -> None:
+        self._finished()
+        self._session.set_adapter(native_adapter(adapter))
+        self._adapter = adapter
 
     def close(self) -> None:
         """End a reply under way and free the KV cache. Idempotent."""

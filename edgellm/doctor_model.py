@@ -19,7 +19,7 @@ from .edgeheader import EdgeHeader
 from .errors import FormatError, MemoryBudgetError, NumericError
 from .locate import explained, resolve
 from .model import load
-from .planner import MemoryPlan, mib
+from .planner import KvGroup, MemoryPlan, mib
 from .strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def _memory(path: Path, max_memory: int | None) -> Iterator[Check]:
     with load(path, max_memory=max_memory, verify="never"):
         pass  # refuses with advice what would not fit at all
     plan = _exact_plan(path, limit)
-    per_token = f"{plan.kv_bytes_per_token} bytes of KV a token"
-    fixed = f"file {mib(plan.file_bytes)}, scratch {mib(plan.scratch_bytes)}, {per_token}"
+    fixed = f"file {mib(plan.file_bytes)}, scratch {mib(plan.scratch_bytes)}, {plan.kv_text}"
     if plan.n_ctx_fit < plan.n_ctx_train:
         found = f"{fixed}; {mib(limit)} hold {plan.n_ctx_fit} of {plan.n_ctx_train} tokens"
         fix = "keep prompts shorter than that, free memory, or take a smaller format"
@@ -91,7 +90,7 @@ def _exact_plan(path: Path, limit_bytes: int) -> MemoryPlan:
         return MemoryPlan(
             file_bytes=native.file_bytes,
             scratch_bytes=native.scratch_bytes,
-            kv_bytes_per_token=native.kv_bytes_per_token,
+            kv_groups=tuple(KvGroup(*group) for group in native.kv_groups),
             n_ctx_train=native.n_ctx_train,
             limit_bytes=limit_bytes,
         )

@@ -166,7 +166,10 @@ def prompts_of(
 
 
 def embed_ids(
-    model: _native.Model, prompts: Sequence[Prompt], options: EmbedOptions
+    model: _native.Model,
+    prompts: Sequence[Prompt],
+    options: EmbedOptions,
+    adapter: _native.Adapter | None = None,
 ) -> npt.NDArray[np.float32]:
     """[len(prompts), d_model]. All prompts are checked before any work."""
     import numpy as np
@@ -175,7 +178,7 @@ def embed_ids(
 
     texts = [_within(name, ids, model, options) for name, ids in prompts]
     vectors = np.empty((len(texts), model.d_model), np.float32)
-    session = _native.Session(model, max(map(len, texts)))
+    session = _native.Session(model, max(map(len, texts)), adapter)
     try:
         for at, ids in enumerate(texts):
             session.rewind(0)

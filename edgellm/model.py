@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from .adapter import Adapter, native_adapter
 from .chat import Chat, OverflowPolicy
 from .chat_template import stored_tokens, template_source, template_tokens
 from .closing import Closing
@@ -91,7 +92,18 @@ class Model(Closing):
         """Text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         return self._tokenizer().decode(ids)
 
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:
+        """A LoRA adapter for this model: a file of `edgellm convert --base`, or a PEFT directory,
+        which needs `edgellm[convert]`. Any number may be loaded; see docs/ADAPTERS.md.
+
+        FormatError: a broken file, or an adapter of another model. UnsupportedError: what it asks
+        for and is not honoured. IntegrityError, MemoryBudgetError.
+        """
+        return Adapter(self._native, Path(path), self._path)
+
+    def logits(
+        self, ids: Sequence[int], *, adapter: Adapter | None = None
+    ) -> npt.NDArray[np.float32]:
         """Raw scores of the next token after each of `ids`: float32 [n_tokens, n_vocab]."""
         import numpy as np
 
@@ -104,7 +116,7 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens)
+        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
@@ -124,12 +136,14 @@ class Model(Closing):
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         truncate: bool = False,
+        adapter: Adapter | None = None,
     ) -> npt.NDArray[np.float32]:
         """One vector for each text, or for the text of these ids: float32 [n_texts, d_model].
 
         `pooling`: "mean" of all tokens, "last" or "cls", the first; None: as the model's author
         says, else "last". `normalize`: to length 1; None: as the author says, else yes.
-        `truncate`: cut a text that is too long instead of refusing it. docs/EMBEDDINGS.md.
+        `truncate`: cut a text that is too long instead of refusing it. `adapter`: one of
+        `load_adapter()`. docs/EMBEDDINGS.md.
         """
         defaults = parse_defaults(self._native.blob("embedding"), self._path)
         options = EmbedOptions.chosen(
@@ -140,7 +154,7 @@ class Model(Closing):
             truncate=truncate,
         )
         prompts = prompts_of(texts, self._tokenizer, options)
-        return embed_ids(self._native, prompts, options)
+        return embed_ids(self._native, prompts, options, native_adapter(adapter))
 
     def stream(
         self,
@@ -155,10 +169,13 @@ class Model(Closing):
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
         logprobs: int = 0,
+        adapter: Adapter | None = None,
         **rules: Unpack[SamplingArguments],
     ) -> TokenStream:
         """Generate token by token; see `GenerateOptions` for what each argument means, and
         `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias, min_tokens and ignore_eos.
+
+        `adapter`: one of `load_adapter()`, through which prompt and text go.
 
         Everything is checked here, before any work; the prompt is processed by the first `next()`.
         Stop early by leaving the loop and calling `close()`, or by `cancel()` from any thread.
@@ -176,7 +193,7 @@ class Model(Closing):
             rules=SamplingRules(**rules),
         )
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return TokenStream(self._native, ids, options)
+        return TokenStream(self._native, ids, options, adapter=native_adapter(adapter))
 
     def generate(
         self,
@@ -191,6 +208,7 @@ class Model(Closing):
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
         logprobs: int = 0,
+        adapter: Adapter | None = None,
         **rules: Unpack[SamplingArguments],
     ) -> Generation:
         """Generate to the end; the same arguments as `stream()`."""
@@ -205,6 +223,7 @@ class Model(Closing):
             stop=stop,
             stop_ids=stop_ids,
             logprobs=logprobs,
+            adapter=adapter,
             **rules,
         ) as stream:
             return stream.result()
@@ -223,6 +242,7 @@ class Model(Closing):
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
         logprobs: int = 0,
+        adapter: Adapter | None = None,
         **rules: Unpack[SamplingArguments],
     ) -> list[Generation]:
         """`n` samples of one prompt, which is processed once. Sample i is what `generate()` gives
@@ -240,7 +260,7 @@ class Model(Closing):
             rules=SamplingRules(**rules),
         )
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return generate_several(self._native, ids, options, n)
+        return generate_several(self._native, ids, options, n, native_adapter(adapter))
 
     def chat(
         self,
@@ -252,13 +272,14 @@ class Model(Closing):
         n_ctx: int | None = None,
         policy: OverflowPolicy | None = None,
         variables: Mapping[str, Any] | None = None,
+        adapter: Adapter | None = None,
     ) -> Chat:
         """A conversation whose turns reuse one KV cache; see `Chat`.
 
         `template`: None for the one in the file, "chatml", a template's text, or a Path.
         `tools`, `documents`, `variables`: handed to the template. `n_ctx`: None for all that the
         model has. `policy`: what to do when the context is full; None is an error, and
-        "drop_oldest_turns" says in the result what it dropped.
+        "drop_oldest_turns" says in the result what it dropped. `adapter`: one of `load_adapter()`.
         """
         tokenizer = self._tokenizer()
         source = template_source(template, self._native.blob("chat_template"), self._path)
@@ -274,6 +295,7 @@ class Model(Closing):
             n_ctx=n_ctx,
             policy=policy,
             variables={**named, **(variables or {})},
+            adapter=adapter,
         )
 
     def info(self) -> ModelInfo:
@@ -297,6 +319,7 @@ class Model(Closing):
             has_tokenizer=native.tokenizer is not None,
             kv_format=self._options.kv,
             kv_bytes_per_token=native.kv_bytes_per_token,
+            kv_bytes=native.kv_bytes(),
             backend=native.backend,
             isa=_native.active_isa(),
             threads=native.n_threads,

@@ -5,6 +5,8 @@ Knows the container, KV pages and the scratch of a step, not the runtime.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ Acts = Set[tuple[str, str | None]]  # (role, act) of the tensors
 PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
 _KV_BYTES = 2  # of a value in the F16 cache
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
+_KEPT_TOKENS = 128  # that layers with a window keep before what it sees
 _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
 _HEAD_ROWS = 16
 # Matrices that read the normed residual.
@@ -32,20 +35,58 @@ _ADVISED = tuple(name for name in FORMATS if name != "L4_32")
 
 
 @dataclass(frozen=True)
+class KvGroup:
+    """Layers with the same window, whose KV goes once no query sees it any more."""
+
+    window: int  # tokens that a query sees; 0: all
+    bytes_per_token: int
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a long context, the most that a window holds: in whole pages, which begin where they
+        do, what a query sees and as much as steps and short rewinds need."""
+        return ((self.window + _KEPT_TOKENS - 3) // PAGE_TOKENS + 2) * PAGE_TOKENS
+
+    def bytes_at(self, n_ctx: int) -> int:
+        """The most that it holds of a context of n_ctx tokens."""
+        n_tokens = round_up(n_ctx, PAGE_TOKENS)
+        if 0 < self.window < n_ctx:
+            n_tokens = min(n_tokens, self.most_tokens)
+        return n_tokens * self.bytes_per_token
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """Bytes that a model takes, and how much of its context fits under `limit_bytes`."""
 
     file_bytes: int
     scratch_bytes: int
-    kv_bytes_per_token: int
+    kv_groups: tuple[KvGroup, ...]  # by ascending window
     n_ctx_train: int
     limit_bytes: int
 
     @property
+    def kv_bytes_per_token(self) -> int:
+        """Of a token that all layers still see."""
+        return sum(group.bytes_per_token for group in self.kv_groups)
+
+    @property
+    def kv_text(self) -> str:
+        """ "26,624 bytes of KV a token", and how many of them only for the last tokens."""
+        parts = [f"{self.kv_bytes_per_token:,} bytes of KV a token"]
+        for group in self.kv_groups:
+            if group.window > 0:
+                last = f"for the last {group.most_tokens:,} tokens only"
+                parts.append(f"{group.bytes_per_token:,} of them {last}")
+        return ", ".join(parts)
+
+    @property
     def n_ctx_fit(self) -> int:
-        """The longest context that fits, in whole pages; 0 if not even one page does."""
+        """The longest context that fits, in whole pages and of those that the model was trained
+        for; 0 if not even one page does."""
         left = self.limit_bytes - self.file_bytes - self.scratch_bytes
-        return max(0, left // (self.kv_bytes_per_token * PAGE_TOKENS)) * PAGE_TOKENS
+        sizes = range(PAGE_TOKENS, self.n_ctx_train + PAGE_TOKENS, PAGE_TOKENS)
+        return bisect_right(sizes, left, key=self.kv_bytes_at) * PAGE_TOKENS
 
     @property
     def full_bytes(self) -> int:
@@ -54,8 +95,11 @@ class MemoryPlan:
 
     def bytes_at(self, n_ctx: int) -> int:
         """With a context of so many tokens."""
-        n_tokens = round_up(n_ctx, PAGE_TOKENS)
-        return self.file_bytes + self.scratch_bytes + n_tokens * self.kv_bytes_per_token
+        return self.file_bytes + self.scratch_bytes + self.kv_bytes_at(n_ctx)
+
+    def kv_bytes_at(self, n_ctx: int) -> int:
+        """The KV alone."""
+        return sum(group.bytes_at(n_ctx) for group in self.kv_groups)
 
 
 def plan_of(header: EdgeHeader, limit_bytes: int) -> MemoryPlan:
@@ -67,14 +111,41 @@ def plan_of(header: EdgeHeader, limit_bytes: int) -> MemoryPlan:
 def plan_of_spec(spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int) -> MemoryPlan:
     """The plan of a file that need not be there yet."""
     layers = [layer for layer in _list(spec, "layers") if isinstance(layer, dict)]
-    kv_values = sum(2 * _int(la, "n_kv_heads") * _int(la, "head_dim") for la in layers)
     return MemoryPlan(
         file_bytes=file_bytes,
         scratch_bytes=_scratch_bytes(spec, layers, acts),
-        kv_bytes_per_token=_KV_BYTES * kv_values,
+        kv_groups=_kv_groups(spec, layers),
         n_ctx_train=_int(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
     )
+
+
+def adapter_scratch_bytes(header: EdgeHeader, rank: int) -> int:
+    """What steps of a model need for adapters of this rank besides, whatever their number: inputs
+    of the matrices as floats, where none of them is read so anyway, and A x of q, k and v."""
+    layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
+    acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
+    head = "token_embd" if header.spec.get("tied_head") else "output"
+    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
+    row_values = 3 * round_up(rank, 32)
+    for width, readers in (
+        (_int(header.spec, "d_model"), (*_MODEL_READERS, head)),
+        (heads, ("attn_o",)),
+        (_widest(layers, "d_ffn"), ("ffn_down",)),
+    ):
+        if not any(role in readers and act == "f32" for role, act in acts):
+            row_values += round_up(width, 32)
+    return 4 * _MAX_ROWS * row_values
+
+
+def _kv_groups(spec: Fields, layers: Sequence[Fields]) -> tuple[KvGroup, ...]:
+    """A window as wide as the context is none."""
+    n_bytes: defaultdict[int, int] = defaultdict(int)
+    for layer in layers:
+        window = _int(layer, "window")
+        values = 2 * _int(layer, "n_kv_heads") * _int(layer, "head_dim")
+        n_bytes[window if window < _int(spec, "n_ctx_train") else 0] += _KV_BYTES * values
+    return tuple(KvGroup(*group) for group in sorted(n_bytes.items()))
 
 
 def file_bytes_as(header: EdgeHeader, format: str) -> int:
@@ -87,7 +158,7 @@ def file_bytes_as(header: EdgeHeader, format: str) -> int:
 def formats_that_fit(header: EdgeHeader, limit_bytes: int) -> list[tuple[str, int]]:
     """(format, file bytes) of smaller forms of this model that fit with one KV page, best first."""
     plan = plan_of(header, limit_bytes)
-    room = limit_bytes - plan.scratch_bytes - PAGE_TOKENS * plan.kv_bytes_per_token
+    room = limit_bytes - plan.scratch_bytes - plan.kv_bytes_at(PAGE_TOKENS)
     sizes = ((file_bytes_as(header, format), format) for format in _ADVISED)
     fitting = sorted((size, name) for size, name in sizes if size < header.file_bytes)
     return [(name, size) for size, name in reversed(fitting) if size <= room]

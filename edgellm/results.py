@@ -67,7 +67,8 @@ class ModelInfo:
     eos_ids: list[int]
     has_tokenizer: bool
     kv_format: str
-    kv_bytes_per_token: int
+    kv_bytes_per_token: int  # of a token that all layers still see
+    kv_bytes: int  # of n_ctx tokens, the most that a session takes
     backend: str
     isa: str
     threads: int

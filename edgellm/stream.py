@@ -59,11 +59,12 @@ class SessionLease:
         n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
-        self.reused_tokens = n_same
+        self.reused_tokens = n_same - self.session.n_recompute
 
 
 class TokenStream(Closing):
     """Iterator over the tokens of one generation. For one thread at a time, except `cancel()`.
+    `adapter`: of a generation with a sequence of its own; a lease's session has one already.
 
     Owns one sequence (its KV pages). They are freed at the end of the text, by `close()`, at the
     end of a `with` block, or when the object is garbage-collected, whichever is first.
@@ -75,6 +76,7 @@ class TokenStream(Closing):
         prompt_ids: Sequence[int],
         options: GenerateOptions,
         lease: SessionLease | None = None,
+        adapter: _native.Adapter | None = None,
     ) -> None:
         from . import _native
 
@@ -109,7 +111,8 @@ class TokenStream(Closing):
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
         if lease is None:
-            self._session = _native.Session(model, len(self._prompt) + options.max_tokens)
+            n_most = len(self._prompt) + options.max_tokens
+            self._session = _native.Session(model, n_most, adapter)
             self._session.append(self._prompt)
         else:
             lease.begin(self._prompt)
@@ -257,7 +260,11 @@ class TokenStream(Closing):
 
 
 def generate_several(
-    model: _native.Model, prompt_ids: Sequence[int], options: GenerateOptions, n: int
+    model: _native.Model,
+    prompt_ids: Sequence[int],
+    options: GenerateOptions,
+    n: int,
+    adapter: _native.Adapter | None = None,
 ) -> list[Generation]:
     """`n` samples of one prompt, which is processed once: what separate generations with the seeds
     `options.sample_seed(i)` give."""
@@ -268,7 +275,7 @@ def generate_several(
         raise InvalidArgumentError(message, code="invalid_argument")
     prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
     check_room(len(prompt), options.max_tokens, model.n_ctx_train)
-    session = _native.Session(model, len(prompt) + options.max_tokens)
+    session = _native.Session(model, len(prompt) + options.max_tokens, adapter)
     try:
         results = []
         for i in range(n):

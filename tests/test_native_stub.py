@@ -1,4 +1,4 @@
-"""`edgellm/_native.pyi` and the compiled module say the same."""
+"""`edgellm/_native.pyi`, with its parts, and the compiled module say the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import edgellm
 from edgellm import errors
 
 ROOT = Path(__file__).parent.parent
-STUB = ROOT / "edgellm" / "_native.pyi"
+STUBS = sorted((ROOT / "edgellm").glob("_native*.pyi"))
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,14 @@ def native() -> ModuleType:
     return _native
 
 
+def statements() -> list[ast.stmt]:
+    return [node for path in STUBS for node in ast.parse(path.read_text(encoding="utf-8")).body]
+
+
 def stub_names() -> dict[str, set[str]]:
     """Top-level names of the stub; for classes, their public members. TypedDicts left out."""
     names: dict[str, set[str]] = {}
-    for node in ast.parse(STUB.read_text(encoding="utf-8")).body:
+    for node in statements():
         if isinstance(node, ast.FunctionDef):
             names[node.name] = set()
         elif isinstance(node, ast.ClassDef):
@@ -55,8 +59,7 @@ def test_the_module_and_its_stub_have_the_same_names(native):
 
 
 def test_functions_take_the_arguments_of_the_stub(native):
-    tree = ast.parse(STUB.read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in statements() if isinstance(node, ast.FunctionDef)]
     assert functions
     for node in functions:
         expected = [a.arg for a in node.args.args + node.args.kwonlyargs]

@@ -22,7 +22,15 @@ from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, is_bare
 from ._family import Family, TensorSource
 from ._wrapper import language_config
 
-__all__ = ["Architecture", "TensorSource", "find", "language_config", "register", "supported"]
+__all__ = [
+    "Architecture",
+    "TensorSource",
+    "families_of",
+    "find",
+    "language_config",
+    "register",
+    "supported",
+]
 
 # Models of one pass over a whole text: they have no next token. By class name or model type.
 _ENCODER = re.compile(
@@ -52,6 +60,10 @@ class Architecture(Protocol):
 
     def left_out(self, stored: Collection[str]) -> set[str]:
         """Tensors of what is not the language model."""
+
+    def scales(self, config: Mapping[str, Any]) -> dict[str, float] | None:
+        """What config.json multiplies the layers' matrices by on their way into the file, by role;
+        None where nothing in it does."""
 
     def unread_keys(self, config: Mapping[str, Any]) -> list[str]:
         """Keys of config.json that this family does not know."""
@@ -109,6 +121,14 @@ def find(config: Mapping[str, Any]) -> Architecture:
         f"{', '.join(known)}){also}",
         code="spec_unsupported",
     )
+
+
+def families_of(arch: str) -> list[Family]:
+    """The families whose models say that they are of `arch`, as a ModelSpec names it, each by
+    itself and inside of a model that also sees or hears."""
+    supported()
+    found = [family for family in _families() if family.arch == arch]
+    return [*found, *(family.wrapped() for family in found)]
 
 
 def _families() -> Collection[Family]:

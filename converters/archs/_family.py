@@ -238,6 +238,9 @@ class Family:
         others = ("model.visual.", "model.vision", "model.audio", "model.multi_modal")
         return {name for name in stored if not name.startswith(own) or name.startswith(others)}
 
+    def scales(self, config: Mapping[str, Any]) -> dict[str, float] | None:
+        return None
+
     def unread_keys(self, config: Mapping[str, Any]) -> list[str]:
         known = CHANGES_NOTHING | set(self.defaults) | set(self.only) | set(HONOURED_ONLY_AS)
         return sorted(set(config) - known)

@@ -3,6 +3,7 @@ and logits are folded into the weights that they multiply."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,10 @@ class Granite(Llama):
         if role == "output_norm":
             return 1 / positive(config, "logits_scaling"), 0.0
         return 1.0, 0.0
+
+    def scales(self, config: Mapping[str, Any]) -> dict[str, float]:
+        factor = positive(Config(config, self.defaults), "residual_multiplier")
+        return {role: factor for role in _ADDED if not role.endswith("_bias")}
 
 
 def positive(config: Config, key: str) -> float:

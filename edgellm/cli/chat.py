@@ -19,7 +19,7 @@ from ..model import load
 from ..options import GenerateOptions, as_stops
 from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
-from .defaults import MaxMemoryOption, size_bytes
+from .defaults import AdapterOption, MaxMemoryOption, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def command(
     plain: Annotated[
         bool, typer.Option("--plain", help="No screen: a line in, a reply out.")
     ] = False,
+    adapter: AdapterOption = None,
     threads: ThreadsOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
@@ -94,7 +95,13 @@ def command(
         )
         from edgellm.tui.engine import ModelEngine
 
-        chat = loaded.chat(system, template=named, n_ctx=context, policy=_POLICIES[policy])
+        chat = loaded.chat(
+            system,
+            template=named,
+            n_ctx=context,
+            policy=_POLICIES[policy],
+            adapter=None if adapter is None else loaded.load_adapter(adapter),
+        )
         stack.enter_context(chat)
         engine = ModelEngine(loaded, chat, _name(model), sampling)
         _talk(engine, model, plain, json)

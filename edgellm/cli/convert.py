@@ -1,8 +1,10 @@
-"""`edgellm convert`: a Hugging Face checkpoint in, one compact file out, progress on stderr."""
+"""`edgellm convert`: a Hugging Face checkpoint in, one compact file out, progress on stderr; with
+`--base` a PEFT directory in, one adapter file out."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -56,6 +58,10 @@ ReportOption = Annotated[
     Path | None,
     typer.Option(help="Write what was done, with figures and samples, as FILE.md or FILE.html."),
 ]
+BaseOption = Annotated[
+    Path | None,
+    typer.Option(help="SRC is a PEFT adapter directory, for this .edge model."),
+]
 
 
 def command(
@@ -84,6 +90,7 @@ def command(
     plot: PlotOption = None,
     cache_dir: CacheDirOption = None,
     report: ReportOption = None,
+    base: BaseOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
@@ -91,9 +98,13 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
-    tools = converters("edgellm.converters")
     if not dry_run and out is None:
         raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
+    if base is not None:
+        _adapter(src, out, base, json, locals())
+        return
+    _check_not_adapter(src)
+    tools = converters("edgellm.converters")
     out = None if dry_run else out
     if report is not None:
         _check_report(report, dry_run)
@@ -121,6 +132,31 @@ def command(
         print_json("convert", result.to_dict())
     else:
         print_text(text)
+
+
+def _adapter(
+    src: Path, out: Path | None, base: Path, json: bool, options: Mapping[str, object]
+) -> None:
+    own = ("src", "out", "base", "json")
+    refuse_others(
+        {name: value for name, value in options.items() if name not in own},
+        "has no effect with --base: an adapter's matrices are F16",
+    )
+    assert out is not None  # without --dry-run
+    result = converters("edgellm.converters.adapter").convert_adapter(src, out, base=base)
+    if json:
+        print_json("convert", result.to_dict())
+    else:
+        print_text(
+            f"{out}: {result.n_bytes / 2**20:.1f} MiB, {result.n_matrices} matrices of rank "
+            f"{result.rank} or less, {result.n_parameters} parameters\n"
+        )
+
+
+def _check_not_adapter(src: Path) -> None:
+    if (src / "adapter_config.json").is_file() and not (src / "config.json").exists():
+        message = f"{src}: is a PEFT adapter; name the model it is for: --base MODEL.edge"
+        raise InvalidArgumentError(message, code="invalid_argument")
 
 
 def _check_report(path: Path, dry_run: bool) -> None:

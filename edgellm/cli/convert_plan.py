@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..planner import MemoryPlan, mib, plan_of_spec
@@ -27,8 +27,10 @@ class ShownPlan:
             **self.plan.to_dict(),
             "memory": {
                 "kv_bytes_per_token": memory.kv_bytes_per_token,
+                "kv_groups": [asdict(group) for group in memory.kv_groups],
                 "scratch_bytes": memory.scratch_bytes,
                 "n_ctx_train": memory.n_ctx_train,
+                "kv_bytes_by_context": {str(n): memory.kv_bytes_at(n) for n in _contexts(memory)},
                 "bytes_by_context": {str(n): memory.bytes_at(n) for n in _contexts(memory)},
             },
         }
@@ -38,12 +40,13 @@ class ShownPlan:
         lines = [
             self.plan.table(),
             f"file: {mib(memory.file_bytes)} and its tokenizer",
-            f"KV cache: {memory.kv_bytes_per_token:,} bytes per token",
+            memory.kv_text,
         ]
         for n_ctx in _contexts(memory):
             whole = " (all of it)" if n_ctx == memory.n_ctx_train else ""
+            kv = f"of it KV {mib(memory.kv_bytes_at(n_ctx))}"
             lines.append(
-                f"memory with a context of {n_ctx:,}{whole}: {mib(memory.bytes_at(n_ctx))}"
+                f"memory with a context of {n_ctx:,}{whole}: {mib(memory.bytes_at(n_ctx))}, {kv}"
             )
         return "\n".join(lines) + "\n"
 

@@ -21,6 +21,12 @@ MaxMemoryOption = Annotated[
 ]
 
 
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(help="A LoRA adapter: a file of convert --base, or a PEFT directory."),
+]
+
+
 def model_and_prompt(model: str | None, prompt: str | None) -> tuple[str, str]:
     """The two arguments of `run`; without a model it is the demo, and a note on stderr says so."""
     if model is not None and prompt is not None:

@@ -19,7 +19,7 @@ from ..model import Model, load
 from ..results import Generation, Stats
 from ..stream import TokenStream
 from . import sampling as flags
-from .defaults import MaxMemoryOption, model_and_prompt, size_bytes
+from .defaults import AdapterOption, MaxMemoryOption, model_and_prompt, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 
 _DEFAULT_MAX_TOKENS = 256
@@ -73,6 +73,7 @@ def command(
         str | None,
         typer.Option(help="With --chat: chatml or a template file instead of the model's own."),
     ] = None,
+    adapter: AdapterOption = None,
     threads: ThreadsOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
@@ -88,17 +89,19 @@ def command(
         text = _stdin_text()
     with ExitStack() as stack:
         loaded = stack.enter_context(load(name, threads=threads, max_memory=limit_bytes))
+        through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
             named = template if template in (None, CHATML_NAME) else Path(str(template))
-            talk = stack.enter_context(loaded.chat(system, template=named))
+            talk = stack.enter_context(loaded.chat(system, template=named, adapter=through))
             _print_one(name, talk.stream(text, max_tokens=max_tokens, **options), json)
             return
         ids = loaded.tokenize(text, special=special)
         options["max_tokens"] = _room(loaded, len(ids)) if max_tokens is None else max_tokens
         if samples == 1:
-            _print_one(name, loaded.stream(ids, **options), json)
+            _print_one(name, loaded.stream(ids, adapter=through, **options), json)
         else:
-            _print_several(name, loaded.generate_n(ids, samples, **options), json)
+            results = loaded.generate_n(ids, samples, adapter=through, **options)
+            _print_several(name, results, json)
 
 
 def _print_one(name: str, stream: TokenStream, json: bool) -> None:

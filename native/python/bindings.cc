@@ -18,7 +18,9 @@ using edgellm::Model;
 using edgellm::Session;
 using edgellm::StreamDecoder;
 using edgellm::Tokenizer;
+using edgellm::bindings::path_text;
 using edgellm::bindings::to_array;
+using edgellm::bindings::to_dict;
 using edgellm::bindings::to_ids;
 
 namespace {
@@ -35,19 +37,8 @@ void raise_in_python(const edgellm::Error& error) {
   py::set_error(type, type(message, py::arg("code") = error.code()));
 }
 
-// str(path) and os.PathLike through os.fspath, as UTF-8.
-std::string path_text(const py::object& path) {
-  return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
-}
-
 py::bytes to_bytes(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-py::dict to_dict(const edgellm::Metadata& metadata) {
-  py::dict dict;
-  for (const auto& [key, value] : metadata) dict[py::str(key)] = value;
-  return dict;
 }
 
 std::vector<py::dict> tensor_dicts(const EdgeFile& file) {
@@ -210,6 +201,7 @@ std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int
 py::dict stats_dict(const edgellm::SessionStats& stats) {
   return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
                   "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
+                  "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
                   "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
                   "kv_bytes"_a = stats.kv_bytes);
 }
@@ -334,6 +326,15 @@ void bind_model(py::module_& m) {
                              })
       .def_property_readonly("eos_ids", info(&edgellm::ModelInfo::eos_ids))
       .def_property_readonly("kv_bytes_per_token", info(&edgellm::ModelInfo::kv_bytes_per_token))
+      .def_property_readonly("kv_groups",
+                             [](const Model& model) {
+                               std::vector<std::pair<int, uint64_t>> groups;
+                               for (const edgellm::KvGroup& group : model.info().kv_groups) {
+                                 groups.emplace_back(group.window, group.bytes_per_token);
+                               }
+                               return groups;
+                             })
+      .def("kv_bytes", &Model::kv_bytes, py::arg("n_ctx") = 0)
       .def_property_readonly("scratch_bytes", info(&edgellm::ModelInfo::scratch_bytes))
       .def_property_readonly("file_bytes", info(&edgellm::ModelInfo::file_bytes))
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
@@ -347,10 +348,12 @@ void bind_model(py::module_& m) {
 void bind_session(py::module_& m) {
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
   py::class_<Session>(m, "Session")
-      .def(py::init<const Model&, int>(), py::arg("model"), py::arg("n_ctx") = 0, Unlocked())
+      .def(py::init<const Model&, int, const std::optional<edgellm::Adapter>&>(), py::arg("model"),
+           py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), Unlocked())
       .def_property_readonly("n_ctx", getter(&Session::n_ctx))
       .def_property_readonly("n_tokens", getter(&Session::n_tokens))
       .def_property_readonly("pending", getter(&Session::n_pending))
+      .def_property_readonly("n_recompute", getter(&Session::n_recompute))
       .def_property_readonly("token_ids", getter(&Session::token_ids))
       .def(
           "append",
@@ -360,6 +363,7 @@ void bind_session(py::module_& m) {
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
       .def("run_with_hidden", &run_with_hidden, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
+      .def("set_adapter", &Session::set_adapter, py::arg("adapter"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
            py::arg("n_prompt") = py::none())
@@ -393,5 +397,6 @@ PYBIND11_MODULE(_native, m) {
   bind_model(m);
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
+  edgellm::bindings::bind_adapter(m);
   bind_session(m);
 }

@@ -31,6 +31,17 @@ inline std::vector<int32_t> to_ids(const std::vector<int64_t>& values) {
   return ids;
 }
 
+// str(path) and os.PathLike through os.fspath, as UTF-8.
+inline std::string path_text(const py::object& path) {
+  return py::module_::import("os").attr("fsdecode")(path).cast<std::string>();
+}
+
+inline py::dict to_dict(const edgellm::Metadata& metadata) {
+  py::dict dict;
+  for (const auto& [key, value] : metadata) dict[py::str(key)] = value;
+  return dict;
+}
+
 // An array that owns the vector it shows.
 template <class T, class Element>
 py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) {
@@ -44,6 +55,9 @@ py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) 
 
 // SamplerParams and the sampler on arrays.
 void bind_sampler(py::module_& m);
+
+// Adapters of a model.
+void bind_adapter(py::module_& m);
 
 // GPTQ's search on arrays.
 void bind_gptq(py::module_& m);

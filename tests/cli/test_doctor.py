@@ -176,6 +176,7 @@ def test_the_plan_from_the_header_is_that_of_the_runtime(name, request):
     plan = planner.plan_of(read_header(path), 1 << 30)
     assert plan.scratch_bytes == native.scratch_bytes
     assert plan.kv_bytes_per_token == native.kv_bytes_per_token
+    assert [(group.window, group.bytes_per_token) for group in plan.kv_groups] == native.kv_groups
     assert plan.file_bytes == native.file_bytes
     assert plan.n_ctx_train == native.n_ctx_train
     native.close()

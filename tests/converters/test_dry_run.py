@@ -80,8 +80,11 @@ def test_a_directory_with_only_a_configuration_will_do(tmp_path: Path) -> None:
     assert plan.spec.eos_ids == (7,)
     run = edgellm("convert", tmp_path, "--dry-run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "KV cache: 26,624 bytes per token" in run.stdout
+    kv = "26,624 bytes of KV a token, 22,528 of them for the last 672 tokens only"
+    assert kv in run.stdout
     assert "memory with a context of 4,096" in run.stdout
+    # 26 layers of 1 kv head of 256, of which 22 see 512 tokens. Without windows: 832 MiB.
+    assert "of it KV 142.4 MiB" in run.stdout
 
 
 def test_without_dry_run_weights_are_asked_for(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ CASES = {
     "wide_window": case({"window": 270}, {"n_heads": 2, "n_kv_heads": 1, "window": 257}),
     "two_contexts": case({}, {"window": 50}, n_ctx_original=64, rope_factor=1.5),
 }
-N_TOKENS = dict.fromkeys(CASES, 100) | {"wide_window": 340}
+# Past the window, and the 128 tokens that are kept before it, pages are let go.
+N_TOKENS = dict.fromkeys(CASES, 100) | {"wide_window": 340, "layers_without_rope": 300}
 
 
 def ids_of(name: str) -> list[int]:

@@ -16,6 +16,9 @@ from edgellm.converters.reference import Reference
 
 import edgellm
 from edgellm import InvalidArgumentError, _native
+from edgellm.edgefile import read_header
+from edgellm.planner import KvGroup, plan_of
+from edgellm.stream import SessionLease
 from golden.blocks import CASES, ids_of, write_case
 from golden.measures import nmse
 
@@ -28,6 +31,9 @@ import json, sys
 import numpy as np
 import edgellm
 from edgellm import InvalidArgumentError, _native
+from edgellm.edgefile import read_header
+from edgellm.planner import KvGroup, plan_of
+from edgellm.stream import SessionLease
 for path, ids, out in json.loads(sys.argv[1]):
     session = _native.Session(_native.Model.load(path, n_threads=1, verify="never"))
     session.append(ids)
@@ -100,3 +106,34 @@ def test_the_planned_context_chooses_the_rotary_table_for_good(folder: Path) -> 
         assert nmse(short, model.logits(ids[:64])) <= 1e-6
         with pytest.raises(InvalidArgumentError, match="load the model with a larger one"):
             model.logits(ids[:65])
+
+
+def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path) -> None:
+    path, ids = edge_file(folder, "layers_without_rope", "F16"), ids_of("layers_without_rope")
+    wanted = logits_in_steps(path, ids)
+    model = _native.Model.load(str(path), n_threads=2, verify="never")
+    plan = plan_of(read_header(path), limit_bytes=0)
+    assert plan.kv_groups == (KvGroup(0, 2 * 2 * 2 * 12 * 2), KvGroup(3, 2 * 2 * 12 * 2))
+    for n_ctx in (1, 33, 130, 192, 193, len(ids), 400):
+        assert plan.kv_bytes_at(n_ctx) == model.kv_bytes(n_ctx)
+    session = _native.Session(model, len(ids))
+    session.append(ids)
+    while not session.run():
+        pass
+    assert session.stats["kv_bytes"] <= model.kv_bytes(len(ids)) < len(ids) * 288
+    n_again = 0
+    for n_kept in (290, 162, 20, 0, 5):
+        session.rewind(n_kept)
+        assert (session.n_tokens, session.pending) == (n_kept, 0)
+        n_again += session.n_recompute
+        session.append(ids[n_kept:])
+        parts = []
+        while session.pending:
+            parts.append(session.run_with_logits(0))
+        assert np.array_equal(np.concatenate(parts), wanted[n_kept:])
+    assert session.stats["n_recomputed_tokens"] == n_again == 20 + 5
+    lease = SessionLease(session, ended=lambda stream: None)
+    lease.begin([*ids[:280], 3])
+    assert lease.reused_tokens == 280
+    lease.begin([*ids[:10], 3])
+    assert lease.reused_tokens == 0

@@ -63,6 +63,10 @@ class Model:
     n_vocab = N_VOCAB
     file_bytes = 1000
     kv_bytes_per_token = 16
+
+    def kv_bytes(self, n_ctx: int = 0) -> int:
+        return 16 * (n_ctx or N_CTX)
+
     load_ms = 0.5
     verified_fraction = 1.0
     expert_load = ([], [])
@@ -103,7 +107,7 @@ class SamplerParams:
 
 
 class Session:
-    def __init__(self, model: Model, n_ctx: int = 0) -> None:
+    def __init__(self, model: Model, n_ctx: int = 0, adapter: object = None) -> None:
         self._model, self._n_ctx = model, n_ctx
         self._queue: list[int] = []
         self._ids: list[int] = []
@@ -147,6 +151,10 @@ class Session:
     @property
     def n_tokens(self) -> int:
         return self._n_tokens
+
+    @property
+    def n_recompute(self) -> int:
+        return 0
 
     @property
     def token_ids(self) -> list[int]:

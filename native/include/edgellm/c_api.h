@@ -49,6 +49,7 @@ typedef struct edgellm_model edgellm_model;
 typedef struct edgellm_tokenizer edgellm_tokenizer;
 typedef struct edgellm_stream_decoder edgellm_stream_decoder;
 typedef struct edgellm_session edgellm_session;
+typedef struct edgellm_adapter edgellm_adapter;
 
 /* --- The library and its errors --- */
 
@@ -87,8 +88,8 @@ typedef struct edgellm_model_info {
   int32_t bos_id; /* -1: none */
   int32_t n_eos_ids;
   int32_t n_threads;
-  int32_t has_tokenizer; /* 0 or 1 */
-  uint64_t kv_bytes_per_token;
+  int32_t has_tokenizer;       /* 0 or 1 */
+  uint64_t kv_bytes_per_token; /* until it leaves a layer's window */
   uint64_t scratch_bytes;
   uint64_t file_bytes;
   double load_ms;
@@ -103,6 +104,9 @@ EDGELLM_API edgellm_status edgellm_model_load(const char* path, size_t n_path_by
                                               edgellm_model** model);
 EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model* model,
                                                   edgellm_model_info* info);
+/* The KV that a session of n_ctx tokens (0: the most) reserves, the most that it ever holds. */
+EDGELLM_API edgellm_status edgellm_model_kv_bytes(const edgellm_model* model, int32_t n_ctx,
+                                                  uint64_t* kv_bytes);
 EDGELLM_API edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids,
                                                  size_t capacity, size_t* n_needed);
 /* The architecture as JSON. */
@@ -200,9 +204,10 @@ typedef struct edgellm_session_stats {
   int64_t n_steps; /* passes over the weights */
   double prefill_ms;
   double decode_ms;
-  uint64_t kv_bytes;
+  uint64_t kv_bytes;           /* in pages held now */
+  int64_t n_recomputed_tokens; /* once more, after a rewind; their time is in prefill_ms */
 } edgellm_session_stats;
-#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0}
 
 /* Filters apply in the order of the fields, to softmax(logits / temperature). */
 typedef struct edgellm_sampler_params {
@@ -244,7 +249,8 @@ EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* sess
                                                            size_t capacity, size_t* n_needed,
                                                            size_t* n_floats, int32_t* is_done);
 /* Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
- * they are those of the last kept token. */
+ * they are those of the last kept token. In a model whose layers have windows more than 128 tokens
+ * back may be gone: the next run then first computes the kept tokens again. */
 EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
 /* [n_vocab] of the last token. */
 EDGELLM_API edgellm_status edgellm_session_logits(const edgellm_session* session, float* logits,
@@ -280,6 +286,18 @@ EDGELLM_API edgellm_status edgellm_machine_get_facts(edgellm_machine_facts* fact
 EDGELLM_API edgellm_status edgellm_active_isa(char* buffer, size_t capacity, size_t* n_needed);
 EDGELLM_API edgellm_status edgellm_isa_level(int32_t index, char* buffer, size_t capacity,
                                              size_t* n_needed);
+
+/* --- Adapters: low-rank changes of a model's matrices (docs/ADAPTERS.md) --- */
+
+/* The file is one of `edgellm convert --base`; all of it is hashed, and it must go with the model.
+ * Counted against the model's memory cap until it is freed and no session uses it. */
+EDGELLM_API edgellm_status edgellm_adapter_load(const edgellm_model* model, const char* path,
+                                                size_t n_path_bytes, edgellm_adapter** adapter);
+EDGELLM_API void edgellm_adapter_free(edgellm_adapter* adapter);
+/* All tokens go through it from now on; NULL: none. Unless it has the content of the one before,
+ * tokens processed and queued are dropped. */
+EDGELLM_API edgellm_status edgellm_session_set_adapter(edgellm_session* session,
+                                                       const edgellm_adapter* adapter);
 
 #ifdef __cplusplus
 }

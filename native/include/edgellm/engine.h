@@ -120,6 +120,12 @@ struct LoadOptions {
   int n_ctx = 0;
 };
 
+// Layers with the same window, whose KV goes back together once no query sees it any more.
+struct KvGroup {
+  int window = 0;                // tokens that a query sees; 0: all
+  uint64_t bytes_per_token = 0;  // keys and values
+};
+
 struct ModelInfo {
   std::string spec_json;
   Metadata metadata;
@@ -129,7 +135,8 @@ struct ModelInfo {
   int n_ctx_train = 0;
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;
-  uint64_t kv_bytes_per_token = 0;
+  uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
+  std::vector<KvGroup> kv_groups;   // by ascending window
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
   int n_threads = 0;
@@ -141,6 +148,8 @@ class Model {
  public:
   static Model load(const std::string& path, const LoadOptions& options = {});
   const ModelInfo& info() const;
+  // What Session(model, n_ctx) reserves, which is the most that it ever holds.
+  uint64_t kv_bytes(int n_ctx = 0) const;
   std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
   std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
   double verified_fraction() const;
@@ -158,6 +167,34 @@ class Model {
 
  private:
   std::shared_ptr<Impl> impl_;
+};
+
+struct AdapterInfo {
+  Metadata metadata;
+  std::string root;  // of its file: what tells adapters apart
+  int rank = 0;      // the largest of its matrices
+  uint64_t n_parameters = 0;
+  uint64_t file_bytes = 0;
+  // Taken from the model's memory cap while the adapter lives: the file; and, until the model is
+  // closed, what the first adapter of this or a higher rank adds to the scratch of steps.
+  uint64_t scratch_bytes = 0;
+};
+
+// Low-rank changes of a model's matrices, never merged: any number of them beside one model, each
+// for the sessions that name it.
+class Adapter {
+ public:
+  // Maps a file made by `edgellm convert` of a PEFT directory, hashes it, and checks that it goes
+  // with the model.
+  static Adapter load(const Model& model, const std::string& path);
+  const AdapterInfo& info() const;
+
+  struct Impl;
+  explicit Adapter(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
 };
 
 // What makes tokens more or less likely before filters; docs/SAMPLING.md says how. Applied in the
@@ -227,22 +264,28 @@ std::vector<TokenShare> distribution(std::span<const float> logits, const Sample
 struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
-  int64_t n_steps = 0;  // passes over the weights
+  int64_t n_steps = 0;              // passes over the weights
+  int64_t n_recomputed_tokens = 0;  // once more, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;
-  uint64_t kv_bytes = 0;
+  uint64_t kv_bytes = 0;  // in pages held now
 };
 
 // One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
 // was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
 class Session {
  public:
-  explicit Session(const Model& model, int n_ctx = 0);  // 0: the most, as a rule n_ctx_train
+  // n_ctx: 0 for the most, as a rule n_ctx_train. adapter: one loaded with this model.
+  explicit Session(const Model& model, int n_ctx = 0,
+                   const std::optional<Adapter>& adapter = std::nullopt);
   int n_ctx() const;
   int n_vocab() const;
   int d_model() const;
   int n_tokens() const;
   int n_pending() const;
+  // Of n_tokens(), those whose KV rewind() had to drop: the next run() with tokens to process
+  // computes them again first. 0 in models without windows.
+  int n_recompute() const;
   std::vector<int32_t> token_ids() const;
   void append(std::span<const int32_t> ids);  // all or none
   // True when nothing is pending, false when the budget is spent first; at least one step, of up to
@@ -257,8 +300,12 @@ class Session {
                                      const std::function<bool()>& should_stop = {});
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
-  // and append it again.
+  // and append it again. Layers with a window keep what it sees and 128 tokens before; farther back
+  // rewind() costs the next run() the time to compute the kept tokens again, with the same bits.
   void rewind(int n_tokens);
+  // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
+  // their keys and values are the other one's.
+  void set_adapter(const std::optional<Adapter>& adapter);
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.

@@ -170,6 +170,14 @@ edgellm_status edgellm_model_get_info(const edgellm_model* model, edgellm_model_
   });
 }
 
+edgellm_status edgellm_model_kv_bytes(const edgellm_model* model, int32_t n_ctx,
+                                      uint64_t* kv_bytes) {
+  return guarded([&] {
+    required(kv_bytes, "kv_bytes");
+    *kv_bytes = opened(model).kv_bytes(n_ctx);
+  });
+}
+
 edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids, size_t capacity,
                                      size_t* n_needed) {
   return guarded([&] {

@@ -150,6 +150,7 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.prefill_ms = facts.prefill_ms;
     out.decode_ms = facts.decode_ms;
     out.kv_bytes = facts.kv_bytes;
+    out.n_recomputed_tokens = facts.n_recomputed_tokens;
     write_struct(out, stats, "stats");
   });
 }

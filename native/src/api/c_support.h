@@ -37,6 +37,10 @@ struct edgellm_session {
   std::mutex append_mutex;  // keeps the queue from growing while its logits are measured out
 };
 
+struct edgellm_adapter {
+  edgellm::Adapter adapter;
+};
+
 namespace edge::capi {
 
 // Keeps the message for edgellm_last_error() and returns the number of the code.

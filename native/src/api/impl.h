@@ -14,6 +14,7 @@
 #include "edgellm/engine.h"
 #include "format/edge_file.h"
 #include "format/verifier.h"
+#include "model/adapter.h"
 #include "model/decoder.h"
 #include "model/spec.h"
 #include "model/weights.h"
@@ -61,6 +62,7 @@ struct Model::Impl final : edge::StepModel {
   std::atomic<bool> is_closing{false};
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
+  uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_mutex
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
@@ -72,8 +74,26 @@ struct Model::Impl final : edge::StepModel {
   void check_open() const;  // throws invalid_argument once closed
 };
 
+struct Adapter::Impl {
+  std::shared_ptr<Model::Impl> model;
+  std::shared_ptr<const edge::EdgeFile> file;
+  edge::Adapter adapter;
+  AdapterInfo info;
+  uint64_t claimed_bytes = 0;
+
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl();
+};
+
+// `adapter` as a session of `owner` may use it; throws invalid_argument if it is another model's.
+std::shared_ptr<const Adapter::Impl> checked_adapter(const std::optional<Adapter>& adapter,
+                                                     const std::shared_ptr<Model::Impl>& owner);
+
 struct Session::Impl {
   std::shared_ptr<Model::Impl> model;
+  std::shared_ptr<const Adapter::Impl> adapter;  // null: none
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   std::mutex mutex;                        // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed

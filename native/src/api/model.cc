@@ -28,30 +28,31 @@ constexpr int kMaxThreads = 256;
 struct MemoryNeed {
   uint64_t file_bytes = 0;
   uint64_t scratch_bytes = 0;
-  uint64_t kv_bytes = 0;
-  uint64_t page_bytes = 0;  // KV of kPageTokens tokens
+  uint64_t kv_bytes = 0;  // of n_ctx tokens
+  int n_ctx = 0;
+  std::span<const edge::KvGroup> kv_groups;
 };
 
-// What a caller can do when `need` is more than `limit_bytes`.
-std::string advice(const MemoryNeed& need, std::optional<uint64_t> fixed, uint64_t limit_bytes) {
-  const uint64_t n_pages =
-      fixed && *fixed < limit_bytes ? (limit_bytes - *fixed) / need.page_bytes : 0;
-  if (n_pages == 0) return "no context fits; use a smaller file, or free memory";
-  return "the largest n_ctx that fits is " + std::to_string(n_pages * edge::kPageTokens) +
-         "; use that, a smaller file, or free memory";
+uint64_t saturating_sum(uint64_t a, uint64_t b) {
+  return edge::checked_add(a, b).value_or(UINT64_MAX);
 }
 
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
-edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes, int n_ctx) {
-  const auto fixed = edge::checked_add(need.file_bytes, need.scratch_bytes);
-  const auto total = fixed ? edge::checked_add(*fixed, need.kv_bytes) : std::nullopt;
-  if (total && *total <= limit_bytes) return limit_bytes - *fixed;
+edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
+  const uint64_t fixed_bytes = saturating_sum(need.file_bytes, need.scratch_bytes);
+  const uint64_t total_bytes = saturating_sum(fixed_bytes, need.kv_bytes);
+  if (total_bytes <= limit_bytes) return limit_bytes - fixed_bytes;
+  const uint64_t left_bytes = fixed_bytes < limit_bytes ? limit_bytes - fixed_bytes : 0;
+  const int n_ctx_fit = edge::fitting_n_ctx(need.kv_groups, left_bytes, need.n_ctx);
+  const std::string advice = n_ctx_fit == 0
+                                 ? "no context fits; use a smaller file, or free memory"
+                                 : "the largest n_ctx that fits is " + std::to_string(n_ctx_fit) +
+                                       "; use that, a smaller file, or free memory";
   return {Code::kMemoryBudget,
-          "needs " + edge::mib_text(total.value_or(UINT64_MAX)) + " (file " +
-              edge::mib_text(need.file_bytes) + ", scratch " + edge::mib_text(need.scratch_bytes) +
-              ", KV cache for " + std::to_string(n_ctx) + " tokens " +
-              edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
-              " may be used; " + advice(need, fixed, limit_bytes)};
+          "needs " + edge::mib_text(total_bytes) + " (file " + edge::mib_text(need.file_bytes) +
+              ", scratch " + edge::mib_text(need.scratch_bytes) + ", KV cache for " +
+              std::to_string(need.n_ctx) + " tokens " + edge::mib_text(need.kv_bytes) + ") and " +
+              edge::mib_text(limit_bytes) + " may be used; " + advice};
 }
 
 edge::VerifyMode verify_mode(Verify verify) {
@@ -103,7 +104,10 @@ void fill_info(Model::Impl& model, const LoadOptions& options, const edge::KvLay
   info.n_ctx_train = model.spec.n_ctx_train;
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
-  info.kv_bytes_per_token = kv.page_bytes / edge::kPageTokens;
+  for (const edge::KvGroup& group : kv.groups) {
+    info.kv_groups.push_back({group.window, group.page_bytes / edge::kPageTokens});
+    info.kv_bytes_per_token += group.page_bytes / edge::kPageTokens;
+  }
   info.scratch_bytes = model.decoder->scratch_bytes();
   info.file_bytes = model.file->file_bytes();
   info.n_threads = options.n_threads;
@@ -114,23 +118,28 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   check(edge::active_isa().status());
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
+  if (edge::is_adapter_spec(model.file->metadata("edgellm.spec"))) {
+    raise(
+        Code::kSpecInvalid,
+        "this is an adapter, not a model; load the model that it was trained on, then the adapter "
+        "(edgellm run MODEL PROMPT --adapter FILE)");
+  }
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
   const edge::KvLayout kv = model.spec.kv_layout();
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
-  const auto kv_bytes =
-      edge::checked_mul(static_cast<uint64_t>(edge::n_pages_for(n_ctx)), kv.page_bytes);
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
       options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
   const MemoryNeed need{
       .file_bytes = model.file->file_bytes(),
       .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
-      .kv_bytes = kv_bytes.value_or(UINT64_MAX),
-      .page_bytes = kv.page_bytes};
+      .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
+      .n_ctx = n_ctx,
+      .kv_groups = kv.groups};
   // Before scratch is taken and any weight is read.
-  const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit, n_ctx));
+  const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit));
   const int n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
   model.n_ctx_most = model.spec.n_ctx_train;
   if (n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
@@ -139,7 +148,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.decoder = take_or_throw(edge::Decoder::create(
       model.spec, model.weights,
       edge::create_cpu_backend(edge::active_kernels(), options.n_threads), n_ctx_planned));
-  model.cache.emplace(kv.page_bytes, kv_budget_bytes);
+  model.cache.emplace(kv.groups, kv_budget_bytes);
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
@@ -181,6 +190,18 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 }
 
 const ModelInfo& Model::info() const { return impl_->info; }
+
+uint64_t Model::kv_bytes(int n_ctx) const {
+  return entry([&] {
+    const int n_ctx_most = impl_->n_ctx_most;
+    if (n_ctx < 0 || n_ctx > n_ctx_most) {
+      raise(Code::kInvalidArgument, "n_ctx is " + std::to_string(n_ctx) +
+                                        "; it must be from 0 (the most) to " +
+                                        std::to_string(n_ctx_most));
+    }
+    return edge::kv_bytes_for(impl_->cache->groups(), n_ctx == 0 ? n_ctx_most : n_ctx);
+  });
+}
 
 std::optional<Tokenizer> Model::tokenizer() const {
   return entry([&]() -> std::optional<Tokenizer> {

@@ -32,7 +32,7 @@ auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
 
 }  // namespace
 
-Session::Session(const Model& model, int n_ctx) {
+Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& adapter) {
   entry([&] {
     const std::shared_ptr<Model::Impl>& owner = model.impl();
     owner->check_open();
@@ -48,8 +48,10 @@ Session::Session(const Model& model, int n_ctx) {
     }
     impl_ = std::make_shared<Impl>();
     impl_->model = owner;
-    impl_->session = take_or_throw(
-        edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx));
+    impl_->adapter = checked_adapter(adapter, owner);
+    impl_->session =
+        take_or_throw(edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx,
+                                            impl_->adapter ? &impl_->adapter->adapter : nullptr));
     impl_->cancel_flag = impl_->session->cancel_flag();
     const std::lock_guard lock(owner->sessions_mutex);
     owner->check_open();
@@ -72,6 +74,10 @@ int Session::n_tokens() const {
 
 int Session::n_pending() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_pending(); });
+}
+
+int Session::n_recompute() const {
+  return with_session(impl_, [](const edge::Session& session) { return session.n_recompute(); });
 }
 
 std::vector<int32_t> Session::token_ids() const {
@@ -114,6 +120,16 @@ void Session::rewind(int n_tokens) {
   with_session(impl_, [&](edge::Session& session) { check(session.rewind(n_tokens)); });
 }
 
+void Session::set_adapter(const std::optional<Adapter>& adapter) {
+  with_session(impl_, [&](edge::Session& session) {
+    std::shared_ptr<const Adapter::Impl> next = checked_adapter(adapter, impl_->model);
+    const std::string_view before = impl_->adapter ? impl_->adapter->info.root : std::string_view();
+    if (before == (next ? std::string_view(next->info.root) : std::string_view())) return;
+    check(session.set_adapter(next ? &next->adapter : nullptr));
+    impl_->adapter = std::move(next);
+  });
+}
+
 std::vector<float> Session::logits() const {
   return with_session(impl_, [](const edge::Session& session) {
     const std::span<const float> logits = take_or_throw(session.logits());
@@ -152,6 +168,7 @@ SessionStats Session::stats() const {
     return SessionStats{.n_prefill_tokens = stats.n_prefill_tokens,
                         .n_decode_tokens = stats.n_decode_tokens,
                         .n_steps = stats.n_steps,
+                        .n_recomputed_tokens = stats.n_recomputed_tokens,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,
                         .kv_bytes = stats.kv_bytes};

@@ -1,6 +1,9 @@
 // Backend: the fused operations of the one decoder loop. CPU, CUDA and Metal implement the same
 // list; the loop in model/decoder.cc never knows which it drives.
 //
+// Where an op is given LoraRows it reads the activations as floats too (ActNeeds.f32), and adds
+// B (A x) to a product before its bias.
+//
 // Every op takes n_rows rows, each with its own sequence and position, so prefill, decode, batching
 // and verification of drafts are one path. Pointers are in the backend's own memory (alloc()). Ops
 // may be queued: results are defined after end_step(), which also reports what went wrong since
@@ -19,12 +22,25 @@
 
 namespace edge {
 
+struct Adapter;  // model/adapter.h; to a backend only which rows have the same one
+
 // One row of a step: a token at a position of a sequence.
 struct RowInput {
   int32_t token = 0;
   int32_t position = 0;
   KvView kv;
+  const Adapter* adapter = nullptr;  // null: the model as it is
 };
+
+// Rows [row0, row0 + n_rows) of a step whose product with a matrix is y = W x + B (A x). a: F16
+// [rank, columns of W]; b: F16 [rows of W, rank].
+struct LoraRows {
+  int row0 = 0;
+  int n_rows = 0;
+  const Tensor* a = nullptr;
+  const Tensor* b = nullptr;
+};
+using LoraSpan = std::span<const LoraRows>;  // ascending, none twice; empty: W alone
 
 constexpr int kPanelRows = 16;
 
@@ -114,6 +130,7 @@ struct QkvWeights {
   // or over all heads, as many as the weight is long. F32.
   const Tensor *q_norm = nullptr, *k_norm = nullptr;
   float norm_eps = 0;
+  LoraSpan q_lora = {}, k_lora = {}, v_lora = {};
 };
 
 // The first half of a feed-forward network. Without gate: f(act Wup).
@@ -121,6 +138,7 @@ struct FfnIn {
   const Tensor *gate = nullptr, *up = nullptr;
   const Tensor *gate_bias = nullptr, *up_bias = nullptr;  // F32 [d_ffn]; null: none
   FfnAct act = FfnAct::kSilu;
+  LoraSpan gate_lora = {}, up_lora = {};
 };
 
 // What an op must produce for its consumers.
@@ -131,9 +149,11 @@ struct ActNeeds {
   bool operator==(const ActNeeds&) const = default;
 };
 
-// What these tensors read; empty ones read nothing.
-inline ActNeeds needs_of(std::initializer_list<const Tensor*> consumers) {
+// What these tensors read, and adapters with them; empty ones read nothing.
+inline ActNeeds needs_of(std::initializer_list<const Tensor*> consumers,
+                         std::initializer_list<LoraSpan> loras = {}) {
   ActNeeds needs;
+  for (const LoraSpan& lora : loras) needs.f32 |= !lora.empty();
   for (const Tensor* tensor : consumers) {
     if (!tensor->is_valid()) continue;
     needs.a8 |= tensor->act == Act::kA8;
@@ -226,7 +246,7 @@ class Backend {
                          ActNeeds needs, ActRows& out) = 0;
   // delta = act W^T, for the Residual of a later op. delta:
   // [n_rows][stride], stride = weight rows rounded up to 16.
-  virtual void proj_residual(const ActRows& act, const Tensor& weight, float* delta,
+  virtual void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,
                              int64_t stride) = 0;
   // out = quant(f(act Wgate) * (act Wup)), each product with its bias.
   virtual void ffn_in(const ActRows& act, const FfnIn& ffn, ActNeeds needs, ActRows& out) = 0;

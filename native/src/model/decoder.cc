@@ -6,6 +6,8 @@
 
 namespace edge {
 
+static_assert(Decoder::kMaxRows <= kKeptTokens, "a step sees no farther back than pages are kept");
+
 namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -40,6 +42,7 @@ struct Decoder::Scratch {
   ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
   ActRows heads_act;       // attention output: input of o
   ActRows ffn_act;         // input of down
+  AdapterRows adapters;    // of the step
   MoeRoutes routes;        // n_routed left out: it is a layer's
   MoeBuffers experts;
   std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
@@ -203,6 +206,36 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   return {};
 }
 
+Status Decoder::allocate_adapter_rows(const ModelSpec& spec, const Weights& weights,
+                                      Backend* backend, Scratch& s, size_t& n_bytes) {
+  Allocator allocator{.backend = backend};
+  const Widths widths = widest(spec, weights);
+  const auto take = [&](int64_t n_cols, const ActNeeds& needs, ActRows& act) -> Status {
+    if (needs.f32 || act.f != nullptr) return {};
+    return allocator.take(kMaxRows * round_up(n_cols, kTileK), act.f);
+  };
+  EDGE_RETURN_IF_ERROR(take(spec.d_model, widths.model, s.model_act));
+  EDGE_RETURN_IF_ERROR(take(widths.heads, widths.heads_needs, s.heads_act));
+  EDGE_RETURN_IF_ERROR(take(widths.ffn, widths.ffn_needs, s.ffn_act));
+  n_bytes = allocator.n_bytes;
+  return {};
+}
+
+Result<size_t> Decoder::adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
+                                                 int rank) {
+  Scratch unused;
+  size_t n_bytes = 0;
+  EDGE_RETURN_IF_ERROR(allocate_adapter_rows(spec, weights, nullptr, unused, n_bytes));
+  // A x of q, k and v.
+  const auto hidden = static_cast<size_t>(3 * kMaxRows * round_up(rank, kTileK));
+  return n_bytes + hidden * sizeof(float);
+}
+
+Status Decoder::prepare_adapters() {
+  size_t n_bytes = 0;
+  return allocate_adapter_rows(*spec_, *weights_, backend_.get(), *scratch_, n_bytes);
+}
+
 Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& weights) {
   Scratch unused;
   size_t n_bytes = 0;
@@ -230,6 +263,7 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
+  s.adapters.set(rows);
   b.begin_step(rows);
   b.embed(weights_->token_embd, spec.embed_scale, given(weights_->position_embd),
           residual_stream());
@@ -262,17 +296,22 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
                        .v_bias = given(w.attn_v_bias),
                        .q_norm = given(w.attn_q_norm),
                        .k_norm = given(w.attn_k_norm),
-                       .norm_eps = spec_->norm_eps};
+                       .norm_eps = spec_->norm_eps,
+                       .q_lora = s.adapters.of(l, LoraRole::kAttnQ),
+                       .k_lora = s.adapters.of(l, LoraRole::kAttnK),
+                       .v_lora = s.adapters.of(l, LoraRole::kAttnV)};
+  const LoraSpan o_lora = s.adapters.of(l, LoraRole::kAttnO);
 
   if (should_stop && should_stop()) return cancelled();
   b.norm_quant(more, residual_stream(), {}, norm_of(w.attn_norm),
-               needs_of({&w.attn_q, &w.attn_k, &w.attn_v}), s.model_act);
+               needs_of({&w.attn_q, &w.attn_k, &w.attn_v}, {qkv.q_lora, qkv.k_lora, qkv.v_lora}),
+               s.model_act);
   b.expect({&w.attn_o});
   b.qkv_rope_store(s.model_act, qkv, shape, rope_of(layer), kv_.layers[l], s.q);
   if (should_stop && should_stop()) return cancelled();
-  b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}), heads_act);
+  b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}, {o_lora}), heads_act);
   b.expect({first_of_ffn(w)});
-  b.proj_residual(heads_act, w.attn_o, s.delta, s.x_stride);
+  b.proj_residual(heads_act, w.attn_o, o_lora, s.delta, s.x_stride);
   more = {s.delta, given(w.attn_o_bias), norm_of(w.attn_post_norm)};
   return {};
 }
@@ -288,10 +327,14 @@ Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) 
                   .up = &w.ffn_up,
                   .gate_bias = given(w.ffn_gate_bias),
                   .up_bias = given(w.ffn_up_bias),
-                  .act = layer.ffn_act};
+                  .act = layer.ffn_act,
+                  .gate_lora = s.adapters.of(l, LoraRole::kFfnGate),
+                  .up_lora = s.adapters.of(l, LoraRole::kFfnUp)};
+  const LoraSpan down_lora = s.adapters.of(l, LoraRole::kFfnDown);
 
   if (should_stop && should_stop()) return cancelled();
-  const ActNeeds needs = ffn_in_needs(w);
+  ActNeeds needs = ffn_in_needs(w);
+  merge(needs, needs_of({}, {ffn.gate_lora, ffn.up_lora}));
   const Residual& before = layer.parallel ? Residual{} : more;
   b.norm_quant(before, residual_stream(), {}, norm_of(w.ffn_norm), needs, s.model_act);
   if (layer.parallel) b.add_residual(more, residual_stream());
@@ -301,10 +344,10 @@ Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) 
     return {};
   }
   b.expect({&w.ffn_down});
-  b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}), ffn_act);
+  b.ffn_in(s.model_act, ffn, needs_of({&w.ffn_down}, {down_lora}), ffn_act);
   if (should_stop && should_stop()) return cancelled();
   expect_layer(l + 1);
-  b.proj_residual(ffn_act, w.ffn_down, s.delta, s.x_stride);
+  b.proj_residual(ffn_act, w.ffn_down, down_lora, s.delta, s.x_stride);
   more = {s.delta, given(w.ffn_down_bias), norm_of(w.ffn_post_norm)};
   return {};
 }

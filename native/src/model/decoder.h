@@ -11,6 +11,7 @@
 
 #include "backends/backend.h"
 #include "base/stop_check.h"
+#include "model/adapter.h"
 #include "model/spec.h"
 #include "model/step_outputs.h"
 #include "model/weights.h"
@@ -40,6 +41,13 @@ class Decoder {
   Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop);
 
+  // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part
+  // with the first prepare_adapters() and the backend the rest when it needs them.
+  static Result<size_t> adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
+                                                 int rank);
+  // Before the first step with a row that has an adapter; idempotent.
+  Status prepare_adapters();
+
   const ModelSpec& spec() const { return *spec_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
   // How many rows went to each expert of a layer so far, those of steps that failed included; empty
@@ -52,6 +60,9 @@ class Decoder {
   // Lays the scratch out in memory of `backend`; nullptr: only counts its bytes.
   static Status allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
                          Scratch& scratch, size_t& n_bytes);
+  // Float rows of all activations that an adapter may read and the weights do not.
+  static Status allocate_adapter_rows(const ModelSpec& spec, const Weights& weights,
+                                      Backend* backend, Scratch& scratch, size_t& n_bytes);
   // The ffn of a layer with experts: s.model_act -> s.delta.
   void mix_experts(size_t layer);
   // Tells the backend what the first matmul of a layer, or after the last one the head, reads.

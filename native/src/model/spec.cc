@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <set>
 
 #include "format/json.h"
 
@@ -300,11 +302,20 @@ bool ModelSpec::uses_local_rope() const {
 }
 
 KvLayout ModelSpec::kv_layout() const {
+  // A window as wide as the context is none.
+  const auto window_of = [this](const LayerSpec& layer) {
+    return layer.window < n_ctx_train ? layer.window : 0;
+  };
+  std::set<int> windows;
+  for (const LayerSpec& layer : layers) windows.insert(window_of(layer));
   KvLayout layout;
+  for (const int window : windows) layout.groups.push_back({.window = window, .page_bytes = 0});
   layout.layers.reserve(layers.size());
   for (const LayerSpec& layer : layers) {
-    KvLayerLayout kv{layout.page_bytes, layer.n_kv_heads, layer.head_dim};
-    layout.page_bytes += kv.layer_bytes();
+    const auto group = std::distance(windows.begin(), windows.find(window_of(layer)));
+    size_t& page_bytes = layout.groups[static_cast<size_t>(group)].page_bytes;
+    const KvLayerLayout kv{page_bytes, layer.n_kv_heads, layer.head_dim, static_cast<int>(group)};
+    page_bytes += kv.layer_bytes();
     layout.layers.push_back(kv);
   }
   return layout;

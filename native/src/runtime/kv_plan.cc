@@ -1,16 +1,63 @@
 #include "runtime/kv_plan.h"
 
+#include <algorithm>
 #include <string>
 
-#include "backends/kv_layout.h"
+#include "base/checked.h"
 
 namespace edge {
+namespace {
+
+// The first position that a query at `position` sees.
+int first_seen(int window, int position) {
+  return window > 0 && window <= position ? position - window + 1 : 0;
+}
+
+}  // namespace
 
 int n_pages_for(int n_tokens) { return n_tokens / kPageTokens + (n_tokens % kPageTokens != 0); }
 
+int most_pages(int window, int n_ctx) {
+  const int n_all = n_pages_for(n_ctx);
+  if (window == 0 || window >= n_ctx) return n_all;
+  // Positions in a row that trim() keeps, beginning at the last of a page at worst.
+  const int64_t n_positions = int64_t{window} + kKeptTokens - 1;
+  return static_cast<int>(std::min<int64_t>(n_all, (n_positions - 2) / kPageTokens + 2));
+}
+
+uint64_t kv_bytes_for(std::span<const KvGroup> groups, int n_ctx) {
+  uint64_t total = 0;
+  for (const KvGroup& group : groups) {
+    const auto n_pages = static_cast<uint64_t>(most_pages(group.window, n_ctx));
+    const auto n_bytes = checked_mul(n_pages, group.page_bytes);
+    const auto sum = n_bytes ? checked_add(total, *n_bytes) : std::nullopt;
+    if (!sum) return UINT64_MAX;
+    total = *sum;
+  }
+  return total;
+}
+
+int fitting_n_ctx(std::span<const KvGroup> groups, uint64_t n_bytes, int n_ctx) {
+  int low = 0;  // pages that fit
+  int high = n_pages_for(n_ctx);
+  while (high - low > 1) {
+    const int middle = low + (high - low) / 2;
+    (kv_bytes_for(groups, middle * kPageTokens) <= n_bytes ? low : high) = middle;
+  }
+  return low * kPageTokens;
+}
+
 // All the room at once: attach() cannot fail half-way.
-KvPlan::KvPlan(int n_ctx) : n_ctx_(n_ctx) {
-  pages_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
+KvPlan::KvPlan(int n_ctx, std::span<const KvGroup> groups) : n_ctx_(n_ctx) {
+  for (const KvGroup& group : groups) {
+    tables_.push_back({.window = group.window, .first_page = 0, .pages = {}});
+    tables_.back().pages.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
+  }
+}
+
+std::span<const PageId> KvPlan::held_pages(size_t group) const {
+  const Table& table = tables_[group];
+  return std::span(table.pages).subspan(static_cast<size_t>(table.first_page));
 }
 
 Result<KvStepPlan> KvPlan::plan(int n_new_tokens) const {
@@ -23,31 +70,60 @@ Result<KvStepPlan> KvPlan::plan(int n_new_tokens) const {
                                         " more exceed the context of " + std::to_string(n_ctx_) +
                                         "; rewind, or make a session with a larger n_ctx"};
   }
-  const int n_needed = n_pages_for(n_tokens_ + n_new_tokens);
-  const int n_held = static_cast<int>(pages_.size());
-  return KvStepPlan{n_tokens_, n_new_tokens, n_needed > n_held ? n_needed - n_held : 0};
+  if (n_new_tokens > kKeptTokens) {
+    return {Code::kInvalidArgument, "a step of " + std::to_string(n_new_tokens) +
+                                        " tokens; it must have at most " +
+                                        std::to_string(kKeptTokens)};
+  }
+  return KvStepPlan{n_tokens_, n_new_tokens, n_pages_for(n_tokens_ + n_new_tokens)};
+}
+
+std::vector<KvPage> KvPlan::trim(const KvStepPlan& step) {
+  std::vector<KvPage> let_go;
+  const int rewound = step.first_position + step.n_new_tokens - kKeptTokens;
+  for (size_t group = 0; group < tables_.size(); ++group) {
+    Table& table = tables_[group];
+    const int first_kept = first_seen(table.window, rewound) / kPageTokens;
+    while (table.first_page < first_kept) {
+      const auto number = static_cast<size_t>(table.first_page++);
+      let_go.push_back({group, number, table.pages[number]});
+    }
+  }
+  return let_go;
 }
 
 Status KvPlan::commit(int n_new_tokens) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan step, plan(n_new_tokens));
-  if (step.n_new_pages != 0) {
-    return {Code::kInvalidArgument, std::to_string(step.n_new_pages) + " pages are not attached"};
+  for (size_t group = 0; group < tables_.size(); ++group) {
+    if (n_pages(group) >= step.n_pages) continue;
+    return {Code::kInvalidArgument, std::to_string(step.n_pages - n_pages(group)) +
+                                        " pages of group " + std::to_string(group) +
+                                        " are not attached"};
   }
   n_tokens_ += n_new_tokens;
   return Status::ok();
 }
 
-Result<std::vector<PageId>> KvPlan::rewind(int n_tokens) {
-  if (n_tokens < 0 || n_tokens > n_tokens_) {
-    return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) +
-                                        ": must be from 0 to " + std::to_string(n_tokens_) +
-                                        ", the tokens processed"};
-  }
-  std::vector<PageId> let_go;
+bool KvPlan::is_whole_at(int n_tokens) const {
+  return std::all_of(tables_.begin(), tables_.end(), [n_tokens](const Table& table) {
+    return table.first_page * kPageTokens <= first_seen(table.window, n_tokens);
+  });
+}
+
+std::vector<KvPage> KvPlan::rewind(int n_tokens) {
+  if (!is_whole_at(n_tokens)) n_tokens = 0;
+  std::vector<KvPage> let_go;
   const size_t n_kept = static_cast<size_t>(n_pages_for(n_tokens));
-  while (pages_.size() > n_kept) {
-    let_go.push_back(pages_.back());
-    pages_.pop_back();
+  for (size_t group = 0; group < tables_.size(); ++group) {
+    Table& table = tables_[group];
+    while (table.pages.size() > n_kept) {
+      const size_t number = table.pages.size() - 1;
+      if (number >= static_cast<size_t>(table.first_page)) {
+        let_go.push_back({group, number, table.pages[number]});
+      }
+      table.pages.pop_back();
+    }
+    table.first_page = std::min(table.first_page, static_cast<int>(n_kept));
   }
   n_tokens_ = n_tokens;
   return let_go;

@@ -1,15 +1,17 @@
 // KvPlan: which pages a sequence holds and how many tokens are in them. Integers only: it knows
 // page ids, not bytes, so it is the same for every backend and is tested without a model.
 //
-// plan() is pure and says what a step of n tokens needs; the caller gets the pages and attaches
-// them; commit() makes the tokens count once the step has succeeded. A step that fails leaves
-// n_tokens where it was. Invariant: n_tokens <= n_pages * kPageTokens, n_tokens <= n_ctx.
+// plan() is pure and says what a step of n tokens needs; the caller frees what trim() returns, gets
+// pages and attaches them; commit() makes the tokens count once the step has succeeded. A step that
+// fails leaves n_tokens where it was. Invariants: n_tokens <= n_ctx; a group holds the pages that a
+// query at n_tokens or later sees, without a window all, and never more than most_pages().
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "backends/kv_layout.h"
 #include "base/status.h"
 
 namespace edge {
@@ -19,32 +21,61 @@ using PageId = uint32_t;
 struct KvStepPlan {
   int first_position = 0;  // of the new tokens
   int n_new_tokens = 0;
-  int n_new_pages = 0;  // to attach before the step
+  int n_pages = 0;  // that every group must reach before the step, those let go counted
+};
+
+// A page that is let go: its place in the table of its group, and its name in the cache.
+struct KvPage {
+  size_t group = 0;
+  size_t number = 0;
+  PageId id = 0;
 };
 
 class KvPlan {
  public:
-  explicit KvPlan(int n_ctx);  // n_ctx >= 1
+  KvPlan(int n_ctx, std::span<const KvGroup> groups);  // n_ctx >= 1
 
   int n_ctx() const { return n_ctx_; }
   int n_tokens() const { return n_tokens_; }
-  std::span<const PageId> pages() const { return pages_; }  // page i: positions 32 i .. 32 i + 31
+  size_t n_groups() const { return tables_.size(); }
+  // Page i has positions 32 i .. 32 i + 31; those before first_page(group) were let go.
+  int n_pages(size_t group) const { return static_cast<int>(tables_[group].pages.size()); }
+  int first_page(size_t group) const { return tables_[group].first_page; }
+  std::span<const PageId> held_pages(size_t group) const;  // from first_page(group) on
 
-  // kInvalidArgument unless n_new_tokens > 0; kContextOverflow when n_ctx would be passed.
+  // kInvalidArgument unless 0 < n_new_tokens <= kKeptTokens; kContextOverflow when n_ctx would be
+  // passed.
   Result<KvStepPlan> plan(int n_new_tokens) const;
-  void attach(PageId page) { pages_.push_back(page); }
+  // Lets go of pages that neither the planned step sees nor one after a rewind of kKeptTokens from
+  // its end. None without windows.
+  std::vector<KvPage> trim(const KvStepPlan& step);
+  void attach(size_t group, PageId page) { tables_[group].pages.push_back(page); }
   // The pages must be attached: kInvalidArgument otherwise.
   Status commit(int n_new_tokens);
-  // Keeps the first n_tokens and the pages that hold them; returns the pages let go, last first.
-  Result<std::vector<PageId>> rewind(int n_tokens);
+  // Keeps the first n_tokens or, where pages are gone that a query at n_tokens would see, none.
+  // Returns the pages let go, last first. 0 <= n_tokens <= n_tokens().
+  std::vector<KvPage> rewind(int n_tokens);
 
  private:
+  struct Table {
+    int window = 0;
+    int first_page = 0;
+    std::vector<PageId> pages;  // by number; those before first_page mean nothing
+  };
+  bool is_whole_at(int n_tokens) const;
+
   int n_ctx_ = 0;
   int n_tokens_ = 0;
-  std::vector<PageId> pages_;
+  std::vector<Table> tables_;
 };
 
 // Pages that hold n_tokens >= 0.
 int n_pages_for(int n_tokens);
+// The most pages that a group with this window (0: none) holds of a sequence of n_ctx >= 0 tokens.
+int most_pages(int window, int n_ctx);
+// The most bytes that a sequence of n_ctx >= 0 tokens holds; UINT64_MAX where that is no number.
+uint64_t kv_bytes_for(std::span<const KvGroup> groups, int n_ctx);
+// The longest context in whole pages, below n_ctx, whose KV is within n_bytes; 0: not one page.
+int fitting_n_ctx(std::span<const KvGroup> groups, uint64_t n_bytes, int n_ctx);
 
 }  // namespace edge

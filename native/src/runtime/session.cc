@@ -21,33 +21,45 @@ float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
 }  // namespace
 
 Session::Session(StepModel& model, KvCache& cache, int n_ctx)
-    : model_(model), cache_(cache), plan_(n_ctx) {
-  page_data_.reserve(static_cast<size_t>(n_pages_for(n_ctx)));
+    : model_(model),
+      cache_(cache),
+      plan_(n_ctx, cache.groups()),
+      page_data_(cache.groups().size()) {
+  for (std::vector<std::byte*>& pages : page_data_) {
+    pages.reserve(static_cast<size_t>(n_pages_for(n_ctx)));  // so that tables_ stay true
+    tables_.push_back({pages.data(), 0});
+  }
 }
 
-Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx) {
+Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx,
+                                                 const Adapter* adapter) {
   if (n_ctx < 1) {
     return {Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
   }
   std::unique_ptr<Session> session(new Session(model, cache, n_ctx));
-  EDGE_RETURN_IF_ERROR(cache.reserve(n_pages_for(n_ctx)));
-  session->n_reserved_pages_ = n_pages_for(n_ctx);
+  EDGE_RETURN_IF_ERROR(cache.reserve(n_ctx));
+  session->has_reserved_ = true;
+  session->adapter_ = adapter;
   return session;
 }
 
 Session::~Session() {
-  for (const PageId page : plan_.pages()) cache_.release(page);
-  cache_.unreserve(n_reserved_pages_);
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    for (const PageId page : plan_.held_pages(group)) cache_.release(group, page);
+  }
+  if (has_reserved_) cache_.unreserve(n_ctx());
 }
 
 std::span<const int32_t> Session::token_ids() const {
-  return std::span(tokens_).first(static_cast<size_t>(plan_.n_tokens()));
+  return std::span(tokens_).first(static_cast<size_t>(n_done_));
 }
 
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
-  stats.kv_bytes = plan_.pages().size() * cache_.page_bytes();
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    stats.kv_bytes += plan_.held_pages(group).size() * cache_.groups()[group].page_bytes;
+  }
   return stats;
 }
 
@@ -66,7 +78,7 @@ Status Session::append(std::span<const int32_t> ids) {
                 " more exceed the context of " + std::to_string(n_ctx()) +
                 "; shorten the input, or make a session with a larger n_ctx"};
   }
-  is_decoding_ = n_pending() == 0 && n_tokens() > 0 && ids.size() == 1;
+  is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();
 }
@@ -95,7 +107,7 @@ Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck&
   const int64_t start_ns = monotonic_ns();
   do {
     if (stops()) {
-      return {Code::kCancelled, "cancelled with " + std::to_string(n_pending()) + " tokens to go"};
+      return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
     }
     if (n_pending() == 0) return Status::ok();
     EDGE_RETURN_IF_ERROR(step(next_rows(all.logits != nullptr), all, stops));
@@ -104,35 +116,48 @@ Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck&
 }
 
 int Session::next_rows(bool wants_all_logits) const {
-  int n_most = model_.max_rows();
+  int n_most = std::min(model_.max_rows(), kKeptTokens);
   if (wants_all_logits) {
     const size_t n_fit = kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1;
     if (n_fit < static_cast<size_t>(n_most)) n_most = static_cast<int>(n_fit);
   }
-  return std::min(n_most, n_pending());
+  return std::min(n_most, n_left());
 }
 
-Status Session::attach_pages(int n_new_pages) {
-  for (int i = 0; i < n_new_pages; ++i) {
-    EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take());
-    plan_.attach(page);
-    page_data_.push_back(cache_.data(page));
+Status Session::make_room(const KvStepPlan& step) {
+  let_go(plan_.trim(step));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    while (plan_.n_pages(group) < step.n_pages) {
+      EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take(group));
+      plan_.attach(group, page);
+      page_data_[group].push_back(cache_.data(group, page));
+      tables_[group].n_pages = plan_.n_pages(group);
+    }
   }
   return Status::ok();
 }
 
+void Session::let_go(std::span<const KvPage> pages) {
+  for (const KvPage& page : pages) {
+    cache_.release(page.group, page.id);
+    page_data_[page.group][page.number] = nullptr;
+  }
+}
+
 Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
-  EDGE_RETURN_IF_ERROR(attach_pages(plan.n_new_pages));
-  const KvView view{page_data_.data(), static_cast<int>(page_data_.size())};
+  EDGE_RETURN_IF_ERROR(make_room(plan));
+  const KvView view{tables_.data()};
   std::vector<RowInput> rows(static_cast<size_t>(n_rows));
   std::vector<int32_t> wanted;
   const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
-  const bool is_last = n_rows == n_pending();
+  const bool is_last = n_rows == n_left();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
-    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view};
-    if (wants_all || (is_last && i == n_rows - 1)) wanted.push_back(i);
+    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view,
+                                    adapter_};
+    const bool is_new = position >= n_done_;
+    if ((wants_all && is_new) || (is_last && i == n_rows - 1)) wanted.push_back(i);
   }
   const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
   std::vector<float>* const kept = all.logits != nullptr ? all.logits : all.hidden;
@@ -154,11 +179,12 @@ Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_sto
   }
   record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
   EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
+  n_done_ = std::max(n_done_, plan_.n_tokens());
   if (!is_last || all.hidden != nullptr) return Status::ok();
   if (all.logits != nullptr) {
     logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
   }
-  logits_at_ = plan_.n_tokens();
+  logits_at_ = n_done_;
   return Status::ok();
 }
 
@@ -169,16 +195,32 @@ void Session::record(int n_rows, double step_ms) {
     stats_.decode_ms += step_ms;
     return;
   }
-  stats_.n_prefill_tokens += n_rows;
+  const int n_again = std::min(n_rows, n_recompute());
+  stats_.n_recomputed_tokens += n_again;
+  stats_.n_prefill_tokens += n_rows - n_again;
   stats_.prefill_ms += step_ms;
 }
 
 Status Session::rewind(int n_tokens) {
-  EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> let_go, plan_.rewind(n_tokens));
-  for (const PageId page : let_go) cache_.release(page);
-  page_data_.resize(plan_.pages().size());
+  if (n_tokens < 0 || n_tokens > n_done_) {
+    return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) +
+                                        ": must be from 0 to " + std::to_string(n_done_) +
+                                        ", the tokens processed"};
+  }
+  let_go(plan_.rewind(std::min(n_tokens, plan_.n_tokens())));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    tables_[group].n_pages = plan_.n_pages(group);
+    page_data_[group].resize(static_cast<size_t>(plan_.n_pages(group)));
+  }
+  n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
+  return Status::ok();
+}
+
+Status Session::set_adapter(const Adapter* adapter) {
+  EDGE_RETURN_IF_ERROR(rewind(0));
+  adapter_ = adapter;
   return Status::ok();
 }
 

@@ -1,5 +1,13 @@
 // Session: one sequence: its tokens, its KV pages and the logits of its last token. Cuts queued
 // tokens into steps as long as the model takes them; the results do not depend on the cut.
+//
+// Layers with a window keep what it sees, and kKeptTokens positions before. rewind() goes back so
+// far from the newest token that was processed, or anywhere in the first window, at no cost.
+// Farther back pages are gone, and what they held depends on everything before: rewind() then drops
+// all KV and keeps the ids, and the next run() with tokens to process first computes them again,
+// with the same bits. Callers see the same counts and logits either way, n_recompute() and the
+// stats say it.
+//
 // Knows nothing of text and sampling. For one thread at a time, except the cancel flag.
 #pragma once
 
@@ -20,6 +28,7 @@ struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;
+  int64_t n_recomputed_tokens = 0;  // again, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;  // steps of single tokens appended after the first run
   uint64_t kv_bytes = 0;
@@ -27,15 +36,19 @@ struct SessionStats {
 
 class Session {
  public:
-  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session.
-  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx);
+  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session, as must
+  // `adapter`, through which all its tokens go.
+  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx,
+                                                 const Adapter* adapter = nullptr);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   int n_ctx() const { return plan_.n_ctx(); }
-  int n_tokens() const { return plan_.n_tokens(); }  // processed
-  int n_pending() const { return static_cast<int>(tokens_.size()) - plan_.n_tokens(); }
+  int n_tokens() const { return n_done_; }  // processed
+  int n_pending() const { return static_cast<int>(tokens_.size()) - n_done_; }
+  // Of n_tokens(), those that the next run() with tokens to process computes again.
+  int n_recompute() const { return n_done_ - plan_.n_tokens(); }
   std::span<const int32_t> token_ids() const;  // processed
   SessionStats stats() const;
 
@@ -56,13 +69,17 @@ class Session {
 
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
-  // and append it again.
+  // and append it again. Past pages that are gone it makes the next run longer (above).
   Status rewind(int n_tokens);
 
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
   // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
   // token without.
   Result<std::span<const float>> logits() const;
+
+  // Another adapter from now on, or none: all tokens go, processed or not, since their keys and
+  // values are the other one's.
+  Status set_adapter(const Adapter* adapter);
 
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
   // thread; shared so that a canceller need not know whether the session still exists.
@@ -76,20 +93,25 @@ class Session {
     std::vector<float>* hidden = nullptr;
   };
   Status run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop);
+  int n_left() const { return n_recompute() + n_pending(); }
   int next_rows(bool wants_all_logits) const;
   Status step(int n_rows, const AllRows& all, const StopCheck& should_stop);
-  Status attach_pages(int n_new_pages);
+  Status make_room(const KvStepPlan& step);
+  void let_go(std::span<const KvPage> pages);
   void record(int n_rows, double step_ms);
 
   StepModel& model_;
   KvCache& cache_;
   KvPlan plan_;
-  int n_reserved_pages_ = 0;
-  std::vector<std::byte*> page_data_;  // of plan_.pages(), for KvView
-  std::vector<int32_t> tokens_;        // processed, then queued
-  std::vector<float> logits_;          // [n_vocab] of token logits_at_ - 1
-  int logits_at_ = -1;                 // n_tokens() they belong to; -1: none
-  bool is_decoding_ = false;           // the queue is one token that was appended to an empty queue
+  const Adapter* adapter_ = nullptr;
+  bool has_reserved_ = false;
+  std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
+  std::vector<KvTable> tables_;                     // of page_data_, for KvView
+  std::vector<int32_t> tokens_;                     // processed, then queued
+  int n_done_ = 0;             // tokens processed; KV of the first plan_.n_tokens() is there
+  std::vector<float> logits_;  // [n_vocab] of token logits_at_ - 1
+  int logits_at_ = -1;         // n_tokens() they belong to; -1: none
+  bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue
   SessionStats stats_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };

@@ -153,11 +153,16 @@ static void test_info(const edgellm_model* model, const char* path) {
   int32_t eos_ids[16];
   char text[8];
   size_t n = 0;
+  uint64_t kv_bytes = 0;
   double fraction = 0;
   CHECK_OK(edgellm_model_get_info(model, &info));
   CHECK(info.n_vocab > 100 && info.n_ctx_train > 100 && info.has_tokenizer == 1);
   CHECK(info.n_threads == 2 && info.load_ms > 0 && info.file_bytes > 1000000);
   CHECK(strlen(info.root) == 64 && strcmp(info.backend, "cpu") == 0);
+  CHECK_OK(edgellm_model_kv_bytes(model, 33, &kv_bytes));
+  CHECK(kv_bytes == 64 * info.kv_bytes_per_token); /* whole pages */
+  CHECK_ERROR(edgellm_model_kv_bytes(model, -1, &kv_bytes), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_model_kv_bytes(model, 33, NULL), INVALID_ARGUMENT);
   CHECK_OK(edgellm_model_eos_ids(model, eos_ids, 16, &n));
   CHECK((int32_t)n == info.n_eos_ids && n > 0 && eos_ids[0] >= 0);
   CHECK_OK(edgellm_model_spec_json(model, NULL, 0, &n));
@@ -280,6 +285,7 @@ static void test_greedy_ids_are_those_of_the_engine(edgellm_model* model, const 
   CHECK(state.n_tokens == (int32_t)n_prompt + N_NEW - 1 && state.n_pending == 1);
   CHECK_OK(edgellm_session_get_stats(session, &stats));
   CHECK(stats.n_prefill_tokens == (int64_t)n_prompt && stats.n_decode_tokens == N_NEW - 1);
+  CHECK(stats.n_recomputed_tokens == 0 && stats.kv_bytes > 0);
 
   /* Back to the prompt: the same first token again. */
   CHECK_OK(edgellm_session_rewind(session, (int32_t)n_prompt - 1));
@@ -427,6 +433,21 @@ static void test_machine(void) {
   CHECK_ERROR(edgellm_isa_level(99, best, sizeof best, &n_best), INVALID_ARGUMENT);
 }
 
+/* What is no adapter is refused; the bits of adapters are the golden tests' matter. */
+static void test_adapters(const edgellm_model* model, const char* path) {
+  edgellm_session* session = NULL;
+  edgellm_adapter* adapter = NULL;
+  CHECK_ERROR(edgellm_adapter_load(NULL, path, strlen(path), &adapter), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_adapter_load(model, path, strlen(path), NULL), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_adapter_load(model, path, strlen(path), &adapter), SPEC_INVALID);
+  CHECK_ERROR(edgellm_session_set_adapter(NULL, NULL), INVALID_ARGUMENT);
+  CHECK(adapter == NULL);
+  CHECK_OK(edgellm_session_create(model, 8, &session));
+  CHECK_OK(edgellm_session_set_adapter(session, NULL));
+  edgellm_session_free(session);
+  edgellm_adapter_free(NULL);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) {
     fprintf(stderr, "usage: test_c_api MODEL\n");
@@ -445,6 +466,7 @@ int main(int argc, char** argv) {
   test_hidden_states(model);
   test_session_errors(model);
   test_cancel_from_another_thread(model);
+  test_adapters(model, argv[1]);
   edgellm_model_free(model);
   test_order_of_freeing(argv[1]);
   test_machine();

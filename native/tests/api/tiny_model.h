@@ -1,6 +1,7 @@
 // A complete two-layer model with random E8_32 weights, written to a temporary file for one test.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <random>
 #include <string>
@@ -40,11 +41,16 @@ inline std::vector<FixtureTensor> tiny_tensors() {
   return tensors;
 }
 
-inline std::string tiny_spec() {
-  const std::string layer = R"({"n_heads":4,"n_kv_heads":2,"head_dim":16,"d_ffn":96})";
-  return R"({"arch":"llama","n_vocab":96,"d_model":64,"n_ctx_train":256,"norm_eps":1e-05,)"
-         R"("tied_head":true,"n_rope":16,"rope_factor":1.0,"bos_id":1,"eos_ids":[2],"layers":[)" +
-         layer + "," + layer + "]}";
+// windows: of the two layers, 0: none.
+inline std::string tiny_spec(int n_ctx = kTinyContext, std::array<int, 2> windows = {0, 0}) {
+  const auto layer = [](int window) {
+    return R"({"n_heads":4,"n_kv_heads":2,"head_dim":16,"d_ffn":96)" +
+           (window > 0 ? R"(,"window":)" + std::to_string(window) : std::string()) + "}";
+  };
+  return R"({"arch":"llama","n_vocab":96,"d_model":64,"n_ctx_train":)" + std::to_string(n_ctx) +
+         R"(,"norm_eps":1e-05,"tied_head":true,"n_rope":16,"rope_factor":1.0,)"
+         R"("bos_id":1,"eos_ids":[2],"layers":[)" +
+         layer(windows[0]) + "," + layer(windows[1]) + "]}";
 }
 
 inline void fill_tiny(const FixtureTensor& tensor, std::span<std::byte> out) {
@@ -70,12 +76,12 @@ inline void fill_tiny(const FixtureTensor& tensor, std::span<std::byte> out) {
 // The file, removed at the end of the scope.
 class TinyFile {
  public:
-  TinyFile() {
+  explicit TinyFile(const std::string& spec = tiny_spec()) {
     static int n_files = 0;
     path_ = (std::filesystem::temp_directory_path() /
              ("edge_tiny_" + std::to_string(getpid()) + "_" + std::to_string(n_files++)))
                 .string();
-    const std::string bytes = edge_bytes(tiny_tensors(), tiny_spec(), fill_tiny);
+    const std::string bytes = edge_bytes(tiny_tensors(), spec, fill_tiny);
     REQUIRE(atomic_write_file(path_, std::as_bytes(std::span(bytes))).is_ok());
   }
   ~TinyFile() { std::filesystem::remove(path_); }

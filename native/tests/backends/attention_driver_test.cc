@@ -21,6 +21,7 @@ constexpr int kHeadDim = 16;
 struct Sequence {
   std::vector<std::vector<uint16_t>> pages;
   std::vector<std::byte*> pointers;
+  KvTable table;
 
   Sequence(const KvLayerLayout& kv, int n_positions, uint32_t seed) {
     std::mt19937 rng(seed);
@@ -30,8 +31,9 @@ struct Sequence {
       for (uint16_t& half : page) half = float_to_half(normal(rng));
     }
     for (auto& page : pages) pointers.push_back(reinterpret_cast<std::byte*>(page.data()));
+    table = {pointers.data(), static_cast<int>(pointers.size())};
   }
-  KvView view() const { return {pointers.data(), static_cast<int>(pointers.size())}; }
+  KvView view() const { return {&table}; }
 };
 
 std::vector<float> attend(const std::vector<RowInput>& rows, const AttentionShape& shape,

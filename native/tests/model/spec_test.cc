@@ -56,7 +56,34 @@ TEST_CASE("the KV layout packs the layers of a page without gaps") {
   const size_t second_bytes = size_t{2} * 32 * 16 * 2 * 2;
   CHECK(kv.layers[0].offset_bytes == 0);
   CHECK(kv.layers[1].offset_bytes == first_bytes);
-  CHECK(kv.page_bytes == first_bytes + second_bytes);
+  REQUIRE(kv.groups.size() == 1);
+  CHECK(kv.groups[0].window == 0);
+  CHECK(kv.groups[0].page_bytes == first_bytes + second_bytes);
+}
+
+TEST_CASE("layers with the same window share pages; a window as wide as the context is none") {
+  const std::string head = R"({"n_heads":2,"n_kv_heads":1,"d_ffn":1,"head_dim":)";
+  const std::string layers = head + R"(8,"window":100},)" + head + R"(16},)" + head +
+                             R"(12,"window":20},)" + head + R"(32,"window":100},)" + head +
+                             R"(10,"window":256}]})";
+  const std::string text = kGood.substr(0, kGood.find('[', kGood.find("layers")) + 1) + layers;
+  auto spec = ModelSpec::from_json(text);
+  REQUIRE_MESSAGE(spec.is_ok(), spec.status().message());
+  const edge::KvLayout kv = spec.value().kv_layout();
+  const size_t unit = size_t{2} * 32 * 2;  // of one dimension
+  REQUIRE(kv.groups.size() == 3);
+  const int windows[] = {0, 20, 100};
+  const size_t dims[] = {16 + 10, 12, 8 + 32};
+  for (size_t i = 0; i < 3; ++i) {
+    CHECK(kv.groups[i].window == windows[i]);
+    CHECK(kv.groups[i].page_bytes == dims[i] * unit);
+  }
+  const int groups[] = {2, 0, 1, 2, 0};
+  const size_t offsets[] = {0, 0, 0, 8, 16};
+  for (size_t l = 0; l < 5; ++l) {
+    CHECK(kv.layers[l].group == groups[l]);
+    CHECK(kv.layers[l].offset_bytes == offsets[l] * unit);
+  }
 }
 
 TEST_CASE("every value outside its range is refused by name, value and range") {

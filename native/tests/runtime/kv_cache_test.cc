@@ -2,21 +2,30 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "doctest/doctest.h"
 
 namespace edge {
+namespace {
+
+// One group, without a window.
+std::vector<KvGroup> plain(size_t page_bytes) { return {{.window = 0, .page_bytes = page_bytes}}; }
+
+}  // namespace
 
 TEST_CASE("pages do not overlap and come zeroed, also when they were used before") {
   constexpr size_t kPageBytes = 4096;
-  KvCache cache(kPageBytes, UINT64_MAX);
+  KvCache cache(plain(kPageBytes), UINT64_MAX);
   std::vector<PageId> pages;
   for (int round = 0; round < 3; ++round) {
-    for (int i = 0; i < 300; ++i) pages.push_back(cache.take().take());
+    for (int i = 0; i < 300; ++i) pages.push_back(cache.take(0).take());
     std::set<std::byte*> addresses;
-    for (const PageId page : pages) addresses.insert(cache.data(page));
+    for (const PageId page : pages) addresses.insert(cache.data(0, page));
     REQUIRE(addresses.size() == pages.size());
     std::byte* previous = nullptr;
     for (std::byte* address : addresses) {
@@ -24,43 +33,94 @@ TEST_CASE("pages do not overlap and come zeroed, also when they were used before
       previous = address;
     }
     for (size_t i = static_cast<size_t>(round) * 100; i < pages.size(); ++i) {
-      std::byte* data = cache.data(pages[i]);
+      std::byte* data = cache.data(0, pages[i]);
       REQUIRE(std::all_of(data, data + kPageBytes, [](std::byte b) { return b == std::byte{0}; }));
       std::memset(data, 0xAB, kPageBytes);
     }
     while (pages.size() > static_cast<size_t>(round + 1) * 100) {
-      cache.release(pages.back());
+      cache.release(0, pages.back());
       pages.pop_back();
     }
   }
 }
 
 TEST_CASE("a page lives until its last owner lets it go, and memory then returns to the system") {
-  KvCache cache(size_t{1} << 20, UINT64_MAX);
-  const PageId page = cache.take().take();
-  cache.retain(page);
-  cache.release(page);
+  KvCache cache(plain(size_t{1} << 20), UINT64_MAX);
+  const PageId page = cache.take(0).take();
+  cache.retain(0, page);
+  cache.release(0, page);
   CHECK(cache.figures().used_bytes == size_t{1} << 20);
-  cache.release(page);
+  cache.release(0, page);
   CHECK(cache.figures().used_bytes == 0);
   CHECK(cache.figures().held_bytes == 0);
 }
 
 TEST_CASE("reservations beyond the budget are refused with what would fit") {
-  KvCache cache(1000, 10'500);
-  CHECK(cache.reserve(8).is_ok());
-  const Status refused = cache.reserve(3);
+  KvCache cache(plain(1000), 10'500);
+  CHECK(cache.reserve(8 * 32).is_ok());
+  const Status refused = cache.reserve(3 * 32);
   CHECK(refused.code() == Code::kMemoryBudget);
   CHECK(refused.message().find("n_ctx of at most 64") != std::string::npos);
-  CHECK(cache.reserve(2).is_ok());
+  CHECK(cache.reserve(33).is_ok());
   CHECK(cache.figures().reserved_bytes == 10'000);
-  cache.unreserve(10);
-  CHECK(cache.reserve(10).is_ok());
+  cache.unreserve(33);
+  cache.unreserve(8 * 32);
+  CHECK(cache.reserve(10 * 32).is_ok());
   CHECK(cache.reserve(INT32_MAX).code() == Code::kMemoryBudget);
 }
 
+TEST_CASE("pages of groups have their own size, and one account") {
+  const std::vector<KvGroup> groups = {{0, 3000}, {64, 1'500'000}, {512, 100}};
+  KvCache cache(groups, UINT64_MAX);
+  std::map<std::byte*, size_t> sizes;
+  std::vector<std::pair<size_t, PageId>> pages;
+  uint64_t n_bytes = 0;
+  for (int i = 0; i < 60; ++i) {
+    const auto group = static_cast<size_t>(i % 3);
+    pages.emplace_back(group, cache.take(group).take());
+    std::byte* const data = cache.data(group, pages.back().second);
+    std::memset(data, i, groups[group].page_bytes);
+    sizes[data] = groups[group].page_bytes;
+    n_bytes += groups[group].page_bytes;
+  }
+  REQUIRE(sizes.size() == 60);
+  for (auto page = sizes.begin(); std::next(page) != sizes.end(); ++page) {
+    REQUIRE(page->first + page->second <= std::next(page)->first);
+  }
+  CHECK(cache.figures().used_bytes == n_bytes);
+  for (const auto& [group, page] : pages) cache.release(group, page);
+  CHECK(cache.figures().used_bytes == 0);
+  CHECK(cache.figures().held_bytes == 0);
+}
+
+TEST_CASE("a reservation counts what windows keep, and what fits is found for them, too") {
+  // Beyond 64 + 128 tokens the second group needs no more: 7 pages, where they begin worst.
+  const std::vector<KvGroup> groups = {{0, 1000}, {64, 50'000}};
+  KvCache cache(groups, 10'000 + 350'000);
+  CHECK(cache.reserve(11 * 32).code() == Code::kMemoryBudget);
+  CHECK(cache.reserve(11 * 32).message().find("n_ctx of at most 320 ") != std::string::npos);
+  CHECK(cache.reserve(10 * 32).is_ok());
+  CHECK(cache.figures().reserved_bytes == 360'000);
+  cache.unreserve(10 * 32);
+  CHECK(cache.reserve(5 * 32).is_ok());
+  CHECK(cache.figures().reserved_bytes == 255'000);
+  CHECK(cache.reserve(5 * 32).message().find("n_ctx of at most 64 ") != std::string::npos);
+}
+
+TEST_CASE("what is claimed is not there for sessions until it is given back") {
+  KvCache cache(plain(1000), 10'500);
+  CHECK(cache.reserve(8 * 32).is_ok());
+  CHECK(cache.claim(2'500, "the adapter").is_ok());
+  CHECK(cache.claim(1, "the adapter").code() == Code::kMemoryBudget);
+  CHECK(cache.reserve(1).code() == Code::kMemoryBudget);
+  cache.unreserve(8 * 32);
+  CHECK(cache.reserve(9 * 32).code() == Code::kMemoryBudget);
+  cache.unclaim(2'500);
+  CHECK(cache.reserve(10 * 32).is_ok());
+}
+
 TEST_CASE("a budget of nothing allows nothing") {
-  KvCache cache(1000, 0);
+  KvCache cache(plain(1000), 0);
   CHECK(cache.reserve(1).code() == Code::kMemoryBudget);
 }
 

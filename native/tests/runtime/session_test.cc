@@ -1,86 +1,26 @@
-// Sessions on a model made of a hash: the "KV" of a token is its id in its page slot, and the
-// logits of a row are a hash of all ids its sequence holds up to it. Any mistake of the session in
-// pages, positions, order or cuts changes the logits.
+// Sessions without windows, on a model made of hashes.
 #include "runtime/session.h"
 
-#include <cstring>
 #include <memory>
-#include <random>
 #include <vector>
 
-#include "backends/kv_layout.h"
 #include "doctest/doctest.h"
+#include "hash_model.h"
+#include "model/adapter.h"
 
 namespace edge {
 namespace {
 
-constexpr int kVocab = 11;
-constexpr int kHidden = 3;
-constexpr size_t kPageBytes = kPageTokens * sizeof(int32_t);
-
-float value(uint32_t hash, int j) { return static_cast<float>((hash >> j) & 0xFFFF); }
-
-class HashModel final : public StepModel {
- public:
-  int n_vocab() const override { return kVocab; }
-  int d_model() const override { return kHidden; }
-  int max_rows() const override { return 48; }
-  bool has_head() const override { return !is_headless; }
-  Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
-              const StopCheck& should_stop) override {
-    if (should_stop && should_stop()) return {Code::kCancelled, "stopped"};
-    if (n_steps_until_failure-- == 0) return {Code::kNumeric, "made to fail"};
-    step_rows.push_back(static_cast<int>(rows.size()));
-    for (const RowInput& row : rows) {
-      if (row.position / kPageTokens >= row.kv.n_pages) return {Code::kInvalidArgument, "no page"};
-      std::memcpy(slot(row, row.position), &row.token, sizeof row.token);
-    }
-    float *logits = outputs.logits, *hidden = outputs.hidden;
-    for (const int32_t i : outputs.rows) {
-      uint32_t hash = 2166136261u;
-      const RowInput& row = rows[static_cast<size_t>(i)];
-      for (int position = 0; position <= row.position; ++position) {
-        int32_t token = 0;
-        std::memcpy(&token, slot(row, position), sizeof token);
-        hash = (hash ^ static_cast<uint32_t>(token)) * 16777619u;
-      }
-      for (int j = 0; logits != nullptr && j < kVocab; ++j) *logits++ = value(hash, j);
-      for (int j = 0; hidden != nullptr && j < kHidden; ++j) *hidden++ = value(hash, j);
-    }
-    return Status::ok();
-  }
-
-  std::vector<int> step_rows;  // how the session cut its queue
-  int n_steps_until_failure = -1;
-  bool is_headless = false;
-
- private:
-  static std::byte* slot(const RowInput& row, int position) {
-    return row.kv.pages[position / kPageTokens] +
-           static_cast<size_t>(position % kPageTokens) * sizeof(int32_t);
-  }
-};
-
-std::vector<float> expected_logits(std::span<const int32_t> ids) {
-  uint32_t hash = 2166136261u;
-  for (const int32_t id : ids) hash = (hash ^ static_cast<uint32_t>(id)) * 16777619u;
-  std::vector<float> logits;
-  for (int j = 0; j < kVocab; ++j) logits.push_back(value(hash, j));
-  return logits;
-}
-
-std::vector<int32_t> random_ids(size_t n, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<int32_t> ids(n);
-  for (int32_t& id : ids) id = static_cast<int32_t>(random() % kVocab);
-  return ids;
-}
-
-std::vector<float> copy(std::span<const float> values) { return {values.begin(), values.end()}; }
+using test::copy;
+using test::HashModel;
+using test::kHidden;
+using test::kPageBytes;
+using test::kVocab;
+using test::random_ids;
 
 struct Fixture {
   HashModel model;
-  KvCache cache{kPageBytes, UINT64_MAX};
+  KvCache cache{model.groups(), UINT64_MAX};
   std::unique_ptr<Session> session = Session::create(model, cache, 400).take();
 
   void run_all(double budget_ms) {
@@ -88,7 +28,44 @@ struct Fixture {
   }
 };
 
+// Remembers the adapters of the rows of the last step.
+struct AdapterModel final : StepModel {
+  HashModel inner;
+  std::vector<const Adapter*> adapters;
+
+  int n_vocab() const override { return inner.n_vocab(); }
+  int d_model() const override { return inner.d_model(); }
+  int max_rows() const override { return inner.max_rows(); }
+  Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
+              const StopCheck& should_stop) override {
+    adapters.clear();
+    for (const RowInput& row : rows) adapters.push_back(row.adapter);
+    return inner.step(rows, outputs, should_stop);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("all rows have the session's adapter, and with another one no token stays") {
+  AdapterModel model;
+  const Adapter one, other;
+  KvCache cache(model.inner.groups(), UINT64_MAX);
+  const auto session = Session::create(model, cache, 400, &one).take();
+  const std::vector<int32_t> ids = random_ids(5, 3);
+  for (const Adapter* adapter : {&one, &other, static_cast<const Adapter*>(nullptr)}) {
+    if (adapter != &one) {
+      REQUIRE(session->append(ids).is_ok());
+      REQUIRE(session->set_adapter(adapter).is_ok());
+      CHECK(session->n_tokens() == 0);
+      CHECK(session->n_pending() == 0);
+      CHECK_FALSE(session->logits().is_ok());
+    }
+    REQUIRE(session->append(ids).is_ok());
+    REQUIRE(session->run(1e9, nullptr).is_ok());
+    CHECK(model.adapters == std::vector<const Adapter*>(5, adapter));
+    CHECK(copy(session->logits().value()) == model.inner.expected(ids));
+  }
+}
 
 TEST_CASE_FIXTURE(Fixture, "logits do not depend on how the queue was cut into steps") {
   const std::vector<int32_t> ids = random_ids(200, 1);
@@ -96,14 +73,14 @@ TEST_CASE_FIXTURE(Fixture, "logits do not depend on how the queue was cut into s
     REQUIRE(session->rewind(0).is_ok());
     REQUIRE(session->append(ids).is_ok());
     run_all(budget_ms);
-    CHECK(copy(session->logits().value()) == expected_logits(ids));
+    CHECK(copy(session->logits().value()) == model.expected(ids));
   }
   REQUIRE(session->rewind(0).is_ok());
   for (const int32_t id : ids) {
     REQUIRE(session->append(std::span(&id, 1)).is_ok());
     run_all(1e9);
   }
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a run with all logits gives those of every token, slice by slice") {
@@ -114,9 +91,9 @@ TEST_CASE_FIXTURE(Fixture, "a run with all logits gives those of every token, sl
   REQUIRE(all.size() == ids.size() * kVocab);
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto row = std::span(all).subspan(i * kVocab, kVocab);
-    REQUIRE(copy(row) == expected_logits(std::span(ids).first(i + 1)));
+    REQUIRE(copy(row) == model.expected(std::span(ids).first(i + 1)));
   }
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token and no logits") {
@@ -131,13 +108,13 @@ TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token a
   while (session->n_pending() > 0) REQUIRE(session->run_with_hidden(0, hidden).is_ok());
   REQUIRE(hidden.size() == 100 * kHidden);
   for (size_t i = 0; i < 100; ++i) {
-    const std::vector<float> expected = expected_logits(std::span(ids).first(31 + i));
+    const std::vector<float> expected = model.expected(std::span(ids).first(31 + i));
     REQUIRE(std::equal(expected.begin(), expected.begin() + kHidden,
                        hidden.begin() + static_cast<std::ptrdiff_t>(i * kHidden)));
   }
   CHECK(session->logits().status().code() == Code::kInvalidArgument);
   REQUIRE(session->rewind(30).is_ok());
-  CHECK(copy(session->logits().value()) == expected_logits(std::span(ids).first(30)));
+  CHECK(copy(session->logits().value()) == model.expected(std::span(ids).first(30)));
 }
 
 TEST_CASE_FIXTURE(Fixture, "without a head only hidden states can be asked for") {
@@ -194,12 +171,12 @@ TEST_CASE_FIXTURE(Fixture, "rewind to the present keeps the logits and drops the
   REQUIRE(session->append(ids).is_ok());
   run_all(1e9);
   REQUIRE(session->rewind(40).is_ok());
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
   REQUIRE(session->append(random_ids(5, 7)).is_ok());
   CHECK(session->logits().status().code() == Code::kInvalidArgument);
   REQUIRE(session->rewind(40).is_ok());
   CHECK(session->n_pending() == 0);
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
   CHECK(session->rewind(41).code() == Code::kInvalidArgument);
 }
 
@@ -232,7 +209,7 @@ TEST_CASE_FIXTURE(Fixture, "cancel ends one run and the queue can then be finish
   session->cancel_flag()->store(true);
   CHECK(session->run(1e9, nullptr).code() == Code::kCancelled);
   run_all(1e9);
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a stop check ends a step, and what it began is done again") {
@@ -243,7 +220,7 @@ TEST_CASE_FIXTURE(Fixture, "a stop check ends a step, and what it began is done 
   CHECK(session->run(1e9, nullptr, stops_in_second_step).code() == Code::kCancelled);
   CHECK(session->n_tokens() == 48);
   run_all(1e9);
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a step that fails leaves the tokens before it and can be tried again") {
@@ -256,7 +233,7 @@ TEST_CASE_FIXTURE(Fixture, "a step that fails leaves the tokens before it and ca
   CHECK(n_done > 0);
   CHECK(all.size() == static_cast<size_t>(n_done) * kVocab);
   run_all(1e9);
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
 }
 
 TEST_CASE_FIXTURE(Fixture, "sessions share the cache without seeing each other") {
@@ -269,8 +246,8 @@ TEST_CASE_FIXTURE(Fixture, "sessions share the cache without seeing each other")
     run_all(1e9);
     REQUIRE(other->run(1e9, nullptr).is_ok());
   }
-  CHECK(copy(session->logits().value()) == expected_logits(ids));
-  CHECK(copy(other->logits().value()) == expected_logits(other_ids));
+  CHECK(copy(session->logits().value()) == model.expected(ids));
+  CHECK(copy(other->logits().value()) == model.expected(other_ids));
   session.reset();
   other.reset();
   CHECK(cache.figures().used_bytes == 0);
@@ -279,7 +256,7 @@ TEST_CASE_FIXTURE(Fixture, "sessions share the cache without seeing each other")
 
 TEST_CASE("a session is refused where its context would not fit the budget") {
   HashModel model;
-  KvCache cache(kPageBytes, kPageBytes * 4);
+  KvCache cache(model.groups(), kPageBytes * 4);
   CHECK(Session::create(model, cache, 129).status().code() == Code::kMemoryBudget);
   CHECK(Session::create(model, cache, 0).status().code() == Code::kInvalidArgument);
   const auto session = Session::create(model, cache, 128).take();

@@ -67,14 +67,15 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
   for (int kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
     Group group;
     for (size_t row = 0; row < rows.size(); ++row) {
+      const std::byte* const* pages = rows[row].kv.tables[kv_.group].pages;
       for (int head = 0; head < heads_per_kv; ++head) {
-        const bool is_other = group.n_queries > 0 && group.pages != rows[row].kv.pages;
+        const bool is_other = group.n_queries > 0 && group.pages != pages;
         if (is_other || group.n_queries == kMaxQueries) {
           groups_.push_back(group);
           group = {};
         }
         group.kv_head = kv_head;
-        group.pages = rows[row].kv.pages;
+        group.pages = pages;
         group.q[group.n_queries] = q + static_cast<int64_t>(row) * q_stride +
                                    (kv_head * heads_per_kv + head) * int64_t{shape.head_dim};
         const int n_visible = rows[row].position + 1;

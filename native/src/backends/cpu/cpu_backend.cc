@@ -7,6 +7,7 @@
 #include "backends/cpu/act_rows.h"
 #include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
+#include "backends/cpu/lora_driver.h"
 #include "backends/cpu/matmul_driver.h"
 #include "backends/cpu/moe_driver.h"
 #include "backends/cpu/thread_scratch.h"
@@ -31,6 +32,7 @@ class CpuBackend final : public Backend {
         attention_(*kernels.attention, n_threads),
         matmul_(kernels, n_threads),
         moe_(kernels, matmul_, n_threads),
+        lora_(ops_, matmul_, n_threads),
         n_threads_(n_threads),
         scratch_(n_threads) {}
 
@@ -125,6 +127,10 @@ class CpuBackend final : public Backend {
     matmul_.run(
         {{w.q, q, q_stride}, {w.k, keys_.data(), kv_stride}, {w.v, values_.data(), kv_stride}},
         act);
+    lora_.add({{w.q_lora, q, q_stride},
+               {w.k_lora, keys_.data(), kv_stride},
+               {w.v_lora, values_.data(), kv_stride}},
+              act);
     for_rows([&](int r, int thread) {
       float* query = q + r * q_stride;
       float* key = keys_.data() + r * kv_stride;
@@ -155,9 +161,10 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void proj_residual(const ActRows& act, const Tensor& weight, float* delta,
+  void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,
                      int64_t stride) override {
     matmul_.run({{&weight, delta, stride}}, act);
+    lora_.add({{lora, delta, stride}}, act);
   }
 
   void ffn_in(const ActRows& act, const FfnIn& ffn, ActNeeds needs, ActRows& out) override {
@@ -169,6 +176,10 @@ class CpuBackend final : public Backend {
     const int64_t part = n_rows * step * kTileRows;
     out.set_rows(n_rows);
     scratch_.reserve(2 * part);
+    const LoraSpan first_lora = ffn.gate != nullptr ? ffn.gate_lora : ffn.up_lora;
+    const LoraSpan second_lora = ffn.gate != nullptr ? ffn.up_lora : LoraSpan{};
+    const bool has_lora = !first_lora.empty() || !second_lora.empty();
+    if (has_lora) lora_.project({first_lora, second_lora}, act, step);
     const auto run_unit = [&](int64_t unit, int thread) {
       const int64_t strip0 = unit * step;
       const int64_t n_padded = std::min(step, n_strips_padded - strip0);
@@ -180,6 +191,10 @@ class CpuBackend final : public Backend {
       float* u = ffn.gate != nullptr ? g + part : nullptr;
       matmul_.run_strips(first, act, strip0, n_strips, g, width);
       if (u != nullptr) matmul_.run_strips(*ffn.up, act, strip0, n_strips, u, width);
+      if (has_lora) {
+        lora_.add_strips(0, strip0, n_strips, g, width, thread);
+        if (u != nullptr) lora_.add_strips(1, strip0, n_strips, u, width, thread);
+      }
       for (int r = 0; r < n_rows; ++r) {
         float* gate = g + r * width;
         float* up = u == nullptr ? nullptr : u + r * width;
@@ -308,7 +323,7 @@ class CpuBackend final : public Backend {
 
   void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {
     const RowInput& row = rows_[index(r)];
-    std::byte* page = row.kv.pages[row.position / kPageTokens];
+    std::byte* page = row.kv.tables[kv.group].pages[row.position / kPageTokens];
     const int slot = row.position % kPageTokens;
     for (int h = 0; h < kv.n_kv_heads; ++h) {
       auto* k = reinterpret_cast<uint16_t*>(page + kv.key_offset(h));
@@ -323,6 +338,7 @@ class CpuBackend final : public Backend {
   AttentionDriver attention_;
   MatmulDriver matmul_;
   MoeDriver moe_;
+  LoraDriver lora_;
   int n_threads_;
   ThreadScratch scratch_;
   std::vector<PageBuffer> buffers_;

@@ -1,0 +1,40 @@
+"""What functions of the native module return as dictionaries; `_native.pyi` says which."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class MemoryFigures(TypedDict):
+    total_bytes: int  # of the machine, or of the cgroup if that is less
+    available_bytes: int  # what may be taken without swapping
+    rss_bytes: int  # of this process now
+    peak_rss_bytes: int  # of this process so far
+
+
+class TensorInfo(TypedDict):
+    name: str
+    role: str
+    format: str  # a name of format_table(), "F32" (vectors) or "U8" (opaque blobs)
+    act: str
+    n_rows: int  # logical; 1 for vectors and blobs
+    n_cols: int
+    offset: int  # from EdgeFile.data_start
+    n_bytes: int
+
+
+class VerifyResult(TypedDict):
+    root: str
+    file_bytes: int
+    n_leaves: int
+    verify_ms: float
+
+
+class SessionStats(TypedDict):
+    n_prefill_tokens: int
+    n_decode_tokens: int
+    n_steps: int  # passes over the weights
+    n_recomputed_tokens: int  # once more, after rewind(); their time is in prefill_ms
+    prefill_ms: float
+    decode_ms: float  # steps of single tokens appended after the first run
+    kv_bytes: int  # KV pages held now
