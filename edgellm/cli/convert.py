@@ -1,4 +1,4 @@
-"""`edgellm convert`: a Hugging Face checkpoint in, one compact file out, progress on stderr."""
+"""`edgellm convert`: a checkpoint or a GGUF file in, one compact file out, progress on stderr."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors; with --dry-run config.json will do."
+            help="Directory with config.json and *.safetensors, or a .gguf file; with --dry-run "
+            "config.json will do."
         ),
     ],
     out: Annotated[
