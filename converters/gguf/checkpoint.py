@@ -64,14 +64,21 @@ class GgufCheckpoint(Checkpoint):
                 code="tensor_missing",
             )
         keys = Keys(path, metadata, architecture(path, metadata, ARCHITECTURES))
-        shapes = {name: info.shape for name, info in tensors.items()}
         self._open(path, {}, self._file.paths, Packing({}), has_weights=bool(tensors))
+        try:
+            self._read(keys)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, keys: Keys) -> None:
+        shapes = {name: info.shape for name, info in self._file.tensors.items()}
         stored = Stored(shapes, self._vector)
         self.config = read_config(keys, stored, self._vocabulary.n_tokens)
         self.config |= self._vocabulary.token_ids()
         self._arch = GgufArch(self.config, self._file, self._rope_factors())
         self.warnings = tuple(self._warnings(keys))
-        if tensors:
+        if self.has_weights:
             self._find_tensors(ARCHITECTURES[keys.arch].in_pairs)
 
     @property

@@ -116,14 +116,10 @@ class Finder:
         """(name, first row, rows in all) of the tensor that this one is a part of, or is."""
         role, n_rows = slot.role.removesuffix("_bias"), slot.shape[0]
         alone = (name, 0, n_rows)
-        if role in _QKV and name not in self._tensors:
+        whole = stored_name(slot.role.replace(role, "attn_qkv"), slot.layer)
+        if role in _QKV and name not in self._tensors and whole in self._tensors:
             d_q, d_kv = layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
-            begin = (0, d_q, d_q + d_kv)[_QKV.index(role)]
-            return (
-                stored_name(slot.role.replace(role, "attn_qkv"), slot.layer),
-                begin,
-                d_q + 2 * d_kv,
-            )
+            return whole, (0, d_q, d_q + d_kv)[_QKV.index(role)], d_q + 2 * d_kv
         if role in ("ffn_gate", "ffn_up") and layer.ffn_gated:
             gate, up = (
                 stored_name(slot.role.replace(role, name), slot.layer)

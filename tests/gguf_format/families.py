@@ -61,9 +61,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
 }
 
 
-def write_gguf(model: Any, path: Path, *, dtype: type = np.float32) -> Path:
+def write_gguf(model: Any, path: Path, *, split_experts: bool = False) -> Path:
     """A model of transformers as llama.cpp's convert_hf_to_gguf.py would write it, without a
-    vocabulary; matrices in `dtype`."""
+    vocabulary. split_experts: one tensor for each, as in early 2024."""
     config = model.config
     arch = ARCHS.get(config.model_type, config.model_type)
     writer = gguf.GGUFWriter(path, arch)
@@ -78,8 +78,11 @@ def write_gguf(model: Any, path: Path, *, dtype: type = np.float32) -> Path:
     for name, weights in _stored(state, config, arch):
         found = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert found is not None, name
-        is_matrix = weights.ndim > 1 and not found.endswith("ffn_gate_inp_shexp.weight")
-        writer.add_tensor(found, weights.astype(dtype if is_matrix else np.float32))
+        if split_experts and found.endswith("_exps.weight"):
+            for expert, own in enumerate(weights):
+                writer.add_tensor(found.replace("_exps", f".{expert}"), np.ascontiguousarray(own))
+            continue
+        writer.add_tensor(found, weights.astype(np.float32))
     for name, factors in _rope_tensors(config, arch).items():
         writer.add_tensor(name, factors)
     writer.write_header_to_file()

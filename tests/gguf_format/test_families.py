@@ -46,6 +46,19 @@ def test_both_ways_give_the_same(
                 assert np.array_equal(got.read_rows(same, half, n_rows - half), rows[half:])
 
 
+def test_experts_may_stand_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = changed_model("mixtral_window", monkeypatch)
+    stacked = write_gguf(model, tmp_path / "stacked.gguf")
+    split = write_gguf(model, tmp_path / "split.gguf", split_experts=True)
+    with open_checkpoint(stacked) as one, open_checkpoint(split) as other:
+        wanted, got = Job(one, F16), Job(other, F16)
+        assert len(other.weight_paths) == 1
+        for item, same in zip(wanted.planned, got.planned, strict=True):
+            if item.source is not None:
+                rows = wanted.read_rows(item, 0, item.rows_cols[0])
+                assert np.array_equal(got.read_rows(same, 0, item.rows_cols[0]), rows)
+
+
 def test_every_architecture_has_a_row() -> None:
     from edgellm.converters.gguf.config import ARCHITECTURES
 
