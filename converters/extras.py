@@ -41,11 +41,8 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     """Everything beside the tensors whose content is known before they are encoded."""
     blobs: dict[str, bytes] = {}
     checkpoint = job.checkpoint
-    if any(
-        (checkpoint.directory / name).exists()
-        for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
-    ):
-        compiled = _compile_tokenizer(checkpoint.directory)
+    compiled = _compile_tokenizer(checkpoint)
+    if compiled is not None:
         if compiled.n_vocab > job.spec.n_vocab:
             raise FormatError(
                 f"{checkpoint.directory}: the tokenizer has {compiled.n_vocab} tokens, config.json "
@@ -72,15 +69,18 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     return blobs
 
 
-def _compile_tokenizer(directory: Path) -> CompiledTokenizer:
+def _compile_tokenizer(checkpoint: Checkpoint) -> CompiledTokenizer | None:
     try:
-        from .tokenizer import compile_tokenizer
+        source = checkpoint.tokenizer_description()
+        if source is None:
+            return None
+        from .tokenizer import compile_description
     except ImportError as error:  # the tokenizers package, of the "convert" extra
         raise UnsupportedError(
             f"compiling a tokenizer needs more packages ({error}): pip install 'edgellm[convert]'",
             code="tokenizer_unsupported",
         ) from error
-    return compile_tokenizer(directory)
+    return compile_description(source, None)
 
 
 def _special_tokens(job: Job) -> dict[str, str]:

@@ -22,10 +22,9 @@ from .quant.tiles import F32Array
 from .recipe import (
     AUTO_ACT,
     EMBED_ROLE,
-    HEAD_ROLE,
     Recipe,
     default_recipe,
-    matrix_rule,
+    keeping_rules,
     preset,
     vector_rules,
 )
@@ -33,8 +32,6 @@ from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 from .views import define_view
 
-PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
-OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
 EXPERTS = "_exps"  # roles of stacked experts end so
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
@@ -77,7 +74,7 @@ class Job:
 
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
         self.checkpoint = checkpoint
-        self.arch = archs.find(checkpoint.config)
+        self.arch = checkpoint.arch
         self.config = archs.language_config(checkpoint.config)
         self.warnings = list(checkpoint.warnings)
         spec = self.arch.to_spec(self.config, checkpoint.optional_json("generation_config.json"))
@@ -129,28 +126,31 @@ class Job:
                 define_view(self.checkpoint, item.source, item.shape, item.view)
 
     def _keep_packed(self, sources: list[archs.TensorSource], options: Options) -> None:
-        """What the checkpoint holds in a weight format of ours stays as it is, unless another one
-        was asked for."""
-        strips = self.checkpoint.strips_in(PACKED_FORMAT)
-        packed = {item.name for item in sources if strips.keys() & item.stored.keys()}
-        whole = all(item.view.is_plain for item in sources if item.name in packed)
-        if packed and whole and options.recipe is None and options.format is None:
-            in_layers = {item.name for item in sources if len(item.shape) == 2} - OUTER_ROLES
-            patterns = sorted(packed - in_layers)
-            patterns += ["layers.*"] if in_layers <= packed else sorted(packed & in_layers)
-            rules = tuple(matrix_rule(name, PACKED_FORMAT, options.act) for name in patterns)
+        """What the checkpoint holds in fewer bits goes to the format that is nearest to them, the
+        very same numbers where there is one for them, unless another format was asked for."""
+        if not self.checkpoint.has_weights:
+            return
+        matrices = [item for item in sources if len(item.shape) == 2]
+        best = {
+            item.name: format
+            for item in matrices
+            if (format := self.checkpoint.best_format(item.stored, whole=item.view.is_plain))
+        }
+        if best and options.recipe is None and options.format is None:
+            roles = {item.name: item.role for item in matrices}
+            rules = keeping_rules(best, roles, options.act)
             self.recipe = replace(self.recipe, rules=(*vector_rules(), *rules, *self.recipe.rules))
-        rounded = [
-            item
-            for item in sources
-            if item.name in packed
-            and not (whole and self.recipe.choose(item.role, item.name).format == PACKED_FORMAT)
-        ]
+        rounded = [item for item in matrices if self._is_rounded_again(item)]
         if rounded:
             self.warnings.append(
                 f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again "
                 f"('{rounded[0].name}' is the first)"
             )
+
+    def _is_rounded_again(self, item: archs.TensorSource) -> bool:
+        exact = self.checkpoint.exact_format(item.stored)
+        kept = item.view.is_plain and self.recipe.choose(item.role, item.name).format == exact
+        return exact is not None and not kept
 
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
         """A tied model may store a head as well; like transformers, untie it if it differs. So may

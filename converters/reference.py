@@ -21,11 +21,11 @@ from torch.nn.functional import gelu, layer_norm, relu, silu
 from edgellm.edgefile import EdgeHeader, read_header, read_tensor
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
-from .checkpoint import Checkpoint
 from .layout import padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
 from .quant.tiles import F32Array
+from .sources import open_checkpoint
 from .spec import LayerSpec, ModelSpec
 
 ALL_ROWS = slice(None)
@@ -52,7 +52,7 @@ class Reference:
 
     @classmethod
     def from_checkpoint(cls, directory: Path, n_ctx: int | None = None) -> Reference:
-        with Checkpoint(directory) as checkpoint:
+        with open_checkpoint(directory) as checkpoint:
             job = Job(checkpoint, Options("F16", None, None, None))
             weights = torch_tables(job.tables)
             for item in job.planned:
