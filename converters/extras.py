@@ -132,11 +132,10 @@ class SourceDigests:
     """SHA-256 of every input file, on a thread of its own."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        named = [
-            checkpoint.directory / name for name in (*INPUT_FILES, *embedding_files(checkpoint))
-        ]
-        self.paths = [path for path in named if path.exists()] + checkpoint.weight_paths
-        self._directory = checkpoint.directory
+        names = (*INPUT_FILES, *embedding_files(checkpoint))
+        named = {name: checkpoint.directory / name for name in names}
+        self.paths = {name: path for name, path in named.items() if path.exists()}
+        self.paths |= {path.name: path for path in checkpoint.weight_paths}
         self._digests: dict[str, dict[str, Any]] = {}
         self._error: BaseException | None = None
         self._stop = threading.Event()
@@ -159,8 +158,7 @@ class SourceDigests:
 
     def _run(self) -> None:
         try:
-            for path in self.paths:
-                name = path.relative_to(self._directory).as_posix()
+            for name, path in self.paths.items():
                 self._digests[name] = self._digest(path)
         except OSError as error:
             self._error = FormatError(f"cannot be read: {error}", code="file_unreadable")
