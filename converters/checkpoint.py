@@ -12,24 +12,29 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import FormatError, UnsupportedError
 
+from . import archs
 from .packed import Packing, Strips, Unpack, find_packing
 from .packed.float8 import FLOAT8_DTYPES, decode_float8
 from .safetensors_header import DTYPE_BYTES, TensorInfo, read_safetensors_header
 from .source_path import PICKLE_SUFFIXES, existing_directory
 
+if TYPE_CHECKING:
+    from .tokenizer import Description
+
 F32Array = npt.NDArray[np.float32]
 
 MAX_JSON_BYTES = 64 << 20
 READABLE_DTYPES = ("F32", "F16", "BF16", *FLOAT8_DTYPES)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -40,31 +45,68 @@ class Checkpoint:
     without_weights: a directory without weights, or its config.json itself, will do.
     """
 
+    kind = "huggingface"  # as it stands in the file's source
+
     def __init__(self, path: Path, *, without_weights: bool = False) -> None:
         alone = without_weights and path.suffix == ".json" and path.is_file()
-        self.directory = existing_directory(path.parent if alone else path)
-        self.config = read_json_object(path if alone else self.directory / "config.json")
-        self.has_weights = not alone and not (without_weights and _is_bare(self.directory))
-        self.weight_paths = _weight_files(self.directory) if self.has_weights else []
-        self.tensors: dict[str, TensorInfo] = {}
-        for path in self.weight_paths:
+        directory = existing_directory(path.parent if alone else path)
+        config = read_json_object(path if alone else directory / "config.json")
+        has_weights = not alone and not (without_weights and _is_bare(directory))
+        weight_paths = _weight_files(directory) if has_weights else []
+        tensors: dict[str, TensorInfo] = {}
+        for path in weight_paths:
             for info in read_safetensors_header(path):
-                if info.name in self.tensors:
+                if info.name in tensors:
                     raise FormatError(
-                        f"tensor '{info.name}' stands in {self.tensors[info.name].path.name} and "
+                        f"tensor '{info.name}' stands in {tensors[info.name].path.name} and "
                         f"in {path.name}",
                         code="tensor_overlap",
                     )
-                self.tensors[info.name] = info
-        if self.has_weights:
-            _check_index(self.directory, self.tensors)
-        packing = find_packing(self.config, self.tensors) if self.has_weights else Packing({})
-        self.config = {k: v for k, v in self.config.items() if k != "quantization_config"}
+                tensors[info.name] = info
+        if has_weights:
+            _check_index(directory, tensors)
+        packing = find_packing(config, tensors) if has_weights else Packing({})
+        config = {k: v for k, v in config.items() if k != "quantization_config"}
+        self._open(directory, config, weight_paths, packing, has_weights=has_weights)
+
+    def _open(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        weight_paths: Iterable[Path],
+        packing: Packing,
+        *,
+        has_weights: bool,
+    ) -> None:
+        self.directory, self.config = directory, dict(config)
+        self.weight_paths, self.has_weights = list(weight_paths), has_weights
         self.tensors, self._unpack = dict(packing.tensors), dict(packing.unpack)
         self.warnings = packing.warnings
         self._strips, self._strip_format = packing.strips, packing.strip_format
         self._files: dict[Path, BinaryIO] = {}
         self._lock = threading.Lock()
+
+    @property
+    def arch(self) -> archs.Architecture:
+        """The family; UnsupportedError says what is not understood."""
+        return archs.find(self.config)
+
+    def tokenizer_description(self) -> Description | None:
+        """What a tokenizer is compiled from; None if there is none."""
+        if not any((self.directory / name).exists() for name in _TOKENIZER_FILES):
+            return None
+        from .tokenizer.source import describe
+
+        return describe(self.directory)
+
+    def exact_format(self, names: Collection[str]) -> str | None:
+        """The weight format that holds exactly what is stored under one of `names`."""
+        return self._strip_format if self._strips.keys() & set(names) else None
+
+    def best_format(self, names: Collection[str], *, whole: bool) -> str | None:
+        """The weight format nearest to what is stored under `names`, the parts of one tensor; None:
+        none in particular. whole: it is one of them as it stands."""
+        return self.exact_format(names) if whole else None
 
     def optional_json(self, name: str) -> dict[str, Any]:
         """A JSON object of the directory; {} if there is no such file."""
@@ -108,14 +150,19 @@ class Checkpoint:
     def stored_bytes(self, info: TensorInfo, row0: int, n_rows: int) -> npt.NDArray[np.uint8]:
         """The same rows, byte by byte."""
         row_bytes = matrix_shape(info.shape)[1] * DTYPE_BYTES[info.dtype]
-        buffer = np.empty(n_rows * row_bytes, dtype=np.uint8)
+        offset = info.offset_bytes + row0 * row_bytes
+        return self.file_bytes(info.path, offset, n_rows * row_bytes)
+
+    def file_bytes(self, path: Path, offset: int, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Bytes of one of the weight files."""
+        buffer = np.empty(n_bytes, dtype=np.uint8)
         with self._lock:
-            file = self._files.get(info.path)
+            file = self._files.get(path)
             if file is None:
-                file = info.path.open("rb", buffering=0)
-                self._files[info.path] = file
-            file.seek(info.offset_bytes + row0 * row_bytes)
-            _read_exactly(file, buffer.data, info.path)
+                file = path.open("rb", buffering=0)
+                self._files[path] = file
+            file.seek(offset)
+            _read_exactly(file, buffer.data, path)
         return buffer
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from edgellm._native import default_n_threads
-from edgellm.errors import NumericError
+from edgellm.errors import NumericError, UnsupportedError
 
 from .plan import Job
 from .quant import decode_matrix
@@ -73,6 +73,12 @@ class PlannedWeights:
         return {name: self.tensor(name) for name in self._items if name.startswith(prefix)}
 
     def head(self) -> Weights:
+        if self._spec.headless:
+            raise UnsupportedError(
+                "a model without its head has no scores of tokens to measure; convert it without "
+                "calibration and held-out text",
+                code="feature_unsupported",
+            )
         matrix = EMBED_ROLE if self._spec.tied_head else HEAD_ROLE
         norm = {name: self.tensor(name) for name in self._items if name.startswith("output_norm")}
         return {**norm, HEAD_ROLE: self.tensor(matrix)}

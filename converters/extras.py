@@ -41,11 +41,8 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     """Everything beside the tensors whose content is known before they are encoded."""
     blobs: dict[str, bytes] = {}
     checkpoint = job.checkpoint
-    if any(
-        (checkpoint.directory / name).exists()
-        for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
-    ):
-        compiled = _compile_tokenizer(checkpoint.directory)
+    compiled = _compile_tokenizer(checkpoint)
+    if compiled is not None:
         if compiled.n_vocab > job.spec.n_vocab:
             raise FormatError(
                 f"{checkpoint.directory}: the tokenizer has {compiled.n_vocab} tokens, config.json "
@@ -72,15 +69,18 @@ def text_blobs(job: Job) -> dict[str, bytes]:
     return blobs
 
 
-def _compile_tokenizer(directory: Path) -> CompiledTokenizer:
+def _compile_tokenizer(checkpoint: Checkpoint) -> CompiledTokenizer | None:
     try:
-        from .tokenizer import compile_tokenizer
+        source = checkpoint.tokenizer_description()
+        if source is None:
+            return None
+        from .tokenizer import compile_description
     except ImportError as error:  # the tokenizers package, of the "convert" extra
         raise UnsupportedError(
             f"compiling a tokenizer needs more packages ({error}): pip install 'edgellm[convert]'",
             code="tokenizer_unsupported",
         ) from error
-    return compile_tokenizer(directory)
+    return compile_description(source, None)
 
 
 def _special_tokens(job: Job) -> dict[str, str]:
@@ -132,11 +132,10 @@ class SourceDigests:
     """SHA-256 of every input file, on a thread of its own."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        named = [
-            checkpoint.directory / name for name in (*INPUT_FILES, *embedding_files(checkpoint))
-        ]
-        self.paths = [path for path in named if path.exists()] + checkpoint.weight_paths
-        self._directory = checkpoint.directory
+        names = (*INPUT_FILES, *embedding_files(checkpoint))
+        named = {name: checkpoint.directory / name for name in names}
+        self.paths = {name: path for name, path in named.items() if path.exists()}
+        self.paths |= {path.name: path for path in checkpoint.weight_paths}
         self._digests: dict[str, dict[str, Any]] = {}
         self._error: BaseException | None = None
         self._stop = threading.Event()
@@ -159,8 +158,7 @@ class SourceDigests:
 
     def _run(self) -> None:
         try:
-            for path in self.paths:
-                name = path.relative_to(self._directory).as_posix()
+            for name, path in self.paths.items():
                 self._digests[name] = self._digest(path)
         except OSError as error:
             self._error = FormatError(f"cannot be read: {error}", code="file_unreadable")

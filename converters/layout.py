@@ -41,7 +41,7 @@ def tensor_slots(spec: ModelSpec) -> list[Slot]:
         shapes = _attention(spec, layer) | _ffn(spec, layer)
         slots += [Slot(role, shape, index) for role, shape in shapes.items()]
     slots += [Slot(role, shape) for role, shape in _norm(spec, "output_norm").items()]
-    if not spec.tied_head:
+    if not spec.tied_head and not spec.headless:
         slots.append(Slot("output", (spec.n_vocab, spec.d_model)))
     return slots
 

@@ -1,4 +1,4 @@
-"""Converts a Hugging Face directory into one compact file, tensor by tensor in bounded memory.
+"""Converts a checkpoint into one compact file, tensor by tensor in bounded memory.
 
 Reading, encoding and writing overlap: one thread reads blocks of rows as float32, one encodes them
 (the encoder itself is threaded), and the caller's thread hashes and writes. Another thread digests
@@ -26,7 +26,6 @@ from .calibrate.convert import calibrated
 from .calibrate.held_out import split_tokens
 from .calibrate.tokens import Tokens
 from .calibrate.work import WorkDir
-from .checkpoint import Checkpoint
 from .encode import encode_rows
 from .extras import SourceDigests, text_blobs
 from .plan import Job, Options
@@ -47,6 +46,8 @@ from .report import (
     peak_rss_bytes,
     quality_json,
 )
+from .scores import append_scores
+from .sources import open_checkpoint
 
 BLOCK_WEIGHTS = 4 << 20  # 16 MiB as float32; five or so are alive at a time
 MEASURE_ALL_WEIGHTS = 1 << 20  # up to this size the error is measured on every row
@@ -98,7 +99,7 @@ def plan_conversion(
 ) -> ConvertPlan:
     """Everything convert() would do, without reading a weight (except to compare a tied head)."""
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
-    with Checkpoint(Path(src), without_weights=True) as checkpoint:
+    with open_checkpoint(Path(src), without_weights=True) as checkpoint:
         return Job(checkpoint, Options(*choices)).as_plan()
 
 
@@ -138,7 +139,7 @@ def convert(
             code="invalid_argument",
         )
     choices = (format, embed_format, head_format, act, _recipe(recipe), bool(calibration))
-    with Checkpoint(Path(src)) as checkpoint:
+    with open_checkpoint(Path(src)) as checkpoint:
         job = Job(checkpoint, Options(*choices))
         blobs = text_blobs(job)
         _check_disk(Path(out), job, blobs, with_work=bool(calibration) and work_dir is None)
@@ -241,10 +242,13 @@ def _write(
                 reports.append(_tensor_report(item, parts))
         for name, data in blobs.items():
             writer.append(name, name, data)
+        unscored = None if job.spec.headless else append_scores(writer, n_threads)
+        if unscored:
+            job.warnings.append(unscored)
         parts_bits, warnings = bits_by_part(job.planned), tuple(job.warnings)
         report = quality_json(tuple(reports), warnings, parts_bits, quality)
         writer.append("report", "report", report)
-        source: dict[str, Any] = {"kind": "huggingface", "files": digests.result()}
+        source: dict[str, Any] = {"kind": job.checkpoint.kind, "files": digests.result()}
         if (scales := job.arch.scales(job.config)) is not None:
             source["scales"] = scales  # adapters need them
         writer.set_source(source)

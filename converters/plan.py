@@ -22,10 +22,9 @@ from .quant.tiles import F32Array
 from .recipe import (
     AUTO_ACT,
     EMBED_ROLE,
-    HEAD_ROLE,
     Recipe,
     default_recipe,
-    matrix_rule,
+    keeping_rules,
     preset,
     vector_rules,
 )
@@ -33,8 +32,6 @@ from .report import ConvertPlan, PlannedTensor
 from .spec import ModelSpec
 from .views import define_view
 
-PACKED_FORMAT = "L4_32"  # holds what other tools quantized to 4 bits
-OUTER_ROLES = {EMBED_ROLE, HEAD_ROLE}  # matrices outside the layers; their names are their roles
 EXPERTS = "_exps"  # roles of stacked experts end so
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
 COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
@@ -77,11 +74,13 @@ class Job:
 
     def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
         self.checkpoint = checkpoint
-        self.arch = archs.find(checkpoint.config)
+        self.arch = checkpoint.arch
         self.config = archs.language_config(checkpoint.config)
         self.warnings = list(checkpoint.warnings)
         spec = self.arch.to_spec(self.config, checkpoint.optional_json("generation_config.json"))
         self.spec = self._settle_head(spec)
+        if self.spec.headless:
+            self.warnings.append("saved without its head: the file makes embeddings, no text")
         self.recipe = options.to_recipe(self.spec.tied_head)
         sources = self._sources(self.spec)
         self._keep_packed(sources, options)
@@ -127,38 +126,45 @@ class Job:
                 define_view(self.checkpoint, item.source, item.shape, item.view)
 
     def _keep_packed(self, sources: list[archs.TensorSource], options: Options) -> None:
-        """What the checkpoint holds in a weight format of ours stays as it is, unless another one
-        was asked for."""
-        strips = self.checkpoint.strips_in(PACKED_FORMAT)
-        packed = {item.name for item in sources if strips.keys() & item.stored.keys()}
-        whole = all(item.view.is_plain for item in sources if item.name in packed)
-        if packed and whole and options.recipe is None and options.format is None:
-            in_layers = {item.name for item in sources if len(item.shape) == 2} - OUTER_ROLES
-            patterns = sorted(packed - in_layers)
-            patterns += ["layers.*"] if in_layers <= packed else sorted(packed & in_layers)
-            rules = tuple(matrix_rule(name, PACKED_FORMAT, options.act) for name in patterns)
+        """What the checkpoint holds in fewer bits goes to the format that is nearest to them, the
+        very same numbers where there is one for them, unless another format was asked for."""
+        if not self.checkpoint.has_weights:
+            return
+        matrices = [item for item in sources if len(item.shape) == 2]
+        best = {
+            item.name: format
+            for item in matrices
+            if (format := self.checkpoint.best_format(item.stored, whole=item.view.is_plain))
+        }
+        if best and options.recipe is None and options.format is None:
+            roles = {item.name: item.role for item in matrices}
+            rules = keeping_rules(best, roles, options.act)
             self.recipe = replace(self.recipe, rules=(*vector_rules(), *rules, *self.recipe.rules))
-        rounded = [
-            item
-            for item in sources
-            if item.name in packed
-            and not (whole and self.recipe.choose(item.role, item.name).format == PACKED_FORMAT)
-        ]
+        rounded = [item for item in matrices if self._is_rounded_again(item)]
         if rounded:
             self.warnings.append(
                 f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again "
                 f"('{rounded[0].name}' is the first)"
             )
 
+    def _is_rounded_again(self, item: archs.TensorSource) -> bool:
+        exact = self.checkpoint.exact_format(item.stored)
+        kept = item.view.is_plain and self.recipe.choose(item.role, item.name).format == exact
+        return exact is not None and not kept
+
     def _settle_head(self, spec: ModelSpec) -> ModelSpec:
-        """A tied model may store a head as well; like transformers, untie it if it differs."""
-        if not spec.tied_head or not self.checkpoint.has_weights:
+        """A tied model may store a head as well; like transformers, untie it if it differs. So may
+        one whose class has none."""
+        if not (spec.tied_head or spec.headless) or not self.checkpoint.has_weights:
             return spec
-        heads = {item.source for item in self._sources(replace(spec, tied_head=False))}
+        with_head = replace(spec, tied_head=False, headless=False)
+        heads = {item.source for item in self._sources(with_head)}
         heads -= {item.source for item in self._sources(spec)}
         stored = heads & set(self.checkpoint.tensors)
         if not stored:
             return spec
+        if spec.headless:
+            return with_head
         head = stored.pop()
         embedding = self._sources(spec)[0].source
         if _same_tensor(self.checkpoint, head, embedding):
@@ -167,7 +173,7 @@ class Job:
             f"config.json ties the head to the embedding, but '{head}' differs from "
             f"'{embedding}': the head is kept"
         )
-        return replace(spec, tied_head=False)
+        return with_head
 
     def _check_tensors(self, item: archs.TensorSource) -> None:
         for name, shape in item.stored.items():

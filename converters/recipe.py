@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -190,6 +191,39 @@ def matrix_rule(
     chosen_act = default_act if format == "F16" else act or default_act
     limit = Rule.act_kl if act_kl is None else act_kl
     return Rule(pattern, format, chosen_act, method or RTN, scale, limit)
+
+
+def keeping_rules(
+    formats: Mapping[str, str], roles: Mapping[str, str], act: str | None
+) -> tuple[Rule, ...]:
+    """Rules that give each matrix of `formats` its own. roles: of all matrices, by name."""
+    outer = [name for name in formats if name in (EMBED_ROLE, HEAD_ROLE)]
+    patterns = {name: formats[name] for name in sorted(outer)}
+    in_layers = [name for name in roles if name not in (EMBED_ROLE, HEAD_ROLE)]
+    there = [formats.get(name) for name in in_layers]
+    if len(set(there)) == 1 and there[0] is not None:
+        patterns["layers.*"] = there[0]
+    else:
+        patterns |= _by_roles({name: formats.get(name) for name in in_layers}, roles)
+    return tuple(matrix_rule(pattern, format, act) for pattern, format in patterns.items())
+
+
+def _by_roles(formats: Mapping[str, str | None], roles: Mapping[str, str]) -> dict[str, str]:
+    """One pattern for the format that most matrices of a role have, and before these the names of
+    the others. A role with a matrix that has none is not named as a whole."""
+    names: dict[str, str] = {}
+    whole: dict[str, str] = {}
+    for role in sorted({roles[name] for name in formats}):
+        of_role = {name: format for name, format in formats.items() if roles[name] == role}
+        counts = Counter(of_role.values())
+        if None not in counts:
+            whole[role] = str(counts.most_common(1)[0][0])
+        names |= {
+            name: format
+            for name, format in sorted(of_role.items())
+            if format is not None and format != whole.get(role)
+        }
+    return names | whole
 
 
 def vector_rules() -> tuple[Rule, ...]:

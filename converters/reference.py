@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, relu, silu
 
 from edgellm.edgefile import EdgeHeader, read_header, read_tensor
-from edgellm.errors import InvalidArgumentError
+from edgellm.errors import InvalidArgumentError, UnsupportedError
 
-from .checkpoint import Checkpoint
 from .layout import padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
 from .quant.tiles import F32Array
+from .sources import open_checkpoint
 from .spec import LayerSpec, ModelSpec
 
 ALL_ROWS = slice(None)
@@ -52,7 +52,7 @@ class Reference:
 
     @classmethod
     def from_checkpoint(cls, directory: Path, n_ctx: int | None = None) -> Reference:
-        with Checkpoint(directory) as checkpoint:
+        with open_checkpoint(directory) as checkpoint:
             job = Job(checkpoint, Options("F16", None, None, None))
             weights = torch_tables(job.tables)
             for item in job.planned:
@@ -123,6 +123,8 @@ class Reference:
 
     def head(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> logits [n, n_vocab]."""
+        if self.spec.headless:
+            raise UnsupportedError("the model has no head", code="feature_unsupported")
         name = "token_embd" if self.spec.tied_head else "output"
         return self.to_logits(x, self.weights[name])
 

@@ -26,11 +26,9 @@ def existing_directory(directory: Path) -> Path:
 def _what_to_give_instead(path: Path) -> str:
     if path.suffix == ".edge":
         return "; it is converted already: edgellm run FILE PROMPT"
-    if path.suffix == ".gguf":
-        return "; GGUF is not read yet: give the Hugging Face directory it was made from"
     if path.suffix in (".safetensors", ".json", *PICKLE_SUFFIXES):
         return f"; give its directory, {path.parent}"
-    return "; give a directory with config.json and *.safetensors"
+    return "; give a directory with config.json and *.safetensors, or a GGUF file"
 
 
 def _nearest(path: Path) -> str:

@@ -82,6 +82,7 @@ class ModelSpec:
     n_positions: int = 0
     rope_local_factor: float = 1.0
     n_ctx_original: int = 0
+    headless: bool = False
 
     def __post_init__(self) -> None:
         _check_model(self)
@@ -210,6 +211,8 @@ def _check_model(spec: ModelSpec) -> None:
             code="spec_invalid",
         )
     _positive_float(spec.rope_local_factor, "rope_local_factor")
+    if spec.headless and spec.tied_head:
+        raise FormatError("spec: 'headless' is true, which excludes tied_head", code="spec_invalid")
     # Two tables to choose between need a rotation.
     _in_range(spec.n_ctx_original, 0, MAX_CONTEXT if spec.n_rope else 0, "n_ctx_original", "spec")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .cpu import load_native
 from .doctor import Check, guarded
+from .doctor_scores import StoredScores, compared, parse_scores
 from .edgefile import read_header, read_tensor
 from .edgeheader import EdgeHeader
 from .errors import FormatError, MemoryBudgetError, NumericError
@@ -140,26 +141,41 @@ def _vectors(header: EdgeHeader) -> list[tuple[str, list[int]]]:
     return pairs
 
 
+def _stored_scores(path: Path) -> StoredScores | None:
+    header = read_header(path)
+    if "scores" not in header.tensors:
+        return None
+    return parse_scores(bytes(read_tensor(header, "scores")), path)
+
+
 def _smoke_run(path: Path, max_memory: int | None) -> Iterator[Check]:
-    """Some tokens through every layer; the numbers must be finite."""
+    """Some tokens through every layer: the numbers must be finite, and those that the converter got
+    if it left them in the file."""
     import numpy as np
 
+    stored = _stored_scores(path)
     started = perf_counter()
     with load(path, max_memory=max_memory, verify="never") as model:
         info = model.info()
-        n_tokens = min(_SMOKE_TOKENS, info.n_ctx)
-        step = max(1, info.n_vocab // n_tokens)
-        ids = [i * step % info.n_vocab for i in range(n_tokens)]
+        if stored is None:
+            n_tokens = min(_SMOKE_TOKENS, info.n_ctx)
+            step = max(1, info.n_vocab // n_tokens)
+            ids = [i * step % info.n_vocab for i in range(n_tokens)]
+        else:
+            ids = stored.ids
+        is_headless = read_header(path).spec.get("headless") is True
         try:
-            scores = model.logits(ids)
+            scores = model.embed(ids, pooling="mean") if is_headless else model.logits(ids)
         except MemoryBudgetError:
-            found = f"not run: {n_tokens} tokens of context do not fit"
+            found = f"not run: {len(ids)} tokens of context do not fit"
             yield Check("smoke run", "warning", found, "free memory, or take a smaller format")
             return
     if not np.isfinite(scores).all():
         raise NumericError("the scores of the next token are not finite", code="numeric")
     found = (
-        f"{n_tokens} tokens with {info.isa} on {info.threads} threads in "
+        f"{len(ids)} tokens with {info.isa} on {info.threads} threads in "
         f"{(perf_counter() - started) * 1e3:.0f} ms, loading included; all scores are finite"
     )
     yield Check("smoke run", "ok", found)
+    if stored is not None:
+        yield compared(stored, scores)

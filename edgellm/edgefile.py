@@ -55,6 +55,7 @@ from .edgeheader import (
     tensor_defect,
 )
 from .errors import EdgeError, FormatError, IntegrityError, InvalidArgumentError
+from .leaf_hasher import LeafHasher
 
 __all__ = [
     "DATA_ALIGNMENT",
@@ -187,7 +188,7 @@ class EdgeWriter:
         self._n_added = 0
         self._cursor = 0  # of planned tensors; after them, of the data section
         self._file: BinaryIO | None = None
-        self._leaves = _LeafHasher()
+        self._leaves = LeafHasher()
 
     def __enter__(self) -> EdgeWriter:
         try:
@@ -316,13 +317,22 @@ class EdgeWriter:
             root=root,
         )
 
-    def _finish(self) -> None:
+    def readable(self) -> Path:
+        """The temporary file, made a whole one of what was added. Close it before adding more,
+        which overwrites its hashes."""
+        self._seal()
+        assert self._file is not None
+        self._file.seek(self._data_start + self._cursor)
+        return self._temp
+
+    def _seal(self) -> None:
+        """Hashes and header of what was added."""
         if self._n_added != len(self._planned):
             raise InvalidArgumentError(f"tensor {self._planned[self._n_added]!r} was never added")
         if not self._tensors:
             raise InvalidArgumentError("a file needs at least one tensor")
         n_hashed = self._cursor
-        digests = self._leaves.finish()
+        digests = self._leaves.digests()
         stored = digests + bytes(round_up(len(digests), BLOB_ALIGNMENT) - len(digests))
         info = _hashes_info(n_hashed)
         tensors = self._tensors | {HASHES_NAME: info}
@@ -332,6 +342,10 @@ class EdgeWriter:
         _write_all(self._file, memoryview(stored))
         self._file.seek(0)
         _write_all(self._file, memoryview(header))
+
+    def _finish(self) -> None:
+        self._seal()
+        assert self._file is not None
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temp, self._path)
@@ -339,31 +353,6 @@ class EdgeWriter:
 
     def _write_failed(self, error: OSError) -> EdgeError:
         return FormatError(f"{self._path}: write failed: {error.strerror}", "file_write_failed")
-
-
-class _LeafHasher:
-    """SHA-256 of every 1 MiB of a stream."""
-
-    def __init__(self) -> None:
-        self.n_bytes = 0
-        self._digests = bytearray()
-        self._leaf = hashlib.sha256()
-
-    def update(self, view: memoryview) -> None:
-        while len(view):
-            room = LEAF_BYTES - self.n_bytes % LEAF_BYTES
-            part = view[:room]
-            self._leaf.update(part)
-            self.n_bytes += len(part)
-            view = view[room:]
-            if self.n_bytes % LEAF_BYTES == 0:
-                self._digests += self._leaf.digest()
-                self._leaf = hashlib.sha256()
-
-    def finish(self) -> bytes:
-        if self.n_bytes % LEAF_BYTES:
-            self._digests += self._leaf.digest()
-        return bytes(self._digests)
 
 
 def _hashes_info(n_hashed: int) -> TensorInfo:

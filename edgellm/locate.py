@@ -55,10 +55,7 @@ def _advice(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     if is_gguf:
-        return (
-            "this is a GGUF file, which edgellm cannot read yet: convert the Hugging Face "
-            "directory it was made from: edgellm convert DIR OUT.edge"
-        )
+        return f"this is a GGUF file; convert it first: edgellm convert {path} OUT.edge"
     if path.suffix == ".safetensors":
         return f"convert its directory first: edgellm convert {path.parent} OUT.edge"
     if path.suffix in _PICKLE_SUFFIXES:

@@ -19,7 +19,6 @@ from edgellm.errors import InvalidArgumentError
 from ..calibrate import CalibrationTokens
 from ..calibrate.held_out import split_tokens
 from ..calibrate.tokens import Tokens
-from ..checkpoint import Checkpoint
 from ..extras import SourceDigests, text_blobs
 from ..pipeline import convert
 from ..plan import Job, Options
@@ -27,6 +26,7 @@ from ..quality import need_torch
 from ..recipe import CalibrationOptions, Recipe
 from ..report import ConvertReport, ProgressFn
 from ..sizes import overhead_bytes, stored_bytes
+from ..sources import open_checkpoint
 from .choose import Choice, Chooser
 from .run import AllocateOptions, Measured, measure
 
@@ -114,7 +114,7 @@ def convert_within(
     """
     options = options or AllocateOptions()
     need_torch("choosing formats")
-    with Checkpoint(Path(src)) as checkpoint:
+    with open_checkpoint(Path(src)) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
         blobs = text_blobs(job)
         tokens, split = split_tokens(job, calibration, blobs, as_many_as_there_are=True)

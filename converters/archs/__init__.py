@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..spec import ModelSpec
-from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS
+from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, is_bare
 from ._family import Family, TensorSource
 from ._wrapper import language_config
 
@@ -148,5 +148,4 @@ def _class_name(config: Mapping[str, Any], known: list[str]) -> str:
             code="json_missing_key",
         )
     name = str(next((name for name in names if name in _REGISTRY), names[0]))
-    is_bare = name.endswith("Model") and isinstance(model_type, str)  # saved without its head
-    return _MODEL_TYPES.get(str(model_type), name) if is_bare else name
+    return _MODEL_TYPES.get(str(model_type), name) if is_bare(config) else name

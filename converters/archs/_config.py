@@ -157,6 +157,13 @@ class Config:
                 raise not_supported(key, value, allowed)
 
 
+def is_bare(config: Mapping[str, Any]) -> bool:
+    """Whether the class is one without a head: Qwen3Model, not Qwen3ForCausalLM."""
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    return isinstance(name, str) and name.endswith("Model") and not name.endswith("LMHeadModel")
+
+
 def not_supported(
     key: str, value: object, supported: Sequence[Any] | Mapping[str, Any]
 ) -> UnsupportedError:

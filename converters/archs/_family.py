@@ -20,7 +20,7 @@ from edgellm.errors import FormatError
 from ..layout import Shape, Slot, padded_rows, tensor_slots
 from ..spec import MAX_LAYERS, LayerSpec, ModelSpec
 from ..views import Part, View
-from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, Config, not_supported
+from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, Config, is_bare, not_supported
 from ._rope import Rope, read_rope
 
 F32Array = npt.NDArray[np.float32]
@@ -184,6 +184,7 @@ class Family:
             raise FormatError(f"config.json: {n_layers} layers", code="spec_invalid")
         bos_ids = known.token_ids("bos_token_id", generation)
         rope, local = self.rope(known), self.local_rope(known)
+        is_tied = known.boolean("tie_word_embeddings")
         fields: dict[str, Any] = {
             "arch": self.arch,
             "n_vocab": known.integer("vocab_size"),
@@ -191,7 +192,8 @@ class Family:
             "n_ctx_train": known.integer("max_position_embeddings"),
             "norm_eps": known.number(self.eps_key),
             "norm": self.norm,
-            "tied_head": known.boolean("tie_word_embeddings"),
+            "tied_head": is_tied,
+            "headless": is_bare(config) and not is_tied,
             "n_rope": rope.n_rope if rope else 0,
             "rope_factor": rope.factor if rope else 1.0,
             "rope_local_factor": local.factor if local else 1.0,

@@ -71,8 +71,9 @@ def compile_tokenizer(directory: Path) -> CompiledTokenizer:
     return compile_description(describe(directory), directory)
 
 
-def compile_description(source: Description, directory: Path) -> CompiledTokenizer:
-    """Compiles one description; the BOS and EOS hints come from the configs in `directory`."""
+def compile_description(source: Description, directory: Path | None) -> CompiledTokenizer:
+    """Compiles one description; the BOS and EOS hints come from the configs in `directory`, if
+    there is one."""
     path, data = source.path, source.data
     try:
         truth = Oracle(data)
@@ -183,21 +184,25 @@ def _check_specials_unreachable(
     oracle.encode_special_tokens = False
 
 
-def _bos_id(directory: Path, oracle: Tokenizer, prefix: list[int]) -> int | None:
-    config = load_json(directory / "tokenizer_config.json") or {}
+def _bos_id(directory: Path | None, oracle: Tokenizer, prefix: list[int]) -> int | None:
+    config = _load(directory, "tokenizer_config.json")
     text = token_text(config.get("bos_token"))
     found = oracle.token_to_id(text) if text else None
     return found if found is not None else (prefix[0] if prefix else None)
 
 
-def _eos_ids(directory: Path, oracle: Tokenizer) -> tuple[int, ...]:
+def _load(directory: Path | None, name: str) -> Json:
+    return {} if directory is None else load_json(directory / name) or {}
+
+
+def _eos_ids(directory: Path | None, oracle: Tokenizer) -> tuple[int, ...]:
     ids: dict[int, None] = {}
     for name in ("generation_config.json", "config.json"):
-        value = (load_json(directory / name) or {}).get("eos_token_id")
+        value = _load(directory, name).get("eos_token_id")
         for id_ in value if isinstance(value, list) else [value]:
             if isinstance(id_, int) and not isinstance(id_, bool):
                 ids.setdefault(id_)
-    config = load_json(directory / "tokenizer_config.json") or {}
+    config = _load(directory, "tokenizer_config.json")
     text = token_text(config.get("eos_token"))
     found = oracle.token_to_id(text) if text else None
     if found is not None:

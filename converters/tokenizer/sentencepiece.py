@@ -140,14 +140,28 @@ def describe_sentencepiece(path: Path, content: bytes) -> Json:
         if piece.type in (PieceType.UNKNOWN, PieceType.CONTROL, PieceType.USER_DEFINED)
     }
     added = collect_added(config, vocab, own)
+    around = affixes(config, vocab, added, add_bos=True)
     legacy = config.flag("legacy", True)
-    prefix = _prefix(model, config)
+    return describe_pieces(model, added, around, _prefix(model, config), legacy=legacy)
+
+
+def describe_pieces(
+    model: SentencePieceModel,
+    added: list[Json],
+    post_processor: Json | None,
+    prefix: bool,
+    *,
+    legacy: bool = True,
+) -> Json:
+    """A description of a model with one piece of type UNKNOWN and none twice. prefix: a space goes
+    before a text; legacy: as a normalizer, so also after an added token."""
+    vocab = {piece.text: id_ for id_, piece in enumerate(model.pieces)}
     return description(
         _model(model, vocab),
         added,
         normalizer=_normalizer(model, prefix, legacy),
         pre_tokenizer=None if legacy else _metaspace(prefix),
-        post_processor=affixes(config, vocab, added, add_bos=True),
+        post_processor=post_processor,
         decoder=_decoder(model, prefix),
     )
 

@@ -1,4 +1,4 @@
-"""`edgellm convert`: a Hugging Face checkpoint in, one compact file out, progress on stderr; with
+"""`edgellm convert`: a checkpoint or a GGUF file in, one compact file out, progress on stderr; with
 `--base` a PEFT directory in, one adapter file out."""
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors; with --dry-run config.json will do."
+            help="Directory with config.json and *.safetensors, or a .gguf file; with --dry-run "
+            "config.json will do."
         ),
     ],
     out: Annotated[

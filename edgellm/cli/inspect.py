@@ -1,5 +1,5 @@
-"""`edgellm inspect`: what a file holds, from its header, the tokenizer's and the converter's
-report; no weights, no native code."""
+"""`edgellm inspect`: what a file holds, from its header and its blobs: tokenizer, template, the
+converter's report; no weights, no native code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from ..chat_template import stored_tokens
 from ..edgefile import read_header, read_tensor
 from ..edgeheader import EdgeHeader, TensorInfo
+from ..embedding import parse_defaults
 from ..locate import explained, resolve
 from ..strict_json import parse_json
 from ..tokenizer_info import describe_tokenizer
 from .output import JsonFlag, print_json, print_table, print_text
 
+MAX_TEMPLATE_BYTES = 1 << 20  # shown; chat takes less
 MAX_REPORT_BYTES = 16 << 20  # more is no report of the converter
 
 
@@ -53,6 +56,9 @@ def _describe(header: EdgeHeader) -> dict[str, Any]:
         "metadata": {k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
         "source": header.source,
         "tokenizer": _tokenizer(header),
+        "chat_template": _template(header),
+        "special_tokens": stored_tokens(_blob(header, "special_tokens"), header.path),
+        "embedding": _embedding(header),
         "quality": _quality(header),
         "tensors": [_tensor(t) for t in tensors],
     }
@@ -62,6 +68,22 @@ def _tokenizer(header: EdgeHeader) -> dict[str, Any] | None:
     if "tokenizer" not in header.tensors:
         return None
     return asdict(describe_tokenizer(read_tensor(header, "tokenizer")))
+
+
+def _blob(header: EdgeHeader, name: str) -> bytes | None:
+    return bytes(read_tensor(header, name)) if name in header.tensors else None
+
+
+def _template(header: EdgeHeader) -> str | None:
+    if "chat_template" not in header.tensors:
+        return None
+    shown = read_tensor(header, "chat_template")[:MAX_TEMPLATE_BYTES]
+    return bytes(shown).decode(errors="replace")
+
+
+def _embedding(header: EdgeHeader) -> dict[str, Any] | None:
+    blob = _blob(header, "embedding")
+    return None if blob is None else asdict(parse_defaults(blob, header.path))
 
 
 def _quality(header: EdgeHeader) -> dict[str, Any] | None:
@@ -136,6 +158,20 @@ def _tokenizer_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     ]
 
 
+def _text_rows(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    tokens = ", ".join(f"{role} {text!r}" for role, text in data["special_tokens"].items())
+    if tokens:
+        yield "special tokens", tokens
+    template = data["chat_template"]
+    yield "chat template", f"{len(template):,} characters" if template else "none"
+    found = data["embedding"]
+    if found is not None:
+        length = "length 1" if found["normalize"] else "any length"
+        most = f", at most {found['max_tokens']:,} tokens" if found["max_tokens"] else ""
+        left = f"; left out: {found['left_out']}" if found["left_out"] else ""
+        yield "embeddings", f"pooling {found['pooling'] or 'not named'}, {length}{most}{left}"
+
+
 def _print_human(data: dict[str, Any]) -> None:
     print_table(
         [
@@ -149,6 +185,7 @@ def _print_human(data: dict[str, Any]) -> None:
             ("bits per weight", f"{data['bits_per_weight']:.3f}"),
             ("root", data["root"]),
             *_tokenizer_rows(data["tokenizer"]),
+            *_text_rows(data),
             *_quality_rows(data["quality"]),
         ]
     )

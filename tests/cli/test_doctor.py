@@ -121,6 +121,41 @@ def test_scores_that_are_not_finite_fail_the_smoke_run(tiny_edge, tmp_path):
     assert found.error.code == "numeric"
 
 
+def test_the_scores_of_the_converter_are_replayed_to_the_bit(tiny_edge, tmp_path):
+    assert findings(tiny_edge)["scores"].found.startswith("the same bits")
+    stored = json.loads(bytes(read_tensor(tiny_edge, "scores")))
+
+    def checked(**changes: object) -> doctor.Check:
+        blob = {"scores": json.dumps({**stored, **changes}).encode()}
+        return findings(rewritten(tiny_edge, tmp_path / "t.edge", blob))["scores"]
+
+    near = checked(sha256="0" * 64)
+    assert near.verdict == "warning"
+    assert "not the same bits: 0 from" in near.found
+    far = checked(sha256="0" * 64, best=[[at, score + 1] for at, score in stored["best"]])
+    assert far.verdict == "failure"
+    assert far.error is not None
+    assert far.error.code == "numeric"
+    assert checked(sha256="0" * 64, best=[[10**9, 1.0]]).verdict == "failure"
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"[]",
+        b"{}",
+        b'{"ids":[],"sha256":"","best":[[1,1]],"version":""}',
+        b'{"ids":["1"],"sha256":"","best":[[1,1]],"version":""}',
+        b'{"ids":[1],"sha256":"","best":[[1]],"version":""}',
+        b'{"ids":[99999],"sha256":"","best":[[1,1.0]],"version":""}',
+        b" " * 70_000,
+    ],
+)
+def test_scores_that_are_no_scores_are_a_failure(blob, tiny_edge, tmp_path):
+    path = rewritten(tiny_edge, tmp_path / "t.edge", {"scores": blob})
+    assert findings(path)["smoke run"].verdict == "failure"
+
+
 def test_memory_for_part_of_the_context_is_a_warning_and_for_none_a_failure():
     demo = findings("demo", 4_400_000)
     assert demo["memory plan"].verdict == "warning"

@@ -55,7 +55,7 @@ def folder(tmp_path: Path, tiny_edge: Path) -> Path:
         ("models/story.edge", "there is no models (the nearest folder that exists is .)"),
         (".", "it is a directory; did you mean story.edge?"),
         ("empty", "it is a directory; give the .edge file itself"),
-        ("raw.gguf", "this is a GGUF file, which edgellm cannot read yet"),
+        ("raw.gguf", "this is a GGUF file; convert it first: edgellm convert raw.gguf OUT.edge"),
         ("old.bin", "convert the safetensors version of this model"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_checkpoint_given_to_run_is_sent_to_convert(tiny_checkpoint, tmp_path)
     ("name", "advice"),
     [
         ("story.edge", "it is converted already: edgellm run FILE PROMPT"),
-        ("raw.gguf", "GGUF is not read yet"),
+        ("raw.gguf", "holds a vocabulary and no tensors: there is nothing to convert"),
         ("old.bin", "give its directory, ."),
         ("emty", "did you mean empty?"),
         ("empty", "config.json: no such file"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from command_line import edgellm_after, failure_of
-from edgellm import edgefile
+from edgellm import edgefile, leaf_hasher
 from edgellm.cli.exits import Exit
 from edgellm.edgeheader import LEAF_BYTES
 
@@ -22,7 +22,7 @@ MAX_RSS_BYTES = 400 << 20
 @pytest.fixture
 def sparse_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """EdgeWriter leaves holes for whole leaves of zeros and hashes them only once."""
-    update, write = edgefile._LeafHasher.update, edgefile._write_all
+    update, write = leaf_hasher.LeafHasher.update, edgefile._write_all
 
     def quick_update(self: Any, view: memoryview) -> None:
         if view.obj is ZEROS.obj and self.n_bytes % LEAF_BYTES == 0:
@@ -37,7 +37,7 @@ def sparse_writer(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             write(file, view)
 
-    monkeypatch.setattr(edgefile._LeafHasher, "update", quick_update)
+    monkeypatch.setattr(leaf_hasher.LeafHasher, "update", quick_update)
     monkeypatch.setattr(edgefile, "_write_all", sparse_write)
 
 

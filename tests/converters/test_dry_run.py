@@ -45,7 +45,7 @@ def is_of_a_known_family(path: Path) -> bool:
 
 def test_an_encoder_is_refused_saying_so() -> None:
     path = shared_data("configs", "mlc_presets", "snowflake-arctic-embed-m.config.json")
-    with pytest.raises(EdgeError, match=r"encoder \(BERT's kind\)"):
+    with pytest.raises(EdgeError, match=r"encoder-only models \(BERT's kind\)"):
         plan_conversion(path)
 
 

@@ -63,6 +63,8 @@ FEATURES = replace(
     n_positions=300,
     rope_local_factor=1.25,
     n_ctx_original=64,
+    tied_head=False,
+    headless=True,
     layers=(
         replace(LAYER, rope="local", window=9, post_norm=True, qkv_bias=True, o_bias=True),
         replace(LAYER, parallel=True, ffn_bias=True, qk_norm="full", ffn_gated=False),
@@ -90,6 +92,7 @@ def test_every_key_survives_the_round_trip_and_is_written_where_it_is_no_default
         ({"n_positions": -1}, "'n_positions' is -1"),
         ({"n_positions": 255}, "'n_ctx_train' is 256, it must be at most n_positions (255)"),
         ({"n_rope": 0, "n_ctx_original": 1}, "'n_ctx_original' is 1"),
+        ({"headless": True}, "'headless' is true, which excludes tied_head"),
         ({"rope_local_factor": float("inf")}, "'rope_local_factor' is inf"),
     ],
 )

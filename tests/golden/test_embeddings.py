@@ -17,6 +17,7 @@ from edgellm.converters.reference import Reference
 
 import edgellm
 from edgellm import _native
+from edgellm.doctor_model import check_model
 from edgellm.embedding import POOLINGS
 from golden.families import family_ids, family_model, save_family
 from golden.measures import max_abs, nmse
@@ -123,17 +124,28 @@ def hidden_states(path: Path, pieces: list[list[int]]) -> Hidden:
     return np.concatenate(parts)
 
 
-def test_a_checkpoint_without_its_head_converts(tmp_path: Path) -> None:
-    """As AutoModel saves it: another class, no prefix before the names. Its head is tied."""
+@pytest.mark.parametrize("name", ["qwen3_head_norms", "llama_biases_yarn"])
+def test_a_checkpoint_without_its_head_converts(name: str, tmp_path: Path) -> None:
+    """As AutoModel saves it: another class, no prefix before the names. Qwen's head is tied."""
     import torch
 
-    bare = family_model("qwen3_head_norms").model
+    bare = family_model(name).model
     bare.save_pretrained(tmp_path / "bare")
-    ids = family_ids("qwen3_head_norms")
+    ids = family_ids(name)
     with torch.inference_mode():
         wanted = bare(torch.tensor([ids]), use_cache=False).last_hidden_state[0].numpy()
-    got = Reference.from_checkpoint(tmp_path / "bare").hidden(ids).numpy()
-    assert max_abs(wanted, got) <= 1e-4 * np.abs(wanted).max()
-    convert(tmp_path / "bare", tmp_path / "bare.edge", format="E8_32")
+    reference = Reference.from_checkpoint(tmp_path / "bare")
+    assert max_abs(wanted, reference.hidden(ids).numpy()) <= 1e-4 * np.abs(wanted).max()
+    report = convert(tmp_path / "bare", tmp_path / "bare.edge", format="E8_32")
+    checks = {check.name: check for check in check_model(str(tmp_path / "bare.edge"))}
+    assert checks["smoke run"].verdict == "ok"
     with edgellm.load(tmp_path / "bare.edge") as model:
         assert nmse(pooled(wanted, "last"), model.embed(ids)[0]) <= 1e-2
+        if reference.spec.tied_head:
+            assert len(model.generate(ids, max_tokens=1).token_ids) == 1
+            return
+        assert any("embeddings, no text" in warning for warning in report.warnings)
+        with pytest.raises(edgellm.UnsupportedError, match="without its head"):
+            model.generate(ids, max_tokens=1)
+        with pytest.raises(edgellm.UnsupportedError, match="no head"):
+            reference.logits(ids)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from edgellm.converters import convert
 
+import command_line
 import edgellm
 from edgellm.embedding import EmbeddingDefaults, parse_defaults
 from tiny_model import D_MODEL, EOS, N_CTX, write_tiny_checkpoint
@@ -111,6 +112,8 @@ def write_modules(directory: Path, *kinds: str) -> None:
 def test_the_authors_pooling_length_and_normalisation_are_the_defaults(described, tmp_path):
     report = convert(described, tmp_path / "st.edge")
     assert {"modules.json", "1_Pooling/config.json"} <= set(report.source["files"])
+    run = command_line.edgellm("inspect", tmp_path / "st.edge", cwd=tmp_path)
+    assert "pooling mean, any length, at most 20 tokens" in run.stdout
     with edgellm.load(tmp_path / "st.edge") as model:
         text = TEXTS[0]
         wanted = model.embed(text, pooling="mean", normalize=False)

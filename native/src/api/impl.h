@@ -71,6 +71,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
   int d_model() const override { return spec.d_model; }
+  bool has_head() const override { return !spec.headless; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;

@@ -401,6 +401,7 @@ std::span<const uint64_t> Decoder::expert_load(size_t layer) const {
 }
 
 void Decoder::expect_layer(size_t layer) {
+  if (layer == weights_->layers.size() && spec_->headless) return backend_->expect({});
   if (layer == weights_->layers.size()) return backend_->expect({&weights_->output});
   const LayerWeights& w = weights_->layers[layer];
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});

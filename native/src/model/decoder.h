@@ -34,10 +34,10 @@ class Decoder {
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
                                                  std::unique_ptr<Backend> backend, int n_ctx);
 
-  // Writes K and V of every row to its page, and what `outputs` asks for. Rows of one sequence
-  // must be consecutive with ascending positions, and its pages must exist. 1 <= rows <= kMaxRows.
-  // kCancelled, with nothing but unused slots of pages written, when should_stop says so between
-  // two operations.
+  // Writes K and V of every row to its page, and what `outputs` asks for: logits only of a model
+  // with a head. Rows of one sequence must be consecutive with ascending positions, and its pages
+  // must exist. 1 <= rows <= kMaxRows. kCancelled, with nothing but unused slots of pages written,
+  // when should_stop says so between two operations.
   Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop);
 

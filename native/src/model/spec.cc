@@ -257,6 +257,9 @@ Status read_optional(const Json& root, ModelSpec& spec) {
   }
   EDGE_RETURN_IF_ERROR(optional.positive_float("rope_local_factor", spec.rope_local_factor));
   EDGE_RETURN_IF_ERROR(optional.ranged("n_ctx_original", kMaxContext, spec.n_ctx_original));
+  EDGE_RETURN_IF_ERROR(optional.flag("headless", spec.headless));
+  EDGE_RETURN_IF_ERROR(refuse_if(spec.headless && spec.tied_head, "spec", "headless",
+                                 "is true, which excludes tied_head"));
   return refuse_if(spec.n_ctx_original > 0 && spec.n_rope == 0, "spec", "n_ctx_original",
                    "is above 0, which needs an n_rope above 0");
 }
@@ -269,11 +272,11 @@ Result<ModelSpec> ModelSpec::from_json(std::string_view text) {
   if (root.kind() != Json::Kind::kObject) {
     return Status(Code::kJsonType, "spec: must be an object");
   }
-  EDGE_RETURN_IF_ERROR(
-      root.only_keys({"arch", "n_vocab", "d_model", "n_ctx_train", "norm_eps", "tied_head",
-                      "n_rope", "rope_factor", "bos_id", "eos_ids", "layers", "norm", "embed_scale",
-                      "final_softcap", "n_positions", "rope_local_factor", "n_ctx_original"},
-                     kWhere));
+  EDGE_RETURN_IF_ERROR(root.only_keys(
+      {"arch", "n_vocab", "d_model", "n_ctx_train", "norm_eps", "tied_head", "n_rope",
+       "rope_factor", "bos_id", "eos_ids", "layers", "norm", "embed_scale", "final_softcap",
+       "n_positions", "rope_local_factor", "n_ctx_original", "headless"},
+      kWhere));
   ModelSpec spec;
   EDGE_ASSIGN_OR_RETURN(spec.arch, root.get_string("arch", kWhere));
   EDGE_RETURN_IF_ERROR(check_range(static_cast<int64_t>(spec.arch.size()), 0, kMaxArchBytes,

@@ -63,6 +63,7 @@ struct ModelSpec {
   int n_positions = 0;             // > 0: learned positions, added to the embedding
   float rope_local_factor = 1;     // as rope_factor, of the local table
   int n_ctx_original = 0;          // > 0: a longer planned context uses "rope_inv_freq_long"
+  bool headless = false;           // hidden states only; not with tied_head
 
   // Parses and range-checks; every value is bounded before anything is allocated from it.
   static Result<ModelSpec> from_json(std::string_view text);

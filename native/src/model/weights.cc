@@ -220,7 +220,7 @@ Result<Weights> Weights::bind(const EdgeFile& file, const ModelSpec& spec) {
   EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "output_norm", weights.output_norm));
   if (spec.tied_head) {
     weights.output = weights.token_embd;
-  } else {
+  } else if (!spec.headless) {
     EDGE_RETURN_IF_ERROR(binder.matrix("", "output", spec.n_vocab, spec.d_model, weights.output));
   }
   EDGE_RETURN_IF_ERROR(binder.check_nothing_left());

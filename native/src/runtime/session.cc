@@ -97,6 +97,10 @@ Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck&
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
+  if (all.hidden == nullptr && !model_.has_head()) {
+    return {Code::kFeatureUnsupported,
+            "this model was saved without its head: it makes embeddings, no text"};
+  }
   const auto stops = [&] {
     return is_cancelled_->exchange(false) || (should_stop && should_stop());
   };

@@ -16,8 +16,9 @@ class StepModel {
  public:
   virtual ~StepModel() = default;
   virtual int n_vocab() const = 0;
-  virtual int d_model() const = 0;   // values of a hidden state
-  virtual int max_rows() const = 0;  // of one step
+  virtual int d_model() const = 0;                // values of a hidden state
+  virtual int max_rows() const = 0;               // of one step
+  virtual bool has_head() const { return true; }  // without one no step is asked for logits
   // As Decoder::step: writes K and V of all rows to their pages, and what `outputs` asks for. Calls
   // take turns; kCancelled when the model is being closed or should_stop says so.
   virtual Status step(std::span<const RowInput> rows, const StepOutputs& outputs,

@@ -143,6 +143,7 @@ TEST_CASE("what a text leaves out is that of a plain model") {
   CHECK(s.n_positions == 0);
   CHECK(s.rope_local_factor == 1.0f);
   CHECK(s.n_ctx_original == 0);
+  CHECK_FALSE(s.headless);
   const edge::LayerSpec& l = s.layers[1];
   CHECK(l.rope == edge::RopeUse::kFull);
   CHECK(l.window == 0);
@@ -232,6 +233,7 @@ TEST_CASE("optional values outside their range or at odds with others are refuse
       {R"("n_positions":255,)", "", "172", "'n_ctx_train' is 256, it must be at most n_positions"},
       {R"("rope_local_factor":1e31,)", "", "172", "'rope_local_factor'"},
       {R"("n_ctx_original":-1,)", "", "172", "'n_ctx_original' is -1"},
+      {R"("headless":true,)", "", "172", "'headless' is true, which excludes tied_head"},
       {"", R"(,"rope":"yarn")", "172", "layers[0]: 'rope' is 'yarn', allowed is full, local, none"},
       {"", R"(,"window":-1)", "172", "'window' is -1, allowed is 0 to 16777216"},
       {"", R"(,"parallel":true,"post_norm":true)", "172",

@@ -40,6 +40,7 @@ class HashModel final : public StepModel {
   int n_vocab() const override { return kVocab; }
   int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
+  bool has_head() const override { return !is_headless; }
   // Group g has pages of g + 1 times kPageBytes.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
@@ -102,6 +103,7 @@ class HashModel final : public StepModel {
 
   std::vector<int> step_rows;  // how the session cut its queue
   int n_steps_until_failure = -1;
+  bool is_headless = false;
 
  private:
   static std::byte* slot(const KvTable& table, int position) {

@@ -117,6 +117,17 @@ TEST_CASE_FIXTURE(Fixture, "a run for hidden states gives those of every token a
   CHECK(copy(session->logits().value()) == model.expected(std::span(ids).first(30)));
 }
 
+TEST_CASE_FIXTURE(Fixture, "without a head only hidden states can be asked for") {
+  model.is_headless = true;
+  REQUIRE(session->append(random_ids(9, 2)).is_ok());
+  std::vector<float> values;
+  CHECK(session->run(1e9, nullptr).code() == Code::kFeatureUnsupported);
+  CHECK(session->run(1e9, &values).code() == Code::kFeatureUnsupported);
+  CHECK(session->n_pending() == 9);
+  CHECK(session->run_with_hidden(1e9, values).is_ok());
+  CHECK(values.size() == 9 * kHidden);
+}
+
 TEST_CASE_FIXTURE(Fixture, "no step has more rows than the model takes and all rows are used") {
   REQUIRE(session->append(random_ids(400, 3)).is_ok());
   run_all(1e9);
