@@ -54,7 +54,7 @@ def text_blobs(job: Job) -> dict[str, bytes]:
         blobs["vectors"] = json.dumps(vectors, separators=(",", ":")).encode()
     else:
         job.warnings.append("no tokenizer files: the file will accept and return token ids only")
-    tokens = _special_tokens(job)
+    tokens = special_tokens(job)
     if tokens:
         blobs["special_tokens"] = json.dumps(tokens, ensure_ascii=False, sort_keys=True).encode()
     embedding = read_embedding(checkpoint)
@@ -62,7 +62,7 @@ def text_blobs(job: Job) -> dict[str, bytes]:
         blobs["embedding"] = json.dumps(embedding, sort_keys=True).encode()
         if "left_out" in embedding:
             job.warnings.append(f"embeddings: left out is {embedding['left_out']}")
-    template = _chat_template(job)
+    template = chat_template(job)
     if template is not None:
         blobs["chat_template"] = template.encode()
     blobs["recipe"] = job.recipe.to_json().encode()
@@ -83,7 +83,7 @@ def _compile_tokenizer(checkpoint: Checkpoint) -> CompiledTokenizer | None:
     return compile_description(source, None)
 
 
-def _special_tokens(job: Job) -> dict[str, str]:
+def special_tokens(job: Job) -> dict[str, str]:
     """The names that a chat template may print: tokenizer_config.json's, else the older file's."""
     tokens: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -109,7 +109,7 @@ def _is_short_utf8(text: str) -> bool:
         return False
 
 
-def _chat_template(job: Job) -> str | None:
+def chat_template(job: Job) -> str | None:
     """chat_template.jinja, else tokenizer_config.json's, as transformers looks for it."""
     text = job.checkpoint.optional_text("chat_template.jinja")
     if text is not None:

@@ -1,4 +1,4 @@
-"""Models for other programs: FP8 checkpoints, and W8A8 graphs for onnxruntime.
+"""Models for other programs: FP8 checkpoints, GGUF files, and W8A8 graphs for onnxruntime.
 
 whole.py makes outputs appear whole or not at all. torch and onnx are imported by what needs them,
 on first use.
@@ -14,10 +14,11 @@ from edgellm.errors import InvalidArgumentError
 from ..calibrate import CalibrationTokens
 from ..report import ProgressFn
 from .fp8_checkpoint import FP8_KINDS, export_fp8
+from .gguf_file import GGUF_KINDS, export_gguf
 from .report import ExportedMatrix, ExportReport, W8A8Quality
 from .w8a8 import W8A8_KIND, W8A8Options, export_w8a8
 
-KINDS = (*FP8_KINDS, W8A8_KIND)
+KINDS = (*FP8_KINDS, *GGUF_KINDS, W8A8_KIND)
 
 
 def export(
@@ -45,6 +46,8 @@ def export(
             f"calibration text, alpha, dynamic scales and windows are for {W8A8_KIND}, not {kind}",
             code="invalid_argument",
         )
+    if kind in GGUF_KINDS:
+        return export_gguf(Path(src), Path(out), kind, progress=progress)
     return export_fp8(Path(src), Path(out), kind, progress=progress)
 
 

@@ -95,6 +95,11 @@ class GgufCheckpoint(Checkpoint):
     def tokenizer_description(self) -> Description | None:
         return self._vocabulary.description()
 
+    def vocabulary_keys(self) -> dict[str, Any]:
+        """The keys of the vocabulary and the template, as they stand there."""
+        metadata = self._file.metadata
+        return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
+
     def exact_format(self, names: Collection[str]) -> str | None:
         types = self._types(names)
         formats = {FORMATS[name].exact if name in FORMATS else None for name in types}

@@ -100,3 +100,8 @@ _KINDS: Mapping[PreTokenizer, tuple[str, ...]] = {
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     name: kind for kind, names in _KINDS.items() for name in names
 }
+
+
+def gpt2_pattern() -> str:
+    """What ByteLevel cuts with by itself."""
+    return _GPT2

@@ -16,12 +16,19 @@ _W8A8 = "With --as w8a8-onnx"
 
 
 def command(
-    src: Annotated[Path, typer.Argument(help="Directory with config.json and *.safetensors.")],
+    src: Annotated[
+        Path,
+        typer.Argument(
+            help="Directory with config.json and *.safetensors; for GGUF also a .gguf file."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="What to write; must not exist yet.")],
     kind: Annotated[
         str,
         typer.Option(
-            "--as", help="fp8-block, fp8-tensor or fp8-e5m2: a directory. w8a8-onnx: a file."
+            "--as",
+            help="fp8-block, fp8-tensor or fp8-e5m2: a directory. w8a8-onnx, or gguf-f16, -q8_0, "
+            "-q4_0, -iq4_nl: a file.",
         ),
     ],
     calibration: Annotated[
