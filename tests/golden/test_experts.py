@@ -159,7 +159,7 @@ def test_a_plan_counts_what_experts_take_and_read(model: Path) -> None:
         if len(t.shape) == 2 and not t.role.endswith("_exps")
     )
     used = experts * layer["n_experts_used"] // layer["n_experts"]
-    assert _work(model).weight_bytes == used + others
+    assert _work(model, None).weight_bytes == used + others
 
 
 def test_a_router_that_is_not_a_number_fails_the_step(tmp_path: Path) -> None:
