@@ -166,13 +166,23 @@ def _ternary(data: U8Array, width: int, n_digits: int) -> U8Array:
     return (shifted.astype(np.uint16) * 3 >> 8).astype(np.uint8).reshape(len(data), -1)
 
 
-def _tq1_0(b: U8Array) -> F32Array:
+def tq1_0_codes(b: U8Array) -> U8Array:
+    """[n_blocks, 256] of 0, 1, 2, one more than the weight in units of the scale."""
     parts = [_ternary(b[:, :32], 32, 5), _ternary(b[:, 32:48], 16, 5), _ternary(b[:, 48:52], 4, 4)]
-    return halves(b[:, 52:]) * (np.concatenate(parts, axis=1).astype(np.float32) - np.float32(1))
+    return np.concatenate(parts, axis=1)
+
+
+def tq2_0_codes(b: U8Array) -> U8Array:
+    """The same; a file can also hold 3."""
+    return planes(b[:, :64], 32, 2)
+
+
+def _tq1_0(b: U8Array) -> F32Array:
+    return halves(b[:, 52:]) * (tq1_0_codes(b).astype(np.float32) - np.float32(1))
 
 
 def _tq2_0(b: U8Array) -> F32Array:
-    return halves(b[:, 64:]) * (planes(b[:, :64], 32, 2).astype(np.float32) - np.float32(1))
+    return halves(b[:, 64:]) * (tq2_0_codes(b).astype(np.float32) - np.float32(1))
 
 
 _BLOCKS: Mapping[str, Blocks] = {

@@ -92,8 +92,8 @@ FORMATS: Mapping[str, Choice] = {
     "IQ4_NL": Choice("E6_16"),
     "IQ4_XS": Choice("E6_16"),
     "MXFP4": Choice("E6_16"),
-    "TQ1_0": Choice("E4_32"),
-    "TQ2_0": Choice("E4_32"),
+    "TQ1_0": Choice("E6_16", exact="L4_32"),
+    "TQ2_0": Choice("E6_16", exact="L4_32"),
 }
 
 
