@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError, UnsupportedError
+from ..locate import find
 from .allocate import (
     CacheDirOption,
     MaxKlOption,
@@ -62,7 +63,8 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors; with --dry-run config.json will do."
+            help="Directory with config.json and *.safetensors, or OWNER/NAME of the Hugging Face "
+            "cache; with --dry-run config.json will do."
         ),
     ],
     out: Annotated[
@@ -92,6 +94,7 @@ def command(
 ) -> None:
     """The file appears whole or not at all: Ctrl-C and errors leave nothing behind."""
     tools = converters("edgellm.converters")
+    src = _cached(src)
     if not dry_run and out is None:
         raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
     out = None if dry_run else out
@@ -121,6 +124,15 @@ def command(
         print_json("convert", result.to_dict())
     else:
         print_text(text)
+
+
+def _cached(src: Path) -> Path:
+    """The checkpoint that a name means; what is no such name stays what it is."""
+    found = find(str(src))
+    if found.is_source and found.path != src:
+        note(f"note: {src} is {found.path}")
+        return found.path
+    return src
 
 
 def _check_report(path: Path, dry_run: bool) -> None:
