@@ -145,10 +145,7 @@ def _advice(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     if is_gguf:
-        return (
-            f"this is a GGUF file: edgellm run {path} converts it once, or "
-            f"edgellm convert {path} OUT.edge"
-        )
+        return f"this is a GGUF file; convert it first: edgellm convert {path} OUT.edge"
     if path.suffix == ".safetensors":
         return f"convert its directory first: edgellm convert {path.parent} OUT.edge"
     if path.suffix in _PICKLE_SUFFIXES:

@@ -63,8 +63,7 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors, or OWNER/NAME of the Hugging Face "
-            "cache; with --dry-run config.json will do."
+            help="Directory with config.json and *.safetensors; with --dry-run config.json will do."
         ),
     ],
     out: Annotated[

@@ -24,10 +24,11 @@ from .. import __version__
 from ..errors import DeviceError, EdgeError, FormatError, IntegrityError, UnsupportedError
 from .hf_cache import is_offline
 from .names import HubName
+from .sources import PART_FILE
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_FILE_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,199}}|{PART_FILE.pattern}")
 _CHUNK_BYTES = 1 << 20
 _RANGE_NOT_SATISFIABLE = 416
 _TIMEOUT_S = 30.0
@@ -36,7 +37,10 @@ OnBytes = Callable[[int], None]  # bytes of the file that are there
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file in the top folder of a repository. sha256: of large ones; git_sha1 of the others."""
+    """A file of a repository: in its top folder, or FOLDER/config.json.
+
+    sha256: of large ones; git_sha1: of the others.
+    """
 
     name: str
     n_bytes: int
@@ -89,6 +93,7 @@ def fetch(model: HubModel, file: HubFile, directory: Path, on_bytes: OnBytes) ->
         return target
     hub = _huggingface_hub()
     where = f"{model.hub_name}: {file.name}"
+    target.parent.mkdir(exist_ok=True)
     with part.open("r+b" if part.exists() else "x+b") as out:
         if out.seek(0, os.SEEK_END) > file.n_bytes:
             out.truncate(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import FormatError, UnsupportedError
 from ..planner import mib
 from ..strict_json import parse_json
-from .sources import WANTED_FILE, key_of
+from .sources import MODULES_NAME, PART_FILE, WANTED_FILE, key_of
 
 if TYPE_CHECKING:
     from .hub import HubFile, HubModel
@@ -86,7 +86,8 @@ def shards(choice: Choice, index: Path) -> Choice:
 
 
 def _checkpoint(model: HubModel, by_name: dict[str, HubFile]) -> Choice:
-    wanted = [file for file in model.files if WANTED_FILE.fullmatch(file.name)]
+    kinds = [WANTED_FILE, *([PART_FILE] if MODULES_NAME in by_name else [])]
+    wanted = [file for file in model.files if any(kind.fullmatch(file.name) for kind in kinds)]
     small = tuple(file for file in wanted if not file.name.endswith(".safetensors"))
     large = next((file for file in small if file.n_bytes > MAX_SMALL_BYTES), None)
     if large is not None:

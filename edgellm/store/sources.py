@@ -22,6 +22,9 @@ Progress = Callable[[str, int, int], None]
 WANTED_FILE = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(?:safetensors|json|jinja)|tokenizer\.model|merges\.txt"
 )
+# Models for embeddings say in modules.json how they pool, in the folders that it names.
+MODULES_NAME = "modules.json"
+PART_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}/config\.json")
 _CHUNK_BYTES = 1 << 20
 _GGUF_MAGIC = b"GGUF"
 
@@ -40,7 +43,12 @@ def source_files(path: Path) -> list[Path]:
     """The inputs behind `path`, in order."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.iterdir() if WANTED_FILE.fullmatch(file.name))
+    entries = sorted(path.iterdir())
+    files = [file for file in entries if WANTED_FILE.fullmatch(file.name)]
+    if (path / MODULES_NAME).exists():
+        parts = [entry / "config.json" for entry in entries]
+        files += [p for p in parts if PART_FILE.fullmatch(_name(p, path)) and p.is_file()]
+    return files
 
 
 def fingerprint(path: Path, wishes: Mapping[str, object]) -> str:
@@ -49,7 +57,7 @@ def fingerprint(path: Path, wishes: Mapping[str, object]) -> str:
     try:
         for file in source_files(path):
             at = file.stat()
-            marks.append([file.name, at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns])
+            marks.append([_name(file, path), at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns])
             marks.append(at.st_ctime_ns)
     except OSError as error:
         raise _unreadable(error) from None
@@ -70,7 +78,7 @@ def content_key(path: Path, wishes: Mapping[str, object], progress: Progress) ->
                     digest.update(chunk)
                     n_done += len(chunk)
                     progress(f"reading {file.name}", n_done, n_total)
-            digests[file.name if path.is_dir() else ""] = digest.hexdigest()
+            digests[_name(file, path)] = digest.hexdigest()
     except OSError as error:
         raise _unreadable(error) from None
     return key_of(digests, wishes)
@@ -79,6 +87,11 @@ def content_key(path: Path, wishes: Mapping[str, object], progress: Progress) ->
 def key_of(digests: Mapping[str, str], wishes: Mapping[str, object]) -> str:
     """A key from digests by file name."""
     return _digest_of([sorted(digests.items()), dict(wishes), __version__])
+
+
+def _name(file: Path, source: Path) -> str:
+    """In a directory its path there; what a lone file is called does not matter."""
+    return "" if file == source else file.relative_to(source).as_posix()
 
 
 def _digest_of(value: Sequence[object]) -> str:

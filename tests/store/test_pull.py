@@ -213,7 +213,14 @@ def test_what_a_hostile_hub_lists_is_left_out(hub):
     good = described("config.json", b"{}")
     hub.extra = [
         {**good, "rfilename": name}
-        for name in ("../../evil.json", "/etc/evil.json", "a/b.json", ".hidden.json", "e\x1b.json")
+        for name in (
+            "../../evil.json",
+            "/etc/evil.json",
+            "../config.json",
+            "a/b/config.json",
+            ".hidden.json",
+            "e\x1b.json",
+        )
     ]
     hub.extra += [
         {**good, "rfilename": "negative.json", "size": -1},
@@ -243,6 +250,18 @@ def model_with(*names: str) -> HubModel:
             None,
             "checkpoint",
             ["config.json", "chat_template.jinja", WEIGHTS],
+        ),
+        (
+            [WEIGHTS, "config.json", "modules.json", "1_Pooling/config.json"],
+            None,
+            "checkpoint",
+            ["config.json", "modules.json", "1_Pooling/config.json", WEIGHTS],
+        ),
+        (
+            [WEIGHTS, "config.json", "onnx/config.json"],
+            None,
+            "checkpoint",
+            ["config.json", WEIGHTS],
         ),
     ],
 )
@@ -295,6 +314,9 @@ def test_only_the_shards_that_the_index_names_are_fetched(hub, cli, tiny_checkpo
     index = {"weight_map": dict.fromkeys(names, "shard-1.safetensors")}
     (tmp_path / "sharded" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
     hub.add("owner/sharded", tmp_path / "sharded")
+    hub.repositories["owner/sharded"]["modules.json"] = b"[]"
+    hub.repositories["owner/sharded"]["1_Pooling/config.json"] = b"{}"
     data = data_of(cli("pull", "owner/sharded@v2", "--json"), "pull")
     assert data["reference"] == "owner/sharded:v2"
     assert hub.fetched("consolidated.safetensors") == []
+    assert hub.fetched("1_Pooling/config.json") == [None]

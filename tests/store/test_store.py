@@ -19,6 +19,7 @@ from edgellm.errors import EdgeError, FormatError
 from edgellm.locate import find, resolve
 from edgellm.store.index import read_index
 from edgellm.store.names import Reference, parse_reference
+from edgellm.store.sources import content_key, source_files
 from edgellm.store.store import Store
 from store.in_process import CommandLine
 
@@ -206,10 +207,27 @@ def test_a_checkpoint_directory_is_converted_once_until_it_changes(
     assert ["is converted" in text for text in notes] == [True, False]
     (tmp_path / "my model" / "config.json").touch()
     assert "had been converted before" in cli("run", "my model", "hi", "-n", 1).stderr
+    assert source_files(tmp_path / "my model")[-1].name == "tokenizer.json"
     names = [one["reference"] for one in data_of(cli("list", "--json"), "list")["names"]]
     assert [name.partition(":")[0] for name in names] == ["my-model"]
     with pytest.raises(FormatError, match="convert this checkpoint first"):
         edgellm.load("my model")
+
+
+def test_every_input_is_in_the_key_also_those_in_folders(tiny_checkpoint, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    (source / "1_Pooling").mkdir()
+    (source / "weights.bin").write_bytes(b"pickle")
+    seen = set()
+    for name in ("modules.json", "1_Pooling/config.json", "1_Pooling/config.json", "config.json"):
+        path = source / name
+        path.write_bytes(path.read_bytes() + b" " if path.exists() else b"{}")
+        seen.add(content_key(source, {}, lambda what, n_done, n_total: None))
+    seen.add(content_key(source, {"format": "F16"}, lambda what, n_done, n_total: None))
+    assert len(seen) == 5
+    assert source / "1_Pooling" / "config.json" in source_files(source)
+    assert source / "weights.bin" not in source_files(source)
 
 
 @pytest.mark.parametrize(
