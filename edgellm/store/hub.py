@@ -234,7 +234,8 @@ def _huggingface_hub() -> ModuleType:
     try:
         importlib.import_module("huggingface_hub.errors")
     except ModuleNotFoundError as error:
-        message = f"downloading needs {error.name}: pip install 'edgellm[hub]'"
+        package = (error.name or "huggingface_hub").partition(".")[0]
+        message = f"downloading needs {package}: pip install 'edgellm[hub]'"
         raise UnsupportedError(message, code="feature_unsupported") from error
     hub = sys.modules["huggingface_hub"]
     # It would tell the hub, and ask it once a day, what program of what kind is running.

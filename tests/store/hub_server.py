@@ -88,7 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "416":
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
         elif fault == "redirect":
-            self._answer(302, b"", {"Location": f"/cdn/{name}/{file}"})
+            elsewhere = f"http://localhost:{self.server.server_port}"  # another host, to a client
+            self._answer(302, b"", {"Location": f"{elsewhere}/cdn/{name}/{file}"})
         elif fault == "longer":
             self._answer(200, data + b"more", {})
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +142,36 @@ def test_a_range_that_the_hub_does_not_give_is_no_obstacle(faults, hub, tmp_path
     (tmp_path / "pull" / f"{WEIGHTS}.part").write_bytes(whole[:1000])
     hub.faults[WEIGHTS] = faults
     assert pulled_weights(tmp_path / "pull").read_bytes() == whole
+
+
+def test_the_token_stays_with_the_hub_when_it_sends_us_elsewhere(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.faults[WEIGHTS] = ["redirect"]
+    pulled_weights(tmp_path / "pull")
+    sent = dict(zip([path for path, _ in hub.requests], hub.tokens, strict=True))
+    assert sent == {
+        f"/api/models/{NAME}/revision/main": "Bearer hf_secret",
+        f"/{NAME}/resolve/{COMMIT}/{WEIGHTS}": "Bearer hf_secret",
+        f"/cdn/{NAME}/{WEIGHTS}": None,
+    }
+
+
+def test_without_the_extra_one_line_says_what_to_install(hub, cli, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = failure_of(cli("pull", NAME), Exit.UNSUPPORTED)
+    assert "downloading needs huggingface_hub: pip install 'edgellm[hub]'" in message
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_weight_is_fetched(hub, cli, monkeypatch):
+    usage = shutil.disk_usage(Path.cwd())._replace(free=1 << 20)
+    monkeypatch.setattr("edgellm.cli.pull.shutil.disk_usage", lambda path: usage)
+    run = cli("pull", NAME)
+    assert run.returncode == Exit.BAD_INPUT
+    assert "1.0 MiB free: does not fit" in run.stderr
+    assert "no weight was fetched: free space" in run.stderr
+    assert hub.fetched(WEIGHTS) == []
 
 
 @pytest.mark.parametrize("start", [b"", b"x" * 1000, b"x" * 10_000_000])

@@ -355,6 +355,13 @@ def test_looking_makes_nothing(home, cli):
     assert not home.exists()
 
 
+def test_a_store_that_cannot_be_written_says_so(cli, store, tiny_edge, home):
+    home.write_bytes(b"a file")
+    message = failure_of(cli("tag", tiny_edge, "model:1.0.0"), Exit.BAD_INPUT)
+    assert "the store cannot be changed: Not a directory" in message
+    assert failure_of(cli("run", "owner/none", "hi"), Exit.BAD_INPUT)
+
+
 def kill_loop(folder: Path, n_kills: int, checkpoint: Path) -> dict[str, int]:
     script = Path(__file__).with_name("kill_loop.py")
     command = [sys.executable, str(script), str(folder), str(checkpoint), str(n_kills)]
@@ -371,6 +378,7 @@ def test_sixteen_kills_leave_no_half_model_and_lose_no_tag(tiny_checkpoint, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_five_hundred_kills_leave_no_half_model_and_lose_no_tag(tiny_checkpoint, tmp_path):
     counts = kill_loop(tmp_path, 500, tiny_checkpoint)
     assert counts["kills"] == 500
