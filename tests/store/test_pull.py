@@ -347,7 +347,8 @@ def test_only_the_shards_that_the_index_names_are_fetched(hub, cli, tiny_checkpo
     hub.add("owner/sharded", tmp_path / "sharded")
     hub.repositories["owner/sharded"]["modules.json"] = b"[]"
     hub.repositories["owner/sharded"]["1_Pooling/config.json"] = b"{}"
-    data = data_of(cli("pull", "owner/sharded@v2", "--json"), "pull")
+    data = data_of(cli("pull", "owner/sharded@v2", "--dry-run", "--json"), "pull")
     assert data["reference"] == "owner/sharded:v2"
-    assert hub.fetched("consolidated.safetensors") == []
+    shard = hub.repositories["owner/sharded"]["shard-1.safetensors"]
+    assert data["needs"]["to_fetch_bytes"] == len(shard)
     assert hub.fetched("1_Pooling/config.json") == [None]

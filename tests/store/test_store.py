@@ -15,6 +15,7 @@ import pytest
 import edgellm
 from command_line import data_of, failure_of
 from edgellm.cli.exits import Exit
+from edgellm.edgefile import EdgeWriter
 from edgellm.errors import EdgeError, FormatError
 from edgellm.locate import find, resolve
 from edgellm.store.index import read_index
@@ -50,11 +51,11 @@ def put(store: Store, file: Path, text: str, key: str = "") -> Path:
 
 
 @pytest.fixture(scope="module")
-def other_edge(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edgellm.converters import convert
-
+def other_edge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole file that no model is in."""
     out = tmp_path_factory.mktemp("other") / "other.edge"
-    convert(tiny_checkpoint, out, format="F16")
+    with EdgeWriter(out, spec={"arch": "none"}) as writer:
+        writer.append("report", "report", bytes(100_000))
     return out
 
 
@@ -179,13 +180,14 @@ def cached(root: Path, checkpoint: Path, name: str = "owner/tiny") -> Path:
 
 
 def test_a_checkpoint_of_the_cache_is_read_in_place_and_converted_once(
-    home, cli, tiny_checkpoint, tmp_path
+    home, cli, tiny_checkpoint, tiny_edge, tmp_path
 ):
     snapshot = cached(tmp_path / "hf", tiny_checkpoint)
     with pytest.raises(FormatError, match="in the Hugging Face cache, but not converted yet"):
         resolve("owner/tiny")
-    made = cli("convert", "owner/tiny", "by-hand.edge")
-    assert made.returncode == 0, made.stderr
+    planned = cli("convert", "owner/tiny", "--dry-run")
+    assert f"owner/tiny is {snapshot}" in planned.stderr
+    assert planned.returncode == 0
     first = cli("run", "owner/tiny", "hi", "-n", 2, "--json")
     assert f"{snapshot} is converted, once, into the store" in first.stderr
     assert "its name is owner/tiny:main" in first.stderr
@@ -193,7 +195,7 @@ def test_a_checkpoint_of_the_cache_is_read_in_place_and_converted_once(
     again = cli("run", "owner/tiny", "hi", "-n", 2, "--json")
     assert "convert" not in again.stderr
     assert data_of(again, "run")["token_ids"] == data["token_ids"]
-    assert resolve("owner/tiny").read_bytes() == (tmp_path / "by-hand.edge").read_bytes()
+    assert resolve("owner/tiny").read_bytes() == tiny_edge.read_bytes()
     for path in sorted(snapshot.parents[1].rglob("*"), reverse=True):
         path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
     assert cli("run", "owner/tiny", "hi", "-n", 2).returncode == 0
