@@ -5,8 +5,8 @@
     for token in model.stream("Once upon a time", max_tokens=128):
         print(token.text, end="", flush=True)
 
-Nothing here opens a network connection. Importing this package is cheap: numpy and the native
-module are loaded when first used.
+Only the verb `edgellm pull` opens network connections. Importing this package is cheap: numpy and
+the native module are loaded when first used.
 """
 
 from __future__ import annotations

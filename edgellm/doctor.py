@@ -24,6 +24,7 @@ from . import __version__
 from .cpu import load_native, missing_features
 from .errors import EdgeError
 from .planner import mib
+from .store.store import Store
 
 Verdict = Literal["ok", "warning", "failure"]
 LOW_MEMORY_BYTES = 512 << 20
@@ -67,7 +68,7 @@ def check_installation() -> Iterator[Check]:
     """Versions, processor, memory, directories, backends, extras."""
     yield Check("edgellm", "ok", f"{__version__} in {Path(__file__).parent}")
     yield _python()
-    for package in ("numpy", "jinja2", "typer", "platformdirs"):
+    for package in ("numpy", "jinja2", "typer", "platformdirs", "filelock"):
         yield _package(package)
     yield from guarded("processor", "use a newer machine, or install edgellm again", _processor)
     yield from guarded("memory", "see what this machine allows to be read in /proc", _memory)
@@ -162,6 +163,7 @@ def _directories() -> Iterator[Check]:
         ("state", dirs.user_state_path),
     ):
         yield directory_check(f"{name} directory", directory)
+    yield directory_check("store directory", Store.default().directory)
 
 
 def directory_check(name: str, directory: Path) -> Check:

@@ -33,6 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from .durable import fsync_directory
 from .edgeheader import (
     BLOB_ALIGNMENT,
     COPY_AGAIN,
@@ -349,7 +350,7 @@ class EdgeWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temp, self._path)
-        _fsync_directory(self._path.parent)
+        fsync_directory(self._path.parent)
 
     def _write_failed(self, error: OSError) -> EdgeError:
         return FormatError(f"{self._path}: write failed: {error.strerror}", "file_write_failed")
@@ -363,16 +364,6 @@ def _hashes_info(n_hashed: int) -> TensorInfo:
 def _write_all(file: BinaryIO, view: memoryview) -> None:
     while len(view):  # an unbuffered write may be short
         view = view[file.write(view) :]
-
-
-def _fsync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return  # a directory cannot be opened there; the rename is journalled
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "jinja2", "typer", "click", "rich", "platformdirs", "torch", "textual", "asyncio")
+HEAVY = (
+    *("numpy", "jinja2", "typer", "click", "rich", "platformdirs", "torch", "textual", "asyncio"),
+    *("filelock", "huggingface_hub"),
+)
 
 
 def modules_after(code: str, cwd: object) -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DEPENDENCIES = ["numpy", "jinja2", "typer", "platformdirs"]
+DEPENDENCIES = ["numpy", "jinja2", "typer", "platformdirs", "filelock"]
 
 
 OLDEST_GLIBC = (2, 28)

@@ -22,6 +22,11 @@ from .output import print_error, print_json_error
 VERBS = {
     "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
     "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
+    "pull": "Get a model from the hub, and convert it into the store.",
+    "list": "Show the models of the store, and what they take.",
+    "show": "Show one model of the store.",
+    "tag": "Give a model of the store another name, a version or an alias.",
+    "rm": "Remove names from the store, and models that have none left.",
     "run": "Continue a prompt; the text streams to stdout.",
     "chat": "Talk to a model, in the terminal.",
     "embed": "Turn texts into vectors, one JSON line each.",
@@ -46,7 +51,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return Exit.USAGE
     try:
         if verb in VERBS:
-            code = _run_verb(verb, list(arguments[1:]))
+            code = _run_verb(verb, [*arguments[1:]])  # list is a verb here
         else:
             sys.stdout.write(_overview())
             code = Exit.OK if arguments else Exit.USAGE

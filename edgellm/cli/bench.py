@@ -21,9 +21,10 @@ from ..adapter import Adapter, native_adapter
 from ..edgefile import read_header
 from ..edgeheader import TensorInfo, tensor_bytes
 from ..errors import ContextOverflowError
-from ..locate import explained, resolve
+from ..locate import explained
 from .defaults import AdapterOption
 from .output import JsonFlag, ThreadsOption, note, print_json, print_table
+from .stored import model_file
 
 _K_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 _K_CONTEXT_TOKENS = 16  # tokens before the K rows, so that attention has something to read
@@ -48,7 +49,7 @@ class _Work:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    model: Annotated[str, typer.Argument(help="A file, a name (edgellm list) or demo.")],
     prefill: Annotated[int, typer.Option(help="Prompt tokens.", min=1)] = 512,
     decode: Annotated[int, typer.Option(help="New tokens.", min=1)] = 128,
     adapter: AdapterOption = None,
@@ -57,7 +58,7 @@ def command(
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated, so the token ids are arbitrary and the same every time."""
-    path = resolve(model)
+    path = model_file(model)
     with explained(path):
         loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
     try:

@@ -21,6 +21,7 @@ from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
 from .defaults import AdapterOption, MaxMemoryOption, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json
+from .stored import model_file
 
 if TYPE_CHECKING:
     from edgellm.tui.engine import ModelEngine
@@ -37,7 +38,7 @@ _DEMO_GREETING = (
 def command(
     model: Annotated[
         str | None,
-        typer.Argument(help="A .edge file. Left out, or demo: the built-in model."),
+        typer.Argument(help="A file or a name (edgellm list). Left out, or demo: built in."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     template: Annotated[
@@ -89,9 +90,10 @@ def command(
         message = f"--policy must be error or drop_oldest_turns, but is {policy!r}"
         raise InvalidArgumentError(message, code="invalid_argument")
     named = template if template in (None, CHATML_NAME) else Path(str(template))
+    limit_bytes = size_bytes(max_memory, "--max-memory")
     with ExitStack() as stack:
         loaded = stack.enter_context(
-            load(model or DEMO, threads=threads, max_memory=size_bytes(max_memory, "--max-memory"))
+            load(model_file(model or DEMO), threads=threads, max_memory=limit_bytes)
         )
         from edgellm.tui.engine import ModelEngine
 

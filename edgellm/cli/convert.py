@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError, UnsupportedError
+from ..locate import find, resolve
 from .allocate import (
     CacheDirOption,
     MaxKlOption,
@@ -106,6 +107,7 @@ def command(
         return
     _check_not_adapter(src)
     tools = converters("edgellm.converters")
+    src = _cached(src)
     out = None if dry_run else out
     if report is not None:
         _check_report(report, dry_run)
@@ -144,7 +146,7 @@ def _adapter(
         "has no effect with --base: an adapter's matrices are F16",
     )
     assert out is not None  # without --dry-run
-    result = converters("edgellm.converters.adapter").convert_adapter(src, out, base=base)
+    result = converters("edgellm.converters.adapter").convert_adapter(src, out, base=resolve(base))
     if json:
         print_json("convert", result.to_dict())
     else:
@@ -158,6 +160,15 @@ def _check_not_adapter(src: Path) -> None:
     if (src / "adapter_config.json").is_file() and not (src / "config.json").exists():
         message = f"{src}: is a PEFT adapter; name the model it is for: --base MODEL.edge"
         raise InvalidArgumentError(message, code="invalid_argument")
+
+
+def _cached(src: Path) -> Path:
+    """The checkpoint that a name means; what is no such name stays what it is."""
+    found = find(str(src))
+    if found.is_source and found.path != src:
+        note(f"note: {src} is {found.path}")
+        return found.path
+    return src
 
 
 def _check_report(path: Path, dry_run: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from ..locate import ALIASES, DEMO
+from ..locate import DEMO, means_model
 from .output import note
 
 DEMO_PROMPT = "Once upon a time, there was a"
@@ -62,9 +62,4 @@ def size_bytes(text: str | None, option: str) -> int | None:
 
 
 def _names_a_model(text: str) -> bool:
-    if text in ALIASES or text.endswith(_MODEL_SUFFIXES):
-        return True
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # too long, or a NUL: a prompt, no file name
-        return False
+    return text.endswith(_MODEL_SUFFIXES) or means_model(text)

@@ -17,7 +17,7 @@ _VERDICTS = ("ok", "warning", "failure")  # best first
 
 def command(
     model: Annotated[
-        str | None, typer.Argument(help="A .edge file, or demo; left out: the machine only.")
+        str | None, typer.Argument(help="A .edge file, a name or demo; left out: the machine.")
     ] = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,

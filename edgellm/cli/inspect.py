@@ -24,7 +24,7 @@ MAX_REPORT_BYTES = 16 << 20  # more is no report of the converter
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    file: Annotated[str, typer.Argument(help="A .edge file, a name (edgellm list) or demo.")],
     json: JsonFlag = False,
 ) -> None:
     """Show the model, its formats and its tensors; checks the header, not the data."""

@@ -21,6 +21,7 @@ from ..stream import TokenStream
 from . import sampling as flags
 from .defaults import AdapterOption, MaxMemoryOption, model_and_prompt, size_bytes
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .stored import model_file
 
 _DEFAULT_MAX_TOKENS = 256
 
@@ -28,7 +29,7 @@ _DEFAULT_MAX_TOKENS = 256
 def command(
     model: Annotated[
         str | None,
-        typer.Argument(help="A .edge file. Left out, or demo: the built-in model."),
+        typer.Argument(help="A file or a name (edgellm list). Left out, or demo: built in."),
     ] = None,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue; - reads it from stdin.")
@@ -85,10 +86,11 @@ def command(
         raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")
     name, text = model_and_prompt(model, prompt)
     limit_bytes = size_bytes(max_memory, "--max-memory")
+    path = model_file(name)
     if text == "-":
         text = _stdin_text()
     with ExitStack() as stack:
-        loaded = stack.enter_context(load(name, threads=threads, max_memory=limit_bytes))
+        loaded = stack.enter_context(load(path, threads=threads, max_memory=limit_bytes))
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
             named = template if template in (None, CHATML_NAME) else Path(str(template))

@@ -11,7 +11,7 @@ from .output import JsonFlag, ThreadsOption, print_json, print_text
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="A .edge file, or demo for the built-in model.")],
+    file: Annotated[str, typer.Argument(help="A .edge file, a name (edgellm list) or demo.")],
     threads: ThreadsOption = None,
     json: JsonFlag = False,
 ) -> None:

@@ -42,7 +42,8 @@ class EvaluatedModel(Closing):
         from .. import _native
 
         self.path = resolve(path)
-        self.name = self.path.name
+        is_stored = isinstance(path, str) and self.path.parent.name == "objects"
+        self.name = str(path) if is_stored else self.path.name
         with explained(self.path):
             self.native: _native.Model = _native.Model.load(
                 self.path, n_threads=threads or 0, max_memory_bytes=max_memory or 0

@@ -55,7 +55,6 @@ def folder(tmp_path: Path, tiny_edge: Path) -> Path:
         ("models/story.edge", "there is no models (the nearest folder that exists is .)"),
         (".", "it is a directory; did you mean story.edge?"),
         ("empty", "it is a directory; give the .edge file itself"),
-        ("raw.gguf", "this is a GGUF file; convert it first: edgellm convert raw.gguf OUT.edge"),
         ("old.bin", "convert the safetensors version of this model"),
     ],
 )
@@ -69,9 +68,12 @@ def test_every_verb_that_takes_a_model_gives_that_advice(verb, folder):
     assert "did you mean story.edge?" in message
 
 
-def test_a_checkpoint_given_to_run_is_sent_to_convert(tiny_checkpoint, tmp_path):
-    for given in (tiny_checkpoint, tiny_checkpoint / "model.safetensors"):
-        message = failure_of(edgellm("run", given, "hi", cwd=tmp_path), Exit.BAD_INPUT)
+def test_weights_and_checkpoints_where_a_file_is_wanted_are_sent_to_convert(
+    tiny_checkpoint, tmp_path
+):
+    weights = tiny_checkpoint / "model.safetensors"
+    for command in (("verify", tiny_checkpoint), ("run", weights, "hi")):
+        message = failure_of(edgellm(*command, cwd=tmp_path), Exit.BAD_INPUT)
         assert f"edgellm convert {tiny_checkpoint} OUT.edge" in message
 
 

@@ -1,0 +1,70 @@
+"""From a name to a file that can be loaded: what has to be converted is, once, into the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..locate import Found, find
+from ..planner import mib
+from ..store.store import Store, Stored
+from .output import note
+from .progress import progress_bar
+
+
+def model_file(name: str) -> Path:
+    """The .edge file that `name` means. A checkpoint or a GGUF file is converted the first time,
+    which a note says. Raises what converting raises."""
+    found = find(name)
+    return converted(found, {}).path if found.is_source else found.path
+
+
+def converted(found: Found, wishes: dict[str, Any]) -> Found:
+    """What a source is when it has been converted with `wishes`, arguments of convert()."""
+    from ..store.sources import content_key, fingerprint
+
+    store = Store.default()
+    mark = fingerprint(found.path, wishes)
+    known = store.index().seen.get(mark)
+    model = None if known is None else store.find_key(known)
+    if model is not None:
+        return replace(found, path=store.path(model.digest), is_source=False)
+    with progress_bar() as bar:
+        key = content_key(found.path, wishes, bar)
+    stored = convert_into(store, found, key, wishes)
+    store.see(mark, key)
+    return replace(found, path=stored.path, is_source=False, reference=stored.reference)
+
+
+def convert_into(store: Store, found: Found, key: str, wishes: dict[str, Any]) -> Stored:
+    """Converts `found` if nobody has yet; says what happens, and under which name."""
+    from .allocate import shown_on
+    from .convert import converters
+
+    reference = found.reference
+    assert reference is not None
+    if reference.tag is None:
+        reference = replace(reference, tag=key[:12])
+    warnings: tuple[str, ...] = ()
+    done = False
+
+    def produce(out: Path) -> None:
+        nonlocal warnings, done
+        note(f"note: {found.path} is converted, once, into the store")
+        tools = converters("edgellm.converters")
+        with progress_bar() as bar:
+            report = tools.convert(found.path, out, progress=shown_on(bar), **wishes)
+        warnings, done = report.warnings, True
+
+    stored = store.make(key, produce, reference, found.origin, on_wait=say_waiting)
+    for warning in warnings:
+        note(f"note: {warning}")
+    what = f"converted, {mib(stored.model.n_bytes)}" if done else "had been converted before"
+    note(f"note: {what}; its name is {stored.reference} (edgellm rm removes it)")
+    return stored
+
+
+def say_waiting() -> None:
+    """A note for the callbacks of the store."""
+    note("note: another process is making this model; waiting for it")
