@@ -37,8 +37,8 @@ def default_n_threads() -> int:
     """Physical performance cores within affinity and the cgroup quota."""
 
 def memory_figures() -> MemoryFigures: ...
-def format_table() -> list[tuple[str, int, int]]:
-    """(name, columns that share a scale, bytes of a 16 x 32 tile) of every weight format."""
+def format_table() -> list[tuple[str, int, int, int]]:
+    """(name, columns per scale, bytes of a 16 x 32 tile, of a head of 8) of every weight format."""
 
 def error_table() -> list[tuple[str, str]]:
     """(code, class name in edgellm.errors) of every error this module can raise."""

@@ -29,16 +29,18 @@ LEAF_BYTES = 1 << 20
 HASHES_NAME = "edgellm.hashes"
 COPY_AGAIN = "if the file was cut off, copy or convert it again"
 
-# Weight formats in R16 tiles (16 rows x 32 k): name -> (k per scale byte, bytes per tile).
-FORMATS: dict[str, tuple[int, int]] = {
-    "E2_16": (16, 160),
-    "E3_32": (32, 208),
-    "E4_16": (16, 288),
-    "E4_32": (32, 272),
-    "E6_16": (16, 416),
-    "E8_32": (32, 528),
-    "L4_32": (32, 304),
-    "F16": (0, 1024),
+# Weight formats in R16 tiles (16 rows x 32 k): name -> (k per scale byte, bytes per tile, bytes of
+# a strip for every 8 tiles besides).
+FORMATS: dict[str, tuple[int, int, int]] = {
+    "E2_16": (16, 160, 0),
+    "E3_32": (32, 208, 0),
+    "E4_16": (16, 288, 0),
+    "E4_32": (32, 272, 0),
+    "E6_16": (16, 416, 0),
+    "E8_32": (32, 528, 0),
+    "K4_32": (32, 288, 64),
+    "L4_32": (32, 304, 0),
+    "F16": (0, 1024, 0),
 }
 PLAIN_FORMATS: dict[str, int] = {"F32": 4, "U8": 1}  # one-dimensional: name -> bytes per element
 ACTS = ("a8", "f32", "a8x2")
@@ -57,8 +59,9 @@ def tensor_bytes(format: str, rows: int, cols: int) -> int:
     """Bytes of a [rows, cols] tensor without the padding to 64; a vector has rows = 1."""
     if format in PLAIN_FORMATS:
         return rows * cols * PLAIN_FORMATS[format]
-    _, tile_bytes = FORMATS[format]
-    return (64 + -(-cols // 32) * tile_bytes) * -(-rows // 16)
+    _, tile_bytes, head_bytes = FORMATS[format]
+    n_tiles = -(-cols // 32)
+    return (64 + -(-n_tiles // 8) * head_bytes + n_tiles * tile_bytes) * -(-rows // 16)
 
 
 @dataclass(frozen=True, slots=True)

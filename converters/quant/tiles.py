@@ -17,6 +17,7 @@ F32Array = npt.NDArray[np.float32]
 TILE_ROWS = 16
 TILE_K = 32
 STRIP_HEADER_BYTES = 4 * TILE_ROWS
+HEAD_TILES = 8  # that share a head, in formats that have them
 
 
 def split_strips(data: U8Array, n_cols: int, tile_bytes: int) -> tuple[F32Array, U8Array]:
@@ -26,6 +27,18 @@ def split_strips(data: U8Array, n_cols: int, tile_bytes: int) -> tuple[F32Array,
     d_row = np.ascontiguousarray(strips[:, :STRIP_HEADER_BYTES]).view("<f4")
     tiles = strips[:, STRIP_HEADER_BYTES:].reshape(len(strips), n_tiles, tile_bytes)
     return d_row, tiles
+
+
+def split_headed_strips(
+    data: U8Array, n_cols: int, tile_bytes: int, head_bytes: int
+) -> tuple[U8Array, U8Array]:
+    """(heads [n_strips, n_heads, head_bytes], tiles [n_strips, n_tiles, tile_bytes]) as views."""
+    n_tiles = -(-n_cols // TILE_K)
+    n_heads = -(-n_tiles // HEAD_TILES)
+    tiles_at = STRIP_HEADER_BYTES + n_heads * head_bytes
+    strips = data.reshape(-1, tiles_at + n_tiles * tile_bytes)
+    heads = strips[:, STRIP_HEADER_BYTES:tiles_at].reshape(len(strips), n_heads, head_bytes)
+    return heads, strips[:, tiles_at:].reshape(len(strips), n_tiles, tile_bytes)
 
 
 def row_factors(data: U8Array, n_rows: int) -> F32Array:

@@ -34,7 +34,9 @@ from .progress import progress_bar
 
 FormatOption = Annotated[
     str | None,
-    typer.Option(help="Of all weights: E2_16 to E8_32, L4_32 or F16; default: E4_32 to E6_16."),
+    typer.Option(
+        help="Of all weights: E2_16 to E8_32, K4_32, L4_32, F16; by default E4_32 to E6_16"
+    ),
 ]
 EmbedOption = Annotated[str | None, typer.Option(help="Of the embedding; default: as the others.")]
 HeadOption = Annotated[str | None, typer.Option(help="Of the output head; default: as the others.")]

@@ -220,7 +220,8 @@ void bind_machine(py::module_& m) {
   m.def("format_table", [] {
     py::list table;
     for (const edgellm::FormatInfo& format : edgellm::format_table()) {
-      table.append(py::make_tuple(format.name, format.group_k, format.tile_bytes));
+      table.append(
+          py::make_tuple(format.name, format.group_k, format.tile_bytes, format.head_bytes));
     }
     return table;
   });

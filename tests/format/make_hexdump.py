@@ -17,6 +17,10 @@ MARKERS = ("<!-- hexdump: tests/format/make_hexdump.py -->\n", "<!-- end of hexd
 LUT = (0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120)
 ROW, K = 1, 21  # the weight that is decoded
 _PARTS_L4 = (("d_row", 0, 8), ("s", 64, 4), ("zero", 96, 2), ("nibbles[2]", 112 + 2 * 64, 8))
+_PARTS_K4 = (
+    *(("d_row", 0, 8), ("d", 64, 4), ("dmin", 96, 4), ("sc", 128, 2), ("min", 144, 2)),
+    ("nibbles[2]", 160 + 2 * 64, 8),
+)
 LUT_E3 = (0, 14, 23, 31, 38, 45, 53, 63)
 K_E3 = 25
 LUT_E2 = (0, 13, 22, 31)
@@ -90,7 +94,7 @@ def _describe(file: bytes, header: EdgeHeader) -> str:
             for at in range(start, start + n_bytes, 16)
         ]
     lines += ["```", "", *_decode(strip_bytes()), ""]
-    lines += [*_linear_example(), ""]
+    lines += [*_linear_example(), "", *_multiples_example(), ""]
     return "\n".join([*lines, *_narrow_example(strip_e3_32(), strip_e2_16()), ""])
 
 
@@ -122,6 +126,37 @@ def _linear_example() -> list[str]:
         f" {4 * ROW + column % 4} of `nibbles[{group}]` is 0x{byte:02x}, whose"
         f" {'high' if column >= 4 else 'low'} half is q = {q}; w = {s} * ({q} - {zero}) ="
         f" {s * (q - zero)}.",
+    ]
+
+
+def multiples_strip_bytes() -> bytes:
+    """One K4_32 strip of one tile: 2 rows x 32 k, rows 2 to 15 are padding."""
+    d_row = struct.pack("<16f", 1.0, 1.0, *[0.0] * 14)
+    head = struct.pack("<32e", 0.015625, 0.0078125, *[0.0] * 14, 0.03125, 0.0625, *[0.0] * 14)
+    multiples = bytes((63, 40, *[0] * 14, 20, 12, *[0] * 14))
+    return d_row + head + multiples + linear_strip_bytes()[112:]
+
+
+def _multiples_example() -> list[str]:
+    strip = multiples_strip_bytes()
+    lines = ["A strip of `K4_32`, two rows of 32 columns, from the byte at which it begins:", ""]
+    lines.append("```text")
+    for what, start, n_bytes in _PARTS_K4:
+        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    (d,), (dmin,) = (struct.unpack_from("<e", strip, at + 2 * ROW) for at in (64, 96))
+    sc, minimum = strip[128 + ROW], strip[144 + ROW]
+    group, column = K // 8, K % 8
+    byte = strip[160 + 64 * group + 4 * ROW + column % 4]
+    q = byte >> 4 if column >= 4 else byte & 15
+    return [
+        *lines,
+        "```",
+        "",
+        f"The weight at row {ROW}, column {K}: `d[{ROW}]` = {d}; `dmin[{ROW}]` = {dmin};"
+        f" `sc[{ROW}]` = {sc}; `min[{ROW}]` = {minimum}; byte {4 * ROW + column % 4} of"
+        f" `nibbles[{group}]` is 0x{byte:02x}, whose {'high' if column >= 4 else 'low'} half is"
+        f" q = {q};",
+        f"w = {d} * {sc} * {q} - {dmin} * {minimum} = {d * sc * q - dmin * minimum}.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Models in L4_32: equal to the oracle, the same bits everywhere, and what broken scales do."""
+"""Models in L4_32 and K4_32: equal to the oracle, the same bits everywhere, broken scales."""
 
 from __future__ import annotations
 
@@ -32,9 +32,17 @@ def model(checkpoint: Path) -> Path:
     return out
 
 
-def test_native_equals_the_reference(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def model_k4(checkpoint: Path) -> Path:
+    out = checkpoint.parent / "k4.edge"
+    convert(checkpoint, out, format="K4_32")
+    return out
+
+
+@pytest.mark.parametrize("format", ["K4_32", "L4_32"])
+def test_native_equals_the_reference(format: str, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.edge"
-    convert(checkpoint, out, format="L4_32", act="f32")
+    convert(checkpoint, out, format=format, act="f32")
     ids = case_ids(CASE)
     wanted = Reference.from_edge(out).logits(ids, kv_f16=True).numpy()
     with edgellm.load(out, verify="never") as native:
@@ -58,6 +66,18 @@ def test_the_bits_are_the_same_for_every_level_thread_count_and_split(
 def test_a_scale_that_is_not_finite_ends_the_step(
     name: str, bits: int, model: Path, tmp_path: Path
 ) -> None:
+    check_broken_scale(name, bits, model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["token_embd", "layers.1.ffn_down"])
+def test_an_infinite_scale_of_scales_ends_the_step(
+    name: str, model_k4: Path, tmp_path: Path
+) -> None:
+    check_broken_scale(name, 0x7C00, model_k4, tmp_path)
+
+
+def check_broken_scale(name: str, bits: int, model: Path, tmp_path: Path) -> None:
+    """The first scales of the tensor, of L4_32's tile or K4_32's head, are replaced."""
     header = read_header(model)
     assert name in header.tensors
     with EdgeWriter(tmp_path / "bad.edge", spec=header.spec) as writer:
@@ -66,7 +86,7 @@ def test_a_scale_that_is_not_finite_ends_the_step(
                 continue
             data = bytearray(read_tensor(header, info.name))
             if info.name == name:
-                for row in range(16):  # the first tile of the first strip: tokens 0 to 15
+                for row in range(16):  # the first strip: tokens 0 to 15
                     data[64 + 2 * row : 66 + 2 * row] = bits.to_bytes(2, "little")
             shape = (len(data),) if info.format == "U8" else info.shape
             writer.append(

@@ -330,6 +330,7 @@ struct FormatInfo {
   std::string name;
   int group_k = 0;        // columns that share a scale
   size_t tile_bytes = 0;  // of 16 rows x 32 columns
+  size_t head_bytes = 0;  // of 16 rows for every 8 tiles besides; 0 in most formats
 };
 std::vector<std::string> isa_levels();  // that this CPU can run, best first
 std::string active_isa();

@@ -97,7 +97,8 @@ MemoryFigures memory_figures() {
 
 std::vector<FormatInfo> format_table() {
   return {
-#define EDGE_FORMAT(id, name, group_k, tile_bytes) {name, group_k, tile_bytes},
+#define EDGE_FORMAT(id, name, group_k, tile_bytes, head_bytes) \
+  {name, group_k, tile_bytes, head_bytes},
 #include "tensor/formats.inc"
 #undef EDGE_FORMAT
   };

@@ -27,6 +27,7 @@ struct EncodeKernels {
   EncodeStripFn e4_32;
   EncodeStripFn e6_16;
   EncodeStripFn e8_32;
+  EncodeStripFn k4_32;
   EncodeStripFn l4_32;
   EncodeStripFn f16;
 };

@@ -1,5 +1,6 @@
 #include "quant/decode.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "quant/tile_weights.h"
@@ -10,15 +11,20 @@ namespace {
 
 template <class Tile>
 void decode_row(const Tensor& tensor, int64_t row, float* out) {
-  const size_t n_tiles = static_cast<size_t>(tensor.n_tiles());
   const size_t strip = static_cast<size_t>(row / kTileRows);
   const int lane = static_cast<int>(row % kTileRows);
-  const std::byte* p = tensor.data + strip * (kStripHeaderBytes + n_tiles * sizeof(Tile));
+  const int64_t n_tiles = tensor.n_tiles();
+  const size_t n_bytes = strip_bytes_of<Tile>(sizeof(Tile), n_tiles);
+  const auto* p = reinterpret_cast<const uint8_t*>(tensor.data) + strip * n_bytes;
   float d_row;
   std::memcpy(&d_row, p + static_cast<size_t>(lane) * sizeof(float), sizeof d_row);
-  const Tile* tiles = reinterpret_cast<const Tile*>(p + kStripHeaderBytes);
-  for (int64_t k = 0; k < tensor.n_cols; ++k) {
-    out[k] = d_row * tile_value(tiles[k / kTileK], lane, static_cast<int>(k % kTileK));
+  const uint8_t* tile = p + tiles_offset_of<Tile>(n_tiles);
+  for (int64_t i = 0; i < n_tiles; ++i, tile += sizeof(Tile)) {
+    const auto& view = tile_view<Tile>(packed_tile<Tile>(p, tile, i));
+    const int64_t end = std::min<int64_t>(tensor.n_cols, (i + 1) * kTileK);
+    for (int64_t k = i * kTileK; k < end; ++k) {
+      out[k] = d_row * tile_value(view, lane, static_cast<int>(k % kTileK));
+    }
   }
 }
 
@@ -38,6 +44,8 @@ DecodeRowFn row_decoder(Format format) {
       return decode_row<TileE6_16>;
     case Format::kE8_32:
       return decode_row<TileE8_32>;
+    case Format::kK4_32:
+      return decode_row<TileK4_32>;
     case Format::kL4_32:
       return decode_row<TileL4_32>;
     case Format::kF16:

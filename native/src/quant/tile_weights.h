@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/half.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -82,6 +83,34 @@ static inline float tile_value(const TileL4_32& tile, int row, int k) {
 }
 static inline float tile_value(const TileF16& tile, int row, int k) {
   return half_to_float(tile.w[k][row]);
+}
+
+// A tile with what it needs from outside; other tiles are their own view.
+struct ViewK4_32 {
+  const TileK4_32& tile;
+  const HeadK4_32& head;
+};
+template <class Tile>
+static inline const Tile& tile_view(const uint8_t* packed) {
+  return *reinterpret_cast<const Tile*>(packed);
+}
+template <class Tile>
+static inline ViewK4_32 tile_view(HeadedTile packed) {
+  return {*reinterpret_cast<const Tile*>(packed.tile),
+          *reinterpret_cast<const HeadK4_32*>(packed.head)};
+}
+
+// The scale and the minimum of a group: exact, 11 times 8 bits.
+static inline float group_scale(const ViewK4_32& view, int row) {
+  return half_to_float(view.head.d[row]) * static_cast<float>(view.tile.sc[row]);
+}
+static inline float group_min(const ViewK4_32& view, int row) {
+  return half_to_float(view.head.dmin[row]) * static_cast<float>(view.tile.min[row]);
+}
+// The one that is rounded.
+static inline float tile_value(const ViewK4_32& view, int row, int k) {
+  const float q = static_cast<float>(tile_nibble(view.tile.nibbles, row, k));
+  return group_scale(view, row) * q - group_min(view, row);
 }
 
 }  // namespace edge

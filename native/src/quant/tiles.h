@@ -84,6 +84,20 @@ struct TileL4_32 {  // effectively 4.75 bits per weight
 };
 static_assert(sizeof(TileL4_32) == 304);
 
+// Linear with scales of scales, as Q4_K of ggml: w = (d * sc) * q - (dmin * min), rounded once
+// (both products are exact in f32); d_row is 1. d and dmin stand in the head of 8 tiles.
+struct HeadK4_32 {
+  uint16_t d[16];  // [row], IEEE binary16; finite
+  uint16_t dmin[16];
+};
+struct TileK4_32 {  // effectively 4.625 bits per weight
+  static constexpr size_t kHeadBytes = sizeof(HeadK4_32);
+  uint8_t sc[16];
+  uint8_t min[16];
+  uint8_t nibbles[4][64];
+};
+static_assert(sizeof(TileK4_32) == 288 && sizeof(HeadK4_32) == 64);
+
 struct TileF16 {       // 16 bits per weight; column by column, 16 rows each; d_row is 1
   uint16_t w[32][16];  // [k][row], IEEE binary16
 };

@@ -11,15 +11,24 @@ struct FormatRow {
   std::string_view name;
   int group_k;
   size_t tile_bytes;
+  size_t head_bytes;
 };
 
 constexpr FormatRow kFormats[] = {
-#define EDGE_FORMAT(id, name, group_k, tile_bytes) {Format::id, name, group_k, tile_bytes},
+#define EDGE_FORMAT(id, name, group_k, tile_bytes, head_bytes) \
+  {Format::id, name, group_k, tile_bytes, head_bytes},
 #include "tensor/formats.inc"
 #undef EDGE_FORMAT
-    {Format::kF32, "F32", 0, 0},
-    {Format::kU8, "U8", 0, 0},
+    {Format::kF32, "F32", 0, 0, 0},
+    {Format::kU8, "U8", 0, 0, 0},
 };
+
+size_t head_bytes(Format format) {
+  for (const FormatRow& row : kFormats) {
+    if (row.format == format) return row.head_bytes;
+  }
+  return 0;
+}
 
 }  // namespace
 
@@ -72,7 +81,8 @@ size_t tile_bytes(Format format) {
 
 size_t strip_bytes(Format format, int64_t n_tiles) {
   const size_t tile = tile_bytes(format);
-  return tile == 0 ? 0 : kStripHeaderBytes + tile * static_cast<size_t>(n_tiles);
+  if (tile == 0) return 0;
+  return tiles_offset(head_bytes(format), n_tiles) + tile * static_cast<size_t>(n_tiles);
 }
 
 std::optional<uint64_t> tensor_bytes(Format format, uint64_t n_rows, uint64_t n_cols) {
@@ -84,8 +94,12 @@ std::optional<uint64_t> tensor_bytes(Format format, uint64_t n_rows, uint64_t n_
   const auto padded_rows = checked_round_up(n_rows, kTileRows);
   const auto padded_cols = checked_round_up(n_cols, kTileK);
   if (!padded_rows || !padded_cols) return std::nullopt;
-  const auto tiles = checked_mul(*padded_cols / kTileK, tile_bytes(format));
-  const auto strip = tiles ? checked_add(*tiles, kStripHeaderBytes) : std::nullopt;
+  const uint64_t n_tiles = *padded_cols / kTileK;
+  const auto tiles = checked_mul(n_tiles, tile_bytes(format));
+  if (!tiles) return std::nullopt;
+  // A head is smaller than a tile: the offset of the tiles cannot overflow where they do not.
+  const auto strip =
+      checked_add(*tiles, tiles_offset(head_bytes(format), static_cast<int64_t>(n_tiles)));
   return strip ? checked_mul(*strip, *padded_rows / kTileRows) : std::nullopt;
 }
 

@@ -1,8 +1,9 @@
 // Tensor: a typed, non-owning view of bytes that live in the mapped file.
 //
 // A matrix [n_rows, n_cols] in a tiled format is cut into strips of 16 rows. A strip is
-// f32 d_row[16] followed by its tiles by ascending k, 32 k a tile; n_rows is padded to 16 with
-// d_row = 0 and n_cols to 32 with weights that meet zero activations. A vector (norm weights,
+// f32 d_row[16], in some formats a head for every 8 tiles, and its tiles by ascending k, 32 k a
+// tile; n_rows is padded to 16 with d_row = 0 and n_cols to 32 with weights that meet zero
+// activations. A vector (norm weights,
 // inv_freq) has format kF32 and is plain row-major f32.
 #pragma once
 
@@ -16,7 +17,7 @@
 namespace edge {
 
 enum class Format : uint8_t {
-#define EDGE_FORMAT(id, name, group_k, tile_bytes) id,
+#define EDGE_FORMAT(id, name, group_k, tile_bytes, head_bytes) id,
 #include "tensor/formats.inc"
 #undef EDGE_FORMAT
   kF32,  // vectors only

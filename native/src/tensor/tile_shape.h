@@ -2,11 +2,19 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 namespace edge {
 
 constexpr int kTileRows = 16;
 constexpr int kTileK = 32;
 constexpr size_t kStripHeaderBytes = kTileRows * sizeof(float);  // d_row[16]
+constexpr int kHeadTiles = 8;  // that share a head, in formats that have them (formats.inc)
+
+// Bytes of a strip before its tiles: d_row and the heads.
+static constexpr size_t tiles_offset(size_t head_bytes, int64_t n_tiles) {
+  return kStripHeaderBytes +
+         head_bytes * ((static_cast<size_t>(n_tiles) + kHeadTiles - 1) / kHeadTiles);
+}
 
 }  // namespace edge

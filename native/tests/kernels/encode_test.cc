@@ -18,8 +18,9 @@
 namespace edge {
 namespace {
 
-constexpr Format kTiled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
-                             Format::kE6_16, Format::kE8_32, Format::kL4_32, Format::kF16};
+constexpr Format kTiled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
+                             Format::kE4_32, Format::kE6_16, Format::kE8_32,
+                             Format::kK4_32, Format::kL4_32, Format::kF16};
 constexpr Format kScaled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
                               Format::kE4_32, Format::kE6_16, Format::kE8_32};
 
@@ -85,6 +86,8 @@ double max_relative_mse(Format format) {
     case Format::kE4_16:
       return 0.0040;
     case Format::kE4_32:
+      return 0.0055;
+    case Format::kK4_32:
       return 0.0055;
     case Format::kL4_32:
       return 0.0061;
@@ -253,6 +256,7 @@ TEST_CASE("weights that cannot be encoded are refused with the first row and col
   m.w[3] = 65520.0f;  // rounds to infinity in f16 only
   CHECK(refused(Format::kF16, m, *tensor_bytes(Format::kF16, 1, 32)).code == Code::kNumeric);
   CHECK(refused(Format::kE4_16, m, *tensor_bytes(Format::kE4_16, 1, 32)).code == Code::kOk);
+  CHECK(refused(Format::kK4_32, m, *tensor_bytes(Format::kK4_32, 1, 32)).code == Code::kOk);
   CHECK(refused(Format::kL4_32, m, *tensor_bytes(Format::kL4_32, 1, 32)).code == Code::kOk);
   m.w[3] = 65519.0f;
   CHECK(refused(Format::kF16, m, *tensor_bytes(Format::kF16, 1, 32)).code == Code::kOk);

@@ -42,12 +42,23 @@ struct Panels {
   }
 };
 
-// Finite f16 scales of both signs, a subnormal one among them; zero points stay random bytes.
-void set_scales(uint8_t* tiles, int64_t n_tiles, std::mt19937& rng) {
-  for (int64_t i = 0; i < n_tiles; ++i) {
-    auto* tile = reinterpret_cast<TileL4_32*>(tiles) + i;
-    for (uint16_t& s : tile->s) s = static_cast<uint16_t>(rng() & 0xBBFF);  // |s| < 2
-    tile->s[3] = 0x8001;
+// Finite f16 scales of both signs, a subnormal one among them.
+void set_scales(uint16_t (&s)[16], std::mt19937& rng) {
+  for (uint16_t& half : s) half = static_cast<uint16_t>(rng() & 0xBBFF);  // |s| < 2
+  s[3] = 0x8001;
+}
+// All bytes of a strip but its scales may be anything.
+void set_scales(Format format, uint8_t* strip, int64_t n_tiles, std::mt19937& rng) {
+  if (format == Format::kL4_32) {
+    auto* tiles = reinterpret_cast<TileL4_32*>(strip + kStripHeaderBytes);
+    for (int64_t i = 0; i < n_tiles; ++i) set_scales(tiles[i].s, rng);
+  }
+  if (format == Format::kK4_32) {
+    auto* heads = reinterpret_cast<HeadK4_32*>(strip + kStripHeaderBytes);
+    for (int64_t i = 0; i < (n_tiles + kHeadTiles - 1) / kHeadTiles; ++i) {
+      set_scales(heads[i].d, rng);
+      set_scales(heads[i].dmin, rng);
+    }
   }
 }
 
@@ -67,7 +78,7 @@ Problem make_problem(Format format, int64_t n_strips, int64_t n_tiles, uint32_t 
       const float d_row = format == Format::kF16 ? 1.0f : 0.01f * uniform(rng);
       std::memcpy(strip + 4 * row, &d_row, 4);
     }
-    if (format == Format::kL4_32) set_scales(strip + kStripHeaderBytes, n_tiles, rng);
+    set_scales(format, strip, n_tiles, rng);
     if (format != Format::kF16) continue;
     for (size_t b = kStripHeaderBytes; b < strip_size; b += 2) {
       const uint16_t half = float_to_half(uniform(rng));
@@ -114,7 +125,7 @@ bool runs_here(Isa isa) {
 
 void check_matmul(const MatmulKernel& kernel) {
   const MatmulFn scalar = kernel_table(Isa::kScalar).matmul(kernel.format, kernel.act);
-  for (const int64_t n_tiles : {1, 2, 7}) {
+  for (const int64_t n_tiles : {1, 2, 9}) {
     const Problem p = make_problem(kernel.format, 3, n_tiles, 17u + static_cast<uint32_t>(n_tiles));
     for (int n_rows = 1; n_rows <= kMaxKRows; ++n_rows) {
       CAPTURE(std::string(kernel.name));
@@ -185,6 +196,7 @@ TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number
   X(kE4_32, matmul_e4_32_a8_avxvnni_twin, gemm_e4_32_a8_avxvnni_twin) \
   X(kE6_16, matmul_e6_16_a8_avxvnni_twin, gemm_e6_16_a8_avxvnni_twin) \
   X(kE8_32, matmul_e8_32_a8_avxvnni_twin, gemm_e8_32_a8_avxvnni_twin) \
+  X(kK4_32, matmul_k4_32_a8_avxvnni_twin, gemm_k4_32_a8_avxvnni_twin) \
   X(kL4_32, matmul_l4_32_a8_avxvnni_twin, gemm_l4_32_a8_avxvnni_twin)
 }  // namespace
 #define EDGE_DECLARE(format, matmul, gemm) \
@@ -229,7 +241,7 @@ TEST_CASE("a level falls back only to kernels that its CPUs run") {
 
 template <class Tile>
 void check_against_doubles(Format format, Act act) {
-  const Problem p = make_problem(format, 2, 3, 5);
+  const Problem p = make_problem(format, 2, 9, 5);  // more tiles than a head has
   const std::vector<float> y = run(kernel_table(Isa::kScalar).matmul(format, act), p, 0, kMaxKRows);
   const size_t strip_size = strip_bytes(format, p.n_tiles);
   for (int r = 0; r < kMaxKRows; ++r) {
@@ -238,7 +250,9 @@ void check_against_doubles(Format format, Act act) {
       const uint8_t* strip = p.strips.data() + strip_size * static_cast<size_t>(out / kTileRows);
       double sum = 0, magnitude = 0;
       for (int64_t k = 0; k < p.n_tiles * kTileK; ++k) {
-        const auto& tile = reinterpret_cast<const Tile*>(strip + kStripHeaderBytes)[k / kTileK];
+        const uint8_t* address = strip + tiles_offset_of<Tile>(p.n_tiles) +
+                                 sizeof(Tile) * static_cast<size_t>(k / kTileK);
+        const auto& tile = tile_view<Tile>(packed_tile<Tile>(strip, address, k / kTileK));
         const size_t at = static_cast<size_t>(r * p.n_tiles * kTileK + k);
         const double a =
             act == Act::kF32
@@ -265,6 +279,8 @@ TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
   check_against_doubles<TileE4_32>(Format::kE4_32, Act::kA8);
   check_against_doubles<TileE6_16>(Format::kE6_16, Act::kA8);
   check_against_doubles<TileE8_32>(Format::kE8_32, Act::kA8);
+  check_against_doubles<TileK4_32>(Format::kK4_32, Act::kA8);
+  check_against_doubles<TileK4_32>(Format::kK4_32, Act::kF32);
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kA8);
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kF32);
   check_against_doubles<TileF16>(Format::kF16, Act::kF32);
@@ -283,7 +299,7 @@ bool has_kernel(Isa isa, Format format, Act act) {
 TEST_CASE("every tiled format has a kernel at every level") {
   for (const Isa isa : supported_isas()) {
     for (const Format format : {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
-                                Format::kE6_16, Format::kE8_32, Format::kL4_32}) {
+                                Format::kE6_16, Format::kE8_32, Format::kK4_32, Format::kL4_32}) {
       CHECK(has_kernel(isa, format, Act::kA8));
       CHECK(has_kernel(isa, format, Act::kF32));
     }

@@ -92,6 +92,9 @@ void gemm_e6_16_a8_neon(const MatmulArgs& args) {
 void gemm_e8_32_a8_neon(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, E8_32<true>>>(args);
 }
+void gemm_k4_32_a8_neon(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, K4_32<true>>>(args);
+}
 void gemm_l4_32_a8_neon(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, L4_32<true>>>(args);
 }

@@ -8,7 +8,7 @@
 //   pack(), pack_scales()      a part of a tile (tiles.h) as units
 //   Acts<A>                    the activations of A units that meet a tile, and their scales d
 //   dots()                     a unit of weights times A of activations, one group
-//   minus_sums()               -sum(q) of A units of activations, for formats with zero points
+//   minus_sums()               -sum(q) of A units of activations: for zero points and minima
 //   load_sums(), store_sums()  sums from and to rows of 16 floats
 #pragma once
 
@@ -53,26 +53,34 @@ struct BlockRows {
   int next;
 };
 
-// -sum(q) of 32 columns, from -64 * sum(q) of 16.
-EDGE_INLINE int32_t minus_sum_of(const int32_t* bias) { return (bias[0] + bias[1]) >> 6; }
+template <class Part>
+struct HeadsOf {};
+template <class Part>
+  requires kHasHeads<Part>
+struct HeadsOf<Part> {
+  static constexpr size_t kHeadBytes = Part::kHeadBytes;
+};
 
 template <class Level, class Part>
-struct Format {
+struct Format : HeadsOf<Part> {
   static constexpr int kTileBytes = Part::kTileBytes;
   static constexpr int kGroups = Part::kGroups;
   static constexpr int kUnits = Level::kTileUnits / kHalves;
   // Each row has a zero point, and scales are floats.
   static constexpr bool kHasZeros = requires { &Part::zeros; };
+  static constexpr bool kHasMins = requires { &Part::mins; };  // the same with minima, floats too
 
   struct Unit {
     int8_t w[Level::kUnitBytes];
     // Scales of the weights of each lane of a sum. kHasZeros: bits of the f32 scale, zero point.
-    int32_t s[kHasZeros ? 2 : kGroups][4];
+    // kHasMins: bits of both.
+    int32_t s[kHasZeros || kHasMins ? 2 : kGroups][4];
   };
   struct Tile {
     Unit units[Level::kTileUnits];
 
-    EDGE_MEMBER_INLINE void unpack(const uint8_t* packed) {
+    template <class Packed>
+    EDGE_MEMBER_INLINE void unpack(Packed packed) {
       for (int part = 0; part < kParts; ++part) {
         const Part weights(packed, part);
         Unit* unit = units + part * Level::kTileUnits / kParts;
@@ -80,6 +88,9 @@ struct Format {
         if constexpr (kHasZeros) {
           Level::pack_scales(vreinterpretq_s32_f32(weights.s[0]), 0, unit);
           Level::pack_scales(weights.zeros, 1, unit);
+        } else if constexpr (kHasMins) {
+          Level::pack_scales(vreinterpretq_s32_f32(weights.s[0]), 0, unit);
+          Level::pack_scales(vreinterpretq_s32_f32(weights.mins), 1, unit);
         } else {
           for (int g = 0; g < kGroups; ++g) {
             Level::pack_scales(vcvtq_s32_f32(weights.s[g]), g, unit);
@@ -129,7 +140,7 @@ struct Format {
     for (int i = 0; i < n_tiles; ++i) {
       const typename Level::template Acts<A> acts(rows);
       int32x4_t minus_sums[A];
-      if constexpr (kHasZeros) Level::template minus_sums<A>(rows, minus_sums);
+      if constexpr (kHasZeros || kHasMins) Level::template minus_sums<A>(rows, minus_sums);
       EDGE_UNROLL
       for (int u = 0; u < kUnits; ++u) {
         add_unit<A>(tiles[i].units[half * kUnits + u], acts, minus_sums, f + u * A);
@@ -155,6 +166,17 @@ struct Format {
       for (int a = 0; a < A; ++a) {
         x[a] = vmlaq_s32(dots[a], vld1q_s32(unit.s[1]), minus_sums[a]);
         f[a] = vfmaq_f32(f[a], vmulq_f32(scale, vcvtq_f32_s32(x[a])), acts.d[a]);
+        settle(f[a]);
+      }
+      return;
+    }
+    if constexpr (kHasMins) {
+      const float32x4_t scale = vreinterpretq_f32_s32(vld1q_s32(unit.s[0]));
+      const float32x4_t min = vreinterpretq_f32_s32(vld1q_s32(unit.s[1]));
+      EDGE_UNROLL
+      for (int a = 0; a < A; ++a) {
+        const float32x4_t p = vmulq_f32(min, vcvtq_f32_s32(minus_sums[a]));
+        f[a] = vfmaq_f32(f[a], vfmaq_f32(p, scale, vcvtq_f32_s32(dots[a])), acts.d[a]);
         settle(f[a]);
       }
       return;

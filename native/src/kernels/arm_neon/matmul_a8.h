@@ -21,9 +21,13 @@ EDGE_INLINE ActBlock act_block(const MatmulArgs& args, int r, int64_t i) {
 }
 
 // x of docs/KERNELS.md for four rows, from the integer sum of each group. Both products of a
-// 16-group format are exact in f32, so the fma rounds the exact sum once.
+// 16-group format are exact in f32, so the fma rounds the exact sum once. A minimum meets -sum(q).
 template <class Fmt>
-EDGE_INLINE float32x4_t block_value(const Fmt& part, const int32x4_t* sum) {
+EDGE_INLINE float32x4_t block_value(const Fmt& part, const int32x4_t* sum, const int32_t* bias) {
+  if constexpr (requires { &Fmt::mins; }) {
+    const float32x4_t p = vmulq_n_f32(part.mins, static_cast<float>(minus_sum_of(bias)));
+    return vfmaq_f32(p, part.s[0], vcvtq_f32_s32(sum[0]));
+  }
   const float32x4_t x0 = vmulq_f32(part.s[0], vcvtq_f32_s32(sum[0]));
   if constexpr (Fmt::kGroups == 1) return x0;
   return vfmaq_f32(x0, part.s[Fmt::kGroups - 1], vcvtq_f32_s32(sum[Fmt::kGroups - 1]));
@@ -38,8 +42,8 @@ EDGE_INLINE void forget_loads() {
 }
 
 // f += x * d for K rows (K == 0: for n_rows) of one part of a tile.
-template <class Isa, class Fmt, int K>
-EDGE_INLINE void add_part(const uint8_t* tile, int part, const MatmulArgs& args, int64_t i,
+template <class Isa, class Fmt, int K, class Packed>
+EDGE_INLINE void add_part(Packed tile, int part, const MatmulArgs& args, int64_t i,
                           float32x4_t (*f)[kParts]) {
   const int n_rows = K > 0 ? K : args.n_rows;
   const Fmt weights(tile, part);
@@ -51,15 +55,15 @@ EDGE_INLINE void add_part(const uint8_t* tile, int part, const MatmulArgs& args,
       const ActBlock b = act_block(args, r + 1, i);
       int32x4_t sum_a[Fmt::kGroups], sum_b[Fmt::kGroups];
       isa.template dot_pair<Fmt>(weights, a, b, sum_a, sum_b);
-      f[r][part] = vfmaq_n_f32(f[r][part], block_value(weights, sum_a), a.d);
-      f[r + 1][part] = vfmaq_n_f32(f[r + 1][part], block_value(weights, sum_b), b.d);
+      f[r][part] = vfmaq_n_f32(f[r][part], block_value(weights, sum_a, a.bias), a.d);
+      f[r + 1][part] = vfmaq_n_f32(f[r + 1][part], block_value(weights, sum_b, b.bias), b.d);
     }
   }
   for (; r < n_rows; ++r) {
     const ActBlock a = act_block(args, r, i);
     int32x4_t sum[Fmt::kGroups];
     isa.template dot<Fmt>(weights, a, sum);
-    f[r][part] = vfmaq_n_f32(f[r][part], block_value(weights, sum), a.d);
+    f[r][part] = vfmaq_n_f32(f[r][part], block_value(weights, sum, a.bias), a.d);
   }
 }
 
@@ -67,24 +71,25 @@ template <class Isa, class Fmt, int K>
 void matmul_k(const MatmulArgs& shared_args) {
   const MatmulArgs args = shared_args;  // a copy that forget_loads() leaves in registers
   const int n_rows = K > 0 ? K : args.n_rows;
-  const size_t strip_size = kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
+  const size_t strip_size = strip_bytes_of<Fmt>(Fmt::kTileBytes, args.n_tiles);
   for (int64_t s = 0; s < args.n_strips; ++s) {
     const uint8_t* strip = args.strips + static_cast<size_t>(s) * strip_size;
-    const uint8_t* tile = strip + kStripHeaderBytes;
+    const uint8_t* tile = strip + tiles_offset_of<Fmt>(args.n_tiles);
     float32x4_t f[K > 0 ? K : kMaxKRows][kParts];
     for (int r = 0; r < n_rows; ++r) {
       for (int part = 0; part < kParts; ++part) f[r][part] = vdupq_n_f32(0);
     }
     for (int64_t i = 0; i < args.n_tiles; ++i, tile += Fmt::kTileBytes) {
       prefetch_ahead<Fmt::kTileBytes>(tile);
+      const auto packed = packed_tile<Fmt>(strip, tile, i);
       // Unrolled by hand: f must live in registers where K allows it.
-      add_part<Isa, Fmt, K>(tile, 0, args, i, f);
+      add_part<Isa, Fmt, K>(packed, 0, args, i, f);
       forget_loads();
-      add_part<Isa, Fmt, K>(tile, 1, args, i, f);
+      add_part<Isa, Fmt, K>(packed, 1, args, i, f);
       forget_loads();
-      add_part<Isa, Fmt, K>(tile, 2, args, i, f);
+      add_part<Isa, Fmt, K>(packed, 2, args, i, f);
       forget_loads();
-      add_part<Isa, Fmt, K>(tile, 3, args, i, f);
+      add_part<Isa, Fmt, K>(packed, 3, args, i, f);
     }
     const float* d_row = reinterpret_cast<const float*>(strip);
     for (int r = 0; r < n_rows; ++r) {

@@ -30,6 +30,9 @@ void matmul_e6_16_f32_neon(const MatmulArgs& args) {
 void matmul_e8_32_f32_neon(const MatmulArgs& args) {
   arm_neon::matmul_f32<arm_neon::DecodedColumns<TileE8_32>, TileE8_32>(args);
 }
+void matmul_k4_32_f32_neon(const MatmulArgs& args) {
+  arm_neon::matmul_f32<arm_neon::DecodedColumns<TileK4_32>, TileK4_32>(args);
+}
 void matmul_l4_32_f32_neon(const MatmulArgs& args) {
   arm_neon::matmul_f32<arm_neon::DecodedColumns<TileL4_32>, TileL4_32>(args);
 }

@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 
 #include "base/inline.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -222,6 +223,28 @@ struct E6_16 {
   }
 };
 
+// Four u8 of a part as i32.
+EDGE_INLINE int32x4_t wide_bytes(const uint8_t* p, int part) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t half = part < 2 ? vmovl_u8(vget_low_u8(bytes)) : vmovl_high_u8(bytes);
+  return vreinterpretq_s32_u32(part % 2 == 0 ? vmovl_u16(vget_low_u16(half))
+                                             : vmovl_high_u16(half));
+}
+EDGE_INLINE float32x4_t wide_halves(const uint8_t* p, int part) {
+  const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(p) + 4 * part);
+  return vcvt_f32_f16(vreinterpret_f16_u16(halves));
+}
+EDGE_INLINE void signed_nibbles(const uint8_t* nibbles, int8x16_t* w) {
+  const Nibbles x(nibbles);
+  for (int j = 0; j < 4; ++j) {
+    w[2 * j] = vreinterpretq_s8_u8(x.low[j]);
+    w[2 * j + 1] = vreinterpretq_s8_u8(x.high[j]);
+  }
+}
+
+// -sum(q) of 32 columns, from -64 * sum(q) of 16.
+EDGE_INLINE int32_t minus_sum_of(const int32_t* bias) { return (bias[0] + bias[1]) >> 6; }
+
 // Nibbles as they are; the zero point of every row is taken off by start().
 template <bool>
 struct L4_32 {
@@ -233,21 +256,34 @@ struct L4_32 {
   int32x4_t zeros;
 
   EDGE_MEMBER_INLINE L4_32(const uint8_t* tile, int part) {
-    const uint16x4_t halves = vld1_u16(reinterpret_cast<const uint16_t*>(tile) + 4 * part);
-    s[0] = vcvt_f32_f16(vreinterpret_f16_u16(halves));
-    const uint8x16_t bytes = vld1q_u8(tile + 32);
-    const uint16x8_t half = part < 2 ? vmovl_u8(vget_low_u8(bytes)) : vmovl_high_u8(bytes);
-    zeros =
-        vreinterpretq_s32_u32(part % 2 == 0 ? vmovl_u16(vget_low_u16(half)) : vmovl_high_u16(half));
-    const Nibbles x(tile + 48 + 16 * part);
-    for (int j = 0; j < 4; ++j) {
-      w[2 * j] = vreinterpretq_s8_u8(x.low[j]);
-      w[2 * j + 1] = vreinterpretq_s8_u8(x.high[j]);
-    }
+    s[0] = wide_halves(tile, part);
+    zeros = wide_bytes(tile + 32, part);
+    signed_nibbles(tile + 48 + 16 * part, w);
   }
   EDGE_MEMBER_INLINE int32x4_t start(const int32_t* bias, int) const {
-    return vmulq_n_s32(zeros, (bias[0] + bias[1]) >> 6);
+    return vmulq_n_s32(zeros, minus_sum_of(bias));
   }
+};
+
+// Nibbles as they are; the minimum of every row meets -sum(q) as floats.
+template <bool>
+struct K4_32 {
+  static constexpr int kTileBytes = sizeof(TileK4_32);
+  static constexpr size_t kHeadBytes = TileK4_32::kHeadBytes;
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = 15;
+  int8x16_t w[8];
+  float32x4_t s[1];
+  float32x4_t mins;
+
+  EDGE_MEMBER_INLINE K4_32(HeadedTile packed, int part) {
+    const uint8_t* tile = packed.tile;
+    s[0] = vmulq_f32(wide_halves(packed.head, part), vcvtq_f32_s32(wide_bytes(tile, part)));
+    mins = vmulq_f32(wide_halves(packed.head + 2 * kTileRows, part),
+                     vcvtq_f32_s32(wide_bytes(tile + kTileRows, part)));
+    signed_nibbles(tile + 2 * kTileRows + 16 * part, w);
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
 };
 
 template <bool>

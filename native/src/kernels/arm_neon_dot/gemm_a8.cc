@@ -72,6 +72,9 @@ void gemm_e6_16_a8_neon_dot(const MatmulArgs& args) {
 void gemm_e8_32_a8_neon_dot(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Dot, E8_32<true>>>(args);
 }
+void gemm_k4_32_a8_neon_dot(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Dot, K4_32<true>>>(args);
+}
 void gemm_l4_32_a8_neon_dot(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Dot, L4_32<true>>>(args);
 }

@@ -125,6 +125,9 @@ void gemm_e6_16_a8_neon_i8mm(const MatmulArgs& args) {
 void gemm_e8_32_a8_neon_i8mm(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, E8_32<true>>>(args);
 }
+void gemm_k4_32_a8_neon_i8mm(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, K4_32<true>>>(args);
+}
 void gemm_l4_32_a8_neon_i8mm(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::I8mm, L4_32<true>>>(args);
 }

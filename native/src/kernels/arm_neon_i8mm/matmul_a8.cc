@@ -80,6 +80,9 @@ void matmul_e6_16_a8_neon_i8mm(const MatmulArgs& args) {
 void matmul_e8_32_a8_neon_i8mm(const MatmulArgs& args) {
   matmul_pairs<E8_32>(args, matmul_e8_32_a8_neon_dot);
 }
+void matmul_k4_32_a8_neon_i8mm(const MatmulArgs& args) {
+  matmul_pairs<K4_32>(args, matmul_k4_32_a8_neon_dot);
+}
 void matmul_l4_32_a8_neon_i8mm(const MatmulArgs& args) {
   matmul_pairs<L4_32>(args, matmul_l4_32_a8_neon_dot);
 }

@@ -290,6 +290,8 @@ void encode_strip_l4(const EncodeStripArgs& args) {
   }
 }
 
+#include "kernels/generic/encode_k4.inl.h"
+
 void encode_strip_f16(const EncodeStripArgs& args) {
   const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
   float* const x = args.scratch;
@@ -308,6 +310,7 @@ constexpr EncodeKernels kTable = {
     .e4_32 = encode_strip<TileE4_32, LevelsLut<LutE4>, 32>,
     .e6_16 = encode_strip<TileE6_16, LevelsLinear<kE6Zero>, 16>,
     .e8_32 = encode_strip<TileE8_32, LevelsLinear<kE8Zero>, 32>,
+    .k4_32 = encode_strip_k4,
     .l4_32 = encode_strip_l4,
     .f16 = encode_strip_f16,
 };

@@ -3,10 +3,11 @@
 // that stay in L1 and serve all rows, up to 128 in one pass; sums wait in L1.
 //
 // Fmt supplies: kTileBytes; kRowsAtOnce, as many rows as registers hold the sums of products of;
-// Tile with unpack(); Rows, the activations of a panel in the form that it wants; block_sums(), the
-// x of docs/KERNELS.md for some of them; packed_sums(), the same for the rows of a whole call, from
-// the packed tile, and kStreamRows, up to how many of them it is the faster (2 or 4). Where
-// registers hold more, instead of block_sums() add_panel(): a block of tiles times a panel.
+// Tile with unpack() of a packed_tile() (quant/tile_stream.h); Rows, the activations of a panel in
+// the form that it wants; block_sums(), the x of docs/KERNELS.md for some of them; packed_sums(),
+// the same for the rows of a whole call, from the packed tile, and kStreamRows, up to how many of
+// them it is the faster (2 or 4). Where registers hold more, instead of block_sums() add_panel(): a
+// block of tiles times a panel.
 
 constexpr int kBlockTiles = 8;
 constexpr int kMaxBlockRows = 128;
@@ -14,8 +15,8 @@ constexpr int kFewRows = kMaxKRows;  // one panel: weights come from memory, not
 
 template <class Fmt>
 EDGE_INLINE const uint8_t* strip_of(const MatmulArgs& args, int64_t strip) {
-  const size_t bytes = kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
-  return args.strips + bytes * static_cast<size_t>(strip);
+  return args.strips +
+         strip_bytes_of<Fmt>(Fmt::kTileBytes, args.n_tiles) * static_cast<size_t>(strip);
 }
 
 // Reads tile bytes ahead into L1: the hardware prefetcher stops at 4 KiB boundaries.
@@ -37,7 +38,7 @@ class GemmBlock {
     const uint8_t* strip = strip_of<Fmt>(args_, strip_index);
     for (int r = 0; r < n_rows_; ++r) store(sums_ + r * kTileRows, zero());
     for (int64_t tile0 = 0; tile0 < args_.n_tiles; tile0 += kBlockTiles) {
-      add_tiles(strip + kStripHeaderBytes, tile0);
+      add_tiles(strip, tile0);
     }
     const V d_row = load(reinterpret_cast<const float*>(strip));
     float* y = args_.y + row0_ * args_.y_stride + strip_index * kTileRows;
@@ -47,13 +48,13 @@ class GemmBlock {
   }
 
  private:
-  EDGE_MEMBER_INLINE void add_tiles(const uint8_t* packed, int64_t tile0) {
+  EDGE_MEMBER_INLINE void add_tiles(const uint8_t* strip, int64_t tile0) {
     const int64_t left = args_.n_tiles - tile0;
     const int n_tiles = left < kBlockTiles ? static_cast<int>(left) : kBlockTiles;
-    packed += Fmt::kTileBytes * tile0;
+    const uint8_t* packed = strip + tiles_offset_of<Fmt>(args_.n_tiles) + Fmt::kTileBytes * tile0;
     for (int i = 0; i < n_tiles; ++i) {
       if (n_rows_ <= kFewRows) prefetch_ahead<Fmt>(packed + Fmt::kTileBytes * i);
-      tiles_[i].unpack(packed + Fmt::kTileBytes * i);
+      tiles_[i].unpack(packed_tile<Fmt>(strip, packed + Fmt::kTileBytes * i, tile0 + i));
     }
     for (int row = 0; row < n_rows_; row += kMaxKRows) {
       const int rows = n_rows_ - row < kMaxKRows ? n_rows_ - row : kMaxKRows;
@@ -121,7 +122,7 @@ template <class Fmt, int K>
 void stream(const MatmulArgs& args) {
   for (int64_t s = 0; s < args.n_strips; ++s) {
     const uint8_t* strip = strip_of<Fmt>(args, s);
-    const uint8_t* tile = strip + kStripHeaderBytes;
+    const uint8_t* tile = strip + tiles_offset_of<Fmt>(args.n_tiles);
     V sum[K];
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) sum[r] = zero();
@@ -129,7 +130,8 @@ void stream(const MatmulArgs& args) {
       prefetch_ahead<Fmt>(tile);
       const int64_t block = i * K;
       V x[K];
-      Fmt::template packed_sums<K>(tile, args.q + kTileK * block, args.bias + 2 * block, x);
+      Fmt::template packed_sums<K>(packed_tile<Fmt>(strip, tile, i), args.q + kTileK * block,
+                                   args.bias + 2 * block, x);
       EDGE_UNROLL
       for (int r = 0; r < K; ++r) sum[r] = fma(x[r], set1(args.d[block + r]), sum[r]);
     }

@@ -222,8 +222,8 @@ struct E6_16 : ByteFormat<E6_16, 2, true> {  // 4 * 63 * 127 < 2^15
   }
 };
 
-// What L4_32 sums nibbles with (linear_format.inl.h): i16 pairs hold 8 * 2 * 15 * 127 < 2^15, all
-// 32 columns, so that one madd makes them i32.
+// What L4_32 and K4_32 sum nibbles with (linear_format.inl.h): i16 pairs hold 8 * 2 * 15 * 127 <
+// 2^15, all 32 columns, so that one madd makes them i32.
 struct NibbleSum {
   static EDGE_MEMBER_INLINE I start(int32_t, I) { return zero_i(); }
   static EDGE_MEMBER_INLINE void add_quad(I& sum, I w, const int8_t* a) {
@@ -231,8 +231,9 @@ struct NibbleSum {
     settle(sum);
   }
   static EDGE_MEMBER_INLINE I finish(I sum, int32_t minus_sum, I zeros) {
-    return add(madd_i16(sum, set1_i16(1)), madd_i16(set1_i(minus_sum), zeros));
+    return add(total(sum), madd_i16(set1_i(minus_sum), zeros));
   }
+  static EDGE_MEMBER_INLINE I total(I sum) { return madd_i16(sum, set1_i16(1)); }
 };
 
 // ---- E8_32: eight bits of weight do not fit pairs of u8 products

@@ -25,8 +25,9 @@ struct F16Columns {
 template <class Tile>
 struct DecodedColumns {
   float w[kTileK][kTileRows];
-  EDGE_MEMBER_INLINE explicit DecodedColumns(const uint8_t* p) {
-    const Tile& tile = *reinterpret_cast<const Tile*>(p);
+  template <class Packed>
+  EDGE_MEMBER_INLINE explicit DecodedColumns(Packed p) {
+    const auto& tile = tile_view<Tile>(p);
     for (int k = 0; k < kTileK; ++k) {
       for (int row = 0; row < kTileRows; ++row) w[k][row] = tile_value(tile, row, k);
     }
@@ -34,7 +35,7 @@ struct DecodedColumns {
   EDGE_MEMBER_INLINE V column(int k) const { return load(w[k]); }
 };
 
-template <class Columns, size_t kTileBytes, int kRows>
+template <class Columns, class Tile, int kRows>
 void strip_rows_f32(const uint8_t* strip, const MatmulArgs& args, int row0, float* y) {
   V sum[kRows][4];
   EDGE_UNROLL_SUMS
@@ -42,9 +43,9 @@ void strip_rows_f32(const uint8_t* strip, const MatmulArgs& args, int row0, floa
     EDGE_UNROLL_SUMS
     for (int c = 0; c < 4; ++c) sum[r][c] = zero();
   }
-  const uint8_t* tile = strip + kStripHeaderBytes;
-  for (int64_t i = 0; i < args.n_tiles; ++i, tile += kTileBytes) {
-    const Columns columns(tile);
+  const uint8_t* tile = strip + tiles_offset_of<Tile>(args.n_tiles);
+  for (int64_t i = 0; i < args.n_tiles; ++i, tile += sizeof(Tile)) {
+    const Columns columns(packed_tile<Tile>(strip, tile, i));
     const float* a = args.f + kTileK * (row0 * args.n_tiles + i);
     for (int k = 0; k < kTileK; k += 4) {
       EDGE_UNROLL_SUMS
@@ -69,9 +70,9 @@ template <class Columns, class Tile>
 EDGE_INLINE void matmul_f32(const MatmulArgs& args) {
   using RowsFn = void (*)(const uint8_t*, const MatmulArgs&, int, float*);
   static constexpr RowsFn kByRows[kRowsAtOnce] = {
-      strip_rows_f32<Columns, sizeof(Tile), 1>, strip_rows_f32<Columns, sizeof(Tile), 2>,
-      strip_rows_f32<Columns, sizeof(Tile), 3>, strip_rows_f32<Columns, sizeof(Tile), 4>};
-  const size_t strip_size = kStripHeaderBytes + sizeof(Tile) * static_cast<size_t>(args.n_tiles);
+      strip_rows_f32<Columns, Tile, 1>, strip_rows_f32<Columns, Tile, 2>,
+      strip_rows_f32<Columns, Tile, 3>, strip_rows_f32<Columns, Tile, 4>};
+  const size_t strip_size = strip_bytes_of<Tile>(sizeof(Tile), args.n_tiles);
   for (int64_t s = 0; s < args.n_strips; ++s) {
     const uint8_t* strip = args.strips + static_cast<size_t>(s) * strip_size;
     for (int row0 = 0; row0 < args.n_rows; row0 += kRowsAtOnce) {

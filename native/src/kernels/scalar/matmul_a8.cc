@@ -48,20 +48,33 @@ inline float block_sum(const TileE8_32& tile, int row, const int8_t* a) {
 inline float block_sum(const TileL4_32& tile, int row, const int8_t* a) {
   return half_to_float(tile.s[row]) * static_cast<float>(dot(tile, row, a, 0, 32));
 }
+// The product of the minimum is rounded; then one fma. D has 16 bits, the scale 19.
+inline float block_sum(const ViewK4_32& view, int row, const int8_t* a) {
+  int32_t dot = 0;
+  int32_t sum = 0;
+  for (int k = 0; k < kTileK; ++k) {
+    dot += tile_nibble(view.tile.nibbles, row, k) * a[k];
+    sum += a[k];
+  }
+  const float p = group_min(view, row) * static_cast<float>(-sum);
+  return fma_exact(group_scale(view, row), static_cast<float>(dot), p);
+}
 
 template <class Tile>
 void matmul(const MatmulArgs& args) {
-  const size_t strip_size = kStripHeaderBytes + sizeof(Tile) * static_cast<size_t>(args.n_tiles);
+  const size_t strip_size = strip_bytes_of<Tile>(sizeof(Tile), args.n_tiles);
   for (int64_t s = 0; s < args.n_strips; ++s) {
     const uint8_t* strip = args.strips + static_cast<size_t>(s) * strip_size;
     const float* d_row = reinterpret_cast<const float*>(strip);
-    const Tile* tiles = reinterpret_cast<const Tile*>(strip + kStripHeaderBytes);
+    const uint8_t* tiles = strip + tiles_offset_of<Tile>(args.n_tiles);
     for (int r = 0; r < args.n_rows; ++r) {
       for (int row = 0; row < kTileRows; ++row) {
         float f = 0;
         for (int64_t i = 0; i < args.n_tiles; ++i) {
           const int64_t block = i * args.n_rows + r;
-          f = fma_exact(block_sum(tiles[i], row, args.q + 32 * block), args.d[block], f);
+          const auto& tile = tile_view<Tile>(
+              packed_tile<Tile>(strip, tiles + sizeof(Tile) * static_cast<size_t>(i), i));
+          f = fma_exact(block_sum(tile, row, args.q + 32 * block), args.d[block], f);
         }
         args.y[r * args.y_stride + s * kTileRows + row] = f * d_row[row];
       }
@@ -77,6 +90,7 @@ void matmul_e4_16_a8_scalar(const MatmulArgs& args) { matmul<TileE4_16>(args); }
 void matmul_e4_32_a8_scalar(const MatmulArgs& args) { matmul<TileE4_32>(args); }
 void matmul_e6_16_a8_scalar(const MatmulArgs& args) { matmul<TileE6_16>(args); }
 void matmul_e8_32_a8_scalar(const MatmulArgs& args) { matmul<TileE8_32>(args); }
+void matmul_k4_32_a8_scalar(const MatmulArgs& args) { matmul<TileK4_32>(args); }
 void matmul_l4_32_a8_scalar(const MatmulArgs& args) { matmul<TileL4_32>(args); }
 
 }  // namespace edge

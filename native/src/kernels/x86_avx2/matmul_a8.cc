@@ -2,6 +2,7 @@
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "kernels/x86_avx2/bytes16.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -29,6 +30,8 @@ void gemm_e4_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_16
 void gemm_e4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E4_32>(args); }
 void gemm_e6_16_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E6_16>(args); }
 void gemm_e8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::E8_32>(args); }
+void matmul_k4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::K4_32>(args); }
+void gemm_k4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::K4_32>(args); }
 void matmul_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::L4_32>(args); }
 void gemm_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::L4_32>(args); }
 

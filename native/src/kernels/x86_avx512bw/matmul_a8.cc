@@ -2,6 +2,7 @@
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "kernels/x86_avx512bw/bytes16.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -52,6 +53,12 @@ void gemm_e6_16_a8_avx512bw(const MatmulArgs& args) {
 }
 void gemm_e8_32_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::gemm<x86_avx512bw::E8_32>(args);
+}
+void matmul_k4_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul<x86_avx512bw::K4_32>(args);
+}
+void gemm_k4_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::gemm<x86_avx512bw::K4_32>(args);
 }
 void matmul_l4_32_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul<x86_avx512bw::L4_32>(args);

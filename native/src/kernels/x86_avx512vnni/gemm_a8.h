@@ -14,6 +14,7 @@
 
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -28,31 +29,31 @@ constexpr int kBlockStrips = Fmt::kGroups == 2 ? 2 : 4;
 // number.
 template <class Fmt>
 constexpr bool kHasZeros = requires { &Fmt::template Unpacked<1>::zeros; };
+// Formats whose rows have a minimum, an f32 that meets -sum(q).
+template <class Fmt>
+constexpr bool kHasMins = requires { &Fmt::template Unpacked<1>::mins; };
 constexpr int32_t kMagicBits = 0x4B400000;
 constexpr float kMagic = 0x1.8p23f;
 
 struct alignas(64) GemmTile {
   uint8_t w[8][64];
-  float s[2][kTileRows];           // group scales; the second: of kHasZeros, bits of i32 zeros
+  float s[2][kTileRows];           // group scales; the second: bits of i32 zeros, or minima
   float minus_s_magic[kTileRows];  // of the first group
 };
 
-template <class Fmt>
-EDGE_INLINE size_t strip_bytes_of(const MatmulArgs& args) {
-  return kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
-}
-
-template <class Fmt>
-EDGE_INLINE void unpack(const uint8_t* packed, GemmTile& out) {
+template <class Fmt, class Packed>
+EDGE_INLINE void unpack(Packed packed, GemmTile& out) {
   const typename Fmt::template Unpacked<kMaxKRows> tile(packed);
   for (int t = 0; t < 8; ++t) _mm512_store_si512(out.w[t], tile.w[t]);
   for (int g = 0; g < Fmt::kGroups; ++g) _mm512_store_ps(out.s[g], tile.s[g]);
   if constexpr (kHasZeros<Fmt>) _mm512_store_ps(out.s[1], _mm512_castsi512_ps(tile.zeros));
+  if constexpr (kHasMins<Fmt>) _mm512_store_ps(out.s[1], tile.mins);
   _mm512_store_ps(out.minus_s_magic, _mm512_mul_ps(tile.s[0], _mm512_set1_ps(-kMagic)));
 }
 
 // What accumulators start with: magic bits plus zero point, for n pairs of group sums. With one
-// group per 32 columns both places of a pair hold its sum. kHasZeros: -sum(q) of the 32 columns.
+// group per 32 columns both places of a pair hold its sum. kHasZeros: -sum(q) of the 32 columns;
+// kHasMins: the bits of that as f32.
 template <class Fmt>
 EDGE_INLINE void start_values(const int32_t* bias, int n, int32_t* out) {
   for (int at = 0; at < 2 * n; at += 16) {
@@ -64,6 +65,8 @@ EDGE_INLINE void start_values(const int32_t* bias, int n, int32_t* out) {
     }
     if constexpr (kHasZeros<Fmt>) {
       b = _mm512_srai_epi32(b, 6);
+    } else if constexpr (kHasMins<Fmt>) {
+      b = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_srai_epi32(b, 6)));
     } else {
       static_assert(Fmt::kZero == 64 || Fmt::kZero == 32 || Fmt::kZero == 128);
       if constexpr (Fmt::kZero == 128) b = _mm512_slli_epi32(b, 1);
@@ -150,11 +153,25 @@ EDGE_INLINE void add_block_of_rows(const TileRow<Fmt>* tiles, const PanelBlock& 
 
 template <class Fmt>
 EDGE_INLINE __m512i start_of(int32_t start, const float* zeros) {
+  if constexpr (kHasMins<Fmt>) return _mm512_set1_epi32(kMagicBits);
   const __m512i x = _mm512_set1_epi32(start);
   if constexpr (!kHasZeros<Fmt>) return x;
   // As i16 pairs: the upper halves of the zeros are 0.
   const __m512i z = _mm512_castps_si512(_mm512_load_ps(zeros));
   return _mm512_dpwssd_epi32(_mm512_set1_epi32(kMagicBits), x, z);
+}
+
+// x of docs/KERNELS.md for a format of one group. tile: loaded are s[0] and minus_s_magic.
+template <class Fmt>
+EDGE_INLINE __m512 block_value(__m512i acc, __m512 s0, __m512 minus_s_magic, const GemmTile& tile,
+                               int32_t start) {
+  if constexpr (kHasMins<Fmt>) {
+    const __m512 minus_sum = _mm512_castsi512_ps(_mm512_set1_epi32(start));
+    const __m512 d0 = _mm512_sub_ps(_mm512_castsi512_ps(acc), _mm512_set1_ps(kMagic));
+    return _mm512_fmadd_ps(s0, d0, _mm512_mul_ps(_mm512_load_ps(tile.s[1]), minus_sum));
+  } else {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(acc), s0, minus_s_magic);
+  }
 }
 
 // The same for one tile and a format of one group: S strips and R rows side by side.
@@ -178,7 +195,7 @@ EDGE_INLINE void add_rows(const TileRow<Fmt>* tiles, int i, const int8_t* q, con
     const __m512 s0 = _mm512_load_ps(tiles[s][i].s[0]);
     const __m512 minus_s_magic = _mm512_load_ps(tiles[s][i].minus_s_magic);
     for (int r = 0; r < R; ++r) {
-      const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[s][r]), s0, minus_s_magic);
+      const __m512 x = block_value<Fmt>(acc[s][r], s0, minus_s_magic, tiles[s][i], start[2 * r]);
       float* sum = sums + (r * kBlockStrips<Fmt> + s) * kTileRows;
       _mm512_store_ps(sum, _mm512_fmadd_ps(x, _mm512_set1_ps(d[r]), _mm512_load_ps(sum)));
     }
@@ -240,17 +257,21 @@ class GemmBlock {
   static constexpr int kBlockTiles = kUnpackedTiles / kWidth;
 
   const uint8_t* strip(int s) const {
-    return strips_ + static_cast<size_t>(s) * strip_bytes_of<Fmt>(args_);
+    return strips_ + static_cast<size_t>(s) * strip_bytes_of<Fmt>(Fmt::kTileBytes, args_.n_tiles);
   }
-  const uint8_t* packed_tile(int s, int64_t tile) const {
-    return strip(s) + kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(tile);
+  const uint8_t* tile_address(int s, int64_t tile) const {
+    return strip(s) + tiles_offset_of<Fmt>(args_.n_tiles) +
+           Fmt::kTileBytes * static_cast<size_t>(tile);
   }
 
   void add_tiles(int64_t tile0) {
     const int64_t left = args_.n_tiles - tile0;
     const int n_tiles = left < kBlockTiles ? static_cast<int>(left) : kBlockTiles;
     for (int s = 0; s < S; ++s) {
-      for (int i = 0; i < n_tiles; ++i) unpack<Fmt>(packed_tile(s, tile0 + i), tiles_[s][i]);
+      for (int i = 0; i < n_tiles; ++i) {
+        const uint8_t* address = tile_address(s, tile0 + i);
+        unpack<Fmt>(packed_tile<Fmt>(strip(s), address, tile0 + i), tiles_[s][i]);
+      }
     }
     for (int row = 0; row < n_rows_; row += kMaxKRows) {
       const int rows = n_rows_ - row < kMaxKRows ? n_rows_ - row : kMaxKRows;
@@ -267,7 +288,7 @@ class GemmBlock {
     constexpr int kBytes = kBlockTiles * Fmt::kTileBytes;
     const int n_panels = (n_rows_ + kMaxKRows - 1) / kMaxKRows;
     for (int s = 0; s < S; ++s) {
-      const uint8_t* next = packed_tile(s, tile0 + kBlockTiles);
+      const uint8_t* next = tile_address(s, tile0 + kBlockTiles);
       for (int b = 64 * panel; b < kBytes; b += 64 * n_panels) {
         _mm_prefetch(reinterpret_cast<const char*>(next) + b, _MM_HINT_T1);
       }
@@ -285,7 +306,8 @@ class GemmBlock {
 
 template <class Fmt, int S>
 void gemm_strips(const MatmulArgs& args, int64_t strip0, int row0, int n_rows) {
-  const uint8_t* strips = args.strips + static_cast<size_t>(strip0) * strip_bytes_of<Fmt>(args);
+  const size_t strip_size = strip_bytes_of<Fmt>(Fmt::kTileBytes, args.n_tiles);
+  const uint8_t* strips = args.strips + static_cast<size_t>(strip0) * strip_size;
   GemmBlock<Fmt, S> block(args, strips, row0, n_rows);
   block.run(args.y + row0 * args.y_stride + strip0 * kTileRows);
 }

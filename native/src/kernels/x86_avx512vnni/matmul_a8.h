@@ -7,6 +7,7 @@
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "kernels/x86_avx512vnni/dot_quad.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -56,13 +57,13 @@ EDGE_INLINE void prefetch_ahead(const uint8_t* tile) {
 template <class Fmt, int K>
 EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float* y) {
   const int64_t n_tiles = args.n_tiles;
-  const uint8_t* tile = strip + kStripHeaderBytes;
+  const uint8_t* tile = strip + tiles_offset_of<Fmt>(n_tiles);
   __m512 sum[K];
   EDGE_UNROLL
   for (int r = 0; r < K; ++r) sum[r] = _mm512_setzero_ps();
   for (int64_t i = 0; i < n_tiles; ++i, tile += Fmt::kTileBytes) {
     prefetch_ahead<Fmt::kTileBytes>(tile);
-    const typename Fmt::template Unpacked<K> unpacked(tile);
+    const typename Fmt::template Unpacked<K> unpacked(packed_tile<Fmt>(strip, tile, i));
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) {
       const int64_t block = i * K + r;
@@ -79,7 +80,7 @@ EDGE_INLINE void strip_rows(const uint8_t* strip, const MatmulArgs& args, float*
 
 template <class Fmt, int K>
 void matmul_k(const MatmulArgs& args) {
-  const size_t strip_size = kStripHeaderBytes + Fmt::kTileBytes * static_cast<size_t>(args.n_tiles);
+  const size_t strip_size = strip_bytes_of<Fmt>(Fmt::kTileBytes, args.n_tiles);
   for (int64_t s = 0; s < args.n_strips; ++s) {
     strip_rows<Fmt, K>(args.strips + static_cast<size_t>(s) * strip_size, args,
                        args.y + s * kTileRows);

@@ -12,7 +12,7 @@ EDGE_INLINE void add_quad(I& sum, I w, const int8_t* a) {
   settle(sum);
 }
 
-// What L4_32 sums nibbles with (linear_format.inl.h).
+// What L4_32 and K4_32 sum nibbles with (linear_format.inl.h).
 constexpr int kRowsOfBytes = 4;
 struct NibbleSum {
   static EDGE_MEMBER_INLINE I start(int32_t minus_sum, I zeros) {
@@ -22,6 +22,7 @@ struct NibbleSum {
     edge::add_quad(sum, w, a);
   }
   static EDGE_MEMBER_INLINE I finish(I sum, int32_t, I) { return sum; }
+  static EDGE_MEMBER_INLINE I total(I sum) { return sum; }
 };
 
 template <int kMask>  // group_scale() of quant/tiles.h

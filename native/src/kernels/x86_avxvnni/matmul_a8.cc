@@ -4,6 +4,7 @@
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "kernels/x86_avx2/bytes16.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -34,6 +35,8 @@ void EDGE_AVXVNNI(gemm_e4_16_a8)(const MatmulArgs& args) { gemm<E4_16>(args); }
 void EDGE_AVXVNNI(gemm_e4_32_a8)(const MatmulArgs& args) { gemm<E4_32>(args); }
 void EDGE_AVXVNNI(gemm_e6_16_a8)(const MatmulArgs& args) { gemm<E6_16>(args); }
 void EDGE_AVXVNNI(gemm_e8_32_a8)(const MatmulArgs& args) { gemm<E8_32>(args); }
+void EDGE_AVXVNNI(matmul_k4_32_a8)(const MatmulArgs& args) { matmul<K4_32>(args); }
+void EDGE_AVXVNNI(gemm_k4_32_a8)(const MatmulArgs& args) { gemm<K4_32>(args); }
 void EDGE_AVXVNNI(matmul_l4_32_a8)(const MatmulArgs& args) { matmul<L4_32>(args); }
 void EDGE_AVXVNNI(gemm_l4_32_a8)(const MatmulArgs& args) { gemm<L4_32>(args); }
 

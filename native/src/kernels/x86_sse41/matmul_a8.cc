@@ -3,6 +3,7 @@
 #include "base/inline.h"
 #include "kernels/matmul_args.h"
 #include "kernels/x86_sse41/bytes16.h"
+#include "quant/tile_stream.h"
 #include "quant/tiles.h"
 
 namespace edge {
@@ -30,6 +31,8 @@ void gemm_e4_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4
 void gemm_e4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E4_32>(args); }
 void gemm_e6_16_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E6_16>(args); }
 void gemm_e8_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::E8_32>(args); }
+void matmul_k4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::K4_32>(args); }
+void gemm_k4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::K4_32>(args); }
 void matmul_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::L4_32>(args); }
 void gemm_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::L4_32>(args); }
 
