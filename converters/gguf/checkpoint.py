@@ -6,6 +6,7 @@ the names of llama.cpp; rows are decoded when asked for, so memory does not grow
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,13 +19,14 @@ from edgellm.errors import FormatError
 
 from ..archs import Architecture
 from ..checkpoint import Checkpoint
+from ..embedding import MODULES_FILE
 from ..layout import tensor_slots
 from ..packed import F32Array, Packing, StoredReader, Strips, U8Array
 from .arch import GgufArch
 from .config import ARCHITECTURES, Stored, read_config
 from .dequantize import dequantize
 from .exact import EXACT
-from .keys import Keys, architecture
+from .keys import POOLINGS, Keys, architecture
 from .reader import MAGIC, read_gguf
 from .tensors import ROPE_TENSORS, Finder, Rows, Source
 from .tokenizer import Vocabulary
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
     from ..tokenizer import Description
 
 _MAX_VECTOR = 1 << 20
+# What llama.cpp does for embeddings, as the steps of a sentence-transformers directory.
+_POOLING_CONFIG = "1_Pooling/config.json"
+_EMBEDDING_STEPS = json.dumps(
+    [
+        {"path": "", "type": "Transformer"},
+        {"path": "1_Pooling", "type": "Pooling"},
+        {"path": "", "type": "Normalize"},
+    ]
+)
 
 
 def is_gguf(path: Path) -> bool:
@@ -78,6 +89,7 @@ class GgufCheckpoint(Checkpoint):
         self.config |= self._vocabulary.token_ids()
         self._arch = GgufArch(self.config, self._file, self._rope_factors())
         self.warnings = tuple(self._warnings(keys))
+        self._pooling = POOLINGS.get(keys.integer("pooling_type", 0))
         if self.has_weights:
             self._find_tensors(ARCHITECTURES[keys.arch].in_pairs)
 
@@ -87,9 +99,13 @@ class GgufCheckpoint(Checkpoint):
 
     def optional_json(self, name: str) -> dict[str, Any]:
         """What the file says of what would stand in a file of this name."""
+        if name == _POOLING_CONFIG:
+            return {"pooling_mode": self._pooling}
         return self._vocabulary.special_tokens() if name == "tokenizer_config.json" else {}
 
     def optional_text(self, name: str) -> str | None:
+        if name == MODULES_FILE and self._pooling is not None:
+            return _EMBEDDING_STEPS
         return self._vocabulary.chat_template() if name == "chat_template.jinja" else None
 
     def tokenizer_description(self) -> Description | None:

@@ -12,6 +12,8 @@ from typing import Any
 from edgellm.errors import FormatError, UnsupportedError
 
 # Key -> the values under which it changes nothing. Families read some of them (Keys.take).
+# How embeddings are pooled, by llama.cpp's numbers: as sentence-transformers calls it.
+POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
 HONOURED_ONLY_AS: Mapping[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -29,7 +31,7 @@ HONOURED_ONLY_AS: Mapping[str, tuple[Any, ...]] = {
     "leading_dense_block_count": (0,),
     "logit_scale": (0.0, 1.0),
     "nextn_predict_layers": (0,),
-    "pooling_type": (0,),
+    "pooling_type": (0, *POOLINGS),
     "residual_scale": (0.0, 1.0),
     "rope.dimension_sections": ([], [0, 0, 0, 0]),
     "rope.scaling.alpha": (0.0,),

@@ -102,6 +102,12 @@ def test_factors_of_rotary_frequencies_are_divided_by(make: Make) -> None:
     assert np.array_equal(tables[1], tables[0] / np.array(slowed, dtype=np.float32))
 
 
+def test_its_pooling_is_the_default_of_embeddings(make: Make, tmp_path: Path) -> None:
+    convert(make(metadata=METADATA | {"llama.pooling_type": 1}), tmp_path / "out.edge")
+    stored = json.loads(bytes(read_tensor(tmp_path / "out.edge", "embedding")))
+    assert stored == {"pooling": "mean", "normalize": True}
+
+
 def test_unknown_keys_are_named(make: Make) -> None:
     plan = plan_conversion(make(metadata=METADATA | {"llama.novel": 3}))
     assert "GGUF keys without effect: llama.novel" in plan.warnings
@@ -119,9 +125,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "not a model",
     ),
     "key": (
-        {"metadata": METADATA | {"llama.attention.clamp_kqv": 8.0, "llama.pooling_type": 1}},
+        {"metadata": METADATA | {"llama.attention.clamp_kqv": 8.0, "llama.pooling_type": 4}},
         "spec_unsupported",
-        "clamp_kqv = 8.0, llama.pooling_type = 1",
+        "clamp_kqv = 8.0, llama.pooling_type = 4",
     ),
     "layers": (
         {"metadata": METADATA | {"llama.block_count": 1 << 31}},
