@@ -86,7 +86,7 @@ FORMATS: Mapping[str, Choice] = {
     "Q8_0": Choice("E8_32"),
     "Q2_K": Choice("E6_16"),
     "Q3_K": Choice("E6_16"),
-    "Q4_K": Choice("E6_16"),
+    "Q4_K": Choice("E6_16", exact="K4_32"),
     "Q5_K": Choice("E6_16"),
     "Q6_K": Choice("E6_16"),
     "IQ4_NL": Choice("E6_16"),

@@ -70,11 +70,13 @@ def test_exact_formats_hold_the_very_numbers(name: str) -> None:
     exact = FORMATS[name].exact
     assert exact is not None
     raw = random_bytes(name, 21, 3)
-    scale_at = {"TQ1_0": 52, "TQ2_0": 64}.get(name, 0)
-    raw.reshape(21, 3, -1)[:, :, scale_at + 1] &= 0x3B  # finite scales
+    scales_at = {"TQ1_0": (52,), "TQ2_0": (64,), "Q4_K": (0, 2)}.get(name, (0,))
+    for at in scales_at:
+        raw.reshape(21, 3, -1)[:, :, at + 1] &= 0x3B  # finite scales
     n_cols = 3 * BY_NAME[name].n_weights
     wanted = dequantize(raw, name)
     assert np.array_equal(decode_matrix(exact, EXACT[name](raw), 21, n_cols), wanted)
-    raw.reshape(21, 3, -1)[4, 1, scale_at : scale_at + 2] = 0xFF
+    at = scales_at[-1]
+    raw.reshape(21, 3, -1)[4, 1, at : at + 2] = 0xFF
     with pytest.raises(NumericError, match="not finite"):
         EXACT[name](raw)
