@@ -22,6 +22,7 @@ from edgellm.store.index import read_index
 from edgellm.store.names import Reference, parse_reference
 from edgellm.store.sources import content_key, source_files
 from edgellm.store.store import Store
+from gguf_format.model import model_bytes
 from store.in_process import CommandLine
 
 
@@ -214,6 +215,13 @@ def test_a_checkpoint_directory_is_converted_once_until_it_changes(
     assert [name.partition(":")[0] for name in names] == ["my-model"]
     with pytest.raises(FormatError, match="convert this checkpoint first"):
         edgellm.load("my model")
+
+
+def test_a_gguf_file_is_converted_once(home, cli, tmp_path):
+    (tmp_path / "small.gguf").write_bytes(model_bytes())
+    runs = [cli("run", "small.gguf", "ab", "-n", 1) for _ in range(2)]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert ["is converted" in run.stderr for run in runs] == [True, False]
 
 
 def test_every_input_is_in_the_key_also_those_in_folders(tiny_checkpoint, tmp_path):
