@@ -1,5 +1,5 @@
 """`edgellm inspect`: what a file holds, from its header and its blobs: tokenizer, template, the
-converter's report; no weights, no native code."""
+converter's report; no weights, no native code. GGUF files are inspect_gguf.py's."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ MAX_REPORT_BYTES = 16 << 20  # more is no report of the converter
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="A .edge file, a name (edgellm list) or demo.")],
+    file: Annotated[str, typer.Argument(help="A .edge or GGUF file, a name or demo.")],
     json: JsonFlag = False,
 ) -> None:
     """Show the model, its formats and its tensors; checks the header, not the data."""
     path = resolve(file)
+    from . import inspect_gguf  # not needed for most files
+
+    is_gguf = inspect_gguf.is_gguf(path)
     with explained(path):
-        data = _describe(read_header(path))
+        data = inspect_gguf.describe(path) if is_gguf else _describe(read_header(path))
     if json:
         print_json("inspect", data)
-        return
-    _print_human(data)
+    elif is_gguf:
+        inspect_gguf.print_human(data)
+    else:
+        _print_human(data)
 
 
 def _describe(header: EdgeHeader) -> dict[str, Any]:
