@@ -177,6 +177,15 @@ def _text_rows(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "embeddings", f"pooling {found['pooling'] or 'not named'}, {length}{most}{left}"
 
 
+def _spec_rows(spec: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    if "kind" in spec:  # no model, but what goes beside one
+        yield "kind", f"{spec['kind']} for {spec.get('arch', 'unknown')}"
+        yield "layers", f"{spec.get('n_layers')} of width {spec.get('d_model')}"
+        return
+    yield "architecture", spec.get("arch", "unknown")
+    yield "layers", len(spec.get("layers", ()))
+
+
 def _print_human(data: dict[str, Any]) -> None:
     print_table(
         [
@@ -184,8 +193,7 @@ def _print_human(data: dict[str, Any]) -> None:
             ("bytes", data["file_bytes"]),
             ("format version", data["version"]),
             ("requires", ", ".join(data["requires"]) or "nothing"),
-            ("architecture", data["spec"].get("arch", "unknown")),
-            ("layers", len(data["spec"].get("layers", ()))),
+            *_spec_rows(data["spec"]),
             ("parameters", f"{data['n_parameters']:,}"),
             ("bits per weight", f"{data['bits_per_weight']:.3f}"),
             ("root", data["root"]),

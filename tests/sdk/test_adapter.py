@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,9 @@ def test_a_file_and_its_directory_are_the_same_adapter(model, peft, tiny_edge, t
     assert info.source["kind"] == "peft"
     assert set(info.source["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
     assert dataclasses.replace(from_directory.info(), path=info.path) == info
+    shown = run_edgellm("inspect", out, cwd=tmp_path).stdout
+    assert re.search(r"^kind +adapter for llama$", shown, re.MULTILINE)
+    assert re.search(r"^layers +2 of width 40$", shown, re.MULTILINE)
 
 
 def test_the_keys_and_values_of_a_chat_are_never_used_with_another_adapter(model, peft):
