@@ -4,7 +4,7 @@ converter's report; no weights, no native code. GGUF files are inspect_gguf.py's
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -29,17 +29,18 @@ def command(
 ) -> None:
     """Show the model, its formats and its tensors; checks the header, not the data."""
     path = resolve(file)
-    from . import inspect_gguf  # not needed for most files
-
-    is_gguf = inspect_gguf.is_gguf(path)
+    show: Callable[[dict[str, Any]], None] = _print_human
     with explained(path):
-        data = inspect_gguf.describe(path) if is_gguf else _describe(read_header(path))
+        if path.suffix.lower() == ".gguf" and path.is_file():
+            from . import inspect_gguf  # and with it the offline tools
+
+            data, show = inspect_gguf.describe(path), inspect_gguf.print_human
+        else:
+            data = _describe(read_header(path))
     if json:
         print_json("inspect", data)
-    elif is_gguf:
-        inspect_gguf.print_human(data)
     else:
-        _print_human(data)
+        show(data)
 
 
 def _describe(header: EdgeHeader) -> dict[str, Any]:

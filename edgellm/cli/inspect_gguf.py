@@ -16,11 +16,6 @@ _SHOWN_VALUES = 8  # of an array; its length always
 _SHOWN_CHARS = 4096  # of a text
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether the file is to be read as GGUF."""
-    return path.suffix.lower() == ".gguf" and path.is_file()
-
-
 def describe(path: Path) -> dict[str, Any]:
     """As data. FormatError, UnsupportedError: it is not a whole GGUF file. What is not understood
     of a whole one is in "not_read"."""
