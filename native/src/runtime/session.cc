@@ -20,35 +20,12 @@ float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
 
 }  // namespace
 
-Session::Session(StepModel& model, KvCache& cache, int n_ctx)
-    : model_(model),
-      cache_(cache),
-      plan_(n_ctx, cache.groups()),
-      page_data_(cache.groups().size()) {
-  for (std::vector<std::byte*>& pages : page_data_) {
-    pages.reserve(static_cast<size_t>(n_pages_for(n_ctx)));  // so that tables_ stay true
-    tables_.push_back({pages.data(), 0});
-  }
-}
-
 Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx,
                                                  const Adapter* adapter) {
-  if (n_ctx < 1) {
-    return {Code::kInvalidArgument,
-            "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
-  }
-  std::unique_ptr<Session> session(new Session(model, cache, n_ctx));
-  EDGE_RETURN_IF_ERROR(cache.reserve(n_ctx));
-  session->has_reserved_ = true;
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, KvSequence::create(cache, n_ctx));
+  std::unique_ptr<Session> session(new Session(model, std::move(kv)));
   session->adapter_ = adapter;
   return session;
-}
-
-Session::~Session() {
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    for (const PageId page : plan_.held_pages(group)) cache_.release(group, page);
-  }
-  if (has_reserved_) cache_.unreserve(n_ctx());
 }
 
 std::span<const int32_t> Session::token_ids() const {
@@ -57,9 +34,7 @@ std::span<const int32_t> Session::token_ids() const {
 
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    stats.kv_bytes += plan_.held_pages(group).size() * cache_.groups()[group].page_bytes;
-  }
+  stats.kv_bytes = kv_->held_bytes();
   return stats;
 }
 
@@ -124,37 +99,15 @@ int Session::next_rows(bool wants_all_logits) const {
   return std::min(n_most, n_left());
 }
 
-Status Session::make_room(const KvStepPlan& step) {
-  let_go(plan_.trim(step));
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    while (plan_.n_pages(group) < step.n_pages) {
-      EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take(group));
-      plan_.attach(group, page);
-      page_data_[group].push_back(cache_.data(group, page));
-      tables_[group].n_pages = plan_.n_pages(group);
-    }
-  }
-  return Status::ok();
-}
-
-void Session::let_go(std::span<const KvPage> pages) {
-  for (const KvPage& page : pages) {
-    cache_.release(page.group, page.id);
-    page_data_[page.group][page.number] = nullptr;
-  }
-}
-
 Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
-  EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, plan_.plan(n_rows));
-  EDGE_RETURN_IF_ERROR(make_room(plan));
-  const KvView view{tables_.data()};
+  EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, kv_->prepare(n_rows));
   std::vector<RowInput> rows(static_cast<size_t>(n_rows));
   std::vector<int32_t> wanted;
   const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
   const bool is_last = n_rows == n_left();
   for (int i = 0; i < n_rows; ++i) {
     const int position = plan.first_position + i;
-    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, view,
+    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, kv_->view(),
                                     adapter_};
     const bool is_new = position >= n_done_;
     if ((wants_all && is_new) || (is_last && i == n_rows - 1)) wanted.push_back(i);
@@ -178,8 +131,8 @@ Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_sto
     return status;
   }
   record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
-  EDGE_RETURN_IF_ERROR(plan_.commit(n_rows));
-  n_done_ = std::max(n_done_, plan_.n_tokens());
+  EDGE_RETURN_IF_ERROR(kv_->commit(n_rows));
+  n_done_ = std::max(n_done_, kv_->n_tokens());
   if (!is_last || all.hidden != nullptr) return Status::ok();
   if (all.logits != nullptr) {
     logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
@@ -207,11 +160,7 @@ Status Session::rewind(int n_tokens) {
                                         ": must be from 0 to " + std::to_string(n_done_) +
                                         ", the tokens processed"};
   }
-  let_go(plan_.rewind(std::min(n_tokens, plan_.n_tokens())));
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    tables_[group].n_pages = plan_.n_pages(group);
-    page_data_[group].resize(static_cast<size_t>(plan_.n_pages(group)));
-  }
+  kv_->rewind(std::min(n_tokens, kv_->n_tokens()));
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there

@@ -15,11 +15,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "runtime/kv_cache.h"
-#include "runtime/kv_plan.h"
+#include "runtime/kv_sequence.h"
 #include "runtime/step_model.h"
 
 namespace edge {
@@ -40,15 +41,14 @@ class Session {
   // `adapter`, through which all its tokens go.
   static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx,
                                                  const Adapter* adapter = nullptr);
-  ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  int n_ctx() const { return plan_.n_ctx(); }
+  int n_ctx() const { return kv_->n_ctx(); }
   int n_tokens() const { return n_done_; }  // processed
   int n_pending() const { return static_cast<int>(tokens_.size()) - n_done_; }
   // Of n_tokens(), those that the next run() with tokens to process computes again.
-  int n_recompute() const { return n_done_ - plan_.n_tokens(); }
+  int n_recompute() const { return n_done_ - kv_->n_tokens(); }
   std::span<const int32_t> token_ids() const;  // processed
   SessionStats stats() const;
 
@@ -86,7 +86,7 @@ class Session {
   std::shared_ptr<std::atomic<bool>> cancel_flag() const { return is_cancelled_; }
 
  private:
-  Session(StepModel& model, KvCache& cache, int n_ctx);
+  Session(StepModel& model, std::unique_ptr<KvSequence> kv) : model_(model), kv_(std::move(kv)) {}
   // What is kept of every row; at most one of them.
   struct AllRows {
     std::vector<float>* logits = nullptr;
@@ -96,22 +96,16 @@ class Session {
   int n_left() const { return n_recompute() + n_pending(); }
   int next_rows(bool wants_all_logits) const;
   Status step(int n_rows, const AllRows& all, const StopCheck& should_stop);
-  Status make_room(const KvStepPlan& step);
-  void let_go(std::span<const KvPage> pages);
   void record(int n_rows, double step_ms);
 
   StepModel& model_;
-  KvCache& cache_;
-  KvPlan plan_;
+  std::unique_ptr<KvSequence> kv_;
   const Adapter* adapter_ = nullptr;
-  bool has_reserved_ = false;
-  std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
-  std::vector<KvTable> tables_;                     // of page_data_, for KvView
-  std::vector<int32_t> tokens_;                     // processed, then queued
-  int n_done_ = 0;             // tokens processed; KV of the first plan_.n_tokens() is there
-  std::vector<float> logits_;  // [n_vocab] of token logits_at_ - 1
-  int logits_at_ = -1;         // n_tokens() they belong to; -1: none
-  bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue
+  std::vector<int32_t> tokens_;  // processed, then queued
+  int n_done_ = 0;               // tokens processed; KV of the first kv_->n_tokens() is there
+  std::vector<float> logits_;    // [n_vocab] of token logits_at_ - 1
+  int logits_at_ = -1;           // n_tokens() they belong to; -1: none
+  bool is_decoding_ = false;     // the queue is one token that was appended to an empty queue
   SessionStats stats_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
