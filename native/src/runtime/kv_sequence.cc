@@ -42,15 +42,18 @@ Result<KvStepPlan> KvSequence::prepare(int n_rows) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan step, plan_.plan(n_rows));
   let_go(plan_.trim(step));
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    while (plan_.n_pages(group) < step.n_pages) {
-      EDGE_ASSIGN_OR_RETURN(const PageId page,
-                            cache_.take(group, static_cast<size_t>(plan_.n_pages(group))));
-      plan_.attach(group, page);
-      page_data_[group].push_back(cache_.data(page));
-      tables_[group].n_pages = plan_.n_pages(group);
-    }
+    while (plan_.n_pages(group) < step.n_pages) EDGE_RETURN_IF_ERROR(attach_new(group));
   }
   return step;
+}
+
+Status KvSequence::attach_new(size_t group) {
+  EDGE_ASSIGN_OR_RETURN(const PageId page,
+                        cache_.take(group, static_cast<size_t>(plan_.n_pages(group))));
+  plan_.attach(group, page);
+  page_data_[group].push_back(cache_.data(page));
+  tables_[group].n_pages = plan_.n_pages(group);
+  return {};
 }
 
 void KvSequence::rewind(int n_tokens) {
@@ -66,6 +69,47 @@ void KvSequence::let_go(std::span<const KvPage> pages) {
     cache_.release(page.id);
     page_data_[page.group][page.number] = nullptr;
   }
+}
+
+std::vector<KvPageBytes<const std::byte>> KvSequence::pages() const {
+  std::vector<KvPageBytes<const std::byte>> pages;
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    auto number = static_cast<size_t>(plan_.first_page(group));
+    for (const PageId page : plan_.held_pages(group)) {
+      pages.push_back({group, number, {page_data_[group][number], cache_.page_bytes(page)}});
+      ++number;
+    }
+  }
+  return pages;
+}
+
+Status KvSequence::restore(int n_tokens, std::span<const int> first_pages, const Fill& fill) {
+  const auto attach_all = [&]() -> Status {
+    for (size_t group = 0; group < plan_.n_groups(); ++group) {
+      while (plan_.n_pages(group) < first_pages[group]) {
+        plan_.skip(group);
+        page_data_[group].push_back(nullptr);
+      }
+      while (plan_.n_pages(group) < n_pages_for(n_tokens)) {
+        EDGE_RETURN_IF_ERROR(attach_new(group));
+      }
+    }
+    return {};
+  };
+  Status status = attach_all();
+  if (status.is_ok()) {
+    std::vector<KvPageBytes<std::byte>> fresh;
+    for (const auto& [group, number, bytes] : pages()) {
+      fresh.push_back({group, number, {page_data_[group][number], bytes.size()}});
+    }
+    status = fill(fresh);
+  }
+  if (!status.is_ok()) {
+    rewind(0);
+    return status;
+  }
+  plan_.adopt(n_tokens);
+  return {};
 }
 
 }  // namespace edge

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -19,6 +20,14 @@
 #include "runtime/kv_plan.h"
 
 namespace edge {
+
+// A page of a sequence as its bytes.
+template <class Byte>
+struct KvPageBytes {
+  size_t group = 0;
+  size_t number = 0;
+  std::span<Byte> bytes;
+};
 
 class KvSequence {
  public:
@@ -31,6 +40,7 @@ class KvSequence {
   int n_ctx() const { return plan_.n_ctx(); }
   int n_tokens() const { return plan_.n_tokens(); }
   uint64_t held_bytes() const;  // of its pages
+  std::span<const KvGroup> groups() const { return cache_.groups(); }
   // Valid until the sequence goes; what it points to changes with prepare() and rewind().
   KvView view() const { return {tables_.data()}; }
 
@@ -43,9 +53,18 @@ class KvSequence {
   // 0 <= n_tokens <= n_tokens().
   void rewind(int n_tokens);
 
+  // The pages held, by group and number. Valid as view() is.
+  std::vector<KvPageBytes<const std::byte>> pages() const;
+  // Of a sequence without pages: fresh ones for its first n_tokens <= n_ctx(), of each group from
+  // first_pages[group] on, which must be all that a query from n_tokens on sees. They count once
+  // `fill` has written them; where it fails, or with kOutOfMemory, there are none again.
+  using Fill = std::function<Status(std::span<const KvPageBytes<std::byte>>)>;
+  Status restore(int n_tokens, std::span<const int> first_pages, const Fill& fill);
+
  private:
   KvSequence(KvCache& cache, int n_ctx);
   void let_go(std::span<const KvPage> pages);
+  Status attach_new(size_t group);
 
   KvCache& cache_;
   KvPlan plan_;
