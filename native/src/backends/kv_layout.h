@@ -37,6 +37,11 @@ struct KvLayerLayout {
 struct KvGroup {
   int window = 0;  // > 0: a query at p sees p - window < j <= p
   size_t page_bytes = 0;
+  size_t first_page_bytes = 0;  // of page 0, which may be in another format; 0: page_bytes
+
+  size_t bytes_of(size_t page_number) const {
+    return page_number == 0 && first_page_bytes > 0 ? first_page_bytes : page_bytes;
+  }
 };
 
 struct KvLayout {

@@ -15,38 +15,39 @@ constexpr size_t kSlabBytes = size_t{1} << 20;  // about what one request to the
 
 KvCache::KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes)
     : groups_(groups.begin(), groups.end()), budget_bytes_(budget_bytes) {
-  for (const KvGroup& group : groups) {
-    const size_t slab_pages = std::clamp(kSlabBytes / group.page_bytes, size_t{1}, kMaxSlabPages);
-    pools_.push_back({.page_bytes = group.page_bytes, .slab_pages = slab_pages, .slabs = {}});
+  for (const size_t number : {size_t{1}, size_t{0}}) {
+    for (const KvGroup& group : groups) {
+      const size_t n_bytes = group.bytes_of(number);
+      const size_t slab_pages = std::clamp(kSlabBytes / n_bytes, size_t{1}, kMaxSlabPages);
+      pools_.push_back({.page_bytes = n_bytes, .slab_pages = slab_pages, .slabs = {}});
+    }
   }
+}
+
+uint64_t KvCache::free_bytes() const {
+  const uint64_t taken_bytes = reserved_bytes_ + kept_bytes_;
+  return taken_bytes < budget_bytes_ ? budget_bytes_ - taken_bytes : 0;
 }
 
 Status KvCache::reserve(int n_ctx) {
   const uint64_t n_bytes = kv_bytes_for(groups_, n_ctx);
   const std::lock_guard lock(mutex_);
-  const uint64_t free_bytes = budget_bytes_ - reserved_bytes_;
-  if (n_bytes > free_bytes) {
+  if (n_bytes > free_bytes()) {
     return {Code::kMemoryBudget,
-            "the KV cache needs " + mib_text(n_bytes) + " and " + mib_text(free_bytes) +
+            "the KV cache needs " + mib_text(n_bytes) + " and " + mib_text(free_bytes()) +
                 " are left; use an n_ctx of at most " +
-                std::to_string(fitting_n_ctx(groups_, free_bytes, n_ctx)) +
+                std::to_string(fitting_n_ctx(groups_, free_bytes(), n_ctx)) +
                 " (prompt and new tokens together), close other sessions or raise max_memory"};
   }
   reserved_bytes_ += n_bytes;
   return Status::ok();
 }
 
-void KvCache::unreserve(int n_ctx) {
-  const std::lock_guard lock(mutex_);
-  reserved_bytes_ -= kv_bytes_for(groups_, n_ctx);
-}
-
 Status KvCache::claim(uint64_t n_bytes, std::string_view what) {
   const std::lock_guard lock(mutex_);
-  const uint64_t free_bytes = budget_bytes_ - reserved_bytes_;
-  if (n_bytes > free_bytes) {
+  if (n_bytes > free_bytes()) {
     return {Code::kMemoryBudget, std::string(what) + " needs " + mib_text(n_bytes) + " and " +
-                                     mib_text(free_bytes) +
+                                     mib_text(free_bytes()) +
                                      " are left; close sessions or raise max_memory"};
   }
   reserved_bytes_ += n_bytes;
@@ -58,9 +59,25 @@ void KvCache::unclaim(uint64_t n_bytes) {
   reserved_bytes_ -= n_bytes;
 }
 
-Result<PageId> KvCache::take(size_t group) {
+void KvCache::reclaim(uint64_t n_bytes) {
   const std::lock_guard lock(mutex_);
-  Pool& pool = pools_[group];
+  reserved_bytes_ += n_bytes;
+}
+
+bool KvCache::is_over_budget() const {
+  const std::lock_guard lock(mutex_);
+  return reserved_bytes_ + kept_bytes_ > budget_bytes_;
+}
+
+size_t KvCache::pool_of(size_t group, size_t number) const {
+  const bool is_other = number == 0 && groups_[group].bytes_of(0) != groups_[group].page_bytes;
+  return is_other ? groups_.size() + group : group;
+}
+
+Result<PageId> KvCache::take(size_t group, size_t number) {
+  const std::lock_guard lock(mutex_);
+  const size_t p = pool_of(group, number);
+  Pool& pool = pools_[p];
   size_t s = 0;
   while (s < pool.slabs.size() && pool.slabs[s].n_used == pool.slab_pages) ++s;
   if (s == pool.slabs.size()) pool.slabs.emplace_back();
@@ -71,46 +88,79 @@ Result<PageId> KvCache::take(size_t group) {
   }
   size_t i = 0;
   while (slab.owners[i] != 0) ++i;
-  const PageId page = static_cast<PageId>(s * pool.slab_pages + i);
-  const uint64_t bit = uint64_t{1} << i;
-  if ((slab.dirty & bit) != 0) std::memset(pool.address(page), 0, pool.page_bytes);
-  slab.dirty |= bit;
+  const Place at{pool.page_bytes, slab, i};
+  if ((slab.dirty & at.bit()) != 0) std::memset(at.address(), 0, pool.page_bytes);
+  slab.dirty |= at.bit();
   slab.owners[i] = 1;
   ++slab.n_used;
   used_bytes_ += pool.page_bytes;
-  return page;
+  return PageId{p} << 32 | (s * pool.slab_pages + i);
 }
 
-void KvCache::retain(size_t group, PageId page) {
+KvCache::Place KvCache::place(PageId page) const {
+  Pool& pool = pools_[page >> 32];
+  const size_t i = page & UINT32_MAX;
+  return {pool.page_bytes, pool.slabs[i / pool.slab_pages], i % pool.slab_pages};
+}
+
+void KvCache::retain(PageId page) {
   const std::lock_guard lock(mutex_);
-  Pool& pool = pools_[group];
-  ++pool.slabs[page / pool.slab_pages].owners[page % pool.slab_pages];
+  const Place at = place(page);
+  if (at.is_idle()) idle_bytes_ -= at.page_bytes;
+  ++at.slab.owners[at.index];
 }
 
-void KvCache::release(size_t group, PageId page) {
+void KvCache::release(PageId page) {
   const std::lock_guard lock(mutex_);
-  Pool& pool = pools_[group];
-  Slab& slab = pool.slabs[page / pool.slab_pages];
-  uint32_t& n_owners = slab.owners[page % pool.slab_pages];
-  if (--n_owners != 0) return;
-  used_bytes_ -= pool.page_bytes;
-  if (--slab.n_used == 0) slab.memory = PageBuffer();
+  const Place at = place(page);
+  let_go(at);
+  if (at.is_idle()) idle_bytes_ += at.page_bytes;
 }
 
-std::byte* KvCache::Pool::address(PageId page) const {
-  return slabs[page / slab_pages].memory.data() + (page % slab_pages) * page_bytes;
+void KvCache::let_go(const Place& at) {
+  if (--at.slab.owners[at.index] != 0) return;
+  used_bytes_ -= at.page_bytes;
+  if (--at.slab.n_used == 0) at.slab.memory = PageBuffer();
 }
 
-std::byte* KvCache::data(size_t group, PageId page) const {
+void KvCache::keep(PageId page) {
   const std::lock_guard lock(mutex_);
-  return pools_[group].address(page);
+  const Place at = place(page);
+  ++at.slab.owners[at.index];
+  at.slab.kept |= at.bit();
+  kept_bytes_ += at.page_bytes;
+}
+
+void KvCache::drop(PageId page) {
+  const std::lock_guard lock(mutex_);
+  const Place at = place(page);
+  if (at.is_idle()) idle_bytes_ -= at.page_bytes;
+  at.slab.kept &= ~at.bit();
+  kept_bytes_ -= at.page_bytes;
+  let_go(at);
+}
+
+bool KvCache::is_idle(PageId page) const {
+  const std::lock_guard lock(mutex_);
+  return place(page).is_idle();
+}
+
+std::byte* KvCache::data(PageId page) const {
+  const std::lock_guard lock(mutex_);
+  return place(page).address();
+}
+
+size_t KvCache::page_bytes(PageId page) const {
+  return pools_[page >> 32].page_bytes;  // which never changes: no lock
 }
 
 KvCacheFigures KvCache::figures() const {
   const std::lock_guard lock(mutex_);
-  KvCacheFigures figures;
-  figures.reserved_bytes = reserved_bytes_;
-  figures.used_bytes = used_bytes_;
+  KvCacheFigures figures{.reserved_bytes = reserved_bytes_,
+                         .kept_bytes = kept_bytes_,
+                         .idle_bytes = idle_bytes_,
+                         .used_bytes = used_bytes_,
+                         .held_bytes = 0};
   for (const Pool& pool : pools_) {
     for (const Slab& slab : pool.slabs) figures.held_bytes += slab.memory.size_bytes();
   }

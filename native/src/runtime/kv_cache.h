@@ -1,11 +1,12 @@
-// KvCache: the KV pages of one model, shared by all its sessions: allocation, reference counts, and
-// the account of bytes against a budget. Knows nothing of layers; a page is memory of its group's
-// page size, with an id within the group.
+// KvCache: the KV pages of one model, shared by all its sequences: allocation, owners, and the
+// account of bytes against a budget. Knows nothing of layers; a page is memory of its group's page
+// size.
 //
-// Sessions reserve what they may need when they are made, so that a generation that has started is
-// never refused a page. Pages come zeroed, from slabs straight from the OS that go back when their
-// last page is released. A page with several owners (a prefix shared by sequences) is retained once
-// per owner. Thread-safe.
+// Sequences reserve what they may need when they are made, so that a generation that has started is
+// never refused a page. A page that the prefix tree keeps leaves the account of the sequence that
+// filled it and stands in the tree's, once for all who share it; nobody writes to it any more.
+// Pages come zeroed, from slabs straight from the OS that go back when their last page is released.
+// Thread-safe.
 #pragma once
 
 #include <array>
@@ -23,35 +24,47 @@
 namespace edge {
 
 struct KvCacheFigures {
-  uint64_t reserved_bytes = 0;  // promised to sessions, or claimed
+  uint64_t reserved_bytes = 0;  // promised to sequences, or claimed
+  uint64_t kept_bytes = 0;      // in pages that the prefix tree keeps, of which
+  uint64_t idle_bytes = 0;      // no sequence holds
   uint64_t used_bytes = 0;      // in pages that have an owner
   uint64_t held_bytes = 0;      // taken from the OS
 };
 
 class KvCache {
  public:
-  // budget_bytes: cap on reservations and claims. Page sizes > 0.
+  // budget_bytes: cap on what is reserved, claimed and kept. Page sizes > 0.
   KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes);
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
   std::span<const KvGroup> groups() const { return groups_; }
 
-  // The most pages of all groups that a sequence of n_ctx tokens holds. kMemoryBudget when they and
-  // what is reserved would pass the budget.
+  // The most pages of all groups that a sequence of n_ctx tokens holds. kMemoryBudget when they,
+  // what is reserved and what is kept would pass the budget.
   Status reserve(int n_ctx);
-  void unreserve(int n_ctx);
 
   // Bytes of the budget that something else takes from now on, until it gives them back;
   // kMemoryBudget when they are not free. `what` is for the message.
   Status claim(uint64_t n_bytes, std::string_view what);
   void unclaim(uint64_t n_bytes);
+  // As claim(), but may pass the budget: of a sequence that had this page reserved before it shared
+  // it. Before it takes one again, is_over_budget() must be false.
+  void reclaim(uint64_t n_bytes);
+  bool is_over_budget() const;
 
-  // A zeroed page with one owner. kOutOfMemory when the OS has no more.
-  Result<PageId> take(size_t group);
-  void retain(size_t group, PageId page);
-  void release(size_t group, PageId page);  // frees it with its last owner
-  std::byte* data(size_t group, PageId page) const;
+  // A zeroed page with one owner, fit for page `number` of a sequence. kOutOfMemory when the OS has
+  // no more.
+  Result<PageId> take(size_t group, size_t number);
+  void retain(PageId page);
+  void release(PageId page);  // frees it with its last owner
+  std::byte* data(PageId page) const;
+  size_t page_bytes(PageId page) const;
+  // keep(): the prefix tree becomes an owner. drop(): it is none any more.
+  void keep(PageId page);
+  void drop(PageId page);
+  // Whether the tree alone owns it.
+  bool is_idle(PageId page) const;
 
   KvCacheFigures figures() const;
   // The lock of all state, for fork(): a child must not inherit it half-way.
@@ -63,23 +76,39 @@ class KvCache {
     PageBuffer memory;  // empty when no page is in use
     size_t n_used = 0;
     uint64_t dirty = 0;                            // pages that were used since the OS zeroed them
+    uint64_t kept = 0;                             // pages of the tree
     std::array<uint32_t, kMaxSlabPages> owners{};  // 0: free
   };
 
-  // The pages of one group. Page id = slab * slab_pages + index.
+  // Pages of one size and use: those of a group, or its first ones where they differ. PageId = pool
+  // << 32 | slab * slab_pages + index.
   struct Pool {
     size_t page_bytes = 0;
     size_t slab_pages = 0;
     std::vector<Slab> slabs;
-
-    std::byte* address(PageId page) const;
   };
+  // Where a page is.
+  struct Place {
+    size_t page_bytes;
+    Slab& slab;
+    size_t index;
+    uint64_t bit() const { return uint64_t{1} << index; }
+    std::byte* address() const { return slab.memory.data() + index * page_bytes; }
+    bool is_idle() const { return slab.owners[index] == 1 && (slab.kept & bit()) != 0; }
+  };
+
+  size_t pool_of(size_t group, size_t number) const;
+  Place place(PageId page) const;
+  uint64_t free_bytes() const;
+  void let_go(const Place& at);
 
   const std::vector<KvGroup> groups_;
   const uint64_t budget_bytes_;
   mutable std::mutex mutex_;
-  std::vector<Pool> pools_;  // as many as groups
+  mutable std::vector<Pool> pools_;  // of the groups, then of their first pages
   uint64_t reserved_bytes_ = 0;
+  uint64_t kept_bytes_ = 0;
+  uint64_t idle_bytes_ = 0;
   uint64_t used_bytes_ = 0;
 };
 

@@ -6,14 +6,10 @@
 #include "base/checked.h"
 
 namespace edge {
-namespace {
 
-// The first position that a query at `position` sees.
 int first_seen(int window, int position) {
   return window > 0 && window <= position ? position - window + 1 : 0;
 }
-
-}  // namespace
 
 int n_pages_for(int n_tokens) { return n_tokens / kPageTokens + (n_tokens % kPageTokens != 0); }
 
@@ -29,8 +25,11 @@ uint64_t kv_bytes_for(std::span<const KvGroup> groups, int n_ctx) {
   uint64_t total = 0;
   for (const KvGroup& group : groups) {
     const auto n_pages = static_cast<uint64_t>(most_pages(group.window, n_ctx));
-    const auto n_bytes = checked_mul(n_pages, group.page_bytes);
-    const auto sum = n_bytes ? checked_add(total, *n_bytes) : std::nullopt;
+    if (n_pages == 0) continue;
+    const uint64_t first_bytes = std::max(group.page_bytes, group.bytes_of(0));
+    const auto n_bytes = checked_mul(n_pages - 1, group.page_bytes);
+    const auto with_first = n_bytes ? checked_add(*n_bytes, first_bytes) : std::nullopt;
+    const auto sum = with_first ? checked_add(total, *with_first) : std::nullopt;
     if (!sum) return UINT64_MAX;
     total = *sum;
   }
@@ -76,6 +75,12 @@ Result<KvStepPlan> KvPlan::plan(int n_new_tokens) const {
                                         std::to_string(kKeptTokens)};
   }
   return KvStepPlan{n_tokens_, n_new_tokens, n_pages_for(n_tokens_ + n_new_tokens)};
+}
+
+void KvPlan::skip(size_t group) {
+  Table& table = tables_[group];
+  table.pages.push_back(0);
+  table.first_page = static_cast<int>(table.pages.size());
 }
 
 std::vector<KvPage> KvPlan::trim(const KvStepPlan& step) {

@@ -16,7 +16,8 @@
 
 namespace edge {
 
-using PageId = uint32_t;
+// The name of a page in the cache.
+using PageId = uint64_t;
 
 struct KvStepPlan {
   int first_position = 0;  // of the new tokens
@@ -24,7 +25,7 @@ struct KvStepPlan {
   int n_pages = 0;  // that every group must reach before the step, those let go counted
 };
 
-// A page that is let go: its place in the table of its group, and its name in the cache.
+// A page that is let go, and its place in the table of its group.
 struct KvPage {
   size_t group = 0;
   size_t number = 0;
@@ -46,6 +47,13 @@ class KvPlan {
   // kInvalidArgument unless 0 < n_new_tokens <= kKeptTokens; kContextOverflow when n_ctx would be
   // passed.
   Result<KvStepPlan> plan(int n_new_tokens) const;
+  // The sequence goes on after n_tokens of which it was given the pages: all attached, or skipped
+  // where no query from n_tokens on sees them. n_tokens() <= n_tokens <= n_ctx.
+  void adopt(int n_tokens) { n_tokens_ = n_tokens; }
+  // Page n_pages(group) was let go before it came; only before the first one that is attached.
+  void skip(size_t group);
+  // In place of page `number`, which is held.
+  void replace(size_t group, size_t number, PageId page) { tables_[group].pages[number] = page; }
   // Lets go of pages that neither the planned step sees nor one after a rewind of kKeptTokens from
   // its end. None without windows.
   std::vector<KvPage> trim(const KvStepPlan& step);
@@ -69,6 +77,8 @@ class KvPlan {
   std::vector<Table> tables_;
 };
 
+// The first position that a query at `position` sees; window 0: all do.
+int first_seen(int window, int position);
 // Pages that hold n_tokens >= 0.
 int n_pages_for(int n_tokens);
 // The most pages that a group with this window (0: none) holds of a sequence of n_ctx >= 0 tokens.

@@ -19,21 +19,21 @@ Result<std::unique_ptr<KvSequence>> KvSequence::create(KvCache& cache, int n_ctx
   }
   std::unique_ptr<KvSequence> sequence(new KvSequence(cache, n_ctx));
   EDGE_RETURN_IF_ERROR(cache.reserve(n_ctx));
-  sequence->has_reserved_ = true;
+  sequence->promised_bytes_ = kv_bytes_for(cache.groups(), n_ctx);
   return sequence;
 }
 
 KvSequence::~KvSequence() {
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    for (const PageId page : plan_.held_pages(group)) cache_.release(group, page);
+    for (const PageId page : plan_.held_pages(group)) cache_.release(page);
   }
-  if (has_reserved_) cache_.unreserve(n_ctx());
+  cache_.unclaim(promised_bytes_);
 }
 
 uint64_t KvSequence::held_bytes() const {
   uint64_t n_bytes = 0;
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    n_bytes += plan_.held_pages(group).size() * cache_.groups()[group].page_bytes;
+    for (const PageId page : plan_.held_pages(group)) n_bytes += cache_.page_bytes(page);
   }
   return n_bytes;
 }
@@ -43,9 +43,10 @@ Result<KvStepPlan> KvSequence::prepare(int n_rows) {
   let_go(plan_.trim(step));
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     while (plan_.n_pages(group) < step.n_pages) {
-      EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take(group));
+      EDGE_ASSIGN_OR_RETURN(const PageId page,
+                            cache_.take(group, static_cast<size_t>(plan_.n_pages(group))));
       plan_.attach(group, page);
-      page_data_[group].push_back(cache_.data(group, page));
+      page_data_[group].push_back(cache_.data(page));
       tables_[group].n_pages = plan_.n_pages(group);
     }
   }
@@ -62,7 +63,7 @@ void KvSequence::rewind(int n_tokens) {
 
 void KvSequence::let_go(std::span<const KvPage> pages) {
   for (const KvPage& page : pages) {
-    cache_.release(page.group, page.id);
+    cache_.release(page.id);
     page_data_[page.group][page.number] = nullptr;
   }
 }

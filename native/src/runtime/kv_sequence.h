@@ -49,7 +49,7 @@ class KvSequence {
 
   KvCache& cache_;
   KvPlan plan_;
-  bool has_reserved_ = false;
+  uint64_t promised_bytes_ = 0;                     // of the cache, for pages that it may own
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
 };

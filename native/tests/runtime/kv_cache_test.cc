@@ -23,9 +23,9 @@ TEST_CASE("pages do not overlap and come zeroed, also when they were used before
   KvCache cache(plain(kPageBytes), UINT64_MAX);
   std::vector<PageId> pages;
   for (int round = 0; round < 3; ++round) {
-    for (int i = 0; i < 300; ++i) pages.push_back(cache.take(0).take());
+    for (int i = 0; i < 300; ++i) pages.push_back(cache.take(0, 1).take());
     std::set<std::byte*> addresses;
-    for (const PageId page : pages) addresses.insert(cache.data(0, page));
+    for (const PageId page : pages) addresses.insert(cache.data(page));
     REQUIRE(addresses.size() == pages.size());
     std::byte* previous = nullptr;
     for (std::byte* address : addresses) {
@@ -33,12 +33,12 @@ TEST_CASE("pages do not overlap and come zeroed, also when they were used before
       previous = address;
     }
     for (size_t i = static_cast<size_t>(round) * 100; i < pages.size(); ++i) {
-      std::byte* data = cache.data(0, pages[i]);
+      std::byte* data = cache.data(pages[i]);
       REQUIRE(std::all_of(data, data + kPageBytes, [](std::byte b) { return b == std::byte{0}; }));
       std::memset(data, 0xAB, kPageBytes);
     }
     while (pages.size() > static_cast<size_t>(round + 1) * 100) {
-      cache.release(0, pages.back());
+      cache.release(pages.back());
       pages.pop_back();
     }
   }
@@ -46,11 +46,11 @@ TEST_CASE("pages do not overlap and come zeroed, also when they were used before
 
 TEST_CASE("a page lives until its last owner lets it go, and memory then returns to the system") {
   KvCache cache(plain(size_t{1} << 20), UINT64_MAX);
-  const PageId page = cache.take(0).take();
-  cache.retain(0, page);
-  cache.release(0, page);
+  const PageId page = cache.take(0, 1).take();
+  cache.retain(page);
+  cache.release(page);
   CHECK(cache.figures().used_bytes == size_t{1} << 20);
-  cache.release(0, page);
+  cache.release(page);
   CHECK(cache.figures().used_bytes == 0);
   CHECK(cache.figures().held_bytes == 0);
 }
@@ -63,8 +63,8 @@ TEST_CASE("reservations beyond the budget are refused with what would fit") {
   CHECK(refused.message().find("n_ctx of at most 64") != std::string::npos);
   CHECK(cache.reserve(33).is_ok());
   CHECK(cache.figures().reserved_bytes == 10'000);
-  cache.unreserve(33);
-  cache.unreserve(8 * 32);
+  cache.unclaim(2'000);
+  cache.unclaim(8'000);
   CHECK(cache.reserve(10 * 32).is_ok());
   CHECK(cache.reserve(INT32_MAX).code() == Code::kMemoryBudget);
 }
@@ -77,8 +77,8 @@ TEST_CASE("pages of groups have their own size, and one account") {
   uint64_t n_bytes = 0;
   for (int i = 0; i < 60; ++i) {
     const auto group = static_cast<size_t>(i % 3);
-    pages.emplace_back(group, cache.take(group).take());
-    std::byte* const data = cache.data(group, pages.back().second);
+    pages.emplace_back(group, cache.take(group, 1).take());
+    std::byte* const data = cache.data(pages.back().second);
     std::memset(data, i, groups[group].page_bytes);
     sizes[data] = groups[group].page_bytes;
     n_bytes += groups[group].page_bytes;
@@ -88,7 +88,7 @@ TEST_CASE("pages of groups have their own size, and one account") {
     REQUIRE(page->first + page->second <= std::next(page)->first);
   }
   CHECK(cache.figures().used_bytes == n_bytes);
-  for (const auto& [group, page] : pages) cache.release(group, page);
+  for (const auto& [group, page] : pages) cache.release(page);
   CHECK(cache.figures().used_bytes == 0);
   CHECK(cache.figures().held_bytes == 0);
 }
@@ -101,7 +101,7 @@ TEST_CASE("a reservation counts what windows keep, and what fits is found for th
   CHECK(cache.reserve(11 * 32).message().find("n_ctx of at most 320 ") != std::string::npos);
   CHECK(cache.reserve(10 * 32).is_ok());
   CHECK(cache.figures().reserved_bytes == 360'000);
-  cache.unreserve(10 * 32);
+  cache.unclaim(360'000);
   CHECK(cache.reserve(5 * 32).is_ok());
   CHECK(cache.figures().reserved_bytes == 255'000);
   CHECK(cache.reserve(5 * 32).message().find("n_ctx of at most 64 ") != std::string::npos);
@@ -113,7 +113,7 @@ TEST_CASE("what is claimed is not there for sessions until it is given back") {
   CHECK(cache.claim(2'500, "the adapter").is_ok());
   CHECK(cache.claim(1, "the adapter").code() == Code::kMemoryBudget);
   CHECK(cache.reserve(1).code() == Code::kMemoryBudget);
-  cache.unreserve(8 * 32);
+  cache.unclaim(8'000);
   CHECK(cache.reserve(9 * 32).code() == Code::kMemoryBudget);
   cache.unclaim(2'500);
   CHECK(cache.reserve(10 * 32).is_ok());
