@@ -118,6 +118,9 @@ struct LoadOptions {
   // for short and for long contexts it decides between them for good, 0 like n_ctx_train; no
   // session is longer than the table is meant for.
   int n_ctx = 0;
+  // What a step may take that reads a prompt while other sessions decode, as far as the rows of
+  // those leave time; 0: twice as long as a step without.
+  double latency_budget_ms = 0;
 };
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.

@@ -20,6 +20,7 @@
 #include "model/decoder.h"
 #include "model/spec.h"
 #include "model/weights.h"
+#include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
 #include "runtime/session.h"
 #include "runtime/session_file.h"
@@ -66,6 +67,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_ctx_planned = 0;                   // of the decoder
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
+  std::optional<edge::Batcher> batcher;    // as does this, which they leave
 
   mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
   bool was_step_torn = false;    // by a fork(); guarded by step_turn

@@ -77,6 +77,9 @@ void check_options(const LoadOptions& options) {
     raise(Code::kInvalidArgument,
           "n_ctx is " + std::to_string(options.n_ctx) + "; it must be 0 (one page) or more");
   }
+  if (!(options.latency_budget_ms >= 0)) {
+    raise(Code::kInvalidArgument, "latency_budget_ms must be 0 (twice a step) or more");
+  }
 }
 
 void open_tokenizer(Model::Impl& model) {
@@ -147,6 +150,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.info.n_threads = options.n_threads;
   check(model.make_decoder());
   model.cache.emplace(kv.groups, kv_budget_bytes);
+  model.batcher.emplace(model, options.latency_budget_ms);
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
@@ -169,11 +173,13 @@ Status Model::Impl::make_decoder() {
 
 void Model::Impl::before_fork() {
   sessions_mutex.lock();
+  batcher->before_fork();
   cache->mutex().lock();
 }
 
 void Model::Impl::after_fork(bool is_child) {
   cache->mutex().unlock();
+  batcher->after_fork(is_child);
   if (is_child) {
     was_step_torn |= step_turn.take_back();
     for (const std::weak_ptr<Session::Impl>& weak : sessions) {

@@ -52,9 +52,9 @@ Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& ad
     impl_ = std::make_shared<Impl>();
     impl_->model = owner;
     impl_->adapter = checked_adapter(adapter, owner);
-    impl_->session =
-        take_or_throw(edge::Session::create(*owner, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx,
-                                            impl_->adapter ? &impl_->adapter->adapter : nullptr));
+    impl_->session = take_or_throw(
+        edge::Session::create(*owner->batcher, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx,
+                              impl_->adapter ? &impl_->adapter->adapter : nullptr));
     impl_->cancel_flag = impl_->session->cancel_flag();
     const std::lock_guard lock(owner->sessions_mutex);
     owner->check_open();

@@ -47,7 +47,7 @@ struct Fixture {
   explicit Fixture(std::vector<int> windows = {0}) : model(std::move(windows)) {}
 
   std::unique_ptr<Session> fresh(int n_ctx = kContext) {
-    return Session::create(model, cache, n_ctx).take();
+    return Session::create(batcher, cache, n_ctx).take();
   }
   std::unique_ptr<Session> fed(std::span<const int32_t> ids) {
     std::unique_ptr<Session> session = fresh();
@@ -60,6 +60,7 @@ struct Fixture {
   }
 
   HashModel model;
+  Batcher batcher{model};
   KvCache cache{model.groups(), UINT64_MAX};
   TempPath path;
 };
