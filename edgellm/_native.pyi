@@ -20,7 +20,7 @@ from typing_extensions import Buffer
 
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
-from ._native_types import MemoryFigures, SessionStats, TensorInfo, VerifyResult
+from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
 
@@ -139,6 +139,7 @@ class Model:
         verify: Literal["once", "always", "never"] = "once",
         max_memory_bytes: int = 0,
         n_ctx: int = 0,
+        prefix_cache_bytes: int | None = None,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -148,6 +149,7 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of the KV's.
         """
 
     def close(self) -> None:
@@ -192,6 +194,11 @@ class Model:
     @property
     def verified_fraction(self) -> float:
         """Share of the file known to be right: 1.0 when verified now or before, 0.0 for "never"."""
+
+    @property
+    def kv_figures(self) -> KvFigures: ...
+    def trim(self, n_bytes: int = 2**64 - 1) -> int:
+        """Give back KV that no session holds, least recently used first; returns the bytes."""
 
     @property
     def expert_load(self) -> list[list[int]]:
@@ -322,10 +329,22 @@ class Session:
     tokens only. A result never depends on how run() cut the queue into steps.
     """
 
-    def __init__(self, model: Model, n_ctx: int = 0, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        adapter: Adapter | None = None,
+        *,
+        reuse_prefix: bool = True,
+        namespace: str = "",
+    ) -> None:
         """KV for n_ctx (0: n_ctx_train, the most) is reserved against the memory cap here, with
         MemoryBudgetError where it does not fit, and taken page by page as tokens come. adapter: one
-        loaded with this model, through which all tokens go."""
+        loaded with this model, through which all tokens go. reuse_prefix: run() takes the KV that
+        texts of the same namespace and adapter have left, and leaves its own; bits are the same."""
+
+    def fork(self) -> Session:
+        """Another one with the same tokens, queue and logits; common KV is held once."""
 
     @property
     def n_ctx(self) -> int: ...

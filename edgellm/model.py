@@ -48,13 +48,14 @@ def load(
     max_memory: int | None = None,
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
+    prefix_cache: int | None = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
-    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx)
+    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx, prefix_cache)
     return Model(resolve(path), options)
 
 
@@ -77,6 +78,7 @@ class Model(Closing):
                     verify=options.verify,
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
+                    prefix_cache_bytes=options.prefix_cache,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

@@ -32,6 +32,8 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
+    `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
+    eighth of the memory left for KV; it gives way where sessions need the memory.
     """
 
     backend: str = "cpu"
@@ -40,6 +42,7 @@ class LoadOptions:
     max_memory: int | None = None
     verify: VerifyMode = "once"
     n_ctx: int | None = None
+    prefix_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -56,6 +59,8 @@ class LoadOptions:
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
         if self.n_ctx is not None and not 1 <= self.n_ctx < 2**31:
             raise _fail(f"n_ctx must be in 1..2**31-1 or None, but is {self.n_ctx}")
+        if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
+            raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
 
 
 @dataclass(frozen=True)

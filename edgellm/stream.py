@@ -50,7 +50,8 @@ class SessionLease:
         self.ended = ended
         self.dropped_tokens = dropped_tokens
         self.dropped_turns = dropped_turns
-        self.reused_tokens = 0
+        self.n_held = 0
+        self.first_mismatch: int | None = None
 
     def begin(self, prompt: list[int]) -> None:
         """Rewind to the longest common prefix, short of the last token, and queue the rest."""
@@ -59,7 +60,8 @@ class SessionLease:
         n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
-        self.reused_tokens = n_same - self.session.n_recompute
+        self.n_held = n_same - self.session.n_recompute
+        self.first_mismatch = n_same if n_same < n_most else None
 
 
 class TokenStream(Closing):
@@ -121,6 +123,8 @@ class TokenStream(Closing):
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
                 self._decoder.push(token_id)
+        self._n_reused_before = self._session.stats["n_reused_tokens"]
+        self._n_reused = 0
         # Time inside this object only: what the consumer does between tokens is not counted.
         self._prefill_s = 0.0
         self._decode_s = 0.0
@@ -169,6 +173,8 @@ class TokenStream(Closing):
             self._decode_s += elapsed_s
         else:
             self._prefill_s = elapsed_s
+            n_found = session.stats["n_reused_tokens"] - self._n_reused_before
+            self._n_reused = n_found + (0 if self._lease is None else self._lease.n_held)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -229,17 +235,17 @@ class TokenStream(Closing):
         n_new = len(self._tokens)
         n_prompt = len(self._prompt)
         lease = self._lease
-        n_reused = 0 if lease is None else lease.reused_tokens
-        n_read = n_prompt - n_reused
+        n_read = n_prompt - self._n_reused
         return Stats(
             prompt_tokens=n_prompt,
-            reused_tokens=n_reused,
+            reused_tokens=self._n_reused,
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
             dropped_tokens=0 if lease is None else lease.dropped_tokens,
+            first_mismatch=None if lease is None else lease.first_mismatch,
         )
 
     def result(self) -> Generation:

@@ -102,14 +102,24 @@ edgellm::Verify verify_from(const std::string& name) {
 }
 
 Model load(const py::object& path, int n_threads, const std::string& verify,
-           uint64_t max_memory_bytes, int n_ctx) {
+           uint64_t max_memory_bytes, int n_ctx, std::optional<uint64_t> prefix_cache_bytes) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{.n_threads = n_threads,
                                      .verify = verify_from(verify),
                                      .max_memory_bytes = max_memory_bytes,
-                                     .n_ctx = n_ctx};
+                                     .n_ctx = n_ctx,
+                                     .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX)};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
+}
+
+py::dict kv_dict(const Model& model) {
+  const edgellm::KvFigures figures = model.kv_figures();
+  return py::dict("budget_bytes"_a = figures.budget_bytes,
+                  "reserved_bytes"_a = figures.reserved_bytes, "kept_bytes"_a = figures.kept_bytes,
+                  "idle_bytes"_a = figures.idle_bytes, "used_bytes"_a = figures.used_bytes,
+                  "n_reused_tokens"_a = figures.n_reused_tokens,
+                  "n_evicted_tokens"_a = figures.n_evicted_tokens);
 }
 
 // Gives the parts of ModelInfo as properties.
@@ -199,11 +209,11 @@ std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int
 }
 
 py::dict stats_dict(const edgellm::SessionStats& stats) {
-  return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
-                  "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
-                  "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
-                  "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
-                  "kv_bytes"_a = stats.kv_bytes);
+  return py::dict(
+      "n_prefill_tokens"_a = stats.n_prefill_tokens, "n_decode_tokens"_a = stats.n_decode_tokens,
+      "n_steps"_a = stats.n_steps, "n_reused_tokens"_a = stats.n_reused_tokens,
+      "n_recomputed_tokens"_a = stats.n_recomputed_tokens, "prefill_ms"_a = stats.prefill_ms,
+      "decode_ms"_a = stats.decode_ms, "kv_bytes"_a = stats.kv_bytes);
 }
 
 void bind_machine(py::module_& m) {
@@ -297,7 +307,8 @@ void bind_text(py::module_& m) {
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
       .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0)
+                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
+                  py::arg("prefix_cache_bytes") = py::none())
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))
@@ -341,6 +352,8 @@ void bind_model(py::module_& m) {
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
       .def_property_readonly("verified_fraction",
                              py::cpp_function(&Model::verified_fraction, Unlocked()))
+      .def_property_readonly("kv_figures", [](const Model& model) { return kv_dict(model); })
+      .def("trim", &Model::trim, py::arg("n_bytes") = UINT64_MAX, Unlocked())
       .def_property_readonly("expert_load", py::cpp_function(&Model::expert_load, Unlocked()))
       .def_property_readonly("n_threads", info(&edgellm::ModelInfo::n_threads))
       .def_property_readonly("backend", info(&edgellm::ModelInfo::backend));
@@ -349,8 +362,14 @@ void bind_model(py::module_& m) {
 void bind_session(py::module_& m) {
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
   py::class_<Session>(m, "Session")
-      .def(py::init<const Model&, int, const std::optional<edgellm::Adapter>&>(), py::arg("model"),
-           py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), Unlocked())
+      .def(
+          py::init([](const Model& model, int n_ctx, const std::optional<edgellm::Adapter>& adapter,
+                      bool reuse_prefix, const std::string& name_space) {
+            return Session(model, n_ctx, adapter, {reuse_prefix, name_space});
+          }),
+          py::arg("model"), py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), py::kw_only(),
+          py::arg("reuse_prefix") = true, py::arg("namespace") = "", Unlocked())
+      .def("fork", &Session::fork, Unlocked())
       .def_property_readonly("n_ctx", getter(&Session::n_ctx))
       .def_property_readonly("n_tokens", getter(&Session::n_tokens))
       .def_property_readonly("pending", getter(&Session::n_pending))

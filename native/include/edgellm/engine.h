@@ -121,6 +121,20 @@ struct LoadOptions {
   // What a step may take that reads a prompt while other sessions decode, as far as the rows of
   // those leave time; 0: twice as long as a step without.
   double latency_budget_ms = 0;
+  // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
+  // UINT64_MAX: an eighth of what the cap leaves for KV.
+  uint64_t prefix_cache_bytes = UINT64_MAX;
+};
+
+// KV pages of a model in bytes, and what became of those of earlier texts.
+struct KvFigures {
+  uint64_t budget_bytes = 0;
+  uint64_t reserved_bytes = 0;  // promised to sessions, or taken by adapters
+  uint64_t kept_bytes = 0;      // in pages that texts share, of which
+  uint64_t idle_bytes = 0;      // no session holds
+  uint64_t used_bytes = 0;      // in all pages, each counted once
+  int64_t n_reused_tokens = 0;  // that were found so far
+  int64_t n_evicted_tokens = 0;
 };
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
@@ -156,6 +170,10 @@ class Model {
   std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
   std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
   double verified_fraction() const;
+  KvFigures kv_figures() const;
+  // Gives back so many bytes of KV that no session holds, least recently used first, or all there
+  // are. Returns how many.
+  uint64_t trim(uint64_t n_bytes = UINT64_MAX);
   // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
   // runs that were cancelled included; empty for a layer without experts. Waits for a step.
   std::vector<std::vector<uint64_t>> expert_load() const;
@@ -268,6 +286,7 @@ struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;              // passes over the weights
+  int64_t n_reused_tokens = 0;      // not processed: their KV was there from other texts
   int64_t n_recomputed_tokens = 0;  // once more, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;
@@ -291,13 +310,23 @@ class SessionFile {
   std::shared_ptr<const Impl> impl_;
 };
 
+// Whether a session begins with KV that other texts have left, and leaves its own. Only texts with
+// the same name_space, adapter and model share; bits are the same either way.
+struct PrefixReuse {
+  bool is_on = true;
+  std::string name_space;
+};
+
 // One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
 // was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
 class Session {
  public:
   // n_ctx: 0 for the most, as a rule n_ctx_train. adapter: one loaded with this model.
   explicit Session(const Model& model, int n_ctx = 0,
-                   const std::optional<Adapter>& adapter = std::nullopt);
+                   const std::optional<Adapter>& adapter = std::nullopt,
+                   const PrefixReuse& reuse = {});
+  // Another one with the same tokens, queue and logits. What they have in common is held once.
+  Session fork() const;
   int n_ctx() const;
   int n_vocab() const;
   int d_model() const;
@@ -346,6 +375,7 @@ class Session {
   struct Impl;
 
  private:
+  explicit Session(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<Impl> impl_;
 };
 

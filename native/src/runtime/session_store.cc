@@ -117,6 +117,7 @@ Status Session::restore(const SessionFile& file, const SessionIdentity& identity
   EDGE_ASSIGN_OR_RETURN(const std::vector<KvPages> pages,
                         fresh_pages(kv_->cache(), file, n_threads));
   kv_->swap_in(file.n_kv_tokens(), pages, true);
+  is_decoding_ = false;
   tokens_.assign(ids.begin(), ids.end());
   n_done_ = static_cast<int>(ids.size());
   logits_.assign(file.logits().begin(), file.logits().end());

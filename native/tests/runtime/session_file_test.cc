@@ -47,7 +47,7 @@ struct Fixture {
   explicit Fixture(std::vector<int> windows = {0}) : model(std::move(windows)) {}
 
   std::unique_ptr<Session> fresh(int n_ctx = kContext) {
-    return Session::create(batcher, cache, n_ctx).take();
+    return Session::create(batcher, cache, {.n_ctx = n_ctx}).take();
   }
   std::unique_ptr<Session> fed(std::span<const int32_t> ids) {
     std::unique_ptr<Session> session = fresh();
