@@ -26,6 +26,7 @@ from .errors import (
     InvalidArgumentError,
     MemoryBudgetError,
     NumericError,
+    SessionError,
     TemplateError,
     UnsupportedError,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NumericError",
+    "SessionError",
     "Stats",
     "TemplateError",
     "Token",

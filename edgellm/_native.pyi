@@ -411,6 +411,8 @@ class Session:
         """Of a session without tokens: go on where the saved one stopped, with the same bits.
         SessionError, ContextOverflowError: the session has no tokens then, as before."""
 
+    @property
+    def identity(self) -> dict[str, str]: ...  # as SessionFile's
     def cancel(self) -> None:
         """Make the current run(), or else the next one, raise Cancelled once. From any thread."""
 

@@ -10,6 +10,15 @@ void save_session(const Session& session, const py::object& path, const py::byte
   session.save(text, bytes);
 }
 
+py::dict session_identity(const Session& session) {
+  edgellm::Metadata identity;
+  {
+    const py::gil_scoped_release unlocked;
+    identity = session.identity();
+  }
+  return to_dict(identity);
+}
+
 void bind_session_file(py::module_& m) {
   py::class_<SessionFile>(m, "SessionFile")
       .def_static(

@@ -391,6 +391,7 @@ void bind_session(py::module_& m) {
       .def("cancel", &Session::cancel)
       .def("save", &edgellm::bindings::save_session, py::arg("path"), py::arg("note") = py::bytes())
       .def("restore", &Session::restore, py::arg("file"), Unlocked())
+      .def_property_readonly("identity", &edgellm::bindings::session_identity)
       .def_property_readonly("stats",
                              [](const Session& session) {
                                edgellm::SessionStats stats;

@@ -61,6 +61,7 @@ void bind_adapter(py::module_& m);
 
 // Sessions on disk.
 void bind_session_file(py::module_& m);
+py::dict session_identity(const Session& session);
 void save_session(const Session& session, const py::object& path, const py::bytes& note);
 
 // GPTQ's search on arrays.

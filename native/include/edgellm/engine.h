@@ -362,6 +362,7 @@ class Session {
   // "session_mismatch" for another model, tokenizer, adapter, KV format or rotary table, naming
   // what differs, and "session_hash" for damaged KV; the session then has no tokens, as before.
   void restore(const SessionFile& file);
+  Metadata identity() const;          // as SessionFile::identity()
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.

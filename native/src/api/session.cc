@@ -165,6 +165,12 @@ void Session::save(const std::string& path, std::string_view note) const {
   });
 }
 
+Metadata Session::identity() const {
+  return with_session(impl_, [&](const edge::Session&) {
+    return impl_->model->identity_with(impl_->adapter.get()).items();
+  });
+}
+
 void Session::restore(const SessionFile& file) {
   with_session(impl_, [&](edge::Session& session) {
     const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
