@@ -107,7 +107,8 @@ struct Session::Impl {
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
 
-  void take_back();  // in the child of a fork()
+  void take_back();                     // in the child of a fork()
+  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm
