@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from ._native_batch import run_batch as run_batch
+from ._native_batch import sample_batch as sample_batch
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
 from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
@@ -124,7 +126,7 @@ class StreamDecoder:
 # --- the model -------------------------------------------------------------------------------
 
 class Model:
-    """A loaded model. Steps of all its sessions take turns; a waiting thread holds no GIL.
+    """A loaded model. Sessions that run at once share steps; a waiting thread holds no GIL.
 
     After close() every call that needs the file, and any of its sessions, raises
     InvalidArgumentError; a run() under way in another thread raises Cancelled there. A child of
@@ -140,6 +142,7 @@ class Model:
         max_memory_bytes: int = 0,
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
+        latency_budget_ms: float = 0.0,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -150,6 +153,8 @@ class Model:
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
         prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of the KV's.
+        latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
+            one without a prompt takes.
         """
 
     def close(self) -> None:
@@ -379,6 +384,9 @@ class Session:
         less and append it again. Layers with a window keep what it sees and 128 tokens before:
         farther back the next run() computes the kept tokens again, with the same bits.
         """
+
+    def set_priority(self, priority: int) -> None:
+        """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

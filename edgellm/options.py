@@ -6,11 +6,11 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
-from .sampling import SamplingRules
+from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
@@ -63,6 +63,20 @@ class LoadOptions:
             raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
 
 
+class GenerateArguments(SamplingArguments, total=False):
+    """Keyword arguments of what generates text; `GenerateOptions` has the defaults."""
+
+    max_tokens: Required[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop: str | Sequence[str] | None
+    stop_ids: Sequence[int] | None
+    logprobs: int
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """How text is drawn. temperature 0 is greedy; the others narrow the choice when it is not.
@@ -104,6 +118,18 @@ class GenerateOptions:
                 f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "
                 f"{self.rules.min_tokens}"
             )
+
+    @classmethod
+    def of(cls, arguments: GenerateArguments) -> GenerateOptions:
+        """From keyword arguments: those of its own, and those of `SamplingRules`."""
+        values: dict[str, Any] = dict(arguments)
+        names = {one.name for one in fields(cls)} - {"rules"}
+        own = {name: values.pop(name) for name in names & values.keys()}
+        if "stop" in own:
+            own["stop"] = as_stops(own["stop"])
+        if own.get("stop_ids") is not None:
+            own["stop_ids"] = tuple(own["stop_ids"])
+        return cls(**own, rules=SamplingRules(**values))
 
     def sample_seed(self, i: int) -> int:
         """The seed of the i-th of several samples of one prompt."""

@@ -100,7 +100,7 @@ class TokenStream(Closing):
             raise InvalidArgumentError(message, code="invalid_argument")
         stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
         self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
-        self._params = _native.SamplerParams(
+        self.params = _native.SamplerParams(
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
@@ -155,11 +155,28 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
-        if self._tokens:
-            session.append([self._tokens[-1].id])
+        self.feed(session)
         while not session.run(SLICE_MS):
             pass
-        token_id, logprob = session.sample(self._params, n_prompt=len(self._prompt))
+        chosen = session.sample(self.params, n_prompt=self.n_prompt)
+        return self.take(session, chosen, started)
+
+    def feed(self, session: _native.Session) -> None:
+        """Queue the newest token, unless it is, or the prompt."""
+        if self._tokens and not session.pending:
+            session.append([self._tokens[-1].id])
+
+    def spend(self, elapsed_s: float) -> None:
+        """Time that went into the next token."""
+        if self._tokens:
+            self._decode_s += elapsed_s
+        else:
+            self._prefill_s += elapsed_s
+
+    def take(self, session: _native.Session, chosen: tuple[int, float], started: float) -> Token:
+        """The token that was `chosen` after what is queued was run, since `started`; ends the text
+        where it ends it."""
+        token_id, logprob = chosen
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
         ended = token_id in self._stop_ids
@@ -170,13 +187,10 @@ class TokenStream(Closing):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
         token = Token(token_id, text, logprob, best)
-        elapsed_s = perf_counter() - started
-        if self._tokens:
-            self._decode_s += elapsed_s
-        else:
-            self._prefill_s = elapsed_s
+        if not self._tokens:
             n_found = session.stats["n_reused_tokens"] - self._n_reused_before
             self._n_reused = n_found + (0 if self._lease is None else self._lease.n_held)
+        self.spend(perf_counter() - started)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -213,6 +227,21 @@ class TokenStream(Closing):
                 session.rewind(session.n_tokens)
                 session.run(0.0)
         self._lease.ended(self)
+
+    @property
+    def session(self) -> _native.Session | None:
+        """For who drives several streams; None once the text is over."""
+        return self._session
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """`cancel()` was called."""
+        return self._cancelled
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -317,6 +317,20 @@ struct PrefixReuse {
   std::string name_space;
 };
 
+class Session;
+
+// What run_together() returns of the tokens of a session that it processed.
+enum class Keep { kNothing, kLogits, kHidden };
+
+// A session in run_together(), and how it went.
+struct SessionRun {
+  Session* session = nullptr;
+  Keep keep = Keep::kNothing;
+  bool is_done = false;             // nothing is pending
+  std::vector<float> rows = {};     // as run_with_logits() or run_with_hidden(), by `keep`
+  std::optional<Error> error = {};  // what run() would have thrown
+};
+
 // One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
 // was processed. Thread-safe by one lock, so cancel() is what another thread has use for.
 class Session {
@@ -347,11 +361,19 @@ class Session {
   // processed now: the output of the final norm. There are no logits afterwards.
   std::vector<float> run_with_hidden(double budget_ms = 80,
                                      const std::function<bool()>& should_stop = {});
+  // Runs sessions of one model, none twice, with their rows in the same steps, until one that had
+  // tokens pending has none, or the budget is spent; at least one step. An error of one session, or
+  // its cancel(), is its own. Sessions that run() in other threads share steps as well; this is for
+  // one thread that has many.
+  static void run_together(std::span<SessionRun> runs, double budget_ms = 80,
+                           const std::function<bool()>& should_stop = {});
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again. Layers with a window keep what it sees and 128 tokens before; farther back
   // rewind() costs the next run() the time to compute the kept tokens again, with the same bits.
   void rewind(int n_tokens);
+  // Goes before sessions of lower priority where a step has not room for all; 0 at first.
+  void set_priority(int priority);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
   void set_adapter(const std::optional<Adapter>& adapter);
@@ -367,6 +389,11 @@ class Session {
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.
   SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // sample() of several sessions of one model, none twice, spread over its threads. Empty where
+  // that would throw: call it to learn why. n_prompts: one for each session.
+  static std::vector<std::optional<SampledToken>> sample_together(
+      std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
+      std::span<const int64_t> n_prompts);
   // The k most likely next tokens under the raw softmax, best first.
   std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once

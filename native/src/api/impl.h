@@ -121,7 +121,8 @@ struct Session::Impl {
   std::string name_space;                  // of PrefixReuse
 
   std::string prefix_key() const;
-  void take_back();  // in the child of a fork()
+  void take_back();                     // in the child of a fork()
+  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm

@@ -11,10 +11,7 @@ namespace {
 using edge::Code;
 using edge::api::check;
 using edge::api::entry;
-using edge::api::history_of;
-using edge::api::internal;
 using edge::api::raise;
-using edge::api::rule_params;
 using edge::api::take_or_throw;
 
 // Runs body(edge::Session&) under the session's lock.
@@ -22,14 +19,7 @@ template <class Impl, class F>
 auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
   return entry([&] {
     const std::lock_guard lock(impl->turn);
-    if (!impl->session) {
-      raise(
-          Code::kInvalidArgument,
-          impl->model->is_closing
-              ? "the model of the session is closed"
-              : "the session is closed, or was running in another thread when this process forked");
-    }
-    return body(*impl->session);
+    return body(impl->open_session());
   });
 }
 
@@ -147,6 +137,10 @@ void Session::rewind(int n_tokens) {
   with_session(impl_, [&](edge::Session& session) { check(session.rewind(n_tokens)); });
 }
 
+void Session::set_priority(int priority) {
+  with_session(impl_, [&](edge::Session& session) { session.set_priority(priority); });
+}
+
 void Session::set_adapter(const std::optional<Adapter>& adapter) {
   with_session(impl_, [&](edge::Session& session) {
     std::shared_ptr<const Adapter::Impl> next = checked_adapter(adapter, impl_->model);
@@ -187,13 +181,7 @@ std::vector<float> Session::logits() const {
 
 SampledToken Session::sample(const SamplerParams& params, int64_t step, int64_t n_prompt) const {
   return with_session(impl_, [&](const edge::Session& session) {
-    const std::span<const float> logits = take_or_throw(session.logits());
-    const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
-    const edge::LogitRuleParams* rules = rule_params(params.rules);
-    const edge::TokenHistory history = history_of(session.token_ids(), n_prompt, rules);
-    const edge::SampledToken token =
-        take_or_throw(edge::sample(logits, internal(params), counter, rules, history));
-    return SampledToken{token.id, token.logprob};
+    return edge::api::sample_next(session, params, step, n_prompt);
   });
 }
 
@@ -227,6 +215,16 @@ SessionStats Session::stats() const {
 // All that pages depend on besides the ids and the model.
 std::string Session::Impl::prefix_key() const {
   return (adapter ? adapter->info.root : std::string()) + '/' + name_space;
+}
+
+edge::Session& Session::Impl::open_session() const {
+  if (!session) {
+    raise(Code::kInvalidArgument,
+          model->is_closing
+              ? "the model of the session is closed"
+              : "the session is closed, or was running in another thread when this process forked");
+  }
+  return *session;
 }
 
 // What another thread was changing at the fork is not even fit to be destroyed.

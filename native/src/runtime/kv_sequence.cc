@@ -222,16 +222,16 @@ void KvSequence::publish(std::span<const int32_t> ids) {
 
 void KvSequence::settle(std::span<const int32_t> ids) {
   publish(ids);
-  const auto n_published = static_cast<size_t>(n_published_) * kPageTokens;
-  if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published ||
-      ids.size() - n_published >= kPageTokens) {
+  const auto n_published_ids = static_cast<size_t>(n_published_) * kPageTokens;
+  if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published_ids ||
+      ids.size() - n_published_ids >= kPageTokens) {
     return;
   }
   std::vector<PageId> pages;
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     pages.push_back(plan_.held_pages(group).back());
   }
-  tree_->insert_tail(node_, ids.subspan(n_published), pages);
+  tree_->insert_tail(node_, ids.subspan(n_published_ids), pages);
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {
