@@ -20,8 +20,10 @@ from typing_extensions import Buffer
 
 from ._native_batch import run_batch as run_batch
 from ._native_batch import sample_batch as sample_batch
+from ._native_adapter import Adapter as Adapter
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
+from ._native_session_file import SessionFile as SessionFile
 from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
@@ -214,36 +216,6 @@ class Model:
     @property
     def backend(self) -> str: ...
 
-class Adapter:
-    """Low-rank changes of a model's matrices, for the sessions that name it. Immutable, may be
-    shared by threads; counted against the model's memory cap while it lives.
-    """
-
-    @staticmethod
-    def load(model: Model, path: str | os.PathLike[str]) -> Adapter:
-        """Map an adapter file, hash all of it, and check that it goes with the model.
-
-        FormatError (adapter_mismatch, tensor_shape, ...), IntegrityError, MemoryBudgetError.
-        """
-
-    @property
-    def metadata(self) -> dict[str, str]: ...
-    @property
-    def root(self) -> str:
-        """The hash root of its file: what tells adapters apart."""
-
-    @property
-    def rank(self) -> int:
-        """The largest of its matrices."""
-
-    @property
-    def n_parameters(self) -> int: ...
-    @property
-    def file_bytes(self) -> int: ...
-    @property
-    def scratch_bytes(self) -> int:
-        """What steps with it need besides; taken once for all adapters of a model."""
-
 class SamplerParams:
     """Checked when made: InvalidArgumentError names the parameter that is out of range."""
 
@@ -310,22 +282,6 @@ def distribution(
     n_prompt: int | None = None,
 ) -> list[tuple[int, float]]:
     """(id, probability) of every token that sample() can return for these logits at this step."""
-
-class SessionFile:
-    """A session on disk; all but its KV was checked when it was opened."""
-
-    @staticmethod
-    def open(path: str | os.PathLike[str]) -> SessionFile:
-        """SessionError for what is no whole session file; FormatError if it cannot be read."""
-
-    @property
-    def note(self) -> bytes: ...  # as given to save()
-    @property
-    def token_ids(self) -> list[int]: ...
-    @property
-    def n_kv_tokens(self) -> int: ...  # of the ids, those with KV
-    @property
-    def identity(self) -> dict[str, str]: ...  # what the KV depends on
 
 class Session:
     """One sequence of tokens and its KV pages. For one thread at a time, except cancel().

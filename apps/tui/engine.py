@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from edgellm.chat import Chat
@@ -57,13 +58,21 @@ class Engine(Protocol):
 
 class ModelEngine:
     """An `Engine` over a chat with a loaded model. `sampling` goes into every reply; each further
-    try at one message takes the next seed. Closes the chat, not the model."""
+    try at one message takes the next seed. Closes the chat, not the model; `save_to`: a file that
+    the chat is saved to before."""
 
-    def __init__(self, model: Model, chat: Chat, name: str, sampling: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        chat: Chat,
+        name: str,
+        sampling: Mapping[str, Any],
+        save_to: Path | None = None,
+    ) -> None:
         info = model.info()
         formats = {k: n for k, n in info.weight_formats.items() if k != "F32"}
         weights = max(formats, key=lambda name: formats[name], default="F32")
-        self._chat = chat
+        self._chat, self._save_to = chat, save_to
         self._sampling = dict(sampling)
         self._attempt = 0
         self._stream: TokenStream | None = None
@@ -117,8 +126,13 @@ class ModelEngine:
             stream.cancel()
 
     def close(self) -> None:
-        """Frees the KV cache."""
-        self._chat.close()
+        """Saves the chat, once, and frees the KV cache. Idempotent."""
+        path, self._save_to = self._save_to, None
+        try:
+            if path is not None:
+                self._chat.save(path)
+        finally:
+            self._chat.close()
 
     def _open(self, request: Request) -> TokenStream:
         if isinstance(request, Send):

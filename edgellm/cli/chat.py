@@ -79,6 +79,12 @@ def command(
         bool, typer.Option("--plain", help="No screen: a line in, a reply out.")
     ] = False,
     adapter: AdapterOption = None,
+    session: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the chat in this file, if there is one, and save it at the end."
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
@@ -97,15 +103,21 @@ def command(
         )
         from edgellm.tui.engine import ModelEngine
 
-        chat = loaded.chat(
-            system,
-            template=named,
-            n_ctx=context,
-            policy=_POLICIES[policy],
-            adapter=None if adapter is None else loaded.load_adapter(adapter),
-        )
+        through = None if adapter is None else loaded.load_adapter(adapter)
+        if session is not None and session.exists():
+            _check_given(system, context, policy)
+            chat = loaded.restore(session, template=named, adapter=through)
+        else:
+            chat = loaded.chat(
+                system,
+                template=named,
+                n_ctx=context,
+                policy=_POLICIES[policy],
+                adapter=through,
+            )
         stack.enter_context(chat)
-        engine = ModelEngine(loaded, chat, _name(model), sampling)
+        engine = ModelEngine(loaded, chat, _name(model), sampling, session)
+        stack.callback(engine.close)
         _talk(engine, model, plain, json)
 
 
@@ -127,6 +139,15 @@ def _talk(engine: ModelEngine, model: str | None, plain: bool, json: bool) -> No
     if json:
         turns = [{"message": said.message, **asdict(said.reply)} for said in exchanges]
         print_json("chat", {"model": engine.card.name, "turns": turns})
+
+
+def _check_given(system: str | None, context: int | None, policy: str) -> None:
+    """Refuse what a chat that goes on has already."""
+    if system is not None or context is not None or policy != "error":
+        message = (
+            "--system, --context and --policy are those of the chat in --session; leave them out"
+        )
+        raise InvalidArgumentError(message, code="invalid_argument")
 
 
 def _on_screen(engine: ModelEngine, greeting: str | None) -> None:

@@ -51,6 +51,18 @@ def test_json_is_the_whole_chat_and_nothing_else(tmp_path):
     assert data["turns"][1]["stats"]["reused_tokens"] > 0
 
 
+def test_a_chat_goes_on_from_its_file(tmp_path):
+    first, second = (text + "\n" for text in QUESTIONS.splitlines() if text)
+    given = ("chat", "demo", *GREEDY, "--json", "--session", "saved")
+    edgellm(*given, cwd=tmp_path, stdin=first)
+    after = data_of(edgellm(*given, cwd=tmp_path, stdin=second), "chat")["turns"]
+    whole = data_of(edgellm(*given[:-2], cwd=tmp_path, stdin=QUESTIONS), "chat")["turns"]
+    assert after[0]["text"] == whole[1]["text"]
+    assert after[0]["stats"]["reused_from"] == "disk"
+    run = edgellm(*given, "--system", "Be short.", cwd=tmp_path, stdin=first)
+    assert "leave them out" in failure_of(run, Exit.USAGE)
+
+
 def test_it_says_what_run_says_to_the_same_question(tmp_path):
     question = "How do I show the current date?"
     run = edgellm("run", "demo", question, "--chat", "-n", 12, cwd=tmp_path)

@@ -252,6 +252,20 @@ EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* sess
  * they are those of the last kept token. In a model whose layers have windows more than 128 tokens
  * back may be gone: the next run then first computes the kept tokens again. */
 EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
+/* What was processed, with its KV, to a file that is there whole or not at all; tokens that are
+ * pending are refused. note: kept with it, at most 64 MiB. */
+EDGELLM_API edgellm_status edgellm_session_save(const edgellm_session* session, const char* path,
+                                                size_t n_path_bytes, const void* note,
+                                                size_t n_note_bytes);
+/* Of a session without tokens: goes on where the saved one stopped, with the same bits. Fails with
+ * "session_mismatch" for another model, tokenizer, KV format or rotary table, "session_hash" for
+ * damaged bytes; the session then has no tokens, as before. */
+EDGELLM_API edgellm_status edgellm_session_restore(edgellm_session* session, const char* path,
+                                                   size_t n_path_bytes);
+/* The note of a saved session. */
+EDGELLM_API edgellm_status edgellm_session_file_note(const char* path, size_t n_path_bytes,
+                                                     void* buffer, size_t capacity,
+                                                     size_t* n_needed);
 /* [n_vocab] of the last token. */
 EDGELLM_API edgellm_status edgellm_session_logits(const edgellm_session* session, float* logits,
                                                   size_t capacity, size_t* n_needed);

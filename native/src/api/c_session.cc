@@ -6,11 +6,14 @@ namespace {
 using edge::capi::check_buffer;
 using edge::capi::guarded;
 using edge::capi::input;
+using edge::capi::path_input;
 using edge::capi::raise_too_small;
 using edge::capi::read_struct;
 using edge::capi::required;
+using edge::capi::text_input;
 using edge::capi::write_out;
 using edge::capi::write_struct;
+using edge::capi::write_text;
 
 edgellm::SamplerParams sampler_params(const edgellm_sampler_params* given) {
   const edgellm_sampler_params params =
@@ -112,6 +115,33 @@ edgellm_status edgellm_session_run_with_hidden(edgellm_session* session, double 
 
 edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens) {
   return guarded([&] { required(session, "session").session.rewind(n_tokens); });
+}
+
+edgellm_status edgellm_session_save(const edgellm_session* session, const char* path,
+                                    size_t n_path_bytes, const void* note, size_t n_note_bytes) {
+  return guarded([&] {
+    const std::string_view kept = text_input(static_cast<const char*>(note), n_note_bytes, "note");
+    required(session, "session").session.save(path_input(path, n_path_bytes), kept);
+  });
+}
+
+edgellm_status edgellm_session_restore(edgellm_session* session, const char* path,
+                                       size_t n_path_bytes) {
+  return guarded([&] {
+    edgellm_session& to = required(session, "session");
+    const std::lock_guard lock(to.append_mutex);
+    to.session.restore(edgellm::SessionFile::open(path_input(path, n_path_bytes)));
+  });
+}
+
+edgellm_status edgellm_session_file_note(const char* path, size_t n_path_bytes, void* buffer,
+                                         size_t capacity, size_t* n_needed) {
+  return guarded([&] {
+    char* const text = static_cast<char*>(buffer);
+    check_buffer(text, capacity, n_needed);
+    const auto file = edgellm::SessionFile::open(path_input(path, n_path_bytes));
+    write_text(file.note(), text, capacity, n_needed);
+  });
 }
 
 edgellm_status edgellm_session_logits(const edgellm_session* session, float* logits,

@@ -106,6 +106,9 @@ static void test_nulls_without_handles(void) {
   CHECK_ERROR(edgellm_session_run_with_logits(NULL, 1, NULL, 0, NULL, NULL, NULL),
               INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_rewind(NULL, 0), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_session_save(NULL, "x", 1, NULL, 0), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_session_restore(NULL, "x", 1), INVALID_ARGUMENT);
+  CHECK_ERROR(edgellm_session_file_note("x", 1, NULL, 0, NULL), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_logits(NULL, NULL, 0, NULL), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_sample(NULL, NULL, 0, NULL, NULL), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_session_cancel(NULL), INVALID_ARGUMENT);
