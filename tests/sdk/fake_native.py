@@ -89,7 +89,14 @@ class Model:
 
     @staticmethod
     def load(
-        path: object, *, n_threads: int, verify: str, max_memory_bytes: int, n_ctx: int
+        path: object,
+        *,
+        n_threads: int,
+        verify: str,
+        max_memory_bytes: int,
+        n_ctx: int,
+        prefix_cache_bytes: int | None,
+        latency_budget_ms: float = 0.0,
     ) -> Model:
         return Model(n_threads or 1)
 
@@ -155,6 +162,14 @@ class Session:
     @property
     def n_recompute(self) -> int:
         return 0
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return {"n_reused_tokens": 0}
 
     @property
     def token_ids(self) -> list[int]:
