@@ -120,7 +120,9 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
+        session = _native.Session(
+            self._native, n_tokens, native_adapter(adapter), reuse_prefix=False
+        )
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)

@@ -114,7 +114,15 @@ class SamplerParams:
 
 
 class Session:
-    def __init__(self, model: Model, n_ctx: int = 0, adapter: object = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        adapter: object = None,
+        *,
+        reuse_prefix: bool = True,
+        namespace: str = "",
+    ) -> None:
         self._model, self._n_ctx = model, n_ctx
         self._queue: list[int] = []
         self._ids: list[int] = []
