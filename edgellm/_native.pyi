@@ -311,6 +311,22 @@ def distribution(
 ) -> list[tuple[int, float]]:
     """(id, probability) of every token that sample() can return for these logits at this step."""
 
+class SessionFile:
+    """A session on disk; all but its KV was checked when it was opened."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> SessionFile:
+        """SessionError for what is no whole session file; FormatError if it cannot be read."""
+
+    @property
+    def note(self) -> bytes: ...  # as given to save()
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def n_kv_tokens(self) -> int: ...  # of the ids, those with KV
+    @property
+    def identity(self) -> dict[str, str]: ...  # what the KV depends on
+
 class Session:
     """One sequence of tokens and its KV pages. For one thread at a time, except cancel().
 
@@ -394,6 +410,17 @@ class Session:
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:
         """The k most likely next tokens with their log probabilities under the raw softmax."""
 
+    def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
+        """Write what was processed, its KV and `note` (at most 64 MiB) to a file, which is there
+        whole or not at all. InvalidArgumentError while tokens are pending, FormatError when it
+        cannot be written."""
+
+    def restore(self, file: SessionFile) -> None:
+        """Of a session without tokens: go on where the saved one stopped, with the same bits.
+        SessionError, ContextOverflowError: the session has no tokens then, as before."""
+
+    @property
+    def identity(self) -> dict[str, str]: ...  # as SessionFile's
     def cancel(self) -> None:
         """Make the current run(), or else the next one, raise Cancelled once. From any thread."""
 
