@@ -14,6 +14,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from .adapter import Adapter, AdapterInfo
+from .batch import TokenBatch
 from .chat import Chat, Turn
 from .chat_template import ChatTemplate
 from .errors import (
@@ -31,6 +32,7 @@ from .errors import (
 )
 from .model import Model, load
 from .results import Generation, ModelInfo, Stats, Token
+from .scoring import Score
 from .stream import TokenStream
 
 __version__ = "0.1.0"
@@ -52,9 +54,11 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NumericError",
+    "Score",
     "Stats",
     "TemplateError",
     "Token",
+    "TokenBatch",
     "TokenStream",
     "Turn",
     "UnsupportedError",

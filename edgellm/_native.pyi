@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from ._native_batch import run_batch as run_batch
+from ._native_batch import sample_batch as sample_batch
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
-from ._native_types import MemoryFigures, SessionStats, TensorInfo, VerifyResult
+from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class StreamDecoder:
 # --- the model -------------------------------------------------------------------------------
 
 class Model:
-    """A loaded model. Steps of all its sessions take turns; a waiting thread holds no GIL.
+    """A loaded model. Sessions that run at once share steps; a waiting thread holds no GIL.
 
     After close() every call that needs the file, and any of its sessions, raises
     InvalidArgumentError; a run() under way in another thread raises Cancelled there. A child of
@@ -139,6 +141,8 @@ class Model:
         verify: Literal["once", "always", "never"] = "once",
         max_memory_bytes: int = 0,
         n_ctx: int = 0,
+        prefix_cache_bytes: int | None = None,
+        latency_budget_ms: float = 0.0,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -148,6 +152,9 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of the KV's.
+        latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
+            one without a prompt takes.
         """
 
     def close(self) -> None:
@@ -192,6 +199,11 @@ class Model:
     @property
     def verified_fraction(self) -> float:
         """Share of the file known to be right: 1.0 when verified now or before, 0.0 for "never"."""
+
+    @property
+    def kv_figures(self) -> KvFigures: ...
+    def trim(self, n_bytes: int = 2**64 - 1) -> int:
+        """Give back KV that no session holds, least recently used first; returns the bytes."""
 
     @property
     def expert_load(self) -> list[list[int]]:
@@ -306,10 +318,22 @@ class Session:
     tokens only. A result never depends on how run() cut the queue into steps.
     """
 
-    def __init__(self, model: Model, n_ctx: int = 0, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        adapter: Adapter | None = None,
+        *,
+        reuse_prefix: bool = True,
+        namespace: str = "",
+    ) -> None:
         """KV for n_ctx (0: n_ctx_train, the most) is reserved against the memory cap here, with
         MemoryBudgetError where it does not fit, and taken page by page as tokens come. adapter: one
-        loaded with this model, through which all tokens go."""
+        loaded with this model, through which all tokens go. reuse_prefix: run() takes the KV that
+        texts of the same namespace and adapter have left, and leaves its own; bits are the same."""
+
+    def fork(self) -> Session:
+        """Another one with the same tokens, queue and logits; common KV is held once."""
 
     @property
     def n_ctx(self) -> int: ...
@@ -344,6 +368,9 @@ class Session:
         less and append it again. Layers with a window keep what it sees and 128 tokens before:
         farther back the next run() computes the kept tokens again, with the same bits.
         """
+
+    def set_priority(self, priority: int) -> None:
+        """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

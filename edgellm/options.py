@@ -6,11 +6,11 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
-from .sampling import SamplingRules
+from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
@@ -32,6 +32,8 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
+    `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
+    eighth of the memory left for KV; it gives way where sessions need the memory.
     """
 
     backend: str = "cpu"
@@ -40,6 +42,7 @@ class LoadOptions:
     max_memory: int | None = None
     verify: VerifyMode = "once"
     n_ctx: int | None = None
+    prefix_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -56,6 +59,22 @@ class LoadOptions:
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
         if self.n_ctx is not None and not 1 <= self.n_ctx < 2**31:
             raise _fail(f"n_ctx must be in 1..2**31-1 or None, but is {self.n_ctx}")
+        if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
+            raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
+
+
+class GenerateArguments(SamplingArguments, total=False):
+    """Keyword arguments of what generates text; `GenerateOptions` has the defaults."""
+
+    max_tokens: Required[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop: str | Sequence[str] | None
+    stop_ids: Sequence[int] | None
+    logprobs: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,18 @@ class GenerateOptions:
                 f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "
                 f"{self.rules.min_tokens}"
             )
+
+    @classmethod
+    def of(cls, arguments: GenerateArguments) -> GenerateOptions:
+        """From keyword arguments: those of its own, and those of `SamplingRules`."""
+        values: dict[str, Any] = dict(arguments)
+        names = {one.name for one in fields(cls)} - {"rules"}
+        own = {name: values.pop(name) for name in names & values.keys()}
+        if "stop" in own:
+            own["stop"] = as_stops(own["stop"])
+        if own.get("stop_ids") is not None:
+            own["stop_ids"] = tuple(own["stop_ids"])
+        return cls(**own, rules=SamplingRules(**values))
 
     def sample_seed(self, i: int) -> int:
         """The seed of the i-th of several samples of one prompt."""

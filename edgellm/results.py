@@ -25,6 +25,7 @@ class Token:
 class Stats:
     """Measured, not estimated. Times are wall-clock; speeds are 0.0 where nothing was timed.
 
+    `reused_tokens` of the prompt were not computed: their KV was there, from this text or another.
     `ttft_ms` runs from the call to the first token; `tokens_per_s` counts the tokens after it.
     """
 
@@ -36,6 +37,9 @@ class Stats:
     tokens_per_s: float
     peak_rss_bytes: int
     dropped_tokens: int = 0  # of the conversation, to fit the context; 0 unless a policy allows it
+    # Position in the prompt of the first token that is not what the chat's KV has there: from it on
+    # the prompt was computed. None where the KV was a beginning of the prompt.
+    first_mismatch: int | None = None
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class SessionLease:
         self.ended = ended
         self.dropped_tokens = dropped_tokens
         self.dropped_turns = dropped_turns
-        self.reused_tokens = 0
+        self.n_held = 0
+        self.first_mismatch: int | None = None
 
     def begin(self, prompt: list[int]) -> None:
         """Rewind to the longest common prefix, short of the last token, and queue the rest."""
@@ -59,7 +60,8 @@ class SessionLease:
         n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
-        self.reused_tokens = n_same - self.session.n_recompute
+        self.n_held = n_same - self.session.n_recompute
+        self.first_mismatch = n_same if n_same < n_most else None
 
 
 class TokenStream(Closing):
@@ -96,7 +98,7 @@ class TokenStream(Closing):
             raise InvalidArgumentError(message, code="invalid_argument")
         stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
         self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
-        self._params = _native.SamplerParams(
+        self.params = _native.SamplerParams(
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
@@ -121,6 +123,8 @@ class TokenStream(Closing):
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
                 self._decoder.push(token_id)
+        self._n_reused_before = self._session.stats["n_reused_tokens"]
+        self._n_reused = 0
         # Time inside this object only: what the consumer does between tokens is not counted.
         self._prefill_s = 0.0
         self._decode_s = 0.0
@@ -149,11 +153,28 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
-        if self._tokens:
-            session.append([self._tokens[-1].id])
+        self.feed(session)
         while not session.run(SLICE_MS):
             pass
-        token_id, logprob = session.sample(self._params, n_prompt=len(self._prompt))
+        chosen = session.sample(self.params, n_prompt=self.n_prompt)
+        return self.take(session, chosen, started)
+
+    def feed(self, session: _native.Session) -> None:
+        """Queue the newest token, unless it is, or the prompt."""
+        if self._tokens and not session.pending:
+            session.append([self._tokens[-1].id])
+
+    def spend(self, elapsed_s: float) -> None:
+        """Time that went into the next token."""
+        if self._tokens:
+            self._decode_s += elapsed_s
+        else:
+            self._prefill_s += elapsed_s
+
+    def take(self, session: _native.Session, chosen: tuple[int, float], started: float) -> Token:
+        """The token that was `chosen` after what is queued was run, since `started`; ends the text
+        where it ends it."""
+        token_id, logprob = chosen
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
         ended = token_id in self._stop_ids
@@ -164,11 +185,10 @@ class TokenStream(Closing):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
         token = Token(token_id, text, logprob, best)
-        elapsed_s = perf_counter() - started
-        if self._tokens:
-            self._decode_s += elapsed_s
-        else:
-            self._prefill_s = elapsed_s
+        if not self._tokens:
+            n_found = session.stats["n_reused_tokens"] - self._n_reused_before
+            self._n_reused = n_found + (0 if self._lease is None else self._lease.n_held)
+        self.spend(perf_counter() - started)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -207,6 +227,21 @@ class TokenStream(Closing):
         self._lease.ended(self)
 
     @property
+    def session(self) -> _native.Session | None:
+        """For who drives several streams; None once the text is over."""
+        return self._session
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """`cancel()` was called."""
+        return self._cancelled
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """ "stop", "length" or "cancelled"; None while the text goes on."""
         return self._finish_reason
@@ -229,17 +264,17 @@ class TokenStream(Closing):
         n_new = len(self._tokens)
         n_prompt = len(self._prompt)
         lease = self._lease
-        n_reused = 0 if lease is None else lease.reused_tokens
-        n_read = n_prompt - n_reused
+        n_read = n_prompt - self._n_reused
         return Stats(
             prompt_tokens=n_prompt,
-            reused_tokens=n_reused,
+            reused_tokens=self._n_reused,
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
             dropped_tokens=0 if lease is None else lease.dropped_tokens,
+            first_mismatch=None if lease is None else lease.first_mismatch,
         )
 
     def result(self) -> Generation:

@@ -20,7 +20,9 @@
 #include "model/decoder.h"
 #include "model/spec.h"
 #include "model/weights.h"
+#include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
+#include "runtime/prefix_tree.h"
 #include "runtime/session.h"
 #include "runtime/step_model.h"
 #include "tokenizer/tokenizer.h"
@@ -56,10 +58,13 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::ModelSpec spec;
   edge::Weights weights;
   std::unique_ptr<edge::Verifier> verifier;
-  int n_ctx_most = 0;                      // of a session
-  int n_ctx_planned = 0;                   // of the decoder
+  int n_ctx_most = 0;     // of a session
+  int n_ctx_planned = 0;  // of the decoder
+  uint64_t kv_budget_bytes = 0;
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
+  std::optional<edge::PrefixTree> tree;    // of the cache; as it
+  std::optional<edge::Batcher> batcher;    // as does this, which they leave
 
   mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
   bool was_step_torn = false;    // by a fork(); guarded by step_turn
@@ -104,8 +109,11 @@ struct Session::Impl {
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
+  std::string name_space;                  // of PrefixReuse
 
-  void take_back();  // in the child of a fork()
+  std::string prefix_key() const;
+  void take_back();                     // in the child of a fork()
+  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm

@@ -408,26 +408,29 @@ void Decoder::expect_layer(size_t layer) {
 }
 
 void Decoder::write_outputs(const Residual& more, const StepOutputs& outputs) {
-  const Scratch& s = *scratch_;
-  if (outputs.logits == nullptr && outputs.hidden == nullptr) return;
+  const auto n_vocab = static_cast<size_t>(spec_->n_vocab);
+  const auto d_model = static_cast<size_t>(spec_->d_model);
   for (size_t begin = 0; begin < outputs.rows.size(); begin += Scratch::kHeadRows) {
     const size_t n = std::min<size_t>(outputs.rows.size() - begin, Scratch::kHeadRows);
-    ActRows act = s.model_act;
-    ActNeeds needs;
-    if (outputs.logits != nullptr) needs = needs_of({&weights_->output});
-    float* hidden = nullptr;
-    if (outputs.hidden != nullptr) {
-      hidden = outputs.hidden + begin * static_cast<size_t>(spec_->d_model);
-      needs.f32 = true;
-      act.f = s.hidden == nullptr ? hidden : s.hidden;
-    }
+    ActRows act = scratch_->model_act;
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
-                         norm_of(weights_->output_norm), needs, act);
-    copy_rows(s.hidden, act.n_cols_padded, n, spec_->d_model, hidden);
-    if (outputs.logits == nullptr) continue;
+                         norm_of(weights_->output_norm), needs_of({&weights_->output}), act);
     expect_layer(0);  // of the next token
-    write_logits(act, outputs.logits + begin * static_cast<size_t>(spec_->n_vocab));
+    write_logits(act, outputs.logits + begin * n_vocab);
   }
+  for (size_t begin = 0; begin < outputs.hidden_rows.size(); begin += Scratch::kHeadRows) {
+    const size_t n = std::min<size_t>(outputs.hidden_rows.size() - begin, Scratch::kHeadRows);
+    write_hidden(more, outputs.hidden_rows.subspan(begin, n), outputs.hidden + begin * d_model);
+  }
+}
+
+void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows, float* hidden) {
+  const Scratch& s = *scratch_;
+  ActRows act = s.model_act;
+  act.f = s.hidden == nullptr ? hidden : s.hidden;
+  backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
+                       ActNeeds{.f32 = true}, act);
+  copy_rows(s.hidden, act.n_cols_padded, rows.size(), spec_->d_model, hidden);
 }
 
 void Decoder::write_logits(const ActRows& act, float* logits) {

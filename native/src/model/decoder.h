@@ -72,6 +72,7 @@ class Decoder {
   Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more);
   Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
   void write_outputs(const Residual& more, const StepOutputs& outputs);
+  void write_hidden(const Residual& more, std::span<const int32_t> rows, float* hidden);
   void write_logits(const ActRows& act, float* logits);
   FloatRows residual_stream() const;
   Norm norm_of(const NormWeights& weights) const;

@@ -6,11 +6,13 @@
 
 namespace edge {
 
+// Rows are indices into the step's rows, ascending, in one of the lists at most.
 struct StepOutputs {
-  std::span<const int32_t> rows;  // indices into the step's rows, ascending; may be empty
-  float* logits = nullptr;        // [rows.size()][n_vocab]; null: the head does not run
-  float* hidden = nullptr;        // [rows.size()][d_model], what the head reads: the final norm's
-                                  // output before it is quantized; null: not wanted
+  std::span<const int32_t> rows = {};  // whose logits are wanted; may be empty
+  float* logits = nullptr;             // [rows.size()][n_vocab]; without rows the head does not run
+  std::span<const int32_t> hidden_rows = {};
+  float* hidden = nullptr;  // [hidden_rows.size()][d_model], what the head reads: the final norm's
+                            // output before it is quantized
 };
 
 }  // namespace edge

@@ -154,6 +154,11 @@ size_t KvCache::page_bytes(PageId page) const {
   return pools_[page >> 32].page_bytes;  // which never changes: no lock
 }
 
+uint64_t KvCache::idle_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return idle_bytes_;
+}
+
 KvCacheFigures KvCache::figures() const {
   const std::lock_guard lock(mutex_);
   KvCacheFigures figures{.reserved_bytes = reserved_bytes_,

@@ -66,6 +66,7 @@ class KvCache {
   // Whether the tree alone owns it.
   bool is_idle(PageId page) const;
 
+  uint64_t idle_bytes() const;
   KvCacheFigures figures() const;
   // The lock of all state, for fork(): a child must not inherit it half-way.
   std::mutex& mutex() { return mutex_; }

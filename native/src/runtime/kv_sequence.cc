@@ -1,24 +1,33 @@
 #include "runtime/kv_sequence.h"
 
-#include <string>
+#include <algorithm>
+#include <cstring>
+#include <utility>
 
 namespace edge {
 
-KvSequence::KvSequence(KvCache& cache, int n_ctx)
-    : cache_(cache), plan_(n_ctx, cache.groups()), page_data_(cache.groups().size()) {
+KvSequence::KvSequence(KvCache& cache, int n_ctx, PrefixTree* tree, std::string_view key)
+    : cache_(cache),
+      tree_(tree),
+      key_(key),
+      plan_(n_ctx, cache.groups()),
+      page_data_(cache.groups().size()) {
   for (std::vector<std::byte*>& pages : page_data_) {
     pages.reserve(static_cast<size_t>(n_pages_for(n_ctx)));  // so that tables_ stay true
     tables_.push_back({pages.data(), 0});
   }
+  if (tree_ != nullptr) node_ = tree_->enter(key);
 }
 
-Result<std::unique_ptr<KvSequence>> KvSequence::create(KvCache& cache, int n_ctx) {
+Result<std::unique_ptr<KvSequence>> KvSequence::create(KvCache& cache, int n_ctx, PrefixTree* tree,
+                                                       std::string_view key) {
   if (n_ctx < 1) {
     return {Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
   }
-  std::unique_ptr<KvSequence> sequence(new KvSequence(cache, n_ctx));
-  EDGE_RETURN_IF_ERROR(cache.reserve(n_ctx));
+  std::unique_ptr<KvSequence> sequence(new KvSequence(cache, n_ctx, tree, key));
+  const auto reserve = [&] { return cache.reserve(n_ctx); };
+  EDGE_RETURN_IF_ERROR(tree != nullptr ? tree->with_room(reserve) : reserve());
   sequence->promised_bytes_ = kv_bytes_for(cache.groups(), n_ctx);
   return sequence;
 }
@@ -28,6 +37,11 @@ KvSequence::~KvSequence() {
     for (const PageId page : plan_.held_pages(group)) cache_.release(page);
   }
   cache_.unclaim(promised_bytes_);
+  if (node_ != nullptr) {
+    tree_->leave(node_);
+  } else if (tree_ != nullptr) {
+    tree_->enforce();
+  }
 }
 
 uint64_t KvSequence::held_bytes() const {
@@ -41,16 +55,73 @@ uint64_t KvSequence::held_bytes() const {
 Result<KvStepPlan> KvSequence::prepare(int n_rows) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan step, plan_.plan(n_rows));
   let_go(plan_.trim(step));
+  EDGE_RETURN_IF_ERROR(make_room());
+  EDGE_RETURN_IF_ERROR(own_last_page());
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     while (plan_.n_pages(group) < step.n_pages) {
-      EDGE_ASSIGN_OR_RETURN(const PageId page,
-                            cache_.take(group, static_cast<size_t>(plan_.n_pages(group))));
-      plan_.attach(group, page);
-      page_data_[group].push_back(cache_.data(page));
-      tables_[group].n_pages = plan_.n_pages(group);
+      const auto number = static_cast<size_t>(plan_.n_pages(group));
+      EDGE_ASSIGN_OR_RETURN(const PageId page, cache_.take(group, number));
+      attach(group, page);
     }
   }
   return step;
+}
+
+// Pages that were given back to the tree count as the sequence's own again.
+Status KvSequence::make_room() {
+  if (tree_ == nullptr) return Status::ok();
+  return tree_->with_room([&]() -> Status {
+    if (!cache_.is_over_budget()) return Status::ok();
+    return {Code::kMemoryBudget,
+            "pages that this sequence shared are still used by others, and there is no memory for "
+            "its own; close other sessions or raise max_memory"};
+  });
+}
+
+// Before writing to a page that others own, too.
+Status KvSequence::own_last_page() {
+  if (n_shared_pages_ == n_published_) return Status::ok();
+  const auto number = static_cast<size_t>(n_published_);
+  std::vector<PageId> pages;
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    pages.push_back(plan_.held_pages(group).back());
+  }
+  EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> own, copies(pages, number));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    put(group, number, own[group]);
+    cache_.release(pages[group]);
+    cache_.reclaim(cache_.page_bytes(own[group]));
+    promised_bytes_ += cache_.page_bytes(own[group]);
+  }
+  n_shared_pages_ = n_published_;
+  tree_->enforce();
+  return Status::ok();
+}
+
+// Of pages with this number, one for each group.
+Result<std::vector<PageId>> KvSequence::copies(std::span<const PageId> pages, size_t number) {
+  std::vector<PageId> own;
+  for (size_t group = 0; group < pages.size(); ++group) {
+    Result<PageId> page = cache_.take(group, number);
+    if (!page.is_ok()) {
+      for (const PageId taken : own) cache_.release(taken);
+      return page.status();
+    }
+    own.push_back(page.take());
+    std::memcpy(cache_.data(own.back()), cache_.data(pages[group]), cache_.page_bytes(own.back()));
+  }
+  return own;
+}
+
+void KvSequence::attach(size_t group, PageId page) {
+  plan_.attach(group, page);
+  page_data_[group].push_back(cache_.data(page));
+  tables_[group].n_pages = plan_.n_pages(group);
+}
+
+void KvSequence::put(size_t group, size_t number, PageId page) {
+  plan_.replace(group, number, page);
+  page_data_[group][number] = cache_.data(page);
 }
 
 void KvSequence::rewind(int n_tokens) {
@@ -59,13 +130,163 @@ void KvSequence::rewind(int n_tokens) {
     tables_[group].n_pages = plan_.n_pages(group);
     page_data_[group].resize(static_cast<size_t>(plan_.n_pages(group)));
   }
+  step_back(plan_.n_tokens() / kPageTokens);
+  n_shared_pages_ = std::min(n_shared_pages_, n_pages_for(plan_.n_tokens()));
+  if (tree_ == nullptr) return;
+  if (plan_.n_tokens() == 0 && node_ == nullptr) node_ = tree_->enter(key_);
+  tree_->enforce();
+}
+
+// To the node of the first n_pages.
+void KvSequence::step_back(int n_pages) {
+  for (; n_published_ > n_pages; --n_published_) {
+    if (node_ != nullptr) tree_->up(node_);
+  }
 }
 
 void KvSequence::let_go(std::span<const KvPage> pages) {
+  bool was_shared = false;
   for (const KvPage& page : pages) {
-    cache_.release(page.id);
     page_data_[page.group][page.number] = nullptr;
+    if (page.number < static_cast<size_t>(n_shared_pages_)) {
+      cache_.reclaim(cache_.page_bytes(page.id));
+      promised_bytes_ += cache_.page_bytes(page.id);
+      was_shared = true;
+    }
+    cache_.release(page.id);
   }
+  if (was_shared) tree_->enforce();
+}
+
+// The tree's account has the page from now on.
+void KvSequence::share(PageId page) {
+  cache_.unclaim(cache_.page_bytes(page));
+  promised_bytes_ -= cache_.page_bytes(page);
+}
+
+int KvSequence::adopt(std::span<const int32_t> ids) {
+  const int n_before = plan_.n_tokens();
+  const bool is_at_node =
+      node_ != nullptr && n_before == n_published_ * kPageTokens && n_shared_pages_ == n_published_;
+  const bool has_windows = cache_.groups().back().window > 0;
+  if (!is_at_node || (has_windows && n_before > 0)) return 0;
+  const auto n_most = std::min(ids.size(), static_cast<size_t>(n_ctx()));
+  if (n_most <= static_cast<size_t>(n_before)) return 0;
+  PrefixMatch match = tree_->match(node_, ids.first(n_most).subspan(static_cast<size_t>(n_before)));
+  for (size_t group = 0; group < match.groups.size(); ++group) {
+    const KvPages& pages = match.groups[group];
+    while (plan_.n_pages(group) < pages.first_page) {
+      plan_.skip(group);
+      page_data_[group].push_back(nullptr);
+    }
+    for (const PageId page : pages.pages) {
+      attach(group, page);
+      share(page);
+    }
+  }
+  n_published_ += match.n_pages;
+  n_shared_pages_ = n_published_;
+  int n_tokens = n_published_ * kPageTokens;
+  if (match.n_tail_tokens > 0) {
+    const auto number = static_cast<size_t>(n_published_);
+    if (Result<std::vector<PageId>> own = copies(match.tail, number); own.is_ok()) {
+      const std::vector<PageId> pages = own.take();
+      for (size_t group = 0; group < pages.size(); ++group) attach(group, pages[group]);
+      n_tokens += match.n_tail_tokens;
+    }
+    for (const PageId page : match.tail) cache_.release(page);
+    tree_->enforce();
+  }
+  plan_.adopt(n_tokens);
+  return n_tokens - n_before;
+}
+
+void KvSequence::publish(std::span<const int32_t> ids) {
+  if (node_ == nullptr || n_shared_pages_ != n_published_) return;
+  std::vector<PageId> pages(plan_.n_groups());
+  while ((n_published_ + 1) * kPageTokens <= plan_.n_tokens()) {
+    const auto number = static_cast<size_t>(n_published_);
+    for (size_t group = 0; group < pages.size(); ++group) {
+      const auto first = static_cast<size_t>(plan_.first_page(group));
+      if (number < first) return;  // let go before it could be shared
+      pages[group] = plan_.held_pages(group)[number - first];
+    }
+    tree_->insert(node_, ids.subspan(number * kPageTokens, kPageTokens), pages);
+    for (size_t group = 0; group < pages.size(); ++group) {
+      put(group, number, pages[group]);
+      share(pages[group]);
+    }
+    n_shared_pages_ = ++n_published_;
+  }
+}
+
+void KvSequence::settle(std::span<const int32_t> ids) {
+  publish(ids);
+  const auto n_published_ids = static_cast<size_t>(n_published_) * kPageTokens;
+  if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published_ids ||
+      ids.size() - n_published_ids >= kPageTokens) {
+    return;
+  }
+  std::vector<PageId> pages;
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    pages.push_back(plan_.held_pages(group).back());
+  }
+  tree_->insert_tail(node_, ids.subspan(n_published_ids), pages);
+}
+
+Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> other,
+                        KvSequence::create(cache_, n_ctx(), tree_, key_));
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    const auto first = static_cast<size_t>(plan_.first_page(group));
+    for (size_t number = 0; number < first; ++number) {
+      other->plan_.skip(group);
+      other->page_data_[group].push_back(nullptr);
+    }
+    const std::span<const PageId> held = plan_.held_pages(group);
+    for (size_t i = 0; i < held.size(); ++i) {
+      if (first + i < static_cast<size_t>(n_shared_pages_)) {
+        cache_.retain(held[i]);
+        other->attach(group, held[i]);
+        other->share(held[i]);
+        continue;
+      }
+      EDGE_ASSIGN_OR_RETURN(const PageId own, cache_.take(group, first + i));
+      std::memcpy(cache_.data(own), cache_.data(held[i]), cache_.page_bytes(own));
+      other->attach(group, own);
+    }
+  }
+  if (tree_ != nullptr) other->stand_at(node_, n_published_);
+  other->n_shared_pages_ = n_shared_pages_;
+  other->plan_.adopt(plan_.n_tokens());
+  return other;
+}
+
+// node: null for a sequence that publishes nothing.
+void KvSequence::stand_at(PrefixNode* node, int n_pages) {
+  if (node != nullptr) tree_->join(node);
+  tree_->leave(std::exchange(node_, node));
+  n_published_ = n_pages;
+}
+
+void KvSequence::set_key(std::string_view key) {
+  key_ = key;
+  if (tree_ == nullptr) return;
+  PrefixNode* const before = std::exchange(node_, tree_->enter(key));
+  if (before != nullptr) tree_->leave(before);
+}
+
+void KvSequence::swap_in(int n_tokens, std::span<const KvPages> by_group, bool is_prefix) {
+  rewind(0);
+  for (size_t group = 0; group < by_group.size(); ++group) {
+    while (plan_.n_pages(group) < by_group[group].first_page) {
+      plan_.skip(group);
+      page_data_[group].push_back(nullptr);
+    }
+    for (const PageId page : by_group[group].pages) attach(group, page);
+  }
+  plan_.adopt(n_tokens);
+  if (!is_prefix && node_ != nullptr) tree_->leave(std::exchange(node_, nullptr));
 }
 
 }  // namespace edge

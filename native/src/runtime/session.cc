@@ -7,25 +7,114 @@
 #include "base/os.h"
 
 namespace edge {
-namespace {
 
-constexpr size_t kMaxLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
+// Takes rows from the session's queue and gives back what the step made of them.
+class Session::Part final : public StepPart {
+ public:
+  // `stops` besides the session's own flag.
+  Part(const Run& run, const StopCheck& should_stop)
+      : StepPart(run.session->seat_),
+        session_(*run.session),
+        logits_(run.logits),
+        hidden_(run.hidden),
+        should_stop_(should_stop) {}
 
-// Room for n_rows rows more behind `values`.
-float* grow(std::vector<float>& values, size_t n_rows, int n_cols) {
-  const size_t n_before = values.size();
-  values.resize(n_before + n_rows * static_cast<size_t>(n_cols));
-  return values.data() + n_before;
+  bool wants_all_logits() const override { return logits_ != nullptr; }
+
+  int n_most_rows() const override {
+    return std::min({session_.model().max_rows(), kKeptTokens, session_.n_left()});
+  }
+
+  bool stops() override {
+    return session_.is_cancelled_->exchange(false) || (should_stop_ && should_stop_());
+  }
+
+  Status begin(int n_rows, StepRows& step) override {
+    Session& s = session_;
+    EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, s.kv_->prepare(n_rows));
+    n_rows_ = n_rows;
+    is_last_ = n_rows == s.n_left();
+    n_before_ = kept() != nullptr ? kept()->size() : 0;
+    std::vector<int32_t>& wanted = hidden_ != nullptr ? step.hidden_rows : step.logit_rows;
+    for (int i = 0; i < n_rows; ++i) {
+      const int position = plan.first_position + i;
+      const bool is_new = position >= s.n_done_;
+      if ((kept() != nullptr && is_new) || (is_last_ && i == n_rows - 1)) {
+        wanted.push_back(static_cast<int32_t>(step.rows.size()));
+      }
+      step.rows.push_back(
+          {s.tokens_[static_cast<size_t>(position)], position, s.kv_->view(), s.adapter_});
+    }
+    return {};
+  }
+
+  float* room(size_t n_floats) override {
+    if (kept() != nullptr) {
+      kept()->resize(n_before_ + n_floats);
+      return kept()->data() + n_before_;
+    }
+    session_.logits_at_ = -1;  // until the step has succeeded
+    session_.logits_.resize(n_floats);
+    return session_.logits_.data();
+  }
+
+  Status finish(bool is_made, double step_ms) override {
+    Session& s = session_;
+    if (!is_made) {
+      if (kept() != nullptr) kept()->resize(n_before_);
+      return {};
+    }
+    s.record(n_rows_, step_ms);
+    EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
+    s.n_done_ = std::max(s.n_done_, s.kv_->n_tokens());
+    s.kv_->publish(s.tokens_);
+    if (!is_last_ || hidden_ != nullptr) return {};
+    if (logits_ != nullptr) {
+      s.logits_.assign(logits_->end() - s.model().n_vocab(), logits_->end());
+    }
+    s.logits_at_ = s.n_done_;
+    return {};
+  }
+
+ private:
+  std::vector<float>* kept() const { return logits_ != nullptr ? logits_ : hidden_; }
+
+  Session& session_;
+  std::vector<float>* const logits_;
+  std::vector<float>* const hidden_;
+  const StopCheck& should_stop_;
+  // Of the step.
+  int n_rows_ = 0;
+  bool is_last_ = false;  // of the queue
+  size_t n_before_ = 0;   // size of kept()
+};
+
+Result<std::unique_ptr<Session>> Session::create(Batcher& batcher, KvCache& cache,
+                                                 const SessionOptions& options) {
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv,
+                        KvSequence::create(cache, options.n_ctx, options.tree, options.key));
+  std::unique_ptr<Session> session(new Session(batcher, std::move(kv)));
+  session->adapter_ = options.adapter;
+  return session;
 }
 
-}  // namespace
+Result<std::unique_ptr<Session>> Session::fork() const {
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, kv_->fork());
+  std::unique_ptr<Session> other(new Session(batcher_, std::move(kv)));
+  other->seat_.priority = seat_.priority;
+  other->adapter_ = adapter_;
+  other->tokens_ = tokens_;
+  other->n_done_ = n_done_;
+  other->logits_ = logits_;
+  other->logits_at_ = logits_at_;
+  other->is_decoding_ = is_decoding_;
+  other->stats_.n_reused_tokens = n_done_;
+  return other;
+}
 
-Result<std::unique_ptr<Session>> Session::create(StepModel& model, KvCache& cache, int n_ctx,
-                                                 const Adapter* adapter) {
-  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, KvSequence::create(cache, n_ctx));
-  std::unique_ptr<Session> session(new Session(model, std::move(kv)));
-  session->adapter_ = adapter;
-  return session;
+Session::~Session() {
+  batcher_.leave(seat_);
+  kv_->settle(std::span(tokens_).first(static_cast<size_t>(kv_->n_tokens())));
 }
 
 std::span<const int32_t> Session::token_ids() const {
@@ -41,10 +130,10 @@ SessionStats Session::stats() const {
 Status Session::append(std::span<const int32_t> ids) {
   if (ids.empty()) return Status::ok();
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= model_.n_vocab()) {
+    if (ids[i] < 0 || ids[i] >= model().n_vocab()) {
       return {Code::kTokenOutOfRange,
               "token " + std::to_string(i) + " is " + std::to_string(ids[i]) +
-                  "; the vocabulary has ids 0 to " + std::to_string(model_.n_vocab() - 1)};
+                  "; the vocabulary has ids 0 to " + std::to_string(model().n_vocab() - 1)};
     }
   }
   if (ids.size() > static_cast<size_t>(n_ctx()) - tokens_.size()) {
@@ -60,85 +149,88 @@ Status Session::append(std::span<const int32_t> ids) {
 
 Status Session::run(double budget_ms, std::vector<float>* all_logits,
                     const StopCheck& should_stop) {
-  return run_steps(budget_ms, {.logits = all_logits}, should_stop);
+  return run_alone({.session = this, .logits = all_logits}, budget_ms, should_stop);
 }
 
 Status Session::run_with_hidden(double budget_ms, std::vector<float>& hidden,
                                 const StopCheck& should_stop) {
-  return run_steps(budget_ms, {.hidden = &hidden}, should_stop);
+  return run_alone({.session = this, .hidden = &hidden}, budget_ms, should_stop);
 }
 
-Status Session::run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop) {
+Status Session::check_run(double budget_ms, bool wants_hidden) const {
   if (!(budget_ms >= 0)) {
     return {Code::kInvalidArgument, "budget_ms must be 0 or more"};
   }
-  if (all.hidden == nullptr && !model_.has_head()) {
+  if (!wants_hidden && !model().has_head()) {
     return {Code::kFeatureUnsupported,
             "this model was saved without its head: it makes embeddings, no text"};
   }
-  const auto stops = [&] {
-    return is_cancelled_->exchange(false) || (should_stop && should_stop());
-  };
+  return {};
+}
+
+Status Session::stopped() const {
+  return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
+}
+
+// Takes what others have computed of these tokens: all but the last, whose logits are wanted, and
+// none of those of which every row is.
+void Session::adopt_known(const Run& run) {
+  const bool wants_all = run.logits != nullptr || run.hidden != nullptr;
+  const size_t n_most = wants_all ? static_cast<size_t>(n_done_) : tokens_.size() - 1;
+  if (n_left() < 2 || n_most == 0) return;
+  if (kv_->adopt(std::span(tokens_).first(n_most)) == 0) return;
+  stats_.n_reused_tokens += std::max(0, kv_->n_tokens() - n_done_);
+  n_done_ = std::max(n_done_, kv_->n_tokens());
+}
+
+Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_stop) {
+  EDGE_RETURN_IF_ERROR(check_run(budget_ms, run.hidden != nullptr));
+  Part part(run, should_stop);
+  StepPart* const parts[] = {&part};
   const int64_t start_ns = monotonic_ns();
   do {
-    if (stops()) {
-      return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
-    }
+    if (part.stops()) return stopped();
     if (n_pending() == 0) return Status::ok();
-    EDGE_RETURN_IF_ERROR(step(next_rows(all.logits != nullptr), all, stops));
+    adopt_known(run);
+    batcher_.step(parts);
+    if (part.was_stopped()) return stopped();
+    EDGE_RETURN_IF_ERROR(part.status());
   } while (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 < budget_ms);
   return Status::ok();
 }
 
-int Session::next_rows(bool wants_all_logits) const {
-  int n_most = std::min(model_.max_rows(), kKeptTokens);
-  if (wants_all_logits) {
-    const size_t n_fit = kMaxLogitFloats / static_cast<size_t>(model_.n_vocab()) + 1;
-    if (n_fit < static_cast<size_t>(n_most)) n_most = static_cast<int>(n_fit);
-  }
-  return std::min(n_most, n_left());
-}
-
-Status Session::step(int n_rows, const AllRows& all, const StopCheck& should_stop) {
-  EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, kv_->prepare(n_rows));
-  std::vector<RowInput> rows(static_cast<size_t>(n_rows));
-  std::vector<int32_t> wanted;
-  const bool wants_all = all.logits != nullptr || all.hidden != nullptr;
-  const bool is_last = n_rows == n_left();
-  for (int i = 0; i < n_rows; ++i) {
-    const int position = plan.first_position + i;
-    rows[static_cast<size_t>(i)] = {tokens_[static_cast<size_t>(position)], position, kv_->view(),
-                                    adapter_};
-    const bool is_new = position >= n_done_;
-    if ((wants_all && is_new) || (is_last && i == n_rows - 1)) wanted.push_back(i);
-  }
-  const size_t n_vocab = static_cast<size_t>(model_.n_vocab());
-  std::vector<float>* const kept = all.logits != nullptr ? all.logits : all.hidden;
-  const size_t n_before = kept != nullptr ? kept->size() : 0;
-  StepOutputs outputs{.rows = wanted};
-  if (all.logits != nullptr) {
-    outputs.logits = grow(*all.logits, wanted.size(), model_.n_vocab());
-  } else if (all.hidden != nullptr) {
-    outputs.hidden = grow(*all.hidden, wanted.size(), model_.d_model());
-  } else if (is_last) {
-    logits_at_ = -1;  // until the step has succeeded
-    logits_.resize(n_vocab);
-    outputs.logits = logits_.data();
+void Session::run_together(std::span<Run> runs, double budget_ms, const StopCheck& should_stop) {
+  bool is_over = false;  // once for all: a check may say so only once
+  const StopCheck stops = [&] { return is_over = is_over || (should_stop && should_stop()); };
+  std::vector<std::unique_ptr<Part>> parts;
+  std::vector<StepPart*> left;
+  for (Run& run : runs) {
+    run.status = run.session->check_run(budget_ms, run.hidden != nullptr);
+    parts.push_back(std::make_unique<Part>(run, stops));
+    if (!run.status.is_ok()) continue;
+    if (parts.back()->stops()) {
+      run.status = run.session->stopped();
+    } else if (run.session->n_pending() > 0) {
+      run.session->adopt_known(run);
+      left.push_back(parts.back().get());
+    }
   }
   const int64_t start_ns = monotonic_ns();
-  if (Status status = model_.step(rows, outputs, should_stop); !status.is_ok()) {
-    if (kept != nullptr) kept->resize(n_before);
-    return status;
+  bool is_any_whole = false;
+  while (!left.empty() && !is_any_whole) {
+    runs.front().session->batcher_.step(left);
+    for (size_t i = 0; i < runs.size(); ++i) {
+      if (!parts[i]->is_done() || !runs[i].status.is_ok()) continue;
+      Session& session = *runs[i].session;
+      runs[i].status = parts[i]->was_stopped() ? session.stopped() : parts[i]->status();
+      if (!runs[i].status.is_ok()) {
+        std::erase(left, parts[i].get());
+      } else if (session.n_pending() == 0) {
+        is_any_whole = true;
+      }
+    }
+    if (static_cast<double>(monotonic_ns() - start_ns) * 1e-6 >= budget_ms) break;
   }
-  record(n_rows, static_cast<double>(monotonic_ns() - start_ns) * 1e-6);
-  EDGE_RETURN_IF_ERROR(kv_->commit(n_rows));
-  n_done_ = std::max(n_done_, kv_->n_tokens());
-  if (!is_last || all.hidden != nullptr) return Status::ok();
-  if (all.logits != nullptr) {
-    logits_.assign(all.logits->end() - static_cast<std::ptrdiff_t>(n_vocab), all.logits->end());
-  }
-  logits_at_ = n_done_;
-  return Status::ok();
 }
 
 void Session::record(int n_rows, double step_ms) {
@@ -167,8 +259,9 @@ Status Session::rewind(int n_tokens) {
   return Status::ok();
 }
 
-Status Session::set_adapter(const Adapter* adapter) {
+Status Session::set_adapter(const Adapter* adapter, std::string_view key) {
   EDGE_RETURN_IF_ERROR(rewind(0));
+  kv_->set_key(key);
   adapter_ = adapter;
   return Status::ok();
 }

@@ -1,5 +1,6 @@
-// Session: one sequence: its tokens, its KV pages and the logits of its last token. Cuts queued
-// tokens into steps as long as the model takes them; the results do not depend on the cut.
+// Session: one sequence: its tokens, its KV pages and the logits of its last token. Its queued
+// tokens go through the model in steps that the batcher cuts, alone or with those of other
+// sessions; the results depend neither on the cut nor on the company.
 //
 // Layers with a window keep what it sees, and kKeptTokens positions before. rewind() goes back so
 // far from the newest token that was processed, or anywhere in the first window, at no cost.
@@ -19,9 +20,11 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/stop_check.h"
+#include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
 #include "runtime/kv_sequence.h"
-#include "runtime/step_model.h"
+#include "runtime/session_options.h"
 
 namespace edge {
 
@@ -29,6 +32,7 @@ struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;
+  int64_t n_reused_tokens = 0;      // not processed: their KV was known from other texts
   int64_t n_recomputed_tokens = 0;  // again, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;  // steps of single tokens appended after the first run
@@ -37,10 +41,14 @@ struct SessionStats {
 
 class Session {
  public:
-  // Reserves KV for n_ctx >= 1 tokens. `model` and `cache` must outlive the session, as must
-  // `adapter`, through which all its tokens go.
-  static Result<std::unique_ptr<Session>> create(StepModel& model, KvCache& cache, int n_ctx,
-                                                 const Adapter* adapter = nullptr);
+  // Reserves KV for n_ctx tokens. `batcher`, `cache` and what the options name must outlive the
+  // session.
+  static Result<std::unique_ptr<Session>> create(Batcher& batcher, KvCache& cache,
+                                                 const SessionOptions& options);
+  // Another one with the same tokens, queue and logits, which shares the pages of those that are
+  // shared and has copies of the others. kMemoryBudget, kOutOfMemory.
+  Result<std::unique_ptr<Session>> fork() const;
+  ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -57,15 +65,33 @@ class Session {
 
   // Processes queued tokens until none is left or budget_ms are spent; at least one step, which for
   // a prompt may take longer (128 rows cost little more than the weights' way from memory to the
-  // cores). The cancel flag and should_stop end a step between two of its operations. With
-  // all_logits, appends the logits of every token processed [n][n_vocab] to it. On failure what was
-  // processed stays and the rest stays queued.
+  // cores), and so does the wait for the step of others that is under way. The cancel flag and
+  // should_stop end a step between two of its operations. With all_logits, appends the logits of
+  // every token processed [n][n_vocab] to it. On failure what was processed stays and the rest
+  // stays queued.
   Status run(double budget_ms, std::vector<float>* all_logits, const StopCheck& should_stop = {});
 
   // As run(), but appends the hidden states of the tokens processed, what the head reads: [n]
   // [d_model], to `hidden`. The head does not run: there are no logits afterwards.
   Status run_with_hidden(double budget_ms, std::vector<float>& hidden,
                          const StopCheck& should_stop = {});
+
+  // One of the sessions of a run_together(), what is kept of every row of it (one of them at most),
+  // and how it went.
+  struct Run {
+    Session* session = nullptr;
+    std::vector<float>* logits = nullptr;  // as in run()
+    std::vector<float>* hidden = nullptr;  // as in run_with_hidden()
+    Status status = {};
+  };
+  // Runs sessions of one batcher, none twice, in steps that they share, until one of those with
+  // queued tokens has none left, all have failed or budget_ms are spent; at least one step. A
+  // session that fails takes no part any more.
+  static void run_together(std::span<Run> runs, double budget_ms,
+                           const StopCheck& should_stop = {});
+
+  // Before others in steps with too little room for all; 0 unless it was set.
+  void set_priority(int priority) { seat_.priority = priority; }
 
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
@@ -77,28 +103,30 @@ class Session {
   // token without.
   Result<std::span<const float>> logits() const;
 
-  // Another adapter from now on, or none: all tokens go, processed or not, since their keys and
-  // values are the other one's.
-  Status set_adapter(const Adapter* adapter);
+  // Another adapter from now on, or none, and its key: all tokens go, processed or not, since their
+  // keys and values are the other one's.
+  Status set_adapter(const Adapter* adapter, std::string_view key = {});
 
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
   // thread; shared so that a canceller need not know whether the session still exists.
   std::shared_ptr<std::atomic<bool>> cancel_flag() const { return is_cancelled_; }
 
  private:
-  Session(StepModel& model, std::unique_ptr<KvSequence> kv) : model_(model), kv_(std::move(kv)) {}
-  // What is kept of every row; at most one of them.
-  struct AllRows {
-    std::vector<float>* logits = nullptr;
-    std::vector<float>* hidden = nullptr;
-  };
-  Status run_steps(double budget_ms, const AllRows& all, const StopCheck& should_stop);
+  class Part;  // of a step
+
+  Session(Batcher& batcher, std::unique_ptr<KvSequence> kv)
+      : batcher_(batcher), kv_(std::move(kv)) {}
+  // Before a run: kInvalidArgument, kFeatureUnsupported.
+  Status check_run(double budget_ms, bool wants_hidden) const;
+  void adopt_known(const Run& run);
+  Status run_alone(Run run, double budget_ms, const StopCheck& should_stop);
+  StepModel& model() const { return batcher_.model(); }
   int n_left() const { return n_recompute() + n_pending(); }
-  int next_rows(bool wants_all_logits) const;
-  Status step(int n_rows, const AllRows& all, const StopCheck& should_stop);
+  Status stopped() const;  // kCancelled
   void record(int n_rows, double step_ms);
 
-  StepModel& model_;
+  Batcher& batcher_;
+  BatchSeat seat_;
   std::unique_ptr<KvSequence> kv_;
   const Adapter* adapter_ = nullptr;
   std::vector<int32_t> tokens_;  // processed, then queued

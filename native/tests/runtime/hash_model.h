@@ -76,9 +76,9 @@ class HashModel final : public StepModel {
       hashes.push_back(hash);
     }
     float *logits = outputs.logits, *hidden = outputs.hidden;
-    for (const int32_t i : outputs.rows) {
-      if (logits != nullptr) put(hashes[static_cast<size_t>(i)], kVocab, logits);
-      if (hidden != nullptr) put(hashes[static_cast<size_t>(i)], kHidden, hidden);
+    for (const int32_t i : outputs.rows) put(hashes[static_cast<size_t>(i)], kVocab, logits);
+    for (const int32_t i : outputs.hidden_rows) {
+      put(hashes[static_cast<size_t>(i)], kHidden, hidden);
     }
     return Status::ok();
   }

@@ -1,0 +1,282 @@
+// Sequences that share pages through a prefix tree, on a model made of hashes: whatever is shared,
+// rewound, forked and let go, they give what each would give alone.
+#include "runtime/prefix_tree.h"
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "doctest/doctest.h"
+#include "hash_model.h"
+#include "runtime/kv_sequence.h"
+
+namespace edge {
+namespace {
+
+using test::HashModel;
+using test::kVocab;
+using test::random_ids;
+
+constexpr int kContext = 600;
+
+// A text and its KV. run() adopts what is known, processes the rest, and returns the last logits.
+struct Text {
+  std::vector<int32_t> ids;
+  std::unique_ptr<KvSequence> kv;
+  int n_adopted = 0;
+
+  std::vector<float> run(HashModel& model, int n_most_rows = 128) {
+    std::vector<float> logits(kVocab);
+    if (kv->n_tokens() == static_cast<int>(ids.size())) kv->rewind(kv->n_tokens() - 1);
+    n_adopted = kv->adopt(std::span(ids).first(ids.size() - 1));
+    while (kv->n_tokens() < static_cast<int>(ids.size())) {
+      const int n_left = static_cast<int>(ids.size()) - kv->n_tokens();
+      const KvStepPlan plan = kv->prepare(std::min(n_left, n_most_rows)).take();
+      std::vector<RowInput> rows;
+      for (int i = 0; i < plan.n_new_tokens; ++i) {
+        const int position = plan.first_position + i;
+        rows.push_back({ids[static_cast<size_t>(position)], position, kv->view(), nullptr});
+      }
+      const std::vector<int32_t> last = {plan.n_new_tokens - 1};
+      const StepOutputs outputs{.rows = last, .logits = logits.data()};
+      REQUIRE(model.step(rows, outputs, {}).is_ok());
+      REQUIRE(kv->commit(plan.n_new_tokens).is_ok());
+      kv->publish(std::span(ids).first(static_cast<size_t>(kv->n_tokens())));
+    }
+    return logits;
+  }
+  void end() {
+    kv->settle(ids);
+    kv.reset();
+  }
+};
+
+struct Fixture {
+  explicit Fixture(std::vector<int> windows = {0}, uint64_t budget = UINT64_MAX,
+                   uint64_t idle = UINT64_MAX)
+      : model(std::move(windows)), cache(model.groups(), budget), tree(cache, idle) {}
+
+  Text text(std::vector<int32_t> ids, std::string_view key = "") {
+    return {std::move(ids), KvSequence::create(cache, kContext, &tree, key).take(), 0};
+  }
+
+  HashModel model;
+  KvCache cache;
+  PrefixTree tree;
+};
+
+std::vector<int32_t> joined(std::vector<int32_t> a, const std::vector<int32_t>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+}  // namespace
+
+TEST_CASE("a text that begins like another computes only the rest") {
+  Fixture f;
+  const std::vector<int32_t> common = random_ids(200, 1);
+  Text first = f.text(joined(common, random_ids(50, 2)));
+  CHECK(first.run(f.model) == f.model.expected(first.ids));
+  CHECK(first.n_adopted == 0);
+
+  SUBCASE("whole pages of one that goes on") {
+    Text second = f.text(joined(common, random_ids(30, 3)));
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == 192 + 8);  // the rest of the next page is copied
+    CHECK(first.kv->n_shared_pages() == 7);
+    CHECK(second.kv->n_shared_pages() == 7);
+  }
+  SUBCASE("and the last page of one that has ended") {
+    first.end();
+    Text second = f.text(joined(first.ids, random_ids(30, 3)));
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == 250);
+  }
+  SUBCASE("all but the last token of the same text") {
+    first.end();
+    Text second = f.text(first.ids);
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == 249);
+  }
+  SUBCASE("nothing under another key") {
+    first.end();
+    Text second = f.text(first.ids, "another adapter");
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == 0);
+  }
+}
+
+TEST_CASE("common pages stand once in the account") {
+  Fixture f;
+  const std::vector<int32_t> common = random_ids(320, 1);
+  std::vector<Text> texts;
+  for (uint32_t i = 0; i < 8; ++i) {
+    texts.push_back(f.text(joined(common, random_ids(20, 10 + i))));
+    CHECK(texts.back().run(f.model) == f.model.expected(texts.back().ids));
+  }
+  CHECK(f.cache.figures().used_bytes == (10 + 8) * test::kPageBytes);
+  CHECK(f.cache.figures().kept_bytes == 10 * test::kPageBytes);
+  CHECK(f.cache.figures().idle_bytes == 0);
+  const uint64_t each = kv_bytes_for(f.model.groups(), kContext) - 10 * test::kPageBytes;
+  CHECK(f.cache.figures().reserved_bytes == 8 * each);
+}
+
+TEST_CASE("two that compute the same page end up with one of them") {
+  Fixture f;
+  Text first = f.text(random_ids(100, 1)), second = f.text(random_ids(100, 1));
+  REQUIRE(first.kv->adopt(std::span(first.ids).first(99)) == 0);
+  REQUIRE(second.kv->adopt(std::span(second.ids).first(99)) == 0);
+  CHECK(first.run(f.model) == f.model.expected(first.ids));
+  second.kv->set_key("apart");
+  CHECK(second.run(f.model) == f.model.expected(second.ids));
+  CHECK(f.cache.figures().used_bytes == 8 * test::kPageBytes);
+  Text third = f.text(first.ids, "apart");
+  CHECK(third.run(f.model) == f.model.expected(third.ids));
+  CHECK(third.n_adopted == 96);
+}
+
+TEST_CASE("rewinding into a shared page and going on differently disturbs nobody") {
+  Fixture f;
+  Text first = f.text(random_ids(150, 1)), second = f.text(random_ids(150, 1));
+  first.run(f.model);
+  second.run(f.model);
+  second.kv->rewind(77);
+  second.ids.resize(77);
+  second.ids = joined(second.ids, random_ids(60, 9));
+  CHECK(second.run(f.model) == f.model.expected(second.ids));
+  first.kv->rewind(149);
+  CHECK(first.run(f.model) == f.model.expected(first.ids));
+}
+
+TEST_CASE("what no one holds goes by least recent use, beyond its budget") {
+  Fixture f({0}, UINT64_MAX, 6 * test::kPageBytes);
+  for (uint32_t i = 0; i < 3; ++i) {
+    Text text = f.text(random_ids(64, i));
+    text.run(f.model);
+    text.end();
+  }
+  CHECK(f.cache.figures().idle_bytes == 6 * test::kPageBytes);
+  Text again = f.text(random_ids(64, 0));
+  again.run(f.model);
+  CHECK(again.n_adopted == 63);
+  again.end();
+  Text more = f.text(random_ids(64, 7));
+  more.run(f.model);
+  more.end();
+  CHECK(f.cache.figures().idle_bytes == 6 * test::kPageBytes);
+  CHECK(f.tree.figures().n_nodes == 6);
+  Text first = f.text(random_ids(64, 0)), second = f.text(random_ids(64, 1));
+  first.run(f.model);
+  second.run(f.model);
+  CHECK(first.n_adopted == 63);
+  CHECK(second.n_adopted == 0);
+}
+
+TEST_CASE("what is idle makes room for a sequence that needs the memory") {
+  Fixture f({0}, 20 * test::kPageBytes);
+  Text first = f.text(random_ids(500, 1));
+  first.run(f.model);
+  CHECK(KvSequence::create(f.cache, 33 * 5, &f.tree).status().code() == Code::kMemoryBudget);
+  first.end();
+  CHECK(f.cache.figures().kept_bytes == 16 * test::kPageBytes);
+  Text second = f.text(random_ids(500, 2));
+  CHECK(second.run(f.model) == f.model.expected(second.ids));
+  CHECK(f.cache.figures().used_bytes <= 20 * test::kPageBytes);
+}
+
+TEST_CASE("windows keep what they see, and their other pages go first") {
+  Fixture f({0, 40});
+  const std::vector<int32_t> common = random_ids(500, 1);
+  Text first = f.text(common);
+  CHECK(first.run(f.model) == f.model.expected(first.ids));
+  CHECK(f.cache.figures().idle_bytes > 0);
+  Text second = f.text(joined(common, random_ids(30, 3)));
+  CHECK(second.run(f.model) == f.model.expected(second.ids));
+  CHECK(second.n_adopted == 480 + 0);
+  second.end();
+  f.tree.trim(UINT64_MAX);
+  CHECK(f.cache.figures().idle_bytes == 0);
+  Text third = f.text(joined(common, random_ids(30, 4)));
+  CHECK(third.run(f.model) == f.model.expected(third.ids));
+  CHECK(third.n_adopted >= 480);
+  // In the middle the windows' pages are gone: the text can be followed there, but not left.
+  Text fourth = f.text(joined({common.begin(), common.begin() + 300}, random_ids(30, 5)));
+  CHECK(fourth.run(f.model) == f.model.expected(fourth.ids));
+  CHECK(fourth.n_adopted == 0);
+}
+
+TEST_CASE("fresh pages take the place of all, and are shared only where ids alone give them") {
+  for (const bool is_prefix : {true, false}) {
+    CAPTURE(is_prefix);
+    Fixture f;
+    Text first = f.text(random_ids(100, 1)), second = f.text(random_ids(100, 1));
+    first.run(f.model);
+    KvPages pages;
+    for (size_t i = 0; i < 4; ++i) {
+      pages.pages.push_back(f.cache.take(0, i).take());
+      std::copy_n(f.cache.data(first.kv->plan().held_pages(0)[i]), test::kPageBytes,
+                  f.cache.data(pages.pages.back()));
+    }
+    second.kv->swap_in(100, std::span(&pages, 1), is_prefix);
+    second.ids = joined(second.ids, random_ids(60, 2));
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.kv->n_shared_pages() == (is_prefix ? 5 : 0));
+    second.kv->rewind(0);
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == (is_prefix ? 159 : 96));
+  }
+}
+
+TEST_CASE("random texts that begin alike, rewind, fork and end give what they give alone") {
+  std::mt19937 random(7);
+  const auto seed = [&] { return static_cast<uint32_t>(random()); };
+  const auto below = [&](size_t n) { return static_cast<size_t>(random()) % n; };
+  for (int round = 0; round < 24; ++round) {
+    CAPTURE(round);
+    const std::vector<int> windows = round % 2 == 0 ? std::vector<int>{0} : std::vector{0, 33, 70};
+    const uint64_t idle = round % 3 == 0 ? 0 : round % 3 == 1 ? 20'000 : UINT64_MAX;
+    Fixture f(windows, 6 * kv_bytes_for(HashModel(windows).groups(), kContext), idle);
+    std::vector<Text> texts;
+    for (int i = 0; i < 60; ++i) {
+      const size_t what = below(8);
+      if (texts.size() < 2 || (what == 0 && texts.size() < 5)) {
+        std::vector<int32_t> ids = random_ids(100 + below(200), static_cast<uint32_t>(below(3)));
+        texts.push_back(f.text(joined(ids, random_ids(1 + below(40), seed()))));
+      }
+      Text& text = texts[below(texts.size())];
+      if (what == 1 && texts.size() < 5 && text.kv->n_tokens() > 0) {
+        Text other{text.ids, text.kv->fork().take(), 0};
+        other.ids.resize(static_cast<size_t>(other.kv->n_tokens()));
+        texts.push_back(std::move(other));
+        continue;
+      }
+      if (what == 2) {
+        text.run(f.model);
+        text.end();
+        std::swap(text, texts.back());
+        texts.pop_back();
+        continue;
+      }
+      if (what == 3 && text.kv->n_tokens() > 1) {
+        const size_t n = 1 + below(static_cast<size_t>(text.kv->n_tokens()));
+        text.kv->rewind(static_cast<int>(n));
+        text.ids.resize(n);
+      }
+      if (text.ids.size() < 500) text.ids = joined(text.ids, random_ids(1 + below(70), seed()));
+      REQUIRE(text.run(f.model, 1 + static_cast<int>(below(48))) == f.model.expected(text.ids));
+      const KvCacheFigures figures = f.cache.figures();
+      REQUIRE(figures.idle_bytes <= idle);
+      REQUIRE(figures.idle_bytes <= figures.kept_bytes);
+      REQUIRE(figures.kept_bytes <= figures.used_bytes);
+    }
+    texts.clear();
+    CHECK(f.cache.figures().reserved_bytes == 0);
+    CHECK(f.cache.figures().idle_bytes == f.cache.figures().used_bytes);
+    f.tree.trim(UINT64_MAX);
+    CHECK(f.cache.figures().used_bytes == 0);
+    CHECK(f.tree.figures().n_nodes == 0);
+  }
+}
+
+}  // namespace edge
