@@ -130,7 +130,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
-  const edge::KvLayout kv = model.spec.kv_layout();
+  const edge::KvLayout kv = model.spec.kv_layout(edge::KvFormat::kF16);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =

@@ -248,7 +248,7 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
-  decoder->kv_ = spec.kv_layout();
+  decoder->kv_ = spec.kv_layout(KvFormat::kF16);
   const bool is_long = spec.n_ctx_original > 0 && n_ctx > spec.n_ctx_original;
   decoder->inv_freq_ = is_long ? &weights.rope_inv_freq_long : &weights.rope_inv_freq;
   decoder->scratch_ = std::make_shared<Scratch>();

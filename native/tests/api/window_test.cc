@@ -41,7 +41,7 @@ std::vector<float> logits_with_all_pages(const TinyFile& tiny, const std::vector
       edge::Decoder::create(spec, weights, edge::create_cpu_backend(edge::active_kernels(), 1),
                             kContext)
           .take();
-  const edge::KvLayout layout = spec.kv_layout();
+  const edge::KvLayout layout = spec.kv_layout(edge::KvFormat::kF16);
   constexpr size_t kPages = kTokens / edge::kPageTokens + 1;
   std::vector<std::vector<std::byte>> memory;
   std::vector<std::vector<std::byte*>> pages(layout.groups.size());
