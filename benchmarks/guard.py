@@ -64,7 +64,7 @@ def attention_case(isa: str, queries: int) -> Case:
         isa,
         f"{isa} attention queries={queries}",
         f"edge::{namespace}::(anonymous namespace)::segment(edge::AttentionSegmentArgs&)",
-        ("attention", "--queries", str(queries), "--positions", "256"),
+        ("attention_F16", "--queries", str(queries), "--positions", "256"),
     )
 
 

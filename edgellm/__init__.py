@@ -14,6 +14,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from .adapter import Adapter, AdapterInfo
+from .batch import TokenBatch
 from .chat import Chat, Turn
 from .chat_template import ChatTemplate
 from .errors import (
@@ -26,11 +27,13 @@ from .errors import (
     InvalidArgumentError,
     MemoryBudgetError,
     NumericError,
+    SessionError,
     TemplateError,
     UnsupportedError,
 )
 from .model import Model, load
 from .results import Generation, ModelInfo, Stats, Token
+from .scoring import Score
 from .stream import TokenStream
 
 __version__ = "0.1.0"
@@ -52,9 +55,12 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NumericError",
+    "Score",
+    "SessionError",
     "Stats",
     "TemplateError",
     "Token",
+    "TokenBatch",
     "TokenStream",
     "Turn",
     "UnsupportedError",

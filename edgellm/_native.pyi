@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from ._native_batch import run_batch as run_batch
+from ._native_batch import sample_batch as sample_batch
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
-from ._native_types import MemoryFigures, SessionStats, TensorInfo, VerifyResult
+from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
 
@@ -124,7 +126,7 @@ class StreamDecoder:
 # --- the model -------------------------------------------------------------------------------
 
 class Model:
-    """A loaded model. Steps of all its sessions take turns; a waiting thread holds no GIL.
+    """A loaded model. Sessions that run at once share steps; a waiting thread holds no GIL.
 
     After close() every call that needs the file, and any of its sessions, raises
     InvalidArgumentError; a run() under way in another thread raises Cancelled there. A child of
@@ -139,6 +141,8 @@ class Model:
         verify: Literal["once", "always", "never"] = "once",
         max_memory_bytes: int = 0,
         n_ctx: int = 0,
+        prefix_cache_bytes: int | None = None,
+        latency_budget_ms: float = 0.0,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -148,6 +152,9 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
+        latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
+            one without a prompt takes.
         """
 
     def close(self) -> None:
@@ -192,6 +199,11 @@ class Model:
     @property
     def verified_fraction(self) -> float:
         """Share of the file known to be right: 1.0 when verified now or before, 0.0 for "never"."""
+
+    @property
+    def kv_figures(self) -> KvFigures: ...
+    def trim(self, n_bytes: int = 2**64 - 1) -> int:
+        """Give back KV that no session holds, least recently used first; returns the bytes."""
 
     @property
     def expert_load(self) -> list[list[int]]:
@@ -299,6 +311,22 @@ def distribution(
 ) -> list[tuple[int, float]]:
     """(id, probability) of every token that sample() can return for these logits at this step."""
 
+class SessionFile:
+    """A session on disk; all but its KV was checked when it was opened."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> SessionFile:
+        """SessionError for what is no whole session file; FormatError if it cannot be read."""
+
+    @property
+    def note(self) -> bytes: ...  # as given to save()
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def n_kv_tokens(self) -> int: ...  # of the ids, those with KV
+    @property
+    def identity(self) -> dict[str, str]: ...  # what the KV depends on
+
 class Session:
     """One sequence of tokens and its KV pages. For one thread at a time, except cancel().
 
@@ -306,10 +334,22 @@ class Session:
     tokens only. A result never depends on how run() cut the queue into steps.
     """
 
-    def __init__(self, model: Model, n_ctx: int = 0, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        adapter: Adapter | None = None,
+        *,
+        reuse_prefix: bool = True,
+        namespace: str = "",
+    ) -> None:
         """KV for n_ctx (0: n_ctx_train, the most) is reserved against the memory cap here, with
         MemoryBudgetError where it does not fit, and taken page by page as tokens come. adapter: one
-        loaded with this model, through which all tokens go."""
+        loaded with this model, through which all tokens go. reuse_prefix: run() takes the KV that
+        texts of the same namespace and adapter have left, and leaves its own; bits are the same."""
+
+    def fork(self) -> Session:
+        """Another one with the same tokens, queue and logits; common KV is held once."""
 
     @property
     def n_ctx(self) -> int: ...
@@ -345,6 +385,31 @@ class Session:
         farther back the next run() computes the kept tokens again, with the same bits.
         """
 
+    def shift(self, n_sink: int, n_drop: int) -> None:
+        """Tokens [n_sink, n_sink + n_drop) of the KV go, and the keys behind are turned to where
+        they come to stand. Multiples of 32, n_sink at least 32. They still count in n_tokens and
+        stand in token_ids. UnsupportedError for learned positions and after compress()."""
+
+    def stream_within(self, n_sink: int, window: int) -> None:
+        """From now on a full KV shifts out all but n_sink and at least `window` of the last
+        tokens; n_sink + window <= n_ctx - 32."""
+
+    def compress(self, n_keep: int, *, n_sink: int = 4, window: int = 32, pool: int = 7) -> None:
+        """Leave every kv head n_keep tokens: the first n_sink, the last `window`, and those that
+        these pay attention to, shares pooled over `pool` tokens. Processes the window once more.
+        Nothing may be pending. UnsupportedError for layers with a window and after shift()."""
+
+    def trim(self, n_bytes: int = ...) -> int:
+        """Give KV back until the OS has got n_bytes, as far as the next run() can compute it again
+        with the same bits (n_recompute); returns the bytes that the OS got."""
+
+    @property
+    def kept_ranges(self) -> list[tuple[int, int]]: ...  # (first, end) that any kv head sees
+    @property
+    def n_dropped(self) -> int: ...  # of n_tokens, those that a kv head does not see
+    def set_priority(self, priority: int) -> None:
+        """Before sessions of lower priority where a step has not room for all; 0 at first."""
+
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,
         since their keys and values are the other one's.
@@ -367,6 +432,17 @@ class Session:
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:
         """The k most likely next tokens with their log probabilities under the raw softmax."""
 
+    def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
+        """Write what was processed, its KV and `note` (at most 64 MiB) to a file, which is there
+        whole or not at all. InvalidArgumentError while tokens are pending, FormatError when it
+        cannot be written."""
+
+    def restore(self, file: SessionFile) -> None:
+        """Of a session without tokens: go on where the saved one stopped, with the same bits.
+        SessionError, ContextOverflowError: the session has no tokens then, as before."""
+
+    @property
+    def identity(self) -> dict[str, str]: ...  # as SessionFile's
     def cancel(self) -> None:
         """Make the current run(), or else the next one, raise Cancelled once. From any thread."""
 

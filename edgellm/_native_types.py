@@ -34,7 +34,18 @@ class SessionStats(TypedDict):
     n_prefill_tokens: int
     n_decode_tokens: int
     n_steps: int  # passes over the weights
+    n_reused_tokens: int  # not processed: their KV was there from other texts
     n_recomputed_tokens: int  # once more, after rewind(); their time is in prefill_ms
     prefill_ms: float
     decode_ms: float  # steps of single tokens appended after the first run
     kv_bytes: int  # KV pages held now
+
+
+class KvFigures(TypedDict):
+    budget_bytes: int  # what the memory cap leaves for KV
+    reserved_bytes: int  # promised to sessions, or taken by adapters
+    kept_bytes: int  # in pages that texts share, of which
+    idle_bytes: int  # no session holds
+    used_bytes: int  # in all pages, each counted once
+    n_reused_tokens: int  # found in the prefix tree so far
+    n_evicted_tokens: int

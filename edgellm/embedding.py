@@ -8,18 +8,19 @@ every machine, however the text was cut into steps, alone or in a batch. Knows n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from .batch import run_lanes
 from .errors import (
     ContextOverflowError,
     FormatError,
     InvalidArgumentError,
     UnsupportedError,
 )
-from .stream import SLICE_MS, checked_ids
+from .stream import checked_ids
 from .strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -174,19 +175,31 @@ def embed_ids(
     """[len(prompts), d_model]. All prompts are checked before any work."""
     import numpy as np
 
-    from . import _native
-
     texts = [_within(name, ids, model, options) for name, ids in prompts]
     vectors = np.empty((len(texts), model.d_model), np.float32)
-    session = _native.Session(model, max(map(len, texts)), adapter)
-    try:
-        for at, ids in enumerate(texts):
-            session.rewind(0)
-            session.append(ids)
-            pooled = _pooled(_hidden_states(session), len(ids), options.pooling)
+    sums: dict[int, npt.NDArray[np.float64]] = {}  # of the texts under way
+    n_taken = [0] * len(texts)
+
+    def take(at: int, rows: npt.NDArray[np.float32]) -> None:
+        for row in rows:
+            if at not in sums or options.pooling == "last":
+                sums[at] = row.astype(np.float64)
+            elif options.pooling == "mean":
+                sums[at] += row
+        n_taken[at] += len(rows)
+        if n_taken[at] == len(texts[at]):
+            total = sums.pop(at)
+            pooled = total / len(texts[at]) if options.pooling == "mean" else total
             vectors[at] = _normalized(pooled) if options.normalize else pooled
-    finally:
-        session.close()
+
+    def start(at: int) -> _native.Session:
+        from . import _native
+
+        session = _native.Session(model, len(texts[at]), adapter, reuse_prefix=False)
+        session.append(texts[at])
+        return session
+
+    run_lanes(len(texts), start, "hidden", take)
     return vectors
 
 
@@ -205,29 +218,6 @@ def _within(
             code="context_overflow",
         )
     return ids[:limit]
-
-
-def _hidden_states(session: _native.Session) -> Iterator[npt.NDArray[np.float32]]:
-    """Row by row [d_model]; Python looks for Ctrl-C between slices."""
-    while session.pending:
-        yield from session.run_with_hidden(SLICE_MS)
-
-
-def _pooled(
-    rows: Iterator[npt.NDArray[np.float32]], n_rows: int, pooling: Pooling
-) -> npt.NDArray[np.float64]:
-    """[d_model] of `n_rows` rows, all of which are taken."""
-    import numpy as np
-
-    total: npt.NDArray[np.float64] | None = None
-    for at, row in enumerate(rows):
-        if total is None or pooling == "last":
-            total = row.astype(np.float64)
-        elif pooling == "mean":
-            total += row
-        assert at < n_rows
-    assert total is not None
-    return total / n_rows if pooling == "mean" else total
 
 
 def _normalized(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .adapter import Adapter, native_adapter
+from .batch import AT_ONCE, TokenBatch, stream_several
 from .chat import Chat, OverflowPolicy
-from .chat_template import stored_tokens, template_source, template_tokens
+from .chats import new_chat, restored_chat
 from .closing import Closing
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
 from .errors import (
@@ -25,9 +26,10 @@ from .errors import (
     UnsupportedError,
 )
 from .locate import explained, resolve
-from .options import GenerateOptions, LoadOptions, VerifyMode, as_stops
+from .options import GenerateArguments, GenerateOptions, LoadOptions, VerifyMode, as_stops
 from .results import Generation, ModelInfo
 from .sampling import SamplingArguments, SamplingRules
+from .scoring import Pair, Score, score_pairs, split_texts
 from .stream import SLICE_MS, TokenStream, checked_ids, generate_several
 
 if TYPE_CHECKING:
@@ -48,18 +50,19 @@ def load(
     max_memory: int | None = None,
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
+    prefix_cache: int | None = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
-    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx)
+    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx, prefix_cache)
     return Model(resolve(path), options)
 
 
 class Model(Closing):
-    """A loaded model. Threads may share it: their steps take turns. Make it with `load()`.
+    """A loaded model. Threads may share it, and then share its steps. Make it with `load()`.
 
     A context manager: leaving the block closes it. A child of fork() may go on using it.
     """
@@ -77,6 +80,7 @@ class Model(Closing):
                     verify=options.verify,
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
+                    prefix_cache_bytes=options.prefix_cache,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit
@@ -116,7 +120,9 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
+        session = _native.Session(
+            self._native, n_tokens, native_adapter(adapter), reuse_prefix=False
+        )
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
@@ -233,34 +239,66 @@ class Model(Closing):
         prompt: str | Sequence[int],
         n: int,
         *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        stop_ids: Sequence[int] | None = None,
-        logprobs: int = 0,
         adapter: Adapter | None = None,
-        **rules: Unpack[SamplingArguments],
+        **arguments: Unpack[GenerateArguments],
     ) -> list[Generation]:
         """`n` samples of one prompt, which is processed once. Sample i is what `generate()` gives
         with the seed (seed + i) modulo 2**64; the arguments are those of `generate()`."""
-        options = GenerateOptions(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=as_stops(stop),
-            stop_ids=None if stop_ids is None else tuple(stop_ids),
-            logprobs=logprobs,
-            rules=SamplingRules(**rules),
-        )
+        options = GenerateOptions.of(arguments)
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return generate_several(self._native, ids, options, n, native_adapter(adapter))
+
+    def stream_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        at_once: int = AT_ONCE,
+        adapter: Adapter | None = None,
+        **arguments: Unpack[GenerateArguments],
+    ) -> TokenBatch:
+        """`stream()` of every prompt: yields (index of the prompt, token). They go through the
+        model together, `at_once` of them at a time, which is several times as fast as one after
+        the other; every text is the one that its prompt alone gives. docs/KV.md.
+
+        All prompts are checked here, before any work. The arguments are those of `stream()`.
+        """
+        options = GenerateOptions.of(arguments)
+        every = [self.tokenize(p) if isinstance(p, str) else p for p in prompts]
+        return stream_several(self._native, every, options, at_once, native_adapter(adapter))
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        at_once: int = AT_ONCE,
+        adapter: Adapter | None = None,
+        **arguments: Unpack[GenerateArguments],
+    ) -> list[Generation]:
+        """`generate()` of every prompt, in their order; see `stream_batch()`. The error of one is
+        raised when all others are over; take `stream_batch()` to have their tokens all the same."""
+        with self.stream_batch(prompts, at_once=at_once, adapter=adapter, **arguments) as batch:
+            return batch.results()
+
+    def score(
+        self,
+        prompt: str | Sequence[int],
+        continuations: Sequence[str | Sequence[int]],
+        *,
+        adapter: Adapter | None = None,
+    ) -> list[Score]:
+        """How likely each continuation is right after the prompt, which is processed once.
+
+        Texts are tokenized together with the prompt, ids are taken as they are; where one side is
+        ids, the other's text is tokenized by itself. InvalidArgumentError, ContextOverflowError.
+        """
+        pairs = [self._pair(prompt, continuation) for continuation in continuations]
+        return score_pairs(self._native, pairs, native_adapter(adapter))
+
+    def _pair(self, prompt: str | Sequence[int], more: str | Sequence[int]) -> Pair:
+        if isinstance(prompt, str) and isinstance(more, str):
+            return split_texts(self._tokenizer(), lambda: self.tokenize(""), prompt, more)
+        before = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return before, self.tokenize(more, bos=False) if isinstance(more, str) else more
 
     def chat(
         self,
@@ -281,20 +319,44 @@ class Model(Closing):
         model has. `policy`: what to do when the context is full; None is an error, and
         "drop_oldest_turns" says in the result what it dropped. `adapter`: one of `load_adapter()`.
         """
-        tokenizer = self._tokenizer()
-        source = template_source(template, self._native.blob("chat_template"), self._path)
-        stored = stored_tokens(self._native.blob("special_tokens"), self._path)
-        named = template_tokens(self._native, tokenizer, source, variables or {}, stored)
-        return Chat(
+        return new_chat(
             self._native,
-            tokenizer,
-            source,
+            self._tokenizer(),
+            self._path,
+            template=template,
+            variables=variables,
             system=system,
             tools=tools,
             documents=documents,
             n_ctx=n_ctx,
             policy=policy,
-            variables={**named, **(variables or {})},
+            adapter=adapter,
+        )
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kv: bool = True,
+        template: str | Path | None = None,
+        adapter: Adapter | None = None,
+    ) -> Chat:
+        """The chat that `Chat.save()` has written, with its KV, so that nothing is computed again:
+        the next tokens are those that the saved one would have given.
+
+        `template`, `adapter`: as for `chat()`, those that the chat was saved with. `kv=False`: the
+        conversation only, which any model can go on with; its first reply reads all of it.
+
+        SessionError: a broken file, or one that was saved with another model, tokenizer, template,
+        adapter or KV format; the message names what differs.
+        """
+        return restored_chat(
+            self._native,
+            self._tokenizer(),
+            self._path,
+            path,
+            kv=kv,
+            template=template,
             adapter=adapter,
         )
 

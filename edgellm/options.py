@@ -6,17 +6,18 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
-from .sampling import SamplingRules
+from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
 KV_FORMATS = ("F16",)
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
+_MAX_COMPRESS = 1000.0
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -32,6 +33,8 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
+    `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
+    eighth of the memory left for KV; it gives way where sessions need the memory.
     """
 
     backend: str = "cpu"
@@ -40,6 +43,7 @@ class LoadOptions:
     max_memory: int | None = None
     verify: VerifyMode = "once"
     n_ctx: int | None = None
+    prefix_cache: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -56,6 +60,24 @@ class LoadOptions:
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
         if self.n_ctx is not None and not 1 <= self.n_ctx < 2**31:
             raise _fail(f"n_ctx must be in 1..2**31-1 or None, but is {self.n_ctx}")
+        if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
+            raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
+
+
+class GenerateArguments(SamplingArguments, total=False):
+    """Keyword arguments of what generates text; `GenerateOptions` has the defaults."""
+
+    max_tokens: Required[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    stop: str | Sequence[str] | None
+    stop_ids: Sequence[int] | None
+    logprobs: int
+    compress: float
+    window: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,11 @@ class GenerateOptions:
     CPU. `stop` are strings that end the text and are not part of it; `stop_ids=None` stops at the
     model's own end-of-text tokens, `()` at none. `logprobs` is how many of the most likely tokens
     are reported with every token; `rules` are the penalties and other rules of `SamplingRules`.
+
+    `compress=16` leaves one of 16 tokens of the prompt in the KV cache once it was read, those that
+    its end pays attention to; 1 leaves all. `window=1024` lets a text of any length run in the
+    memory of the first 32 and about so many last tokens; 0: it ends where the context does. The
+    result says what was kept; docs/KV.md what it costs.
     """
 
     max_tokens: int
@@ -78,6 +105,8 @@ class GenerateOptions:
     stop_ids: tuple[int, ...] | None = None
     logprobs: int = 0
     rules: SamplingRules = field(default_factory=SamplingRules)
+    compress: float = 1.0
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -94,11 +123,29 @@ class GenerateOptions:
             raise _fail(f"seed must be in 0..2**64-1, but is {self.seed}")
         if not 0 <= self.logprobs < 2**31:
             raise _fail(f"logprobs must be in 0..2**31-1 (0: none), but is {self.logprobs}")
+        if not 1 <= self.compress <= _MAX_COMPRESS:
+            raise _fail(f"compress must be in 1..{_MAX_COMPRESS:g}, but is {self.compress}")
+        if not 0 <= self.window < 2**31:
+            raise _fail(f"window must be in 0..2**31-1 (0: none), but is {self.window}")
+        if self.compress > 1 and self.window > 0:
+            raise _fail("compress and window do not go together; choose one")
         if self.rules.min_tokens > self.max_tokens:
             raise _fail(
                 f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "
                 f"{self.rules.min_tokens}"
             )
+
+    @classmethod
+    def of(cls, arguments: GenerateArguments) -> GenerateOptions:
+        """From keyword arguments: those of its own, and those of `SamplingRules`."""
+        values: dict[str, Any] = dict(arguments)
+        names = {one.name for one in fields(cls)} - {"rules"}
+        own = {name: values.pop(name) for name in names & values.keys()}
+        if "stop" in own:
+            own["stop"] = as_stops(own["stop"])
+        if own.get("stop_ids") is not None:
+            own["stop_ids"] = tuple(own["stop_ids"])
+        return cls(**own, rules=SamplingRules(**values))
 
     def sample_seed(self, i: int) -> int:
         """The seed of the i-th of several samples of one prompt."""

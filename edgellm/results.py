@@ -25,6 +25,7 @@ class Token:
 class Stats:
     """Measured, not estimated. Times are wall-clock; speeds are 0.0 where nothing was timed.
 
+    `reused_tokens` of the prompt were not computed: their KV was there, from this text or another.
     `ttft_ms` runs from the call to the first token; `tokens_per_s` counts the tokens after it.
     """
 
@@ -36,6 +37,22 @@ class Stats:
     tokens_per_s: float
     peak_rss_bytes: int
     dropped_tokens: int = 0  # of the conversation, to fit the context; 0 unless a policy allows it
+    # Where the KV of the reused tokens was, before this text: of a chat that was restored, on disk.
+    reused_from: Literal["ram", "disk"] | None = None
+    # Position in the prompt of the first token that is not what the chat's KV has there: from it on
+    # the prompt was computed. None where the KV was a beginning of the prompt.
+    first_mismatch: int | None = None
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """What the KV cache holds of a text out of which tokens were taken: `ranges` (first, end) of the
+    tokens, the prompt's from 0 on, that at least one head still sees; each head sees `n_per_head`
+    tokens, of the `n_read` that were read."""
+
+    ranges: tuple[tuple[int, int], ...]
+    n_per_head: int
+    n_read: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Generation:
     stats: Stats
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     dropped_turns: int = 0  # oldest turns of a chat that are no longer in the context
+    kept: KeptTokens | None = None  # None: the KV cache held every token to the end
 
 
 @dataclass(frozen=True)

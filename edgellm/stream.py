@@ -13,12 +13,13 @@ from dataclasses import replace
 from operator import index
 from threading import RLock
 from time import perf_counter
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .options import GenerateOptions
-from .results import FinishReason, Generation, Stats, Token
+from .long_context import compress_session, kept_tokens, streaming_session
+from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
 
 if TYPE_CHECKING:
@@ -45,12 +46,17 @@ class SessionLease:
         ended: Callable[[TokenStream], None],
         dropped_tokens: int = 0,
         dropped_turns: int = 0,
+        is_from_disk: bool = False,
+        is_endless: bool = False,
     ) -> None:
         self.session = session
         self.ended = ended
         self.dropped_tokens = dropped_tokens
         self.dropped_turns = dropped_turns
-        self.reused_tokens = 0
+        self.is_from_disk = is_from_disk  # what the session holds now
+        self.is_endless = is_endless  # the session makes room where there is none
+        self.n_held = 0
+        self.first_mismatch: int | None = None
 
     def begin(self, prompt: list[int]) -> None:
         """Rewind to the longest common prefix, short of the last token, and queue the rest."""
@@ -59,7 +65,8 @@ class SessionLease:
         n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
-        self.reused_tokens = n_same - self.session.n_recompute
+        self.n_held = n_same - self.session.n_recompute
+        self.first_mismatch = n_same if n_same < n_most else None
 
 
 class TokenStream(Closing):
@@ -84,19 +91,24 @@ class TokenStream(Closing):
         self._session: _native.Session | None = None
         self._finish_reason: FinishReason | None = None
         self._cancelled = False
+        self._kept: KeptTokens | None = None
         self._tokens: list[Token] = []
         self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
         self._lease = lease
         self._lock = RLock()
         n_ctx = model.n_ctx_train if lease is None else lease.session.n_ctx
-        check_room(len(self._prompt), options.max_tokens, n_ctx)
+        if lease is not None and (options.compress > 1 or options.window > 0):
+            message = "compress and window are for texts of their own; use Chat.compress()"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        is_endless = options.window > 0 if lease is None else lease.is_endless
+        check_room(len(self._prompt), 1 if is_endless else options.max_tokens, n_ctx, is_endless)
         if options.logprobs > model.n_vocab:
             message = f"logprobs is {options.logprobs}, but the vocabulary has {model.n_vocab} ids"
             raise InvalidArgumentError(message, code="invalid_argument")
         stop_ids = model.eos_ids if options.stop_ids is None else options.stop_ids
         self._stop_ids = frozenset(checked_ids(stop_ids, model.n_vocab, "stop_ids"))
-        self._params = _native.SamplerParams(
+        self.params = _native.SamplerParams(
             temperature=options.temperature,
             top_k=options.top_k,
             top_p=options.top_p,
@@ -111,8 +123,11 @@ class TokenStream(Closing):
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
         if lease is None:
-            n_most = len(self._prompt) + options.max_tokens
-            self._session = _native.Session(model, n_most, adapter)
+            if options.window > 0:
+                self._session = streaming_session(model, options.window, adapter)
+            else:
+                n_most = len(self._prompt) + options.max_tokens
+                self._session = _native.Session(model, n_most, adapter)
             self._session.append(self._prompt)
         else:
             lease.begin(self._prompt)
@@ -121,6 +136,8 @@ class TokenStream(Closing):
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
                 self._decoder.push(token_id)
+        self._n_reused_before = self._session.stats["n_reused_tokens"]
+        self._n_reused = 0
         # Time inside this object only: what the consumer does between tokens is not counted.
         self._prefill_s = 0.0
         self._decode_s = 0.0
@@ -149,11 +166,30 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
-        if self._tokens:
-            session.append([self._tokens[-1].id])
+        self.feed(session)
         while not session.run(SLICE_MS):
             pass
-        token_id, logprob = session.sample(self._params, n_prompt=len(self._prompt))
+        chosen = session.sample(self.params, n_prompt=self.n_prompt)
+        return self.take(session, chosen, started)
+
+    def feed(self, session: _native.Session) -> None:
+        """Queue the newest token, unless it is, or the prompt."""
+        if self._tokens and not session.pending:
+            if self._options.compress > 1 and len(self._tokens) == 1:
+                compress_session(session, self._options.compress)
+            session.append([self._tokens[-1].id])
+
+    def spend(self, elapsed_s: float) -> None:
+        """Time that went into the next token."""
+        if self._tokens:
+            self._decode_s += elapsed_s
+        else:
+            self._prefill_s += elapsed_s
+
+    def take(self, session: _native.Session, chosen: tuple[int, float], started: float) -> Token:
+        """The token that was `chosen` after what is queued was run, since `started`; ends the text
+        where it ends it."""
+        token_id, logprob = chosen
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
         ended = token_id in self._stop_ids
@@ -164,11 +200,10 @@ class TokenStream(Closing):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
         token = Token(token_id, text, logprob, best)
-        elapsed_s = perf_counter() - started
-        if self._tokens:
-            self._decode_s += elapsed_s
-        else:
-            self._prefill_s = elapsed_s
+        if not self._tokens:
+            n_found = session.stats["n_reused_tokens"] - self._n_reused_before
+            self._n_reused = n_found + (0 if self._lease is None else self._lease.n_held)
+        self.spend(perf_counter() - started)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -196,6 +231,8 @@ class TokenStream(Closing):
             session, self._session = self._session, None
         if session is None:
             return
+        with suppress(InvalidArgumentError):  # of a model that was closed
+            self._kept = kept_tokens(session)
         if self._lease is None:
             session.close()
             return
@@ -205,6 +242,21 @@ class TokenStream(Closing):
                 session.rewind(session.n_tokens)
                 session.run(0.0)
         self._lease.ended(self)
+
+    @property
+    def session(self) -> _native.Session | None:
+        """For who drives several streams; None once the text is over."""
+        return self._session
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """`cancel()` was called."""
+        return self._cancelled
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -229,18 +281,25 @@ class TokenStream(Closing):
         n_new = len(self._tokens)
         n_prompt = len(self._prompt)
         lease = self._lease
-        n_reused = 0 if lease is None else lease.reused_tokens
-        n_read = n_prompt - n_reused
+        n_read = n_prompt - self._n_reused
         return Stats(
             prompt_tokens=n_prompt,
-            reused_tokens=n_reused,
+            reused_tokens=self._n_reused,
+            reused_from=self._reused_from(),
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
             dropped_tokens=0 if lease is None else lease.dropped_tokens,
+            first_mismatch=None if lease is None else lease.first_mismatch,
         )
+
+    def _reused_from(self) -> Literal["ram", "disk"] | None:
+        lease = self._lease
+        if self._n_reused == 0:
+            return None
+        return "disk" if lease is not None and lease.is_from_disk and lease.n_held > 0 else "ram"
 
     def result(self) -> Generation:
         """Run to the end and return everything, tokens already taken included."""
@@ -256,6 +315,7 @@ class TokenStream(Closing):
             if self._options.logprobs > 0
             else [],
             dropped_turns=0 if self._lease is None else self._lease.dropped_turns,
+            kept=self._kept,
         )
 
 
@@ -301,12 +361,12 @@ def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[i
     return plain
 
 
-def check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:
-    """Refuse before any work what cannot end well."""
+def check_room(n_prompt: int, max_tokens: int, n_ctx: int, is_endless: bool = False) -> None:
+    """Refuse before any work what cannot end well. is_endless: old tokens make room."""
     if n_prompt == 0:
         message = "the prompt has no tokens; give at least one character or one id"
         raise InvalidArgumentError(message, code="invalid_argument")
-    if n_prompt + max_tokens <= n_ctx:
+    if n_prompt + max_tokens <= n_ctx or is_endless:
         return
     room = n_ctx - n_prompt
     remedy = f"set max_tokens to at most {room}" if room > 0 else f"cut {1 - room} prompt tokens"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..options import GenerateOptions
+from ..scoring import split_texts
 from ..stream import TokenStream
 from .models import EvaluatedModel, row_blocks, run_tokens, token_logits
 from .scores import rows_of_logits
@@ -78,23 +79,8 @@ class Continuations(Closing):
 def split_continuation(
     model: EvaluatedModel, prompt: str, continuation: str
 ) -> tuple[list[int], list[int]]:
-    """Ids of a prompt and of a text that continues it, as lm-evaluation-harness cuts them.
-
-    Spaces at the end of the prompt go to the continuation, and both are tokenized together, since
-    a word and the space before it are one token. An empty prompt becomes what the tokenizer puts
-    in front of a text, or else the model's end-of-text token.
-    """
-    stripped = prompt.rstrip()
-    continuation = prompt[len(stripped) :] + continuation
-    encode = model.tokenizer.encode
-    if not stripped:
-        return front_ids(model), encode(continuation, special=False, bos=False)
-    n_prompt = len(encode(stripped, special=False, bos=True))
-    whole = encode(stripped + continuation, special=False, bos=True)
-    n_prompt = min(n_prompt, len(whole) - 1)  # both may have become one token
-    if n_prompt == 0:
-        return front_ids(model), whole
-    return whole[:n_prompt], whole[n_prompt:]
+    """Ids of a prompt and of a text that continues it: see `split_texts()`."""
+    return split_texts(model.tokenizer, lambda: front_ids(model), prompt, continuation)
 
 
 def front_ids(model: EvaluatedModel) -> list[int]:

@@ -4,8 +4,6 @@
 // Only functions that take or return arrays touch numpy, so importing the module does not load it.
 #include "bindings.h"
 
-#include <chrono>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,6 +16,7 @@ using edgellm::Model;
 using edgellm::Session;
 using edgellm::StreamDecoder;
 using edgellm::Tokenizer;
+using edgellm::bindings::interruptible;
 using edgellm::bindings::path_text;
 using edgellm::bindings::to_array;
 using edgellm::bindings::to_dict;
@@ -27,15 +26,6 @@ namespace {
 
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 using F32Array = py::array_t<float, py::array::c_style>;
-
-// Raises edgellm.errors.<category>(message, code=code).
-void raise_in_python(const edgellm::Error& error) {
-  const py::object errors = py::module_::import("edgellm.errors");
-  const py::object type = errors.attr(error.category().c_str());
-  const py::str message = py::reinterpret_steal<py::str>(
-      PyUnicode_DecodeUTF8(error.what(), py::ssize_t(std::strlen(error.what())), "replace"));
-  py::set_error(type, type(message, py::arg("code") = error.code()));
-}
 
 py::bytes to_bytes(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -102,45 +92,32 @@ edgellm::Verify verify_from(const std::string& name) {
 }
 
 Model load(const py::object& path, int n_threads, const std::string& verify,
-           uint64_t max_memory_bytes, int n_ctx) {
+           uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
+           std::optional<uint64_t> prefix_cache_bytes) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{.n_threads = n_threads,
                                      .verify = verify_from(verify),
                                      .max_memory_bytes = max_memory_bytes,
-                                     .n_ctx = n_ctx};
+                                     .n_ctx = n_ctx,
+                                     .latency_budget_ms = latency_budget_ms,
+                                     .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX)};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
+}
+
+py::dict kv_dict(const Model& model) {
+  const edgellm::KvFigures figures = model.kv_figures();
+  return py::dict("budget_bytes"_a = figures.budget_bytes,
+                  "reserved_bytes"_a = figures.reserved_bytes, "kept_bytes"_a = figures.kept_bytes,
+                  "idle_bytes"_a = figures.idle_bytes, "used_bytes"_a = figures.used_bytes,
+                  "n_reused_tokens"_a = figures.n_reused_tokens,
+                  "n_evicted_tokens"_a = figures.n_evicted_tokens);
 }
 
 // Gives the parts of ModelInfo as properties.
 template <class T>
 auto info(T edgellm::ModelInfo::* field) {
   return [field](const Model& model) { return model.info().*field; };
-}
-
-// Runs body(stop check) without the GIL. Every 80 ms the check lets Python's signal handlers run
-// (in the main thread; elsewhere Python does nothing): what one raises, KeyboardInterrupt above
-// all, ends the run and is raised here.
-template <class F>
-auto interruptible(F&& body) {
-  constexpr std::chrono::milliseconds kPeriod{80};
-  auto last = std::chrono::steady_clock::now();
-  bool was_interrupted = false;
-  const auto poll = [&] {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last < kPeriod) return false;
-    last = now;
-    const py::gil_scoped_acquire locked;
-    was_interrupted = PyErr_CheckSignals() != 0;
-    return was_interrupted;
-  };
-  try {
-    return body(poll);
-  } catch (const edgellm::Error&) {
-    if (!was_interrupted) throw;
-    const py::gil_scoped_acquire locked;
-    throw py::error_already_set();
-  }
 }
 
 bool run(Session& session, double budget_ms) {
@@ -199,11 +176,11 @@ std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int
 }
 
 py::dict stats_dict(const edgellm::SessionStats& stats) {
-  return py::dict("n_prefill_tokens"_a = stats.n_prefill_tokens,
-                  "n_decode_tokens"_a = stats.n_decode_tokens, "n_steps"_a = stats.n_steps,
-                  "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
-                  "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
-                  "kv_bytes"_a = stats.kv_bytes);
+  return py::dict(
+      "n_prefill_tokens"_a = stats.n_prefill_tokens, "n_decode_tokens"_a = stats.n_decode_tokens,
+      "n_steps"_a = stats.n_steps, "n_reused_tokens"_a = stats.n_reused_tokens,
+      "n_recomputed_tokens"_a = stats.n_recomputed_tokens, "prefill_ms"_a = stats.prefill_ms,
+      "decode_ms"_a = stats.decode_ms, "kv_bytes"_a = stats.kv_bytes);
 }
 
 void bind_machine(py::module_& m) {
@@ -297,7 +274,8 @@ void bind_text(py::module_& m) {
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
       .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0)
+                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
+                  py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none())
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))
@@ -341,6 +319,8 @@ void bind_model(py::module_& m) {
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))
       .def_property_readonly("verified_fraction",
                              py::cpp_function(&Model::verified_fraction, Unlocked()))
+      .def_property_readonly("kv_figures", [](const Model& model) { return kv_dict(model); })
+      .def("trim", &Model::trim, py::arg("n_bytes") = UINT64_MAX, Unlocked())
       .def_property_readonly("expert_load", py::cpp_function(&Model::expert_load, Unlocked()))
       .def_property_readonly("n_threads", info(&edgellm::ModelInfo::n_threads))
       .def_property_readonly("backend", info(&edgellm::ModelInfo::backend));
@@ -348,9 +328,17 @@ void bind_model(py::module_& m) {
 
 void bind_session(py::module_& m) {
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
-  py::class_<Session>(m, "Session")
-      .def(py::init<const Model&, int, const std::optional<edgellm::Adapter>&>(), py::arg("model"),
-           py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), Unlocked())
+  py::class_<Session> session(m, "Session");
+  edgellm::bindings::bind_long_context(session);
+  session
+      .def(
+          py::init([](const Model& model, int n_ctx, const std::optional<edgellm::Adapter>& adapter,
+                      bool reuse_prefix, const std::string& name_space) {
+            return Session(model, n_ctx, adapter, {reuse_prefix, name_space});
+          }),
+          py::arg("model"), py::arg("n_ctx") = 0, py::arg("adapter") = py::none(), py::kw_only(),
+          py::arg("reuse_prefix") = true, py::arg("namespace") = "", Unlocked())
+      .def("fork", &Session::fork, Unlocked())
       .def_property_readonly("n_ctx", getter(&Session::n_ctx))
       .def_property_readonly("n_tokens", getter(&Session::n_tokens))
       .def_property_readonly("pending", getter(&Session::n_pending))
@@ -364,12 +352,16 @@ void bind_session(py::module_& m) {
       .def("run_with_logits", &run_with_logits, py::arg("budget_ms") = 80.0)
       .def("run_with_hidden", &run_with_hidden, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
+      .def("set_priority", &Session::set_priority, py::arg("priority"), Unlocked())
       .def("set_adapter", &Session::set_adapter, py::arg("adapter"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
            py::arg("n_prompt") = py::none())
       .def("top_logprobs", &top_logprobs, py::arg("k"), Unlocked())
       .def("cancel", &Session::cancel)
+      .def("save", &edgellm::bindings::save_session, py::arg("path"), py::arg("note") = py::bytes())
+      .def("restore", &Session::restore, py::arg("file"), Unlocked())
+      .def_property_readonly("identity", &edgellm::bindings::session_identity)
       .def_property_readonly("stats",
                              [](const Session& session) {
                                edgellm::SessionStats stats;
@@ -389,15 +381,18 @@ PYBIND11_MODULE(_native, m) {
     try {
       if (error) std::rethrow_exception(error);
     } catch (const edgellm::Error& typed) {
-      raise_in_python(typed);
+      const py::object raised = edgellm::bindings::to_exception(typed);
+      py::set_error(py::type::of(raised), raised);
     }
   });
   bind_machine(m);
   bind_files(m);
   bind_text(m);
   bind_model(m);
+  edgellm::bindings::bind_batch(m);
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
   edgellm::bindings::bind_adapter(m);
+  edgellm::bindings::bind_session_file(m);
   bind_session(m);
 }

@@ -5,7 +5,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -53,11 +55,61 @@ py::array to_array(std::vector<Element> values, std::vector<py::ssize_t> shape) 
   return py::array(py::dtype::of<T>(), std::move(shape), data, base);
 }
 
+// edgellm.errors.<category>(message, code=code).
+inline py::object to_exception(const edgellm::Error& error) {
+  const py::object type = py::module_::import("edgellm.errors").attr(error.category().c_str());
+  const py::str message = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(error.what(), py::ssize_t(std::strlen(error.what())), "replace"));
+  return type(message, py::arg("code") = error.code());
+}
+
+// Runs body(stop check), without the GIL. Every 80 ms the check lets Python's signal handlers run
+// (in the main thread; elsewhere Python does nothing): what one raises, KeyboardInterrupt above
+// all, ends the run and is raised here.
+template <class F>
+auto interruptible(F&& body) {
+  constexpr std::chrono::milliseconds kPeriod{80};
+  auto last = std::chrono::steady_clock::now();
+  bool was_interrupted = false;
+  const auto poll = [&] {
+    const auto now = std::chrono::steady_clock::now();
+    if (was_interrupted || now - last < kPeriod) return was_interrupted;
+    last = now;
+    const py::gil_scoped_acquire locked;
+    was_interrupted = PyErr_CheckSignals() != 0;
+    return was_interrupted;
+  };
+  const auto raise_interrupt = [&] {
+    const py::gil_scoped_acquire locked;
+    throw py::error_already_set();
+  };
+  try {
+    auto result = body(poll);
+    if (was_interrupted) raise_interrupt();
+    return result;
+  } catch (const edgellm::Error&) {
+    if (!was_interrupted) throw;
+    raise_interrupt();
+    throw;
+  }
+}
+
+// Several sessions at once.
+void bind_batch(py::module_& m);
+
 // SamplerParams and the sampler on arrays.
 void bind_sampler(py::module_& m);
 
 // Adapters of a model.
 void bind_adapter(py::module_& m);
+
+// Long contexts in little memory.
+void bind_long_context(py::class_<Session>& session);
+
+// Sessions on disk.
+void bind_session_file(py::module_& m);
+py::dict session_identity(const Session& session);
+void save_session(const Session& session, const py::object& path, const py::bytes& note);
 
 // GPTQ's search on arrays.
 void bind_gptq(py::module_& m);

@@ -121,6 +121,20 @@ struct LoadOptions {
   // What a step may take that reads a prompt while other sessions decode, as far as the rows of
   // those leave time; 0: twice as long as a step without.
   double latency_budget_ms = 0;
+  // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
+  // UINT64_MAX: an eighth of what the cap leaves for KV.
+  uint64_t prefix_cache_bytes = UINT64_MAX;
+};
+
+// KV pages of a model in bytes, and what became of those of earlier texts.
+struct KvFigures {
+  uint64_t budget_bytes = 0;
+  uint64_t reserved_bytes = 0;  // promised to sessions, or taken by adapters
+  uint64_t kept_bytes = 0;      // in pages that texts share, of which
+  uint64_t idle_bytes = 0;      // no session holds
+  uint64_t used_bytes = 0;      // in all pages, each counted once
+  int64_t n_reused_tokens = 0;  // that were found so far
+  int64_t n_evicted_tokens = 0;
 };
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
@@ -156,6 +170,10 @@ class Model {
   std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
   std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
   double verified_fraction() const;
+  KvFigures kv_figures() const;
+  // Gives back so many bytes of KV that no session holds, least recently used first, or all there
+  // are. Returns how many.
+  uint64_t trim(uint64_t n_bytes = UINT64_MAX);
   // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
   // runs that were cancelled included; empty for a layer without experts. Waits for a step.
   std::vector<std::vector<uint64_t>> expert_load() const;
@@ -268,10 +286,49 @@ struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;              // passes over the weights
+  int64_t n_reused_tokens = 0;      // not processed: their KV was there from other texts
   int64_t n_recomputed_tokens = 0;  // once more, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;
   uint64_t kv_bytes = 0;  // in pages held now
+};
+
+// A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of
+// whoever saved it. All but the KV is checked here, that by Session::restore().
+class SessionFile {
+ public:
+  static SessionFile open(const std::string& path);
+  const std::string& note() const;
+  std::vector<int32_t> token_ids() const;
+  int n_kv_tokens() const;    // of the ids, those with KV
+  Metadata identity() const;  // what the KV depends on: model, tokenizer, KV format, adapter, ...
+
+  struct Impl;
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Whether a session begins with KV that other texts have left, and leaves its own. Only texts with
+// the same name_space, adapter and model share; bits are the same either way.
+struct PrefixReuse {
+  bool is_on = true;
+  std::string name_space;
+};
+
+class Session;
+
+// What run_together() returns of the tokens of a session that it processed.
+enum class Keep { kNothing, kLogits, kHidden };
+
+// A session in run_together(), and how it went.
+struct SessionRun {
+  Session* session = nullptr;
+  Keep keep = Keep::kNothing;
+  bool is_done = false;             // nothing is pending
+  std::vector<float> rows = {};     // as run_with_logits() or run_with_hidden(), by `keep`
+  std::optional<Error> error = {};  // what run() would have thrown
 };
 
 // One sequence of tokens. append() queues, run() processes; n_tokens() and token_ids() count what
@@ -280,7 +337,10 @@ class Session {
  public:
   // n_ctx: 0 for the most, as a rule n_ctx_train. adapter: one loaded with this model.
   explicit Session(const Model& model, int n_ctx = 0,
-                   const std::optional<Adapter>& adapter = std::nullopt);
+                   const std::optional<Adapter>& adapter = std::nullopt,
+                   const PrefixReuse& reuse = {});
+  // Another one with the same tokens, queue and logits. What they have in common is held once.
+  Session fork() const;
   int n_ctx() const;
   int n_vocab() const;
   int d_model() const;
@@ -301,18 +361,58 @@ class Session {
   // processed now: the output of the final norm. There are no logits afterwards.
   std::vector<float> run_with_hidden(double budget_ms = 80,
                                      const std::function<bool()>& should_stop = {});
+  // Runs sessions of one model, none twice, with their rows in the same steps, until one that had
+  // tokens pending has none, or the budget is spent; at least one step. An error of one session, or
+  // its cancel(), is its own. Sessions that run() in other threads share steps as well; this is for
+  // one thread that has many.
+  static void run_together(std::span<SessionRun> runs, double budget_ms = 80,
+                           const std::function<bool()>& should_stop = {});
   // Keeps the first n_tokens processed tokens, drops the others and the queue. Logits stay only if
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again. Layers with a window keep what it sees and 128 tokens before; farther back
   // rewind() costs the next run() the time to compute the kept tokens again, with the same bits.
   void rewind(int n_tokens);
+  // Long contexts (docs/KV.md). What they take out of the KV still counts in n_tokens() and stands
+  // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
+  // all again.
+  // Tokens [n_sink, n_sink + n_drop) of the KV go, the keys behind are turned to where they come to
+  // stand. Multiples of 32, n_sink at least 32.
+  void shift(int n_sink, int n_drop);
+  // From now on a full KV shifts out all but n_sink and at least `window` of the last tokens.
+  void stream_within(int n_sink, int window);
+  // Leaves every kv head n_keep tokens: the first n_sink, the last `window`, and those that these
+  // pay attention to, shares pooled over `pool` tokens. Processes the window once more.
+  void compress(int n_keep, int n_sink = 4, int window = 32, int pool = 7,
+                const std::function<bool()>& should_stop = {});
+  // Gives KV back until the OS has got n_bytes, as far as the next run() can compute it again with
+  // the same bits (n_recompute()); returns what the OS got.
+  uint64_t trim(uint64_t n_bytes = UINT64_MAX);
+  // Ranges (first, end) of the processed tokens that at least one kv head sees, and how many of
+  // them a kv head does not see.
+  std::vector<std::pair<int32_t, int32_t>> kept_ranges() const;
+  int n_dropped() const;
+  // Goes before sessions of lower priority where a step has not room for all; 0 at first.
+  void set_priority(int priority);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
   void set_adapter(const std::optional<Adapter>& adapter);
+  // What was processed, to a file, whole or not at all; throws while tokens are pending. note: kept
+  // with it, at most 64 MiB.
+  void save(const std::string& path, std::string_view note = {}) const;
+  // Of a session without tokens: goes on where the saved one stopped, with the same bits. Throws
+  // "session_mismatch" for another model, tokenizer, adapter, KV format or rotary table, naming
+  // what differs, and "session_hash" for damaged KV; the session then has no tokens, as before.
+  void restore(const SessionFile& file);
+  Metadata identity() const;          // as SessionFile::identity()
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.
   SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // sample() of several sessions of one model, none twice, spread over its threads. Empty where
+  // that would throw: call it to learn why. n_prompts: one for each session.
+  static std::vector<std::optional<SampledToken>> sample_together(
+      std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
+      std::span<const int64_t> n_prompts);
   // The k most likely next tokens under the raw softmax, best first.
   std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once
@@ -322,6 +422,7 @@ class Session {
   struct Impl;
 
  private:
+  explicit Session(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<Impl> impl_;
 };
 

@@ -34,7 +34,8 @@ void claim_memory(Model::Impl& model, Adapter::Impl& impl) {
   impl.info.scratch_bytes = scratch_bytes;
   const uint64_t before = model.adapter_scratch_bytes;
   const uint64_t more = scratch_bytes > before ? scratch_bytes - before : 0;
-  check(model.cache->claim(impl.info.file_bytes + more, "the adapter"));
+  check(model.tree->with_room(
+      [&] { return model.cache->claim(impl.info.file_bytes + more, "the adapter"); }));
   impl.claimed_bytes = impl.info.file_bytes;
   model.adapter_scratch_bytes += more;
   check(model.decoder->prepare_adapters());

@@ -22,7 +22,9 @@
 #include "model/weights.h"
 #include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
+#include "runtime/prefix_tree.h"
 #include "runtime/session.h"
+#include "runtime/session_file.h"
 #include "runtime/step_model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -36,6 +38,11 @@ inline std::span<const std::byte> blob_bytes(const edge::Tensor& tensor) {
 
 struct EdgeFile::Impl {
   std::shared_ptr<const edge::EdgeFile> file;
+};
+
+struct SessionFile::Impl {
+  std::shared_ptr<const edge::SessionFile> file;
+  std::string note;
 };
 
 struct Tokenizer::Impl {
@@ -57,10 +64,12 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::ModelSpec spec;
   edge::Weights weights;
   std::unique_ptr<edge::Verifier> verifier;
-  int n_ctx_most = 0;                      // of a session
-  int n_ctx_planned = 0;                   // of the decoder
+  int n_ctx_most = 0;     // of a session
+  int n_ctx_planned = 0;  // of the decoder
+  uint64_t kv_budget_bytes = 0;
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
+  std::optional<edge::PrefixTree> tree;    // of the cache; as it
   std::optional<edge::Batcher> batcher;    // as does this, which they leave
 
   mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
@@ -69,18 +78,26 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
+  std::optional<edge::SessionIdentity> identity;       // once asked for; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
   int d_model() const override { return spec.d_model; }
   bool has_head() const override { return !spec.headless; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
+  int n_kv_heads() const override;
+  int max_positions() const override { return n_ctx_most; }
+  edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
+  edge::Status keep_slots(const edge::KvView& view,
+                          std::span<const std::vector<int32_t>> kept) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
   edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
+  // What the KV of a sequence with this adapter (null: none) depends on.
+  edge::SessionIdentity identity_with(const Adapter::Impl* adapter);
 };
 
 struct Adapter::Impl {
@@ -106,8 +123,11 @@ struct Session::Impl {
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
+  std::string name_space;                  // of PrefixReuse
 
-  void take_back();  // in the child of a fork()
+  std::string prefix_key() const;
+  void take_back();                     // in the child of a fork()
+  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm

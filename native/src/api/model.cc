@@ -24,6 +24,7 @@ using edge::api::raise;
 using edge::api::take_or_throw;
 
 constexpr int kMaxThreads = 256;
+constexpr uint64_t kIdleShare = 8;  // of the KV budget, for texts that no session holds
 
 struct MemoryNeed {
   uint64_t file_bytes = 0;
@@ -129,7 +130,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
-  const edge::KvLayout kv = model.spec.kv_layout();
+  const edge::KvLayout kv = model.spec.kv_layout(edge::KvFormat::kF16);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
@@ -150,6 +151,10 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.info.n_threads = options.n_threads;
   check(model.make_decoder());
   model.cache.emplace(kv.groups, kv_budget_bytes);
+  model.kv_budget_bytes = kv_budget_bytes;
+  model.tree.emplace(*model.cache, options.prefix_cache_bytes == UINT64_MAX
+                                       ? kv_budget_bytes / kIdleShare
+                                       : options.prefix_cache_bytes);
   model.batcher.emplace(model, options.latency_budget_ms);
 
   model.verifier = take_or_throw(
@@ -174,11 +179,13 @@ Status Model::Impl::make_decoder() {
 void Model::Impl::before_fork() {
   sessions_mutex.lock();
   batcher->before_fork();
+  tree->mutex().lock();
   cache->mutex().lock();
 }
 
 void Model::Impl::after_fork(bool is_child) {
   cache->mutex().unlock();
+  tree->mutex().unlock();
   batcher->after_fork(is_child);
   if (is_child) {
     was_step_torn |= step_turn.take_back();
@@ -262,6 +269,24 @@ double Model::verified_fraction() const {
   });
 }
 
+KvFigures Model::kv_figures() const {
+  return entry([&] {
+    const edge::KvCacheFigures cache = impl_->cache->figures();
+    const edge::PrefixFigures tree = impl_->tree->figures();
+    return KvFigures{.budget_bytes = impl_->kv_budget_bytes,
+                     .reserved_bytes = cache.reserved_bytes,
+                     .kept_bytes = cache.kept_bytes,
+                     .idle_bytes = cache.idle_bytes,
+                     .used_bytes = cache.used_bytes,
+                     .n_reused_tokens = tree.n_matched_tokens,
+                     .n_evicted_tokens = tree.n_evicted_tokens};
+  });
+}
+
+uint64_t Model::trim(uint64_t n_bytes) {
+  return entry([&] { return impl_->tree->trim(n_bytes); });
+}
+
 std::vector<std::vector<uint64_t>> Model::expert_load() const {
   return entry([&] {
     const std::lock_guard lock(impl_->step_turn);
@@ -289,6 +314,7 @@ void Model::close() {
         session->session.reset();
       }
     }
+    impl_->tree->trim(UINT64_MAX);
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->decoder.reset();

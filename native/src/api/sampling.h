@@ -6,6 +6,7 @@
 
 #include "edgellm/engine.h"
 #include "runtime/sampler.h"
+#include "runtime/session.h"
 
 namespace edgellm {
 
@@ -26,5 +27,9 @@ const LogitRuleParams* rule_params(const edgellm::LogitRules& rules);
 // must know it.
 TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
                         const LogitRuleParams* rules);
+
+// As edgellm::Session::sample(), whose errors it throws.
+edgellm::SampledToken sample_next(const Session& session, const edgellm::SamplerParams& params,
+                                  int64_t step, int64_t n_prompt);
 
 }  // namespace edge::api

@@ -11,10 +11,7 @@ namespace {
 using edge::Code;
 using edge::api::check;
 using edge::api::entry;
-using edge::api::history_of;
-using edge::api::internal;
 using edge::api::raise;
-using edge::api::rule_params;
 using edge::api::take_or_throw;
 
 // Runs body(edge::Session&) under the session's lock.
@@ -22,20 +19,26 @@ template <class Impl, class F>
 auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
   return entry([&] {
     const std::lock_guard lock(impl->turn);
-    if (!impl->session) {
-      raise(
-          Code::kInvalidArgument,
-          impl->model->is_closing
-              ? "the model of the session is closed"
-              : "the session is closed, or was running in another thread when this process forked");
-    }
-    return body(*impl->session);
+    return body(impl->open_session());
   });
+}
+
+// A session that is ready, known to its model: close() ends it, too.
+template <class Impl>
+std::shared_ptr<Impl> enlisted(std::shared_ptr<Impl> impl) {
+  impl->cancel_flag = impl->session->cancel_flag();
+  Model::Impl& owner = *impl->model;
+  const std::lock_guard lock(owner.sessions_mutex);
+  owner.check_open();
+  std::erase_if(owner.sessions, [](const auto& weak) { return weak.expired(); });
+  owner.sessions.push_back(impl);
+  return impl;
 }
 
 }  // namespace
 
-Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& adapter) {
+Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& adapter,
+                 const PrefixReuse& reuse) {
   entry([&] {
     const std::shared_ptr<Model::Impl>& owner = model.impl();
     owner->check_open();
@@ -49,17 +52,28 @@ Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& ad
                             "a larger one"
                           : ", the positions the model was trained for"));
     }
-    impl_ = std::make_shared<Impl>();
-    impl_->model = owner;
-    impl_->adapter = checked_adapter(adapter, owner);
-    impl_->session = take_or_throw(
-        edge::Session::create(*owner->batcher, *owner->cache, n_ctx == 0 ? n_ctx_most : n_ctx,
-                              impl_->adapter ? &impl_->adapter->adapter : nullptr));
-    impl_->cancel_flag = impl_->session->cancel_flag();
-    const std::lock_guard lock(owner->sessions_mutex);
-    owner->check_open();
-    std::erase_if(owner->sessions, [](const auto& weak) { return weak.expired(); });
-    owner->sessions.push_back(impl_);
+    auto impl = std::make_shared<Impl>();
+    impl->model = owner;
+    impl->name_space = reuse.name_space;
+    impl->adapter = checked_adapter(adapter, owner);
+    impl->session = take_or_throw(
+        edge::Session::create(*owner->batcher, *owner->cache,
+                              {.n_ctx = n_ctx == 0 ? n_ctx_most : n_ctx,
+                               .adapter = impl->adapter ? &impl->adapter->adapter : nullptr,
+                               .tree = reuse.is_on ? &*owner->tree : nullptr,
+                               .key = impl->prefix_key()}));
+    impl_ = enlisted(std::move(impl));
+  });
+}
+
+Session Session::fork() const {
+  return with_session(impl_, [&](const edge::Session& session) {
+    auto impl = std::make_shared<Impl>();
+    impl->model = impl_->model;
+    impl->name_space = impl_->name_space;
+    impl->adapter = impl_->adapter;
+    impl->session = take_or_throw(session.fork());
+    return Session(enlisted(std::move(impl)));
   });
 }
 
@@ -123,13 +137,38 @@ void Session::rewind(int n_tokens) {
   with_session(impl_, [&](edge::Session& session) { check(session.rewind(n_tokens)); });
 }
 
+void Session::set_priority(int priority) {
+  with_session(impl_, [&](edge::Session& session) { session.set_priority(priority); });
+}
+
 void Session::set_adapter(const std::optional<Adapter>& adapter) {
   with_session(impl_, [&](edge::Session& session) {
     std::shared_ptr<const Adapter::Impl> next = checked_adapter(adapter, impl_->model);
     const std::string_view before = impl_->adapter ? impl_->adapter->info.root : std::string_view();
     if (before == (next ? std::string_view(next->info.root) : std::string_view())) return;
-    check(session.set_adapter(next ? &next->adapter : nullptr));
-    impl_->adapter = std::move(next);
+    impl_->adapter.swap(next);
+    const edge::Adapter* const internal = impl_->adapter ? &impl_->adapter->adapter : nullptr;
+    check(session.set_adapter(internal, impl_->prefix_key()));
+  });
+}
+
+void Session::save(const std::string& path, std::string_view note) const {
+  with_session(impl_, [&](const edge::Session& session) {
+    const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
+    check(session.save(path, identity, note, impl_->model->info.n_threads));
+  });
+}
+
+Metadata Session::identity() const {
+  return with_session(impl_, [&](const edge::Session&) {
+    return impl_->model->identity_with(impl_->adapter.get()).items();
+  });
+}
+
+void Session::restore(const SessionFile& file) {
+  with_session(impl_, [&](edge::Session& session) {
+    const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
+    check(session.restore(*file.impl()->file, identity, impl_->model->info.n_threads));
   });
 }
 
@@ -142,13 +181,7 @@ std::vector<float> Session::logits() const {
 
 SampledToken Session::sample(const SamplerParams& params, int64_t step, int64_t n_prompt) const {
   return with_session(impl_, [&](const edge::Session& session) {
-    const std::span<const float> logits = take_or_throw(session.logits());
-    const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
-    const edge::LogitRuleParams* rules = rule_params(params.rules);
-    const edge::TokenHistory history = history_of(session.token_ids(), n_prompt, rules);
-    const edge::SampledToken token =
-        take_or_throw(edge::sample(logits, internal(params), counter, rules, history));
-    return SampledToken{token.id, token.logprob};
+    return edge::api::sample_next(session, params, step, n_prompt);
   });
 }
 
@@ -171,11 +204,27 @@ SessionStats Session::stats() const {
     return SessionStats{.n_prefill_tokens = stats.n_prefill_tokens,
                         .n_decode_tokens = stats.n_decode_tokens,
                         .n_steps = stats.n_steps,
+                        .n_reused_tokens = stats.n_reused_tokens,
                         .n_recomputed_tokens = stats.n_recomputed_tokens,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,
                         .kv_bytes = stats.kv_bytes};
   });
+}
+
+// All that pages depend on besides the ids and the model.
+std::string Session::Impl::prefix_key() const {
+  return (adapter ? adapter->info.root : std::string()) + '/' + name_space;
+}
+
+edge::Session& Session::Impl::open_session() const {
+  if (!session) {
+    raise(Code::kInvalidArgument,
+          model->is_closing
+              ? "the model of the session is closed"
+              : "the session is closed, or was running in another thread when this process forked");
+  }
+  return *session;
 }
 
 // What another thread was changing at the fork is not even fit to be destroyed.

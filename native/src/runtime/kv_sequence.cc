@@ -222,16 +222,16 @@ void KvSequence::publish(std::span<const int32_t> ids) {
 
 void KvSequence::settle(std::span<const int32_t> ids) {
   publish(ids);
-  const auto n_published = static_cast<size_t>(n_published_) * kPageTokens;
-  if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published ||
-      ids.size() - n_published >= kPageTokens) {
+  const auto n_published_ids = static_cast<size_t>(n_published_) * kPageTokens;
+  if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published_ids ||
+      ids.size() - n_published_ids >= kPageTokens) {
     return;
   }
   std::vector<PageId> pages;
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     pages.push_back(plan_.held_pages(group).back());
   }
-  tree_->insert_tail(node_, ids.subspan(n_published), pages);
+  tree_->insert_tail(node_, ids.subspan(n_published_ids), pages);
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {
@@ -340,8 +340,12 @@ Status KvSequence::drop_pages(int first_page, int n_pages) {
 
 uint64_t KvSequence::give_back(uint64_t n_bytes, int n_least) {
   const uint64_t before = cache_.figures().held_bytes;
-  uint64_t given = 0;
-  while (given < n_bytes && n_tokens() > n_least) {
+  const auto given = [&] {
+    const uint64_t now = cache_.figures().held_bytes;
+    return now < before ? before - now : 0;
+  };
+  if (tree_ != nullptr) tree_->trim(n_bytes);
+  while (given() < n_bytes && n_tokens() > n_least) {
     const int last_page = n_pages_for(n_tokens()) - 1;
     int n_kept = std::max(n_least, last_page * kPageTokens);
     if (!plan_.is_whole_at(n_kept)) {
@@ -349,10 +353,9 @@ uint64_t KvSequence::give_back(uint64_t n_bytes, int n_least) {
       n_kept = 0;
     }
     rewind(n_kept);
-    const uint64_t now = cache_.figures().held_bytes;
-    given = now < before ? before - now : 0;
+    if (tree_ != nullptr) tree_->trim(UINT64_MAX);  // nothing else was left idle
   }
-  return given;
+  return given();
 }
 
 }  // namespace edge

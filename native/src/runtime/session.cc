@@ -67,6 +67,7 @@ class Session::Part final : public StepPart {
     s.record(n_rows_, step_ms);
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
     s.n_done_ = std::max(s.n_done_, s.n_computed());
+    s.kv_->publish(s.tokens_);
     if (!is_last_ || hidden_ != nullptr) return {};
     if (logits_ != nullptr) {
       s.logits_.assign(logits_->end() - s.model().n_vocab(), logits_->end());
@@ -88,15 +89,36 @@ class Session::Part final : public StepPart {
   size_t n_before_ = 0;   // size of kept()
 };
 
-Result<std::unique_ptr<Session>> Session::create(Batcher& batcher, KvCache& cache, int n_ctx,
-                                                 const Adapter* adapter) {
-  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, KvSequence::create(cache, n_ctx));
+Result<std::unique_ptr<Session>> Session::create(Batcher& batcher, KvCache& cache,
+                                                 const SessionOptions& options) {
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv,
+                        KvSequence::create(cache, options.n_ctx, options.tree, options.key));
   std::unique_ptr<Session> session(new Session(batcher, std::move(kv)));
-  session->adapter_ = adapter;
+  session->adapter_ = options.adapter;
   return session;
 }
 
-Session::~Session() { batcher_.leave(seat_); }
+Result<std::unique_ptr<Session>> Session::fork() const {
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, kv_->fork());
+  std::unique_ptr<Session> other(new Session(batcher_, std::move(kv)));
+  other->seat_.priority = seat_.priority;
+  other->adapter_ = adapter_;
+  other->tokens_ = tokens_;
+  other->n_done_ = n_done_;
+  other->kept_ = kept_;
+  other->n_stream_sink_ = n_stream_sink_;
+  other->n_stream_drop_ = n_stream_drop_;
+  other->logits_ = logits_;
+  other->logits_at_ = logits_at_;
+  other->is_decoding_ = is_decoding_;
+  other->stats_.n_reused_tokens = n_done_;
+  return other;
+}
+
+Session::~Session() {
+  batcher_.leave(seat_);
+  kv_->settle(std::span(tokens_).first(static_cast<size_t>(kv_->n_tokens())));
+}
 
 std::span<const int32_t> Session::token_ids() const {
   return std::span(tokens_).first(static_cast<size_t>(n_done_));
@@ -148,6 +170,17 @@ Status Session::stopped() const {
   return {Code::kCancelled, "cancelled with " + std::to_string(n_left()) + " tokens to go"};
 }
 
+// Takes what others have computed of these tokens: all but the last, whose logits are wanted, and
+// none of those of which every row is.
+void Session::adopt_known(const Run& run) {
+  const bool wants_all = run.logits != nullptr || run.hidden != nullptr;
+  const size_t n_most = wants_all ? static_cast<size_t>(n_done_) : tokens_.size() - 1;
+  if (n_left() < 2 || n_most == 0) return;
+  if (kv_->adopt(std::span(tokens_).first(n_most)) == 0) return;
+  stats_.n_reused_tokens += std::max(0, kv_->n_tokens() - n_done_);
+  n_done_ = std::max(n_done_, kv_->n_tokens());
+}
+
 Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_stop) {
   EDGE_RETURN_IF_ERROR(check_run(budget_ms, run.hidden != nullptr));
   Part part(run, should_stop);
@@ -156,6 +189,7 @@ Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_sto
   do {
     if (part.stops()) return stopped();
     if (n_pending() == 0) return Status::ok();
+    adopt_known(run);
     batcher_.step(parts);
     if (part.was_stopped()) return stopped();
     EDGE_RETURN_IF_ERROR(part.status());
@@ -175,6 +209,7 @@ void Session::run_together(std::span<Run> runs, double budget_ms, const StopChec
     if (parts.back()->stops()) {
       run.status = run.session->stopped();
     } else if (run.session->n_pending() > 0) {
+      run.session->adopt_known(run);
       left.push_back(parts.back().get());
     }
   }
@@ -232,8 +267,9 @@ Status Session::rewind(int n_tokens) {
   return Status::ok();
 }
 
-Status Session::set_adapter(const Adapter* adapter) {
+Status Session::set_adapter(const Adapter* adapter, std::string_view key) {
   EDGE_RETURN_IF_ERROR(rewind(0));
+  kv_->set_key(key);
   adapter_ = adapter;
   return Status::ok();
 }

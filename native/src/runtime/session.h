@@ -21,6 +21,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,6 +33,8 @@
 #include "runtime/kv_cache.h"
 #include "runtime/kv_compress.h"
 #include "runtime/kv_sequence.h"
+#include "runtime/session_file.h"
+#include "runtime/session_options.h"
 
 namespace edge {
 
@@ -38,6 +42,7 @@ struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;
+  int64_t n_reused_tokens = 0;      // not processed: their KV was known from other texts
   int64_t n_recomputed_tokens = 0;  // again, after rewind(), trim() or in compress(); their time
                                     // is in prefill_ms
   double prefill_ms = 0;
@@ -47,10 +52,13 @@ struct SessionStats {
 
 class Session {
  public:
-  // Reserves KV for n_ctx >= 1 tokens. `batcher` and `cache` must outlive the session, as must
-  // `adapter`, through which all its tokens go.
-  static Result<std::unique_ptr<Session>> create(Batcher& batcher, KvCache& cache, int n_ctx,
-                                                 const Adapter* adapter = nullptr);
+  // Reserves KV for n_ctx tokens. `batcher`, `cache` and what the options name must outlive the
+  // session.
+  static Result<std::unique_ptr<Session>> create(Batcher& batcher, KvCache& cache,
+                                                 const SessionOptions& options);
+  // Another one with the same tokens, queue and logits, which shares the pages of those that are
+  // shared and has copies of the others. kMemoryBudget, kOutOfMemory.
+  Result<std::unique_ptr<Session>> fork() const;
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -133,9 +141,17 @@ class Session {
   // token without.
   Result<std::span<const float>> logits() const;
 
-  // Another adapter from now on, or none: all tokens go, processed or not, since their keys and
-  // values are the other one's.
-  Status set_adapter(const Adapter* adapter);
+  // What was processed, to a file that restore() of a session made alike continues with the same
+  // bits; `note` is the caller's. kInvalidArgument while tokens are pending. See session_file.h.
+  Status save(const std::string& path, const SessionIdentity& identity, std::string_view note,
+              int n_threads) const;
+  // Of a session without tokens: goes on where the saved one stopped. kSessionMismatch unless
+  // `identity` is the file's, kContextOverflow, kSessionHash, kSessionInvalid: nothing has changed.
+  Status restore(const SessionFile& file, const SessionIdentity& identity, int n_threads);
+
+  // Another adapter from now on, or none, and its key: all tokens go, processed or not, since their
+  // keys and values are the other one's.
+  Status set_adapter(const Adapter* adapter, std::string_view key = {});
 
   // Setting it makes the current run(), or else the next one, fail with kCancelled once. From any
   // thread; shared so that a canceller need not know whether the session still exists.
@@ -148,6 +164,7 @@ class Session {
       : batcher_(batcher), kv_(std::move(kv)) {}
   // Before a run: kInvalidArgument, kFeatureUnsupported.
   Status check_run(double budget_ms, bool wants_hidden) const;
+  void adopt_known(const Run& run);
   Status run_alone(Run run, double budget_ms, const StopCheck& should_stop);
   int n_computed() const { return kv_->n_tokens() + kept_.n_gone(); }
   bool is_streaming() const { return n_stream_drop_ > 0; }
@@ -155,6 +172,7 @@ class Session {
   Status check_room(size_t n_more) const;
   int most_rows() const;
   Status make_room();
+  void drop_kv();
   Status process_again(int n_tokens, float* shares, const StopCheck& should_stop);
   StepModel& model() const { return batcher_.model(); }
   int n_left() const { return n_recompute() + n_pending(); }

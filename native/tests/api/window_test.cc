@@ -41,7 +41,7 @@ std::vector<float> logits_with_all_pages(const TinyFile& tiny, const std::vector
       edge::Decoder::create(spec, weights, edge::create_cpu_backend(edge::active_kernels(), 1),
                             kContext)
           .take();
-  const edge::KvLayout layout = spec.kv_layout();
+  const edge::KvLayout layout = spec.kv_layout(edge::KvFormat::kF16);
   constexpr size_t kPages = kTokens / edge::kPageTokens + 1;
   std::vector<std::vector<std::byte>> memory;
   std::vector<std::vector<std::byte*>> pages(layout.groups.size());
@@ -118,7 +118,8 @@ TEST_CASE("whatever is rewound, the same tokens have the same bits again") {
     const TinyFile file(tiny_spec(kContext, windows));
     const std::vector<float> wanted = logits_with_all_pages(file, ids);
     const Model model = Model::load(file.path(), {.n_threads = 2});
-    Session session(model);
+    const bool reuses = windows[0] == kWindows[0][0];  // then it finds what it had to let go
+    Session session(model, 0, std::nullopt, {.is_on = reuses, .name_space = {}});
     std::mt19937 random(static_cast<uint32_t>(windows[0]));
     int64_t n_recomputed = 0;
     for (int walk = 0; walk < 25; ++walk) {
@@ -134,7 +135,7 @@ TEST_CASE("whatever is rewound, the same tokens have the same bits again") {
       }
       REQUIRE(session.logits() == row_of(wanted, first + n - 1));
     }
-    CHECK(session.stats().n_recomputed_tokens == n_recomputed);
+    CHECK(session.stats().n_recomputed_tokens == (reuses ? 0 : n_recomputed));
     CHECK(n_recomputed > 0);
   }
 }

@@ -58,7 +58,7 @@ struct Fixture {
   Batcher batcher{model};
 
   std::unique_ptr<Session> session(int n_ctx = 400) {
-    return Session::create(batcher, cache, n_ctx).take();
+    return Session::create(batcher, cache, {.n_ctx = n_ctx}).take();
   }
 };
 

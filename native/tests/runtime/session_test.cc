@@ -22,7 +22,7 @@ struct Fixture {
   HashModel model;
   Batcher batcher{model};
   KvCache cache{model.groups(), UINT64_MAX};
-  std::unique_ptr<Session> session = Session::create(batcher, cache, 400).take();
+  std::unique_ptr<Session> session = Session::create(batcher, cache, {.n_ctx = 400}).take();
 
   void run_all(double budget_ms) {
     while (session->n_pending() > 0) REQUIRE(session->run(budget_ms, nullptr).is_ok());
@@ -52,7 +52,7 @@ TEST_CASE("all rows have the session's adapter, and with another one no token st
   Batcher batcher{model};
   const Adapter one, other;
   KvCache cache(model.inner.groups(), UINT64_MAX);
-  const auto session = Session::create(batcher, cache, 400, &one).take();
+  const auto session = Session::create(batcher, cache, {.n_ctx = 400, .adapter = &one}).take();
   const std::vector<int32_t> ids = random_ids(5, 3);
   for (const Adapter* adapter : {&one, &other, static_cast<const Adapter*>(nullptr)}) {
     if (adapter != &one) {
@@ -241,7 +241,7 @@ TEST_CASE_FIXTURE(Fixture, "a step that fails leaves the tokens before it and ca
 TEST_CASE_FIXTURE(Fixture, "sessions share the cache without seeing each other") {
   const std::vector<int32_t> ids = random_ids(90, 11);
   const std::vector<int32_t> other_ids = random_ids(90, 12);
-  auto other = Session::create(batcher, cache, 100).take();
+  auto other = Session::create(batcher, cache, {.n_ctx = 100}).take();
   for (size_t i = 0; i < ids.size(); i += 10) {
     REQUIRE(session->append(std::span(ids).subspan(i, 10)).is_ok());
     REQUIRE(other->append(std::span(other_ids).subspan(i, 10)).is_ok());
@@ -260,10 +260,10 @@ TEST_CASE("a session is refused where its context would not fit the budget") {
   HashModel model;
   Batcher batcher{model};
   KvCache cache(model.groups(), kPageBytes * 4);
-  CHECK(Session::create(batcher, cache, 129).status().code() == Code::kMemoryBudget);
-  CHECK(Session::create(batcher, cache, 0).status().code() == Code::kInvalidArgument);
-  const auto session = Session::create(batcher, cache, 128).take();
-  CHECK(Session::create(batcher, cache, 1).status().code() == Code::kMemoryBudget);
+  CHECK(Session::create(batcher, cache, {.n_ctx = 129}).status().code() == Code::kMemoryBudget);
+  CHECK(Session::create(batcher, cache, {.n_ctx = 0}).status().code() == Code::kInvalidArgument);
+  const auto session = Session::create(batcher, cache, {.n_ctx = 128}).take();
+  CHECK(Session::create(batcher, cache, {.n_ctx = 1}).status().code() == Code::kMemoryBudget);
 }
 
 TEST_CASE_FIXTURE(Fixture, "time is booked to prefill or to decode") {

@@ -22,7 +22,7 @@ struct Fixture {
   HashModel model{{0, 40, 7}};
   Batcher batcher{model};
   KvCache cache{model.groups(), UINT64_MAX};
-  std::unique_ptr<Session> session = Session::create(batcher, cache, kContext).take();
+  std::unique_ptr<Session> session = Session::create(batcher, cache, {.n_ctx = kContext}).take();
 
   void feed(std::span<const int32_t> ids) {
     REQUIRE(session->append(ids).is_ok());
@@ -75,9 +75,9 @@ TEST_CASE("sessions that fill the budget are never refused a page") {
   HashModel model{{0, 40}};
   Batcher batcher{model};
   KvCache cache{model.groups(), 2 * kv_bytes_for(model.groups(), kContext)};
-  const auto first = Session::create(batcher, cache, kContext).take();
-  const auto second = Session::create(batcher, cache, kContext).take();
-  CHECK(Session::create(batcher, cache, 1).status().code() == Code::kMemoryBudget);
+  const auto first = Session::create(batcher, cache, {.n_ctx = kContext}).take();
+  const auto second = Session::create(batcher, cache, {.n_ctx = kContext}).take();
+  CHECK(Session::create(batcher, cache, {.n_ctx = 1}).status().code() == Code::kMemoryBudget);
   const std::vector<int32_t> ids = random_ids(kContext, 2), others = random_ids(kContext, 3);
   for (int i = 0; i < kContext; i += 50) {
     REQUIRE(first->append(part(ids, i, i + 50)).is_ok());
@@ -203,7 +203,7 @@ TEST_CASE("random walks give the logits of fresh sessions") {
     HashModel model{{below(2) * 100, 1 + below(90), 1 + below(300)}};
     Batcher batcher{model};
     KvCache cache{model.groups(), kv_bytes_for(model.groups(), kContext)};
-    const auto session = Session::create(batcher, cache, kContext).take();
+    const auto session = Session::create(batcher, cache, {.n_ctx = kContext}).take();
     std::vector<int32_t> ids;
     for (int action = 0; action < 30; ++action) {
       const int n_room = kContext - static_cast<int>(ids.size());

@@ -150,7 +150,9 @@ class CpuBackend final : public Backend {
 
   void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv, ActNeeds needs,
                  ActRows& out) override {
-    attention_.run(rows_, q, shape, kv, matmul_.expected());
+    if (!attention_.run(rows_, q, shape, kv, matmul_.expected())) {
+      non_finite_.store(true, std::memory_order_relaxed);
+    }
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
@@ -168,8 +170,8 @@ class CpuBackend final : public Backend {
     kv_editor_.attention_shares(rows_, q, shape, kv, shares);
   }
 
-  void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) override {
-    kv_editor_.turn_keys(pages, kv, turn);
+  bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) override {
+    return kv_editor_.turn_keys(slots, kv, turn);
   }
 
   void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
@@ -340,13 +342,13 @@ class CpuBackend final : public Backend {
   void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {
     const RowInput& row = rows_[index(r)];
     std::byte* page = row.kv.tables[kv.group].pages[row.slot / kPageTokens];
-    const int slot = row.slot % kPageTokens;
+    bool is_finite = true;
     for (int h = 0; h < kv.n_kv_heads; ++h) {
-      auto* k = reinterpret_cast<uint16_t*>(page + kv.key_offset(h));
-      auto* v = reinterpret_cast<uint16_t*>(page + kv.value_offset(h));
-      ops_.store_f16_column(keys + h * kv.head_dim, kv.head_dim, kPageTokens, k + slot);
-      ops_.store_f16_row(values + h * kv.head_dim, kv.head_dim, v + slot * kv.head_dim);
+      const KvSlot slot = kv.slot(page, row.slot, h);
+      is_finite &= kernels_.attention->store_key(slot, keys + h * kv.head_dim);
+      is_finite &= kernels_.attention->store_value(slot, values + h * kv.head_dim);
     }
+    if (!is_finite) non_finite_.store(true, std::memory_order_relaxed);
   }
 
   const KernelTable& kernels_;

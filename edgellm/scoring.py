@@ -1,0 +1,152 @@
+"""How likely given continuations of a prompt are.
+
+The prompt is processed once; every continuation goes on from it in a sequence of its own, several
+of them in the same steps of the model. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .batch import run_lanes
+from .errors import ContextOverflowError, InvalidArgumentError
+from .stream import SLICE_MS, checked_ids
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from . import _native
+
+Pair = tuple[Sequence[int], Sequence[int]]  # ids of a prompt, of what continues it
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one continuation. `logprobs[i]` is the natural-log probability of `token_ids[i]` after the
+    prompt and the tokens before it, under the model itself; `logprob` is their sum, that of the
+    whole. `is_greedy`: each is the most likely token at its place."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    logprob: float
+    is_greedy: bool
+
+
+def score_pairs(
+    model: _native.Model, pairs: Sequence[Pair], adapter: _native.Adapter | None = None
+) -> list[Score]:
+    """All pairs are checked before any work: InvalidArgumentError, ContextOverflowError."""
+    checked = [_checked(model, at, *pair) for at, pair in enumerate(pairs)]
+    if not checked:
+        return []
+    # The last id is only predicted, never processed.
+    inputs = [[*prompt, *more][:-1] for prompt, more in checked]
+    n_same = min(len(prompt) for prompt, _ in checked) - 1
+    first = inputs[0]
+    n_same = next((n for n in range(n_same) if any(i[n] != first[n] for i in inputs)), n_same)
+    readers = [_Reader(more, n_skip=len(prompt) - 1 - n_same) for prompt, more in checked]
+    base = _processed(model, first[:n_same], max(map(len, inputs)), adapter) if n_same else None
+
+    def start(at: int) -> _native.Session:
+        from . import _native
+
+        session = _native.Session(model, len(inputs[at]), adapter) if base is None else base.fork()
+        session.append(inputs[at][n_same:])
+        return session
+
+    try:
+        run_lanes(len(inputs), start, "logits", lambda at, rows: readers[at].take(rows))
+    finally:
+        if base is not None:
+            base.close()
+    return [reader.score() for reader in readers]
+
+
+def split_texts(
+    tokenizer: _native.Tokenizer, front: Callable[[], list[int]], prompt: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Ids of a prompt and of a text that continues it, as lm-evaluation-harness cuts them.
+
+    Spaces at the end of the prompt go to the continuation, and both are tokenized together, since
+    a word and the space before it are one token. An empty prompt becomes `front()`: what stands
+    before a text that has nothing before it, one id at least.
+    """
+    stripped = prompt.rstrip()
+    continuation = prompt[len(stripped) :] + continuation
+    if not stripped:
+        return front(), tokenizer.encode(continuation, special=False, bos=False)
+    n_prompt = len(tokenizer.encode(stripped, special=False, bos=True))
+    whole = tokenizer.encode(stripped + continuation, special=False, bos=True)
+    n_prompt = min(n_prompt, len(whole) - 1)  # both may have become one token
+    if n_prompt == 0:
+        return front(), whole
+    return whole[:n_prompt], whole[n_prompt:]
+
+
+class _Reader:
+    """Takes the rows of logits of one sequence, the first `n_skip` of which say nothing of the
+    continuation."""
+
+    def __init__(self, continuation: list[int], n_skip: int) -> None:
+        self._ids = continuation
+        self._n_skip = n_skip
+        self._logprobs: list[float] = []
+        self._is_greedy = True
+
+    def take(self, rows: npt.NDArray[np.float32]) -> None:
+        import numpy as np
+
+        from .evaluation.scores import rows_of_logits
+
+        n_skipped = min(self._n_skip, len(rows))
+        self._n_skip -= n_skipped
+        rows = rows[n_skipped:]
+        if len(rows) == 0:
+            return
+        begin = len(self._logprobs)
+        targets = np.array(self._ids[begin : begin + len(rows)], np.int64)
+        block = rows_of_logits(rows, targets)
+        self._logprobs += block.target_log_probs.tolist()
+        self._is_greedy &= bool((block.top_ids == targets).all())
+
+    def score(self) -> Score:
+        return Score(self._ids, self._logprobs, math.fsum(self._logprobs), self._is_greedy)
+
+
+def _checked(
+    model: _native.Model, at: int, prompt: Sequence[int], continuation: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    before = checked_ids(prompt, model.n_vocab, "prompt")
+    after = checked_ids(continuation, model.n_vocab, f"continuation {at}")
+    if not before or not after:
+        empty = f"continuation {at}" if before else "the prompt"
+        message = f"{empty} has no tokens; give at least one character or one id"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    n_ids = len(before) + len(after)
+    if n_ids - 1 > model.n_ctx_train:
+        message = (
+            f"prompt and continuation {at} have {n_ids} tokens, and the context of this model is "
+            f"{model.n_ctx_train}; cut {n_ids - 1 - model.n_ctx_train} of the prompt"
+        )
+        raise ContextOverflowError(message, code="context_overflow")
+    return before, after
+
+
+def _processed(
+    model: _native.Model, ids: list[int], n_ctx: int, adapter: _native.Adapter | None
+) -> _native.Session:
+    from . import _native
+
+    session = _native.Session(model, n_ctx, adapter)
+    try:
+        session.append(ids)
+        while not session.run(SLICE_MS):
+            pass
+    except BaseException:
+        session.close()
+        raise
+    return session
