@@ -26,7 +26,14 @@ from .errors import (
     UnsupportedError,
 )
 from .locate import explained, resolve
-from .options import GenerateArguments, GenerateOptions, LoadOptions, VerifyMode, as_stops
+from .options import (
+    DEFAULT_KV,
+    GenerateArguments,
+    GenerateOptions,
+    LoadOptions,
+    VerifyMode,
+    as_stops,
+)
 from .results import Generation, ModelInfo
 from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
@@ -46,7 +53,7 @@ def load(
     *,
     backend: str = "cpu",
     threads: int | None = None,
-    kv: str = "F16",
+    kv: str = DEFAULT_KV,
     max_memory: int | None = None,
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
@@ -81,6 +88,7 @@ class Model(Closing):
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
                     prefix_cache_bytes=options.prefix_cache,
+                    kv_format=options.kv,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit
@@ -353,7 +361,7 @@ class Model(Closing):
             weight_formats=dict(Counter(t["format"] for t in tensors)),
             eos_ids=native.eos_ids,
             has_tokenizer=native.tokenizer is not None,
-            kv_format=self._options.kv,
+            kv_format=native.kv_format,
             kv_bytes_per_token=native.kv_bytes_per_token,
             kv_bytes=native.kv_bytes(),
             backend=native.backend,

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FormatError, InvalidArgumentError
+from ..options import DEFAULT_KV
 from .eval_tables import print_evaluation
 from .exits import Exit
-from .output import JsonFlag, ThreadsOption, note, print_json
+from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def command(
         ),
     ] = False,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Perplexity and golden questions; next to another model also KL divergence and flips."""
@@ -98,6 +100,7 @@ def command(
         limits=limits if compare else None,
         save_logits=save_logits,
         threads=threads,
+        kv=kv or DEFAULT_KV,
     )
     if report is not None:
         from ..evaluation.report import write_report
@@ -122,6 +125,7 @@ def _evaluate(
     limits: Limits | None,
     save_logits: Path | None,
     threads: int | None,
+    kv: str,
 ) -> Evaluation:
     from ..evaluation import EvaluatedModel, Reference, evaluate, read_text, windows_for
 
@@ -136,7 +140,7 @@ def _evaluate(
         has_windows = bool(contents) or file is not None
         if not has_windows and (save_logits is not None or rule is not None):
             raise _usage("--save-logits, --n-ctx and --max-tokens-scored need --text FILE")
-        model = stack.enter_context(EvaluatedModel(name, threads=threads))
+        model = stack.enter_context(EvaluatedModel(name, threads=threads, kv=kv))
         windows = windows_for(model, contents, rule, file) if has_windows else []
         show = stack.enter_context(progress_bar())
         return evaluate(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..locate import explained, resolve
+from ..options import DEFAULT_KV
 from ..stream import SLICE_MS
 
 if TYPE_CHECKING:
@@ -37,7 +38,12 @@ class EvaluatedModel(Closing):
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int | None = None, max_memory: int | None = None
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        max_memory: int | None = None,
+        kv: str = DEFAULT_KV,
     ) -> None:
         from .. import _native
 
@@ -46,7 +52,10 @@ class EvaluatedModel(Closing):
         self.name = str(path) if is_stored else self.path.name
         with explained(self.path):
             self.native: _native.Model = _native.Model.load(
-                self.path, n_threads=threads or 0, max_memory_bytes=max_memory or 0
+                self.path,
+                n_threads=threads or 0,
+                max_memory_bytes=max_memory or 0,
+                kv_format=kv,
             )
 
     @property

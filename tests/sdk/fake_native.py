@@ -82,16 +82,24 @@ class Model:
         )
     }
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, kv_format: str = "F16") -> None:
         self.n_threads = n_threads
+        self.kv_format = kv_format
         self.closed = False
         self.tokenizer: Tokenizer | None = Tokenizer()
 
     @staticmethod
     def load(
-        path: object, *, n_threads: int, verify: str, max_memory_bytes: int, n_ctx: int
+        path: object,
+        *,
+        n_threads: int,
+        verify: str,
+        max_memory_bytes: int,
+        n_ctx: int,
+        prefix_cache_bytes: int | None = None,
+        kv_format: str = "F16",
     ) -> Model:
-        return Model(n_threads or 1)
+        return Model(n_threads or 1, kv_format)
 
     @property
     def eos_ids(self) -> list[int]:
