@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .adapter import Adapter, native_adapter
 from .batch import AT_ONCE, TokenBatch, stream_several
 from .chat import Chat, OverflowPolicy
-from .chat_template import stored_tokens, template_source, template_tokens
+from .chats import new_chat, restored_chat
 from .closing import Closing
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
 from .errors import (
@@ -128,7 +128,9 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
+        session = _native.Session(
+            self._native, n_tokens, native_adapter(adapter), reuse_prefix=False
+        )
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
@@ -325,20 +327,44 @@ class Model(Closing):
         model has. `policy`: what to do when the context is full; None is an error, and
         "drop_oldest_turns" says in the result what it dropped. `adapter`: one of `load_adapter()`.
         """
-        tokenizer = self._tokenizer()
-        source = template_source(template, self._native.blob("chat_template"), self._path)
-        stored = stored_tokens(self._native.blob("special_tokens"), self._path)
-        named = template_tokens(self._native, tokenizer, source, variables or {}, stored)
-        return Chat(
+        return new_chat(
             self._native,
-            tokenizer,
-            source,
+            self._tokenizer(),
+            self._path,
+            template=template,
+            variables=variables,
             system=system,
             tools=tools,
             documents=documents,
             n_ctx=n_ctx,
             policy=policy,
-            variables={**named, **(variables or {})},
+            adapter=adapter,
+        )
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kv: bool = True,
+        template: str | Path | None = None,
+        adapter: Adapter | None = None,
+    ) -> Chat:
+        """The chat that `Chat.save()` has written, with its KV, so that nothing is computed again:
+        the next tokens are those that the saved one would have given.
+
+        `template`, `adapter`: as for `chat()`, those that the chat was saved with. `kv=False`: the
+        conversation only, which any model can go on with; its first reply reads all of it.
+
+        SessionError: a broken file, or one that was saved with another model, tokenizer, template,
+        adapter or KV format; the message names what differs.
+        """
+        return restored_chat(
+            self._native,
+            self._tokenizer(),
+            self._path,
+            path,
+            kv=kv,
+            template=template,
             adapter=adapter,
         )
 

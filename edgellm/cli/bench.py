@@ -94,7 +94,7 @@ def _measure(
             "lower --prefill or --decode"
         )
         raise ContextOverflowError(message, code="context_overflow")
-    session = _native.Session(model, n_ctx, adapter)
+    session = _native.Session(model, n_ctx, adapter, reuse_prefix=False)
     try:
         _time_tokens(session, model, min(prefill, 32))  # touches every page once
         prefill_s, decode_s, read_bytes_per_s = [], [], []

@@ -105,7 +105,7 @@ class EvaluatedModel(Closing):
                 f"{self.native.n_ctx_train}; lower --n-ctx or shorten the text"
             )
             raise ContextOverflowError(message, code="context_overflow")
-        return _native.Session(self.native, n_ctx)
+        return _native.Session(self.native, n_ctx, reuse_prefix=False)
 
     def close(self) -> None:
         """Free the model. Idempotent."""

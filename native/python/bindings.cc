@@ -360,6 +360,9 @@ void bind_session(py::module_& m) {
            py::arg("n_prompt") = py::none())
       .def("top_logprobs", &top_logprobs, py::arg("k"), Unlocked())
       .def("cancel", &Session::cancel)
+      .def("save", &edgellm::bindings::save_session, py::arg("path"), py::arg("note") = py::bytes())
+      .def("restore", &Session::restore, py::arg("file"), Unlocked())
+      .def_property_readonly("identity", &edgellm::bindings::session_identity)
       .def_property_readonly("stats",
                              [](const Session& session) {
                                edgellm::SessionStats stats;
@@ -391,5 +394,6 @@ PYBIND11_MODULE(_native, m) {
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
   edgellm::bindings::bind_adapter(m);
+  edgellm::bindings::bind_session_file(m);
   bind_session(m);
 }

@@ -103,6 +103,11 @@ void bind_sampler(py::module_& m);
 // Adapters of a model.
 void bind_adapter(py::module_& m);
 
+// Sessions on disk.
+void bind_session_file(py::module_& m);
+py::dict session_identity(const Session& session);
+void save_session(const Session& session, const py::object& path, const py::bytes& note);
+
 // GPTQ's search on arrays.
 void bind_gptq(py::module_& m);
 

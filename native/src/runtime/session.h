@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,7 @@
 #include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
 #include "runtime/kv_sequence.h"
+#include "runtime/session_file.h"
 #include "runtime/session_options.h"
 
 namespace edge {
@@ -102,6 +105,14 @@ class Session {
   // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
   // token without.
   Result<std::span<const float>> logits() const;
+
+  // What was processed, to a file that restore() of a session made alike continues with the same
+  // bits; `note` is the caller's. kInvalidArgument while tokens are pending. See session_file.h.
+  Status save(const std::string& path, const SessionIdentity& identity, std::string_view note,
+              int n_threads) const;
+  // Of a session without tokens: goes on where the saved one stopped. kSessionMismatch unless
+  // `identity` is the file's, kContextOverflow, kSessionHash, kSessionInvalid: nothing has changed.
+  Status restore(const SessionFile& file, const SessionIdentity& identity, int n_threads);
 
   // Another adapter from now on, or none, and its key: all tokens go, processed or not, since their
   // keys and values are the other one's.
