@@ -72,8 +72,9 @@ TEST_CASE("attention gives the same bits whole and split by segment, alone and i
     const Sequence longer(kv, 17000, 1);  // more than one wave of 64 segments
     const Sequence shorter(kv, 600, 2);
     const std::vector<RowInput> rows = {
-        {0, 16998, longer.view()}, {0, 16999, longer.view()}, {0, 255, shorter.view()},
-        {0, 256, shorter.view()},  {0, 599, shorter.view()},
+        {0, 16998, 16998, longer.view()}, {0, 16999, 16999, longer.view()},
+        {0, 255, 255, shorter.view()},    {0, 256, 256, shorter.view()},
+        {0, 599, 599, shorter.view()},
     };
     const std::vector<float> whole = attend(rows, shape, kv, 1);
     for (const int n_threads : {2, 3, 16}) {
@@ -96,8 +97,8 @@ std::vector<double> attended(const Sequence& sequence, const RowInput& row,
   std::vector<double> q(kHeadDim), out(kHeadDim, 0.0);
   for (double& x : q) x = static_cast<double>(normal(rng));
   double total = 0;
-  const int first = shape.window > 0 ? std::max(0, row.position + 1 - shape.window) : 0;
-  for (int t = first; t <= row.position; ++t) {
+  const int first = shape.window > 0 ? std::max(0, row.slot + 1 - shape.window) : 0;
+  for (int t = first; t <= row.slot; ++t) {
     const std::vector<std::byte>& page = sequence.pages[static_cast<size_t>(t / kPageTokens)];
     const auto at = [&](size_t i) {
       uint16_t half;

@@ -84,7 +84,7 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
         group.pages = pages;
         group.q[group.n_queries] = q + static_cast<int64_t>(row) * q_stride +
                                    (kv_head * heads_per_kv + head) * int64_t{shape.head_dim};
-        const int n_visible = rows[row].position + 1;
+        const int n_visible = rows[row].slot + 1;
         group.first[group.n_queries] = shape.window > 0 ? std::max(0, n_visible - shape.window) : 0;
         group.n_visible[group.n_queries++] = n_visible;
       }

@@ -21,7 +21,7 @@ class AttentionDriver {
   AttentionDriver(const AttentionKernels& kernels, int n_threads);
 
   // q: [rows.size()][n_heads * head_dim rounded up to 16], overwritten with softmax(q K^T * scale)
-  // V over the positions each row sees: its sequence up to its own, within the window. Keys and
+  // V over the slots each row sees: its sequence up to its own, within the window. Keys and
   // values of the rows themselves must be in their pages. expected: as in pool_run(). False, with q
   // unspecified, if a query that meets int8 keys is not finite.
   bool run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
