@@ -24,9 +24,8 @@ constexpr const char* kUsage =
     "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N]\n"
     "edge_kernels attention [--positions N] [--head-dim N] [--queries K] [--calls N]\n"
     "edge_kernels --compiler\n"
-    "  FORMAT: E2_16, E3_32, E4_16, E4_32, E6_16, E8_32, K4_32 or L4_32; the level is the best "
-    "one, or "
-    "EDGELLM_ISA\n"
+    "  FORMAT: E2_16, E3_32, E4_16, E4_32, E6_16, E8_32, K4_32, L4_32 or L8_32; the level is the "
+    "best one, or EDGELLM_ISA\n"
     "  --rows K: that many rows only; above 16 the kernel of prefill\n"
     "  --calls N: of every measurement (default 200)\n"
     "  --positions N: of one key-value head (default 1024, in cache; 262144 is not)";
