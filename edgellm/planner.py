@@ -29,9 +29,9 @@ _MODEL_READERS = (
     *("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_router", "ffn_gate_exps"),
     *("ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_inp_shexp"),
 )
-# Formats that a model may be rounded to. L4_32 and K4_32 keep what was quantized elsewhere;
-# rounding to them is worse than to E4_16, which is smaller.
-_ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32"))
+# Formats that a model may be rounded to. K4_32, L4_32 and L8_32 keep what was quantized elsewhere;
+# rounding to them is no better than to E4_16 and E8_32, which are smaller.
+_ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32", "L8_32"))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .tiles import (
     pack_strips,
     split_strips,
     tile,
+    tile_halves,
     tile_scales,
     unpack_nibbles,
     untile,
@@ -43,13 +44,5 @@ def decode_l4_32(data: U8Array, n_cols: int) -> F32Array:
 def pack_l4_32(scales: F16Array, zeros: U8Array, codes: U8Array) -> U8Array:
     """scales and zeros [n_rows, n_cols / 32 rounded up], codes [n_rows, n_cols] of 0..15 ->
     strips. Padding columns get code 0; they meet zero activations."""
-    n_rows, n_groups = scales.shape
-    halves = np.ascontiguousarray(scales, dtype="<f2").view(np.uint8).reshape(n_rows, n_groups, 2)
-    padded = np.pad(halves, ((0, -n_rows % TILE_ROWS), (0, 0), (0, 0)))
-    strips = padded.reshape(-1, TILE_ROWS, n_groups, 2).transpose(0, 2, 1, 3)
-    parts = [
-        strips.reshape(len(strips), n_groups, _ZEROS_AT),
-        tile_scales(zeros, 1),
-        pack_nibbles(tile(codes)),
-    ]
-    return pack_strips(np.ones(n_rows, dtype=np.float32), parts)
+    parts = [tile_halves(scales), tile_scales(zeros, 1), pack_nibbles(tile(codes))]
+    return pack_strips(np.ones(len(scales), dtype=np.float32), parts)

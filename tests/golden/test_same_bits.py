@@ -17,7 +17,7 @@ from edgellm.converters import convert
 from edgellm import _native
 from golden.tiny import CASE_NAMES, case_named, tiny_checkpoint
 
-FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "F16")
+FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L8_32", "F16")
 KV_FORMATS = ("F16", "K8V8")
 MAX_TOKENS = 300  # past a chunk of 128 rows and, where the context allows, a segment of 256
 LOGITS_CODE = """

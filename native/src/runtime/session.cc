@@ -105,6 +105,9 @@ Result<std::unique_ptr<Session>> Session::fork() const {
   other->adapter_ = adapter_;
   other->tokens_ = tokens_;
   other->n_done_ = n_done_;
+  other->kept_ = kept_;
+  other->n_stream_sink_ = n_stream_sink_;
+  other->n_stream_drop_ = n_stream_drop_;
   other->logits_ = logits_;
   other->logits_at_ = logits_at_;
   other->is_decoding_ = is_decoding_;
