@@ -79,6 +79,8 @@ class Model(Closing):
 
         self._path = path
         self._options = options
+        # Asking the native model waits for its turn, which is held while it computes.
+        self._native_tokenizer: _native.Tokenizer | None = None
         try:
             with explained(path):
                 self._native = _native.Model.load(
@@ -98,7 +100,7 @@ class Model(Closing):
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Ids of `text`. `special=False`: nothing in the text can become a special token.
         `bos`: put in front what the model expects there."""
-        return self._tokenizer().encode(text, special=special, bos=bos)
+        return self._tokenizer().encode(text, special, bos)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
@@ -403,9 +405,13 @@ class Model(Closing):
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
         self._native.close()
+        self._native_tokenizer = None
 
     def _tokenizer(self) -> _native.Tokenizer:
-        tokenizer = self._native.tokenizer
+        tokenizer = self._native_tokenizer
+        if tokenizer is not None:
+            return tokenizer
+        tokenizer = self._native_tokenizer = self._native.tokenizer
         if tokenizer is None:
             message = f"{self._path} holds no tokenizer; give token ids instead of text"
             raise UnsupportedError(message, code="tokenizer_unsupported")

@@ -21,6 +21,7 @@ using edgellm::bindings::path_text;
 using edgellm::bindings::to_array;
 using edgellm::bindings::to_dict;
 using edgellm::bindings::to_ids;
+using edgellm::bindings::utf8_of;
 
 namespace {
 
@@ -255,8 +256,14 @@ void bind_text(py::module_& m) {
       .def_static(
           "from_blob", [](const py::bytes& blob) { return Tokenizer::from_blob(blob); },
           py::arg("blob"))
-      .def("encode", &Tokenizer::encode, py::arg("text"), py::arg("special") = false,
-           py::arg("bos") = true, Unlocked())
+      .def(
+          "encode",
+          [](const Tokenizer& tokenizer, const py::str& text, bool special, bool bos) {
+            const std::string_view bytes = utf8_of(text);
+            const py::gil_scoped_release unlocked;
+            return tokenizer.encode(bytes, special, bos);
+          },
+          py::arg("text"), py::arg("special") = false, py::arg("bos") = true)
       .def(
           "decode",
           [](const Tokenizer& tokenizer, const std::vector<int64_t>& ids, bool special) {
