@@ -60,7 +60,7 @@ def test_experts_may_stand_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_architecture_has_a_row() -> None:
-    from edgellm.converters.gguf.config import ARCHITECTURES
+    from edgellm.converters.gguf.architectures import ARCHITECTURES
 
     types = {FAMILIES[name]["model_type"] for name in WITHOUT}
     assert {ARCHS.get(kind, kind) for kind in types} == set(ARCHITECTURES)
