@@ -7,7 +7,8 @@ our own reader will find the same model in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from ..gguf.writer import GgufWriter, OutTensor, total_bytes
 from ..plan import Job, Options
 from ..report import ConvertProgress, ProgressFn
 from ..sources import open_checkpoint
+from .edge_source import EdgeCheckpoint, is_edge
 from .gguf_check import check_header
 from .gguf_keys import Target, target_of, tokenizer_keys
-from .gguf_tensors import Written, written_tensors
+from .gguf_tensors import Block, Piece, Written, written_tensors
 from .report import ExportedMatrix, ExportReport
 from .whole import check_target, whole_files
 
 F32Array = npt.NDArray[np.float32]
+U8Array = npt.NDArray[np.uint8]
 
 GGUF_KINDS = {
     "gguf-f16": "F16",
@@ -48,7 +51,7 @@ def export_gguf(
     NumericError: a weight that is not finite or does not fit.
     """
     start = time.monotonic()
-    with open_checkpoint(src) as checkpoint:
+    with EdgeCheckpoint(src) if is_edge(src) else open_checkpoint(src) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
         target = target_of(job)
         type_name = GGUF_KINDS[kind]
@@ -67,6 +70,7 @@ def export_gguf(
                 file.truncate(writer.n_bytes)
                 check_header(path, job, target)
                 matrices = tuple(_write(job, tensors, writer, progress))
+            _say_rounded_again(job, tensors, matrices)
             n_bytes = path.stat().st_size
         return ExportReport(
             path=out,
@@ -112,20 +116,59 @@ class _Error:
         self._differences += float(np.square(written - weights, dtype=np.float64).sum())
         self._weights += float(np.square(weights, dtype=np.float64).sum())
 
+    def add_exact(self, weights: F32Array) -> None:
+        self._weights += float(np.square(weights, dtype=np.float64).sum())
+
     @property
     def relative(self) -> float:
         return float((self._differences / self._weights) ** 0.5) if self._weights else 0.0
 
 
-def _encoded(job: Job, tensor: Written, error: _Error) -> Iterator[npt.NDArray[np.uint8]]:
+def _encoded(job: Job, tensor: Written, error: _Error) -> Iterator[U8Array]:
     kind = tensor.out.type_name
     for piece in tensor.pieces:
-        for rows in piece.blocks(job):
+        for block in piece.blocks(partial(_read, job, piece, kind)):
+            if block.dtype == np.uint8:
+                error.add_exact(dequantize(block, kind))
+                yield block
+                continue
             try:
-                raw = quantize(rows, kind)
+                raw = quantize(block, kind)
             except EdgeError as failure:
                 raise type(failure)(
                     f"tensor '{piece.item.source}': {failure}", code=failure.code
                 ) from None
-            error.add(rows, dequantize(raw, kind))
+            error.add(block, dequantize(raw, kind))
             yield raw
+
+
+def _read(job: Job, piece: Piece, kind: str, row0: int, n_rows: int) -> Block:
+    """Numbers, or the bytes of blocks that hold them as they are."""
+    checkpoint = job.checkpoint
+    if isinstance(checkpoint, EdgeCheckpoint) and kind == "Q4_0" and piece.divisor == 1:
+        raw = checkpoint.q4_0_rows(piece.item.name, row0, n_rows)
+        if raw is not None:
+            return raw
+    return piece.rows(job, row0, n_rows)
+
+
+def _say_rounded_again(
+    job: Job, tensors: list[Written], matrices: Sequence[ExportedMatrix]
+) -> None:
+    checkpoint = job.checkpoint
+    if not isinstance(checkpoint, EdgeCheckpoint):
+        return
+    inexact = {matrix.name for matrix in matrices if matrix.rel_rms_error}
+    formats = [
+        checkpoint.format_of(piece.item.name)
+        for tensor in tensors
+        if tensor.out.name in inexact
+        for piece in tensor.pieces
+    ]
+    rounded = [name for name in formats if name != "F16"]
+    if rounded:
+        job.warnings.append(
+            f"{len(rounded)} matrices were rounded when this file was made "
+            f"({', '.join(sorted(set(rounded)))}) and are rounded again; from the original model "
+            "the result is better"
+        )

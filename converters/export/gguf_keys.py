@@ -22,6 +22,7 @@ from ..gguf.checkpoint import GgufCheckpoint
 from ..gguf.keys import POOLINGS
 from ..plan import Job
 from ..spec import ModelSpec
+from .edge_source import EdgeCheckpoint
 from .gguf_rope import rotation
 
 F32Array = npt.NDArray[np.float32]
@@ -93,6 +94,8 @@ def tokenizer_keys(job: Job) -> dict[str, Any]:
         keys["bos_token_id"] = job.spec.bos_id
     keys |= dict(zip(_END_KEYS, job.spec.eos_ids, strict=False))
     found = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+    if isinstance(job.checkpoint, EdgeCheckpoint):
+        job.checkpoint.check_vocabulary(found)
     template = chat_template(job)
     return found | ({"tokenizer.chat_template": template} if template else {})
 

@@ -13,9 +13,10 @@ Rows that are not whole blocks are F16. Vectors, routers and learned positions a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ from ..report import PlannedTensor
 from ..spec import ModelSpec
 
 F32Array = npt.NDArray[np.float32]
+Block = npt.NDArray[Any]
+Read = Callable[[int, int], Block]  # first row, number of rows -> [rows, columns or bytes]
 
 READ_WEIGHTS = 4 << 20
 _OUTER = {"Q4_0": "Q8_0", "IQ4_NL": "Q8_0"}  # of embedding and head
@@ -50,20 +53,25 @@ class Piece:
     n_stored: int
     divisor: float
 
-    def blocks(self, job: Job) -> Iterator[F32Array]:
-        """Its rows for the file, some at a time."""
+    def blocks(self, read: Read) -> Iterator[Block]:
+        """Its rows for the file, some at a time, as `read` gives them."""
         n_cols = self.item.rows_cols[1]
         unit = self.head_dim or 1
         step = max(unit, READ_WEIGHTS // n_cols // unit * unit)
         for row0 in range(0, self.n_matrices * self.n_rows, self.n_rows):
             for begin in range(row0, row0 + self.n_stored, step):
-                n = min(step, row0 + self.n_stored - begin)
-                rows = job.read_rows(self.item, begin, n)
-                if self.divisor != 1:
-                    rows = rows / np.float32(self.divisor)
-                if self.head_dim:
-                    rows = in_pairs(rows.T if len(self.item.shape) == 1 else rows, self.head_dim)
-                yield rows.reshape(-1, n_cols)
+                block = read(begin, min(step, row0 + self.n_stored - begin))
+                if not self.head_dim:
+                    yield block
+                elif len(self.item.shape) == 1:
+                    yield in_pairs(block.T, self.head_dim).T
+                else:
+                    yield in_pairs(block, self.head_dim)
+
+    def rows(self, job: Job, row0: int, n_rows: int) -> F32Array:
+        """Rows as the file has them, but for their order."""
+        rows = job.read_rows(self.item, row0, n_rows)
+        return rows if self.divisor == 1 else rows / np.float32(self.divisor)
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,8 @@ def _piece(
     return Piece(item, head_dim, 1, n_rows, n_rows, divisor)
 
 
-def in_pairs(rows: F32Array, head_dim: int) -> F32Array:
-    """Rows of whole heads, from halves that turn together to neighbours."""
+def in_pairs(rows: Block, head_dim: int) -> Block:
+    """Rows of whole heads, numbers or bytes: from halves that turn together to neighbours."""
     n_rows, n_cols = rows.shape
     halves = rows.reshape(-1, 2, head_dim // 2, n_cols)
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(n_rows, n_cols)

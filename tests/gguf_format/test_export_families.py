@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgellm.converters import convert
 from edgellm.converters.export import export
 from edgellm.converters.gguf.architectures import ARCHITECTURES
 from edgellm.converters.gguf.dequantize import dequantize
@@ -147,3 +148,25 @@ def test_a_window_without_a_key_shortens_the_context(
         spec = Job(checkpoint, F16).spec
     assert spec.n_ctx_train == 9
     assert not any(layer.window for layer in spec.layers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["granite_multipliers", "gemma3_two_bases", "phi3_longrope", "qwen3_moe_sparse_step"],
+)
+def test_a_converted_model_goes_out_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file says what the original's says, and in F16, which both have, the same numbers."""
+    saved(name, tmp_path / "hf", monkeypatch)
+    export(tmp_path / "hf", tmp_path / "direct.gguf", "gguf-f16")
+    convert(tmp_path / "hf", tmp_path / "model.edge", format="F16")
+    export(tmp_path / "model.edge", tmp_path / "out.gguf", "gguf-f16")
+    direct, out = read_gguf(tmp_path / "direct.gguf"), read_gguf(tmp_path / "out.gguf")
+    assert out.metadata == {key: pytest.approx(v) for key, v in direct.metadata.items()}
+    assert list(out.tensors) == list(direct.tensors)
+    for tensor, info in direct.tensors.items():
+        # What Granite's factor has changed was rounded when it was converted.
+        limit = 2e-3 if name.startswith("granite") else 1e-6
+        again = values(out.tensors[tensor])
+        assert np.allclose(again, values(info), rtol=limit, atol=1e-6), tensor
