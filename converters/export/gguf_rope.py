@@ -65,9 +65,7 @@ def rotation(job: Job, kind: Architecture) -> Rotation:
     if known is not None and known.kind == "yarn":
         return _yarn(known, keys)
     if spec.rope_factor != 1:
-        return Rotation(
-            missing="YaRN, whose parameters a converted file does not keep (take the original model)"
-        )
+        return Rotation(missing="YaRN, whose parameters only the original model has")
     if np.allclose(plain / factor, table, rtol=SAME, atol=0):
         scaling = {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
         return Rotation(keys | (scaling if factor != 1 else {}))
