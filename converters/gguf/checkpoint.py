@@ -23,7 +23,8 @@ from ..embedding import MODULES_FILE
 from ..layout import tensor_slots
 from ..packed import F32Array, Packing, StoredReader, Strips, U8Array
 from .arch import GgufArch
-from .config import ARCHITECTURES, Stored, read_config
+from .architectures import ARCHITECTURES
+from .config import Stored, read_config
 from .dequantize import dequantize
 from .exact import EXACT
 from .keys import POOLINGS, Keys, architecture

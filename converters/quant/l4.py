@@ -41,6 +41,17 @@ def decode_l4_32(data: U8Array, n_cols: int) -> F32Array:
     return untile(d_row[:, :, None, None] * products)
 
 
+def unpack_l4_32(data: U8Array, n_cols: int) -> tuple[F16Array, U8Array, U8Array]:
+    """Strips -> what pack_l4_32() takes, rows padded to whole strips."""
+    _, tiles = split_strips(data, n_cols, TILE_BYTES)
+    n_groups = -(-n_cols // GROUP)
+    halves = np.ascontiguousarray(tiles[..., :_ZEROS_AT]).view("<f2")  # strip, tile, row
+    scales = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1, n_groups)
+    zeros = tiles[..., _ZEROS_AT:_NIBBLES_AT].swapaxes(1, 2).reshape(-1, n_groups)
+    levels = unpack_nibbles(tiles[..., _NIBBLES_AT:]).transpose(0, 2, 1, 3)
+    return scales, zeros, levels.reshape(len(scales), -1)[:, :n_cols]
+
+
 def pack_l4_32(scales: F16Array, zeros: U8Array, codes: U8Array) -> U8Array:
     """scales and zeros [n_rows, n_cols / 32 rounded up], codes [n_rows, n_cols] of 0..15 ->
     strips. Padding columns get code 0; they meet zero activations."""

@@ -110,13 +110,15 @@ class Reference:
     """What a model is compared with: another `.edge` file, with F16 keys and values, or saved
     logits. Close it."""
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int | None = None, name: str | None = None
+    ) -> None:
         self.model: EvaluatedModel | None = None
         self.file: LogitFile | None = None
         if Path(path).suffix == SUFFIX:
             self.file = LogitFile(Path(path))
         else:
-            self.model = EvaluatedModel(path, threads=threads, kv="F16")
+            self.model = EvaluatedModel(path, threads=threads, kv="F16", name=name)
 
     @property
     def name(self) -> str:

@@ -33,7 +33,8 @@ _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
 class EvaluatedModel(Closing):
     """One `.edge` file, loaded. A context manager: leaving the block closes it.
 
-    `name` is what reports call it. Raises what loading raises: FormatError, IntegrityError,
+    name: what reports call it; by default that of its file, or its name in the store. Raises what
+    loading raises: FormatError, IntegrityError,
     UnsupportedError or MemoryBudgetError.
     """
 
@@ -44,12 +45,13 @@ class EvaluatedModel(Closing):
         threads: int | None = None,
         max_memory: int | None = None,
         kv: str = DEFAULT_KV,
+        name: str | None = None,
     ) -> None:
         from .. import _native
 
         self.path = resolve(path)
         is_stored = isinstance(path, str) and self.path.parent.name == "objects"
-        self.name = str(path) if is_stored else self.path.name
+        self.name = name or (str(path) if is_stored else self.path.name)
         with explained(self.path):
             self.native: _native.Model = _native.Model.load(
                 self.path,
