@@ -143,6 +143,7 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
+        kv_format: str = "F16",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -155,6 +156,7 @@ class Model:
         prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
+        kv_format: "F16" or "K8V8"; UnsupportedError for another name.
         """
 
     def close(self) -> None:
@@ -185,6 +187,8 @@ class Model:
     def bos_id(self) -> int | None: ...
     @property
     def eos_ids(self) -> list[int]: ...
+    @property
+    def kv_format(self) -> str: ...
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property

@@ -82,8 +82,9 @@ class Model:
         )
     }
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, kv_format: str = "F16") -> None:
         self.n_threads = n_threads
+        self.kv_format = kv_format
         self.closed = False
         self.tokenizer: Tokenizer | None = Tokenizer()
 
@@ -97,8 +98,9 @@ class Model:
         n_ctx: int,
         prefix_cache_bytes: int | None,
         latency_budget_ms: float = 0.0,
+        kv_format: str = "F16",
     ) -> Model:
-        return Model(n_threads or 1)
+        return Model(n_threads or 1, kv_format)
 
     @property
     def eos_ids(self) -> list[int]:

@@ -124,6 +124,9 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
+  // How keys and values are kept, docs/KV.md: "F16" or "K8V8" (8 bits, half the bytes).
+  // feature_unsupported for another name.
+  std::string kv_format = "F16";
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -152,6 +155,7 @@ struct ModelInfo {
   int n_ctx_train = 0;
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;
+  std::string kv_format;            // as in LoadOptions
   uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
   std::vector<KvGroup> kv_groups;   // by ascending window
   uint64_t scratch_bytes = 0;

@@ -94,6 +94,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
+  edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
   // What the KV of a sequence with this adapter (null: none) depends on.

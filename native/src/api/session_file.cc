@@ -54,8 +54,8 @@ edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
         .model = info.root,
         .spec = sha256_text(info.spec_json),
         .tokenizer = tokenizer_digest(*file),
-        .kv_format = "F16",
-        .kv_layout = sha256_text(layout_text(spec.kv_layout(edge::KvFormat::kF16))),
+        .kv_format = info.kv_format,
+        .kv_layout = sha256_text(layout_text(spec.kv_layout(kv_format))),
         .rope = rope_choice(*this),
         .adapter = ""};
   }

@@ -244,11 +244,12 @@ Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& w
 }
 
 Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend, int n_ctx) {
+                                                 std::unique_ptr<Backend> backend, int n_ctx,
+                                                 KvFormat kv_format) {
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
-  decoder->kv_ = spec.kv_layout(KvFormat::kF16);
+  decoder->kv_ = spec.kv_layout(kv_format);
   const bool is_long = spec.n_ctx_original > 0 && n_ctx > spec.n_ctx_original;
   decoder->inv_freq_ = is_long ? &weights.rope_inv_freq_long : &weights.rope_inv_freq;
   decoder->scratch_ = std::make_shared<Scratch>();

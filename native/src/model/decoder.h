@@ -31,9 +31,11 @@ class Decoder {
   static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
 
   // `weights` must outlive the decoder. Takes the backend. n_ctx: the longest context planned, by
-  // which a model with two rotary tables gets one of them for good.
+  // which a model with two rotary tables gets one of them for good. Pages of the steps are laid out
+  // as spec.kv_layout(kv_format) says.
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend, int n_ctx);
+                                                 std::unique_ptr<Backend> backend, int n_ctx,
+                                                 KvFormat kv_format);
 
   // Writes K and V of every row to its page, and what `outputs` asks for: logits only of a model
   // with a head. Rows of one sequence must be consecutive with ascending positions, and its pages

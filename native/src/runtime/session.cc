@@ -177,8 +177,8 @@ void Session::adopt_known(const Run& run) {
   const size_t n_most = wants_all ? static_cast<size_t>(n_done_) : tokens_.size() - 1;
   if (n_left() < 2 || n_most == 0) return;
   if (kv_->adopt(std::span(tokens_).first(n_most)) == 0) return;
-  stats_.n_reused_tokens += std::max(0, kv_->n_tokens() - n_done_);
-  n_done_ = std::max(n_done_, kv_->n_tokens());
+  stats_.n_reused_tokens += std::max(0, n_computed() - n_done_);
+  n_done_ = std::max(n_done_, n_computed());
 }
 
 Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_stop) {
@@ -251,8 +251,7 @@ Status Session::rewind(int n_tokens) {
                                         ", the tokens processed"};
   }
   const int n_kept = std::min(n_tokens, n_computed());
-  const bool keeps_kv =
-      n_kept >= kept_.tail() && kv_->plan().is_whole_at(kept_.slot_of(n_kept));
+  const bool keeps_kv = n_kept >= kept_.tail() && kv_->plan().is_whole_at(kept_.slot_of(n_kept));
   if (!keeps_kv && n_tokens > n_ctx() && !is_streaming()) {
     return {Code::kContextOverflow,
             "rewind to " + std::to_string(n_tokens) + ": the KV for that is gone, and so many " +
