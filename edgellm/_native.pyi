@@ -145,6 +145,7 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
+        kv_format: str = "F16",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -154,9 +155,10 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
-        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of the KV's.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
+        kv_format: "F16" or "K8V8"; UnsupportedError for another name.
         """
 
     def close(self) -> None:
@@ -187,6 +189,8 @@ class Model:
     def bos_id(self) -> int | None: ...
     @property
     def eos_ids(self) -> list[int]: ...
+    @property
+    def kv_format(self) -> str: ...
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
@@ -341,6 +345,28 @@ class Session:
         farther back the next run() computes the kept tokens again, with the same bits.
         """
 
+    def shift(self, n_sink: int, n_drop: int) -> None:
+        """Tokens [n_sink, n_sink + n_drop) of the KV go, and the keys behind are turned to where
+        they come to stand. Multiples of 32, n_sink at least 32. They still count in n_tokens and
+        stand in token_ids. UnsupportedError for learned positions and after compress()."""
+
+    def stream_within(self, n_sink: int, window: int) -> None:
+        """From now on a full KV shifts out all but n_sink and at least `window` of the last
+        tokens; n_sink + window <= n_ctx - 32."""
+
+    def compress(self, n_keep: int, *, n_sink: int = 4, window: int = 32, pool: int = 7) -> None:
+        """Leave every kv head n_keep tokens: the first n_sink, the last `window`, and those that
+        these pay attention to, shares pooled over `pool` tokens. Processes the window once more.
+        Nothing may be pending. UnsupportedError for layers with a window and after shift()."""
+
+    def trim(self, n_bytes: int = ...) -> int:
+        """Give KV back until the OS has got n_bytes, as far as the next run() can compute it again
+        with the same bits (n_recompute); returns the bytes that the OS got."""
+
+    @property
+    def kept_ranges(self) -> list[tuple[int, int]]: ...  # (first, end) that any kv head sees
+    @property
+    def n_dropped(self) -> int: ...  # of n_tokens, those that a kv head does not see
     def set_priority(self, priority: int) -> None:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 

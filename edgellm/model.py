@@ -26,7 +26,14 @@ from .errors import (
     UnsupportedError,
 )
 from .locate import explained, resolve
-from .options import GenerateArguments, GenerateOptions, LoadOptions, VerifyMode, as_stops
+from .options import (
+    DEFAULT_KV,
+    GenerateArguments,
+    GenerateOptions,
+    LoadOptions,
+    VerifyMode,
+    as_stops,
+)
 from .results import Generation, ModelInfo
 from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
@@ -46,7 +53,7 @@ def load(
     *,
     backend: str = "cpu",
     threads: int | None = None,
-    kv: str = "F16",
+    kv: str = DEFAULT_KV,
     max_memory: int | None = None,
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
@@ -72,6 +79,8 @@ class Model(Closing):
 
         self._path = path
         self._options = options
+        # Asking the native model waits for its turn, which is held while it computes.
+        self._native_tokenizer: _native.Tokenizer | None = None
         try:
             with explained(path):
                 self._native = _native.Model.load(
@@ -81,6 +90,7 @@ class Model(Closing):
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
                     prefix_cache_bytes=options.prefix_cache,
+                    kv_format=options.kv,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit
@@ -90,7 +100,7 @@ class Model(Closing):
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Ids of `text`. `special=False`: nothing in the text can become a special token.
         `bos`: put in front what the model expects there."""
-        return self._tokenizer().encode(text, special=special, bos=bos)
+        return self._tokenizer().encode(text, special, bos)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
@@ -120,7 +130,9 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
+        session = _native.Session(
+            self._native, n_tokens, native_adapter(adapter), reuse_prefix=False
+        )
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
@@ -377,7 +389,7 @@ class Model(Closing):
             weight_formats=dict(Counter(t["format"] for t in tensors)),
             eos_ids=native.eos_ids,
             has_tokenizer=native.tokenizer is not None,
-            kv_format=self._options.kv,
+            kv_format=native.kv_format,
             kv_bytes_per_token=native.kv_bytes_per_token,
             kv_bytes=native.kv_bytes(),
             backend=native.backend,
@@ -393,9 +405,13 @@ class Model(Closing):
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
         self._native.close()
+        self._native_tokenizer = None
 
     def _tokenizer(self) -> _native.Tokenizer:
-        tokenizer = self._native.tokenizer
+        tokenizer = self._native_tokenizer
+        if tokenizer is not None:
+            return tokenizer
+        tokenizer = self._native_tokenizer = self._native.tokenizer
         if tokenizer is None:
             message = f"{self._path} holds no tokenizer; give token ids instead of text"
             raise UnsupportedError(message, code="tokenizer_unsupported")

@@ -85,10 +85,16 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int d_model() const override { return spec.d_model; }
   bool has_head() const override { return !spec.headless; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
+  int n_kv_heads() const override;
+  int max_positions() const override { return n_ctx_most; }
+  edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
+  edge::Status keep_slots(const edge::KvView& view,
+                          std::span<const std::vector<int32_t>> kept) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
+  edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
   // What the KV of a sequence with this adapter (null: none) depends on.
