@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
+from ._native_adapter import Adapter as Adapter
 from ._native_batch import run_batch as run_batch
 from ._native_batch import sample_batch as sample_batch
-from ._native_adapter import Adapter as Adapter
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
 from ._native_session_file import SessionFile as SessionFile
+from ._native_text import StreamDecoder as StreamDecoder
+from ._native_text import Tokenizer as Tokenizer
 from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
 # --- the machine -----------------------------------------------------------------------------
@@ -96,34 +98,6 @@ class EdgeFile:
 
 def verify_file(path: str | os.PathLike[str], n_threads: int = 0) -> VerifyResult:
     """Hash the whole file now; IntegrityError on the first leaf that is wrong."""
-
-# --- text ------------------------------------------------------------------------------------
-
-class Tokenizer:
-    """Thread-safe. Keeps the bytes it was made from alive."""
-
-    @staticmethod
-    def from_blob(blob: bytes) -> Tokenizer: ...
-    def encode(self, text: str, special: bool = False, bos: bool = True) -> list[int]:
-        """special: special-token strings in the text become special ids.
-        bos: put in front what the model's post-processor puts there.
-        """
-
-    def decode(self, ids: Sequence[int], special: bool = False) -> str: ...
-    def token_text(self, id: int) -> str:
-        """The token as the vocabulary spells it ("\u0120the", "<0x0A>")."""
-
-    def is_special(self, id: int) -> bool: ...
-    @property
-    def n_vocab(self) -> int: ...
-
-class StreamDecoder:
-    """Ids in, text that is complete UTF-8 out; all pieces joined equal Tokenizer.decode(ids)."""
-
-    def __init__(self, tokenizer: Tokenizer, special: bool = False) -> None: ...
-    def push(self, id: int) -> str: ...
-    def flush(self) -> str:
-        """What is still incomplete, as U+FFFD."""
 
 # --- the model -------------------------------------------------------------------------------
 
