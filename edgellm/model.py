@@ -6,9 +6,6 @@ nothing of kernels, KV pages or terminals.
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -26,6 +23,7 @@ from .errors import (
     UnsupportedError,
 )
 from .locate import explained, resolve
+from .model_info import model_info
 from .options import (
     DEFAULT_KV,
     GenerateArguments,
@@ -372,35 +370,7 @@ class Model(Closing):
 
     def info(self) -> ModelInfo:
         """What this model is, where it came from and what it costs."""
-        from . import _native
-
-        native = self._native
-        metadata = native.metadata
-        tensors = [
-            t for t in json.loads(metadata["edgellm.tensors"]).values() if t["format"] != "U8"
-        ]
-        return ModelInfo(
-            path=str(self._path),
-            file_bytes=native.file_bytes,
-            n_vocab=native.n_vocab,
-            n_ctx=native.n_ctx_train,
-            n_layers=len(json.loads(native.spec_json)["layers"]),
-            n_parameters=sum(math.prod(t["shape"]) for t in tensors),
-            weight_formats=dict(Counter(t["format"] for t in tensors)),
-            eos_ids=native.eos_ids,
-            has_tokenizer=native.tokenizer is not None,
-            kv_format=native.kv_format,
-            kv_bytes_per_token=native.kv_bytes_per_token,
-            kv_bytes=native.kv_bytes(),
-            backend=native.backend,
-            isa=_native.active_isa(),
-            threads=native.n_threads,
-            load_ms=native.load_ms,
-            verified_fraction=native.verified_fraction,
-            root=native.root,
-            source=json.loads(metadata.get("edgellm.source", "{}")),
-            expert_load={at: load for at, load in enumerate(native.expert_load) if load},
-        )
+        return model_info(self._native, self._path)
 
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
