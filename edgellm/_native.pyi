@@ -152,7 +152,7 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
-        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of the KV's.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all KV.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .adapter import Adapter, native_adapter
-from .batch import AT_ONCE, TokenBatch, stream_several
+from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
 from .chat_template import stored_tokens, template_source, template_tokens
 from .closing import Closing
@@ -30,7 +30,7 @@ from .options import GenerateArguments, GenerateOptions, LoadOptions, VerifyMode
 from .results import Generation, ModelInfo
 from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
-from .stream import SLICE_MS, TokenStream, checked_ids, generate_several
+from .stream import SLICE_MS, TokenStream, checked_ids
 
 if TYPE_CHECKING:
     import os
@@ -51,13 +51,16 @@ def load(
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
     prefix_cache: int | None = None,
+    latency_budget_ms: float | None = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
-    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx, prefix_cache)
+    options = LoadOptions(
+        backend, threads, kv, max_memory, verify, n_ctx, prefix_cache, latency_budget_ms
+    )
     return Model(resolve(path), options)
 
 
@@ -80,6 +83,7 @@ class Model(Closing):
                     verify=options.verify,
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
+                    latency_budget_ms=options.latency_budget_ms or 0.0,
                     prefix_cache_bytes=options.prefix_cache,
                 )
         except MemoryBudgetError as error:
@@ -293,7 +297,7 @@ class Model(Closing):
         return score_pairs(self._native, pairs, native_adapter(adapter))
 
     def _pair(self, prompt: str | Sequence[int], more: str | Sequence[int]) -> Pair:
-        if isinstance(prompt, str) and isinstance(more, str):
+        if isinstance(prompt, str) and isinstance(more, str) and more:
             return split_texts(self._tokenizer(), lambda: self.tokenize(""), prompt, more)
         before = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return before, self.tokenize(more, bos=False) if isinstance(more, str) else more
