@@ -24,7 +24,7 @@ from pathlib import Path
 
 COUNTS = Path(__file__).parent / "instruction_counts.json"
 TOLERANCE = 0.02
-FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L4_32")
+FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L4_32", "L8_32")
 GEMM_ROWS = 64
 ROWS = {"avx2": (1, 2, 4, 16, GEMM_ROWS), "sse41": (1, 2, 16, GEMM_ROWS), "scalar": (1, 16)}
 QUERIES = (1, 4)
@@ -64,7 +64,7 @@ def attention_case(isa: str, queries: int) -> Case:
         isa,
         f"{isa} attention queries={queries}",
         f"edge::{namespace}::(anonymous namespace)::segment(edge::AttentionSegmentArgs&)",
-        ("attention", "--queries", str(queries), "--positions", "256"),
+        ("attention_F16", "--queries", str(queries), "--positions", "256"),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,8 @@ def blocks(slot: Slot, n_layers: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield strips.reshape(-1)
 
 
-def write(spec: ModelSpec, out: Path) -> None:
+def write(spec: ModelSpec, out: Path, blobs: Mapping[str, bytes] | None = None) -> None:
+    """`blobs`: what stands beside the weights, by name."""
     slots = tensor_slots(spec)
     rope = Slot("rope_inv_freq", (spec.n_rope // 2,))
     slots.insert(1, rope)
@@ -71,6 +72,8 @@ def write(spec: ModelSpec, out: Path) -> None:
                 writer.add(slot.name, (1e6**-exponents).astype("<f4").view(np.uint8).data)
                 continue
             writer.add(slot.name, (block.data for block in blocks(slot, len(spec.layers))))
+        for name, data in (blobs or {}).items():
+            writer.append(name, name, data)
 
 
 def main() -> None:

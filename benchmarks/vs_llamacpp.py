@@ -34,7 +34,7 @@ from time import perf_counter
 path, threads, prefill, decode, depth = sys.argv[1], *map(int, sys.argv[2:])
 model = _native.Model.load(path, n_threads=threads, verify="never")
 n_ctx = max(prefill, depth + decode + 1)
-session = _native.Session(model, n_ctx)
+session = _native.Session(model, n_ctx, reuse_prefix=False)
 ids = [(7919 * t + 13) % model.n_vocab for t in range(n_ctx)]
 def run(tokens):
     session.append(tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import FormatError
@@ -70,6 +71,25 @@ def read_embedding(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if left_out:
         values["left_out"] = "; ".join(left_out)[:_MAX_NOTE]
     return values
+
+
+def embedding_steps(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The way back: the files of a directory, by name, from which read_embedding() makes `values`;
+    what was left out stays so."""
+    if not values:
+        return {}
+    steps = [("", _TRANSFORMER)]
+    files: dict[str, Any] = {}
+    named = {ours: name for name, ours in _NAMES.items()}
+    if (pooling := named.get(values.get("pooling", ""))) is not None:
+        steps.append(("1_Pooling", _POOLING))
+        files["1_Pooling/config.json"] = {"pooling_mode": pooling}
+    if values.get("normalize"):
+        steps.append(("2_Normalize", _NORMALIZE))
+    if "max_tokens" in values:
+        files[LENGTH_FILE] = {"max_seq_length": values["max_tokens"]}
+    files[MODULES_FILE] = [{"path": path, "type": kind} for path, kind in steps]
+    return files
 
 
 def embedding_files(checkpoint: Checkpoint) -> list[str]:

@@ -143,7 +143,7 @@ class Job:
         rounded = [item for item in matrices if self._is_rounded_again(item)]
         if rounded:
             self.warnings.append(
-                f"{len(rounded)} matrices that the checkpoint holds in 4 bits are rounded again "
+                f"{len(rounded)} matrices that the checkpoint holds quantized are rounded again "
                 f"('{rounded[0].name}' is the first)"
             )
 

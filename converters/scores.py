@@ -40,7 +40,7 @@ def append_scores(writer: EdgeWriter, n_threads: int) -> str | None:
 
 def scores_blob(path: Path, n_threads: int) -> bytes:
     """docs/FORMAT.md says what it holds."""
-    model = _native.Model.load(str(path), n_threads=n_threads, verify="never")
+    model = _native.Model.load(str(path), n_threads=n_threads, verify="never", kv_format="F16")
     try:
         n_tokens = min(N_TOKENS, model.n_ctx_train)
         step = max(1, model.n_vocab // n_tokens)

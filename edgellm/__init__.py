@@ -27,6 +27,7 @@ from .errors import (
     InvalidArgumentError,
     MemoryBudgetError,
     NumericError,
+    SessionError,
     TemplateError,
     UnsupportedError,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "ModelInfo",
     "NumericError",
     "Score",
+    "SessionError",
     "Stats",
     "TemplateError",
     "Token",

@@ -143,6 +143,7 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
+        kv_format: str = "F16",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -152,9 +153,10 @@ class Model:
         max_memory_bytes: cap on file + scratch + KV of all sessions; 0 means what the machine has
             available. MemoryBudgetError says what is needed, what there is and what to do.
         n_ctx: the longest context planned, for LongRoPE and the cap; 0: n_ctx_train, one page.
-        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all KV.
+        prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
+        kv_format: "F16" or "K8V8"; UnsupportedError for another name.
         """
 
     def close(self) -> None:
@@ -185,6 +187,8 @@ class Model:
     def bos_id(self) -> int | None: ...
     @property
     def eos_ids(self) -> list[int]: ...
+    @property
+    def kv_format(self) -> str: ...
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
@@ -311,6 +315,22 @@ def distribution(
 ) -> list[tuple[int, float]]:
     """(id, probability) of every token that sample() can return for these logits at this step."""
 
+class SessionFile:
+    """A session on disk; all but its KV was checked when it was opened."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> SessionFile:
+        """SessionError for what is no whole session file; FormatError if it cannot be read."""
+
+    @property
+    def note(self) -> bytes: ...  # as given to save()
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def n_kv_tokens(self) -> int: ...  # of the ids, those with KV
+    @property
+    def identity(self) -> dict[str, str]: ...  # what the KV depends on
+
 class Session:
     """One sequence of tokens and its KV pages. For one thread at a time, except cancel().
 
@@ -394,6 +414,17 @@ class Session:
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:
         """The k most likely next tokens with their log probabilities under the raw softmax."""
 
+    def save(self, path: str | os.PathLike[str], note: bytes = b"") -> None:
+        """Write what was processed, its KV and `note` (at most 64 MiB) to a file, which is there
+        whole or not at all. InvalidArgumentError while tokens are pending, FormatError when it
+        cannot be written."""
+
+    def restore(self, file: SessionFile) -> None:
+        """Of a session without tokens: go on where the saved one stopped, with the same bits.
+        SessionError, ContextOverflowError: the session has no tokens then, as before."""
+
+    @property
+    def identity(self) -> dict[str, str]: ...  # as SessionFile's
     def cancel(self) -> None:
         """Make the current run(), or else the next one, raise Cancelled once. From any thread."""
 

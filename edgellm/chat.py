@@ -17,35 +17,19 @@ from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
 from .options import GenerateOptions, as_stops
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
-from .results import FinishReason, Generation
+from .results import Generation
 from .sampling import SamplingArguments, SamplingRules
 from .stream import SessionLease, TokenStream, check_room
+from .transcript import Transcript, Turn, plain_sequence, template_digest
 
 if TYPE_CHECKING:
+    import os
+
     from . import _native
 
 OverflowPolicy = Literal["drop_oldest_turns"]
 # With that policy and no max_tokens, turns are dropped until this share of the context is free.
 _FREE_SHARE = 4
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A message and the reply to it.
-
-    `prompt_ids + reply_ids` are the ids in the KV cache up to here; `n_dropped` is the number of
-    oldest turns that this one no longer saw. `exact`: the ids spell `reply` (a stop string was not
-    cut off).
-    """
-
-    message: dict[str, Any]
-    reply: str
-    reply_ids: tuple[int, ...]
-    prompt_ids: tuple[int, ...]
-    prompt: tuple[Piece, ...]
-    finish_reason: FinishReason
-    n_dropped: int
-    exact: bool
 
 
 @dataclass(frozen=True)
@@ -80,9 +64,13 @@ class Chat(Closing):
         documents: Sequence[Mapping[str, Any]] | None = None,
         n_ctx: int | None = None,
         policy: OverflowPolicy | None = None,
+        tokens: Mapping[str, str] | None = None,
         variables: Mapping[str, Any] | None = None,
         adapter: Adapter | None = None,
+        started: datetime | None = None,
     ) -> None:
+        """`tokens`: what the template calls the model's tokens, unless `variables` say it.
+        `started`: the time that the template sees, None for now."""
         from . import _native
 
         if policy is not None and policy not in get_args(OverflowPolicy):
@@ -94,23 +82,26 @@ class Chat(Closing):
         self._model = model
         self._tokenizer = tokenizer
         self._encoder = PieceEncoder(tokenizer)
-        started = datetime.now()  # for the whole chat: a new date would be a new prompt
+        # For the whole chat: a new date would be a new prompt.
+        self._started = datetime.now() if started is None else started
         try:
             self._template = ChatTemplate(
                 source,
-                variables=variables,
+                variables={**(tokens or {}), **(variables or {})},
                 specials=self._encoder.specials,
-                now=lambda: started,
+                now=lambda: self._started,
             )
         except TemplateError as error:
             raise TemplateError(f"{error}; {REMEDY}", code=error.code) from error
         self._system = [] if system is None else [{"role": "system", "content": system}]
-        self._tools, self._documents = tools, documents
+        self._tools, self._documents, self._variables = tools, documents, variables
+        self._source, self._n_ctx = source, n_ctx
         self._policy = policy
         self._stop_ids, self._stops = self._ends(source)
         self._turns: tuple[Turn, ...] = ()
         self._active: TokenStream | None = None
         self._adapter = adapter
+        self._is_from_disk = False  # the KV, until the next reply
         self._session = _native.Session(model, n_ctx or 0, native_adapter(adapter))
 
     # --- talking ------------------------------------------------------------------------------
@@ -192,6 +183,29 @@ class Chat(Closing):
         self._session.set_adapter(native_adapter(adapter))
         self._adapter = adapter
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation and its KV to a file, for `Model.restore()` to go on with; a reply
+        under way ends. The file is there whole or not at all, and readable for its owner only.
+
+        FormatError if it cannot be written, InvalidArgumentError for tools, documents or variables
+        that are no JSON.
+        """
+        turns = self._finished()
+        if self._session.pending:
+            self._session.rewind(self._session.n_tokens)
+        transcript = Transcript(
+            template=template_digest(self._source),
+            system=self._system[0]["content"] if self._system else None,
+            tools=plain_sequence(self._tools, "tools"),
+            documents=plain_sequence(self._documents, "documents"),
+            variables=plain_data(dict(self._variables or {}), "variables"),
+            n_ctx=self._n_ctx,
+            policy=self._policy,
+            started=self._started,
+            turns=turns,
+        )
+        self._session.save(path, transcript.to_json())
+
     def close(self) -> None:
         """End a reply under way and free the KV cache. Idempotent."""
         self._finished()
@@ -204,6 +218,32 @@ class Chat(Closing):
         if self._active is not None:
             self._active.close()
         return self._turns
+
+    def _resume(self, transcript: Transcript, file: _native.SessionFile, *, kv: bool) -> None:
+        """Go on with a saved conversation; `Model.restore()` has made this chat for it."""
+        if kv:
+            self._session.restore(file)
+            self._is_from_disk = self._session.n_tokens > self._session.n_recompute
+        tokenizers = file.identity["tokenizer"], self._session.identity["tokenizer"]
+        templates = transcript.template, template_digest(self._source)
+        is_same = tokenizers[0] == tokenizers[1] and templates[0] == templates[1]
+        self._turns = transcript.turns if is_same else self._read_again(transcript.turns)
+
+    def _read_again(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        """`turns` with the prompts and ids that this template and this tokenizer make of them."""
+        done: tuple[Turn, ...] = ()
+        for turn in turns:
+            prompt = self._compose(done, turn.message, turn.n_dropped)
+            reply = plain_pieces(turn.reply, self._encoder.specials)
+            again = replace(
+                turn,
+                reply_ids=tuple(self._encoder.encode(reply, at_start=False)),
+                prompt_ids=tuple(prompt.ids),
+                prompt=prompt.pieces,
+                exact=False,
+            )
+            done = (*done, again)
+        return done
 
     def _last(self) -> Turn:
         if not self._finished():
@@ -272,7 +312,9 @@ class Chat(Closing):
             ended=ended,
             dropped_tokens=prompt.dropped_tokens,
             dropped_turns=0 if prompt.continues else prompt.n_dropped - before,
+            is_from_disk=self._is_from_disk,
         )
+        self._is_from_disk = False
         self._active = TokenStream(self._model, prompt.ids, options, lease)
         if prompt.continues is None:
             self._turns = prompt.turns

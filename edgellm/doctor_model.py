@@ -155,7 +155,7 @@ def _smoke_run(path: Path, max_memory: int | None) -> Iterator[Check]:
 
     stored = _stored_scores(path)
     started = perf_counter()
-    with load(path, max_memory=max_memory, verify="never") as model:
+    with load(path, kv="F16", max_memory=max_memory, verify="never") as model:
         info = model.info()
         if stored is None:
             n_tokens = min(_SMOKE_TOKENS, info.n_ctx)

@@ -40,6 +40,7 @@ FORMATS: dict[str, tuple[int, int, int]] = {
     "E8_32": (32, 528, 0),
     "K4_32": (32, 288, 64),
     "L4_32": (32, 304, 0),
+    "L8_32": (32, 544, 0),
     "F16": (0, 1024, 0),
 }
 PLAIN_FORMATS: dict[str, int] = {"F32": 4, "U8": 1}  # one-dimensional: name -> bytes per element

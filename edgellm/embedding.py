@@ -195,7 +195,7 @@ def embed_ids(
     def start(at: int) -> _native.Session:
         from . import _native
 
-        session = _native.Session(model, len(texts[at]), adapter)
+        session = _native.Session(model, len(texts[at]), adapter, reuse_prefix=False)
         session.append(texts[at])
         return session
 

@@ -66,6 +66,17 @@ class TemplateError(EdgeError):
     default_code = "template_failed"
 
 
+class SessionError(EdgeError):
+    """A saved session cannot be restored: its file is broken, or was saved with another model,
+    tokenizer, chat template, adapter or KV format. What runs is not affected.
+
+    Codes: session_invalid (no session file, or an impossible one), session_truncated, session_hash
+    (damaged bytes), session_mismatch (whole, but it does not go with what is loaded).
+    """
+
+    default_code = "session_invalid"
+
+
 class NumericError(EdgeError):
     """A non-finite number appeared in the computation; the result would be meaningless."""
 

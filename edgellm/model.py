@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .adapter import Adapter, native_adapter
 from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
-from .chat_template import stored_tokens, template_source, template_tokens
+from .chats import new_chat, restored_chat
 from .closing import Closing
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
 from .errors import (
@@ -26,7 +26,14 @@ from .errors import (
     UnsupportedError,
 )
 from .locate import explained, resolve
-from .options import GenerateArguments, GenerateOptions, LoadOptions, VerifyMode, as_stops
+from .options import (
+    DEFAULT_KV,
+    GenerateArguments,
+    GenerateOptions,
+    LoadOptions,
+    VerifyMode,
+    as_stops,
+)
 from .results import Generation, ModelInfo
 from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
@@ -46,7 +53,7 @@ def load(
     *,
     backend: str = "cpu",
     threads: int | None = None,
-    kv: str = "F16",
+    kv: str = DEFAULT_KV,
     max_memory: int | None = None,
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
@@ -75,6 +82,8 @@ class Model(Closing):
 
         self._path = path
         self._options = options
+        # Asking the native model waits for its turn, which is held while it computes.
+        self._native_tokenizer: _native.Tokenizer | None = None
         try:
             with explained(path):
                 self._native = _native.Model.load(
@@ -85,6 +94,7 @@ class Model(Closing):
                     n_ctx=options.n_ctx or 0,
                     latency_budget_ms=options.latency_budget_ms or 0.0,
                     prefix_cache_bytes=options.prefix_cache,
+                    kv_format=options.kv,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit
@@ -94,7 +104,7 @@ class Model(Closing):
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Ids of `text`. `special=False`: nothing in the text can become a special token.
         `bos`: put in front what the model expects there."""
-        return self._tokenizer().encode(text, special=special, bos=bos)
+        return self._tokenizer().encode(text, special, bos)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
@@ -124,7 +134,9 @@ class Model(Closing):
         if n_tokens > n_ctx:
             message = f"{n_tokens} ids, but the context of this model is {n_ctx} tokens"
             raise ContextOverflowError(message, code="context_overflow")
-        session = _native.Session(self._native, n_tokens, native_adapter(adapter))
+        session = _native.Session(
+            self._native, n_tokens, native_adapter(adapter), reuse_prefix=False
+        )
         try:
             session.append(prompt)
             scores = np.empty((n_tokens, self._native.n_vocab), np.float32)
@@ -321,20 +333,44 @@ class Model(Closing):
         model has. `policy`: what to do when the context is full; None is an error, and
         "drop_oldest_turns" says in the result what it dropped. `adapter`: one of `load_adapter()`.
         """
-        tokenizer = self._tokenizer()
-        source = template_source(template, self._native.blob("chat_template"), self._path)
-        stored = stored_tokens(self._native.blob("special_tokens"), self._path)
-        named = template_tokens(self._native, tokenizer, source, variables or {}, stored)
-        return Chat(
+        return new_chat(
             self._native,
-            tokenizer,
-            source,
+            self._tokenizer(),
+            self._path,
+            template=template,
+            variables=variables,
             system=system,
             tools=tools,
             documents=documents,
             n_ctx=n_ctx,
             policy=policy,
-            variables={**named, **(variables or {})},
+            adapter=adapter,
+        )
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        kv: bool = True,
+        template: str | Path | None = None,
+        adapter: Adapter | None = None,
+    ) -> Chat:
+        """The chat that `Chat.save()` has written, with its KV, so that nothing is computed again:
+        the next tokens are those that the saved one would have given.
+
+        `template`, `adapter`: as for `chat()`, those that the chat was saved with. `kv=False`: the
+        conversation only, which any model can go on with; its first reply reads all of it.
+
+        SessionError: a broken file, or one that was saved with another model, tokenizer, template,
+        adapter or KV format; the message names what differs.
+        """
+        return restored_chat(
+            self._native,
+            self._tokenizer(),
+            self._path,
+            path,
+            kv=kv,
+            template=template,
             adapter=adapter,
         )
 
@@ -357,7 +393,7 @@ class Model(Closing):
             weight_formats=dict(Counter(t["format"] for t in tensors)),
             eos_ids=native.eos_ids,
             has_tokenizer=native.tokenizer is not None,
-            kv_format=self._options.kv,
+            kv_format=native.kv_format,
             kv_bytes_per_token=native.kv_bytes_per_token,
             kv_bytes=native.kv_bytes(),
             backend=native.backend,
@@ -373,9 +409,13 @@ class Model(Closing):
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
         self._native.close()
+        self._native_tokenizer = None
 
     def _tokenizer(self) -> _native.Tokenizer:
-        tokenizer = self._native.tokenizer
+        tokenizer = self._native_tokenizer
+        if tokenizer is not None:
+            return tokenizer
+        tokenizer = self._native_tokenizer = self._native.tokenizer
         if tokenizer is None:
             message = f"{self._path} holds no tokenizer; give token ids instead of text"
             raise UnsupportedError(message, code="tokenizer_unsupported")

@@ -15,7 +15,9 @@ from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
-KV_FORMATS = ("F16",)
+KvFormat = Literal["F16", "K8V8"]
+KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
+DEFAULT_KV: KvFormat = "F16"
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 
@@ -33,6 +35,7 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
+    `kv`: how keys and values are kept, "F16" or "K8V8", which takes half as much (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
@@ -41,7 +44,7 @@ class LoadOptions:
 
     backend: str = "cpu"
     threads: int | None = None
-    kv: str = "F16"
+    kv: str = DEFAULT_KV
     max_memory: int | None = None
     verify: VerifyMode = "once"
     n_ctx: int | None = None
@@ -53,7 +56,8 @@ class LoadOptions:
             message = f"backend {self.backend!r} is not available; this version has: cpu"
             raise UnsupportedError(message, code="backend_unsupported")
         if self.kv not in KV_FORMATS:
-            message = f"KV format {self.kv!r} is not available; this version has: F16"
+            known = ", ".join(KV_FORMATS)
+            message = f"KV format {self.kv!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="feature_unsupported")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise _fail(f"threads must be in 1..1024 or None, but is {self.threads}")

@@ -14,12 +14,12 @@ from pathlib import Path
 from .edgefile import read_header
 from .edgeheader import BLOB_ALIGNMENT, FORMATS, EdgeHeader, TensorInfo, round_up, tensor_bytes
 from .errors import EdgeError, MemoryBudgetError
+from .options import DEFAULT_KV
 
 Fields = Mapping[str, object]
 Acts = Set[tuple[str, str | None]]  # (role, act) of the tensors
 
 PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
-_KV_BYTES = 2  # of a value in the F16 cache
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
 _KEPT_TOKENS = 128  # that layers with a window keep before what it sees
 _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
@@ -29,9 +29,9 @@ _MODEL_READERS = (
     *("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_router", "ffn_gate_exps"),
     *("ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_inp_shexp"),
 )
-# Formats that a model may be rounded to. L4_32 and K4_32 keep what was quantized elsewhere;
-# rounding to them is worse than to E4_16, which is smaller.
-_ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32"))
+# Formats that a model may be rounded to. K4_32, L4_32 and L8_32 keep what was quantized elsewhere;
+# rounding to them is no better than to E4_16 and E8_32, which are smaller.
+_ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32", "L8_32"))
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,21 @@ class MemoryPlan:
         return sum(group.bytes_at(n_ctx) for group in self.kv_groups)
 
 
-def plan_of(header: EdgeHeader, limit_bytes: int) -> MemoryPlan:
+def plan_of(header: EdgeHeader, limit_bytes: int, kv: str = DEFAULT_KV) -> MemoryPlan:
     """The plan of one file. The spec is a stranger's: fields that are missing count as 0."""
     acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
-    return plan_of_spec(header.spec, acts, header.file_bytes, limit_bytes)
+    return plan_of_spec(header.spec, acts, header.file_bytes, limit_bytes, kv)
 
 
-def plan_of_spec(spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int) -> MemoryPlan:
+def plan_of_spec(
+    spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int, kv: str = DEFAULT_KV
+) -> MemoryPlan:
     """The plan of a file that need not be there yet."""
     layers = [layer for layer in _list(spec, "layers") if isinstance(layer, dict)]
     return MemoryPlan(
         file_bytes=file_bytes,
         scratch_bytes=_scratch_bytes(spec, layers, acts),
-        kv_groups=_kv_groups(spec, layers),
+        kv_groups=_kv_groups(spec, layers, kv),
         n_ctx_train=_int(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
     )
@@ -138,13 +140,24 @@ def adapter_scratch_bytes(header: EdgeHeader, rank: int) -> int:
     return 4 * _MAX_ROWS * row_values
 
 
-def _kv_groups(spec: Fields, layers: Sequence[Fields]) -> tuple[KvGroup, ...]:
+def _head_bytes(head_dim: int, kv: str) -> int:
+    """Of a token's key and value in one kv head (native/src/kernels/kv_format.h)."""
+    if kv == "F16":
+        return 4 * head_dim
+    n_groups = max(1, (head_dim + 63) // 64)
+    channels = max(16, round_up((head_dim + n_groups - 1) // n_groups, 16))
+    n_scales = (head_dim + channels - 1) // channels
+    return round_up(head_dim, 4) + round_up(head_dim, 16) + 2 * 2 * n_scales
+
+
+def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup, ...]:
     """A window as wide as the context is none."""
     n_bytes: defaultdict[int, int] = defaultdict(int)
     for layer in layers:
         window = _int(layer, "window")
-        values = 2 * _int(layer, "n_kv_heads") * _int(layer, "head_dim")
-        n_bytes[window if window < _int(spec, "n_ctx_train") else 0] += _KV_BYTES * values
+        head_bytes = _head_bytes(_int(layer, "head_dim"), kv)
+        layer_bytes = _int(layer, "n_kv_heads") * head_bytes
+        n_bytes[window if window < _int(spec, "n_ctx_train") else 0] += layer_bytes
     return tuple(KvGroup(*group) for group in sorted(n_bytes.items()))
 
 

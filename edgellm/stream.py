@@ -12,7 +12,7 @@ from contextlib import suppress
 from operator import index
 from threading import RLock
 from time import perf_counter
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
@@ -43,11 +43,13 @@ class SessionLease:
         ended: Callable[[TokenStream], None],
         dropped_tokens: int = 0,
         dropped_turns: int = 0,
+        is_from_disk: bool = False,
     ) -> None:
         self.session = session
         self.ended = ended
         self.dropped_tokens = dropped_tokens
         self.dropped_turns = dropped_turns
+        self.is_from_disk = is_from_disk  # what the session holds now
         self.n_held = 0
         self.first_mismatch: int | None = None
 
@@ -266,6 +268,7 @@ class TokenStream(Closing):
         return Stats(
             prompt_tokens=n_prompt,
             reused_tokens=self._n_reused,
+            reused_from=self._reused_from(),
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
@@ -274,6 +277,12 @@ class TokenStream(Closing):
             dropped_tokens=0 if lease is None else lease.dropped_tokens,
             first_mismatch=None if lease is None else lease.first_mismatch,
         )
+
+    def _reused_from(self) -> Literal["ram", "disk"] | None:
+        lease = self._lease
+        if self._n_reused == 0:
+            return None
+        return "disk" if lease is not None and lease.is_from_disk and lease.n_held > 0 else "ram"
 
     def result(self) -> Generation:
         """Run to the end and return everything, tokens already taken included."""

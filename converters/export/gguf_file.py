@@ -1,20 +1,14 @@
-"""A GGUF file for llama.cpp, of models of Llama's, Qwen 2's and Qwen 3's blocks.
+"""A GGUF file for llama.cpp, read row by row and written as a stream.
 
-| kind | matrices of the layers | embedding and head |
-|---|---|---|
-| gguf-f16 | F16 | F16 |
-| gguf-q8_0 | Q8_0 | Q8_0 |
-| gguf-q4_0 | Q4_0 | Q8_0 |
-| gguf-iq4_nl | IQ4_NL | Q8_0 |
-
-Rows that are not whole blocks stay F16, vectors are F32. Read row by row and written as a stream.
+gguf_keys.py says what stands in its header, gguf_tensors.py in its tensors, and gguf_check.py that
+our own reader will find the same model in it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +17,21 @@ import numpy.typing as npt
 
 from edgellm.errors import EdgeError
 
-from ..gguf.checkpoint import GgufCheckpoint
 from ..gguf.dequantize import dequantize
 from ..gguf.quantize import quantize
-from ..gguf.tensors import stored_name
-from ..gguf.types import BY_NAME
 from ..gguf.writer import GgufWriter, OutTensor, total_bytes
 from ..plan import Job, Options
-from ..recipe import EMBED_ROLE, HEAD_ROLE
-from ..report import ConvertProgress, PlannedTensor, ProgressFn
+from ..report import ConvertProgress, ProgressFn
 from ..sources import open_checkpoint
-from .gguf_keys import Target, model_keys, target_of, tokenizer_keys
+from .edge_source import EdgeCheckpoint, is_edge
+from .gguf_check import check_header
+from .gguf_keys import Target, target_of, tokenizer_keys
+from .gguf_tensors import Block, Piece, Written, written_tensors
 from .report import ExportedMatrix, ExportReport
 from .whole import check_target, whole_files
 
 F32Array = npt.NDArray[np.float32]
+U8Array = npt.NDArray[np.uint8]
 
 GGUF_KINDS = {
     "gguf-f16": "F16",
@@ -45,9 +39,7 @@ GGUF_KINDS = {
     "gguf-q4_0": "Q4_0",
     "gguf-iq4_nl": "IQ4_NL",
 }
-_OUTER = {"Q4_0": "Q8_0", "IQ4_NL": "Q8_0"}  # of embedding and head
 _FILE_TYPES = {"F16": 1, "Q8_0": 7, "Q4_0": 2, "IQ4_NL": 25}  # llama.cpp's general.file_type
-READ_WEIGHTS = 4 << 20
 
 
 def export_gguf(
@@ -55,31 +47,35 @@ def export_gguf(
 ) -> ExportReport:
     """Writes the file `out`, which must not exist, whole or not at all.
 
-    UnsupportedError: blocks or a tokenizer that llama.cpp's architectures for these models do not
-    have. NumericError: a weight that is not finite or does not fit.
+    UnsupportedError: a model or a tokenizer that GGUF, as llama.cpp reads it, has no place for.
+    NumericError: a weight that is not finite or does not fit.
     """
     start = time.monotonic()
-    with open_checkpoint(src) as checkpoint:
+    with EdgeCheckpoint(src) if is_edge(src) else open_checkpoint(src) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
         target = target_of(job)
-        items = [item for item in job.planned if item.source is not None]
-        plan = _Plan(job, target, GGUF_KINDS[kind], tuple(items))
-        tensors = [plan.tensor(item) for item in items]
-        factors = [OutTensor("rope_freqs.weight", target.factors.shape, "F32")]
-        factors = factors if target.factors.size else []
-        keys = _keys(job, target, GGUF_KINDS[kind])
-        check_target(out, total_bytes([*factors, *tensors]))
+        type_name = GGUF_KINDS[kind]
+        tensors = written_tensors(job, target.spec, target.kind, type_name, target.divisors)
+        extra = [OutTensor(name, values.shape, "F32") for name, values in target.tensors.items()]
+        announced = [*extra, *(tensor.out for tensor in tensors)]
+        keys = _keys(job, target, type_name)
+        check_target(out, total_bytes(announced))
         with whole_files(out) as folder:
-            with (folder / out.name).open("wb") as file:
-                writer = GgufWriter(file, keys, [*factors, *tensors])
-                for tensor in factors:
-                    writer.add(tensor, [target.factors.view(np.uint8)])
-                matrices = tuple(_write(plan, writer, progress))
-            n_bytes = (folder / out.name).stat().st_size
+            path = folder / out.name
+            with path.open("wb") as file:
+                writer = GgufWriter(file, keys, announced)
+                for tensor, values in zip(extra, target.tensors.values(), strict=True):
+                    writer.add(tensor, [values.view(np.uint8)])
+                file.flush()
+                file.truncate(writer.n_bytes)
+                check_header(path, job, target)
+                matrices = tuple(_write(job, tensors, writer, progress))
+            _say_rounded_again(job, tensors, matrices)
+            n_bytes = path.stat().st_size
         return ExportReport(
             path=out,
             kind=kind,
-            n_weights=sum(item.n_weights for item in items),
+            n_weights=sum(item.n_weights for item in job.planned if item.source is not None),
             n_bytes=n_bytes,
             matrices=matrices,
             warnings=tuple(job.warnings),
@@ -87,56 +83,27 @@ def export_gguf(
         )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """type_name: of the layers' matrices."""
-
-    job: Job
-    target: Target
-    type_name: str
-    items: tuple[PlannedTensor, ...]
-
-    def tensor(self, item: PlannedTensor) -> OutTensor:
-        layer = int(item.name.split(".")[1]) if item.name.startswith("layers.") else None
-        name = stored_name(item.role, layer)
-        if len(item.shape) == 1:
-            return OutTensor(name, item.shape, "F32")
-        outer = item.role in (EMBED_ROLE, HEAD_ROLE)
-        kind = _OUTER.get(self.type_name, self.type_name) if outer else self.type_name
-        fits = item.shape[1] % BY_NAME[kind].n_weights == 0
-        return OutTensor(name, item.shape, kind if fits else "F16")
-
-    def head_dim(self, item: PlannedTensor) -> int:
-        """Of the heads whose rows are put in another order; 0 for none."""
-        if not self.target.in_pairs or item.role.removesuffix("_bias") not in ("attn_q", "attn_k"):
-            return 0
-        return self.job.spec.layers[int(item.name.split(".")[1])].head_dim
-
-
 def _keys(job: Job, target: Target, type_name: str) -> dict[str, Any]:
     keys: dict[str, Any] = {"general.architecture": target.arch}
-    keys |= {f"{target.arch}.{key}": value for key, value in model_keys(job, target).items()}
+    keys |= {f"{target.arch}.{key}": value for key, value in target.keys.items()}
     keys["general.file_type"] = _FILE_TYPES[type_name]
     keys["general.quantization_version"] = 2
-    checkpoint = job.checkpoint
-    if isinstance(checkpoint, GgufCheckpoint):
-        return keys | checkpoint.vocabulary_keys()
     return keys | tokenizer_keys(job)
 
 
 def _write(
-    plan: _Plan, writer: GgufWriter, progress: ProgressFn | None
+    job: Job, tensors: list[Written], writer: GgufWriter, progress: ProgressFn | None
 ) -> Iterator[ExportedMatrix]:
-    n_total, n_done = sum(item.n_weights for item in plan.items), 0
-    for item in plan.items:
-        tensor = plan.tensor(item)
+    n_total = sum(piece.item.n_weights for tensor in tensors for piece in tensor.pieces)
+    n_done = 0
+    for tensor in tensors:
         error = _Error()
-        writer.add(tensor, _pieces(plan, item, tensor, error))
-        if len(item.shape) == 2:
-            yield ExportedMatrix(item.source or item.name, tensor.type_name, error.relative)
-        n_done += item.n_weights
+        writer.add(tensor.out, _encoded(job, tensor, error))
+        if len(tensor.out.shape) > 1:
+            yield ExportedMatrix(tensor.out.name, tensor.out.type_name, error.relative)
+        n_done += sum(piece.item.n_weights for piece in tensor.pieces)
         if progress is not None:
-            progress(ConvertProgress(item.name, n_done, n_total))
+            progress(ConvertProgress(tensor.out.name, n_done, n_total))
 
 
 class _Error:
@@ -149,33 +116,59 @@ class _Error:
         self._differences += float(np.square(written - weights, dtype=np.float64).sum())
         self._weights += float(np.square(weights, dtype=np.float64).sum())
 
+    def add_exact(self, weights: F32Array) -> None:
+        self._weights += float(np.square(weights, dtype=np.float64).sum())
+
     @property
     def relative(self) -> float:
         return float((self._differences / self._weights) ** 0.5) if self._weights else 0.0
 
 
-def _pieces(
-    plan: _Plan, item: PlannedTensor, tensor: OutTensor, error: _Error
-) -> Iterator[npt.NDArray[np.uint8]]:
-    n_rows, n_cols = item.rows_cols
-    head_dim = plan.head_dim(item)
-    unit = head_dim or 1
-    step = max(unit, READ_WEIGHTS // n_cols // unit * unit)
-    for row0 in range(0, n_rows, step):
-        rows = plan.job.read_rows(item, row0, min(step, n_rows - row0))
-        if head_dim:
-            rows = in_pairs(rows.T if n_rows == 1 else rows, head_dim)
-            rows = rows.reshape(-1, n_cols)
-        try:
-            raw = quantize(rows, tensor.type_name)
-        except EdgeError as failure:
-            raise type(failure)(f"tensor '{item.source}': {failure}", code=failure.code) from None
-        error.add(rows, dequantize(raw, tensor.type_name))
-        yield raw
+def _encoded(job: Job, tensor: Written, error: _Error) -> Iterator[U8Array]:
+    kind = tensor.out.type_name
+    for piece in tensor.pieces:
+        for block in piece.blocks(partial(_read, job, piece, kind)):
+            if block.dtype == np.uint8:
+                error.add_exact(dequantize(block, kind))
+                yield block
+                continue
+            try:
+                raw = quantize(block, kind)
+            except EdgeError as failure:
+                raise type(failure)(
+                    f"tensor '{piece.item.source}': {failure}", code=failure.code
+                ) from None
+            error.add(block, dequantize(raw, kind))
+            yield raw
 
 
-def in_pairs(rows: F32Array, head_dim: int) -> F32Array:
-    """Rows of whole heads, from halves that turn together to neighbours."""
-    n_rows, n_cols = rows.shape
-    halves = rows.reshape(-1, 2, head_dim // 2, n_cols)
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(n_rows, n_cols)
+def _read(job: Job, piece: Piece, kind: str, row0: int, n_rows: int) -> Block:
+    """Numbers, or the bytes of blocks that hold them as they are."""
+    checkpoint = job.checkpoint
+    if isinstance(checkpoint, EdgeCheckpoint) and kind == "Q4_0" and piece.divisor == 1:
+        raw = checkpoint.q4_0_rows(piece.item.name, row0, n_rows)
+        if raw is not None:
+            return raw
+    return piece.rows(job, row0, n_rows)
+
+
+def _say_rounded_again(
+    job: Job, tensors: list[Written], matrices: Sequence[ExportedMatrix]
+) -> None:
+    checkpoint = job.checkpoint
+    if not isinstance(checkpoint, EdgeCheckpoint):
+        return
+    inexact = {matrix.name for matrix in matrices if matrix.rel_rms_error}
+    formats = [
+        checkpoint.format_of(piece.item.name)
+        for tensor in tensors
+        if tensor.out.name in inexact
+        for piece in tensor.pieces
+    ]
+    rounded = [name for name in formats if name != "F16"]
+    if rounded:
+        job.warnings.append(
+            f"{len(rounded)} matrices were rounded when this file was made "
+            f"({', '.join(sorted(set(rounded)))}) and are rounded again; from the original model "
+            "the result is better"
+        )

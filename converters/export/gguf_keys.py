@@ -1,13 +1,13 @@
 """What a GGUF file says of a model: architecture, hyper-parameters, vocabulary.
 
-llama.cpp has an architecture for each family; those written here are told apart by their blocks:
-"llama" (plain), "qwen2" (biases of q, k and v), "qwen3" (a norm of each head's query and key).
+The keys are those that gguf/config.py reads. Whether they say everything is not decided here: the
+finished header is read again and compared (gguf_check.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,70 +15,70 @@ import numpy.typing as npt
 
 from edgellm.errors import UnsupportedError
 
+from ..embedding import read_embedding
 from ..extras import chat_template, special_tokens
+from ..gguf.architectures import ARCHITECTURES, Architecture
+from ..gguf.checkpoint import GgufCheckpoint
+from ..gguf.keys import POOLINGS
 from ..plan import Job
-from ..spec import LayerSpec, ModelSpec
+from ..spec import ModelSpec
+from .edge_source import EdgeCheckpoint
+from .gguf_rope import rotation
 
 F32Array = npt.NDArray[np.float32]
 
-# Of the layers, beside Llama's.
-_BLOCKS: Mapping[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen2": {"qkv_bias": True},
-    "qwen3": {"qk_norm": "head"},
-}
+_POOLING_NAMES = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-_SAME = 1e-5  # relative; two ways to compute a rotary frequency
 
 
 @dataclass(frozen=True)
 class Target:
-    """in_pairs: rotary dimensions are neighbours there. theta: base of the rotation. factors:
-    float32, what its frequencies are divided by beside that; none if empty."""
+    """arch: general.architecture. spec: what will be read from the file. keys: without the
+    architecture in front. tensors: of rotary positions. divisors: what matrices of a role, and
+    their biases, are divided by, the file having it as a key."""
 
     arch: str
-    in_pairs: bool
-    theta: float
-    factors: F32Array
+    kind: Architecture
+    spec: ModelSpec
+    keys: Mapping[str, Any]
+    tensors: Mapping[str, F32Array]
+    divisors: Mapping[str, float]
 
 
 def target_of(job: Job) -> Target:
-    """UnsupportedError names what of the model has no place in these architectures."""
-    arch = _arch(job.spec)
-    theta = _theta(job.config)
-    table = job.tables.get("rope_inv_freq")
-    if table is None or job.spec.rope_factor != 1 or job.spec.n_ctx_original:
-        raise _refused("rotary positions other than plain or scaled ones")
-    exponents = np.arange(0, job.spec.n_rope, 2) / job.spec.n_rope
-    factors = (1 / np.power(theta, exponents) / table).astype(np.float32)
-    if np.allclose(factors, 1, rtol=_SAME, atol=0):
-        factors = np.empty(0, dtype=np.float32)
-    elif arch != "llama":
-        raise _refused(f"scaled rotary frequencies in the architecture '{arch}'")
-    return Target(arch, arch == "llama", theta, factors)
-
-
-def model_keys(job: Job, target: Target) -> dict[str, Any]:
-    """Without the architecture in front."""
-    spec, layer = job.spec, job.spec.layers[0]
-    return {
-        "context_length": spec.n_ctx_train,
-        "embedding_length": spec.d_model,
-        "block_count": len(spec.layers),
-        "feed_forward_length": layer.d_ffn,
-        "attention.head_count": layer.n_heads,
-        "attention.head_count_kv": layer.n_kv_heads,
-        "attention.key_length": layer.head_dim,
-        "attention.value_length": layer.head_dim,
-        "attention.layer_norm_rms_epsilon": spec.norm_eps,
-        "rope.dimension_count": spec.n_rope,
-        "rope.freq_base": target.theta,
-        "vocab_size": spec.n_vocab,
-    }
+    """UnsupportedError names what of the model has no place in its architecture's files. What is
+    kept but not in full is a warning of the job."""
+    spec = job.spec
+    arch = next((name for name, kind in ARCHITECTURES.items() if spec.arch in kind.holds), None)
+    if arch is None:
+        raise UnsupportedError(
+            f"models of the family '{spec.arch[:60]}' cannot be written to GGUF (those that can: "
+            f"{', '.join(name for kind in ARCHITECTURES.values() for name in kind.holds)})",
+            code="spec_unsupported",
+        )
+    kind = ARCHITECTURES[arch]
+    turning = rotation(job, kind)
+    lacking = [*kind.lacks(spec), *([turning.missing] if turning.missing else [])]
+    if lacking:
+        raise refused(arch, lacking)
+    spec = _windowed(job, arch, kind)
+    if kind.tied is False:
+        spec = replace(spec, tied_head=False)
+    divisors = job.arch.scales(job.config) or {}
+    keys = _model_keys(arch, kind, spec) | dict(turning.keys)
+    if arch == "granite":
+        keys["residual_scale"] = next(iter(divisors.values()), 1.0)
+    embedding = read_embedding(job.checkpoint)
+    if embedding is not None and embedding["pooling"] in _POOLING_NAMES:
+        named = {name: number for number, name in POOLINGS.items()}
+        keys["pooling_type"] = named[_POOLING_NAMES[embedding["pooling"]]]
+    return Target(arch, kind, spec, keys, turning.tensors, divisors)
 
 
 def tokenizer_keys(job: Job) -> dict[str, Any]:
     """With "tokenizer." in front. A model without a tokenizer is written without one."""
+    if isinstance(job.checkpoint, GgufCheckpoint):
+        return job.checkpoint.vocabulary_keys()
     source = job.checkpoint.tokenizer_description()
     keys: dict[str, Any] = {"model": "none"}
     if source is None:
@@ -92,41 +92,91 @@ def tokenizer_keys(job: Job) -> dict[str, Any]:
         keys["padding_token_id"] = keys["tokens"].index(pad)
     if job.spec.bos_id >= 0:
         keys["bos_token_id"] = job.spec.bos_id
-    for key, id_ in zip(
-        ("eos_token_id", "eot_token_id", "eom_token_id"), job.spec.eos_ids, strict=False
-    ):
-        keys[key] = id_
+    keys |= dict(zip(_END_KEYS, job.spec.eos_ids, strict=False))
     found = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+    if isinstance(job.checkpoint, EdgeCheckpoint):
+        job.checkpoint.check_vocabulary(found)
     template = chat_template(job)
     return found | ({"tokenizer.chat_template": template} if template else {})
 
 
-def _arch(spec: ModelSpec) -> str:
-    first = spec.layers[0]
-    if any(layer != first for layer in spec.layers):
-        raise _refused("layers that differ")
-    plain = LayerSpec(first.n_heads, first.n_kv_heads, first.head_dim, first.d_ffn)
-    needed = {f.name for cls in (ModelSpec, LayerSpec) for f in fields(cls) if f.default is MISSING}
-    value = spec.to_dict()
-    found = [arch for arch, own in _BLOCKS.items() if replace(plain, **own) == first]
-    if not found or set(value) - needed:
-        other = (set(value) | set(value["layers"][0])) - needed
-        raise _refused(", ".join(sorted(other)))
-    if spec.n_rope != first.head_dim:
-        raise _refused("heads of which a part turns")
-    return found[0]
-
-
-def _theta(config: Mapping[str, Any]) -> float:
-    """As the families read it: of the newer object, else beside."""
-    parameters = config.get("rope_parameters")
-    nested = parameters.get("rope_theta") if isinstance(parameters, dict) else None
-    return float(nested or config.get("rope_theta") or 10000.0)
-
-
-def _refused(what: str) -> UnsupportedError:
+def refused(arch: str, lacking: list[str]) -> UnsupportedError:
+    """lacking: what the model has."""
     return UnsupportedError(
-        f"GGUF is written for models of the blocks of Llama, Qwen 2 and Qwen 3 only; this one has "
-        f"{what}",
+        f"llama.cpp's architecture '{arch}' has no place for what this model has: "
+        f"{'; '.join(lacking[:4])}",
         code="spec_unsupported",
     )
+
+
+def _windowed(job: Job, arch: str, kind: Architecture) -> ModelSpec:
+    """llama.cpp has windows in few architectures. Within the window a model is the same without."""
+    spec = job.spec
+    windows = [layer.window for layer in spec.layers if layer.window]
+    if not windows:
+        return spec
+    if arch == "phi3" and min(windows) < spec.n_ctx_train:
+        job.warnings.append(
+            f"llama.cpp does not honour the sliding window of {arch}: in texts of more than "
+            f"{min(windows):,} tokens its answers are others"
+        )
+    if kind.has_windows:
+        return spec
+    n_ctx = min(spec.n_ctx_train, *windows)
+    if n_ctx < spec.n_ctx_train:
+        job.warnings.append(
+            f"llama.cpp's '{arch}' knows no sliding window: the context is said to be {n_ctx:,} "
+            "tokens, within which the model is the same"
+        )
+    layers = tuple(replace(layer, window=0) for layer in spec.layers)
+    return replace(spec, n_ctx_train=n_ctx, layers=layers)
+
+
+def _model_keys(arch: str, kind: Architecture, spec: ModelSpec) -> dict[str, Any]:
+    layer = spec.layers[0]
+    eps = "attention.layer_norm_rms_epsilon" if kind.rms else "attention.layer_norm_epsilon"
+    keys: dict[str, Any] = {
+        "context_length": spec.n_positions or spec.n_ctx_train,
+        "embedding_length": spec.d_model,
+        "block_count": len(spec.layers),
+        "feed_forward_length": layer.d_ffn or layer.d_expert,
+        "attention.head_count": layer.n_heads,
+        "attention.head_count_kv": layer.n_kv_heads,
+        "attention.key_length": layer.head_dim,
+        "attention.value_length": layer.head_dim,
+        eps: spec.norm_eps,
+        "vocab_size": spec.n_vocab,
+    }
+    if layer.n_experts:
+        keys |= {"expert_count": layer.n_experts, "expert_used_count": layer.n_experts_used}
+    if arch in ("qwen2moe", "qwen3moe"):
+        keys["feed_forward_length"] = layer.d_expert * layer.n_experts_used
+        keys["expert_feed_forward_length"] = layer.d_expert
+    if layer.d_shared:
+        keys["expert_shared_feed_forward_length"] = layer.d_shared
+    if arch in ("gptneox", "stablelm"):
+        keys["use_parallel_residual"] = layer.parallel
+    if arch == "granite":
+        keys |= {
+            "attention.scale": layer.attn_scale,
+            "embedding_scale": spec.embed_scale,
+            "logit_scale": 1.0,  # it is in the last norm
+        }
+    if arch == "gemma2":
+        keys["attn_logit_softcapping"] = layer.attn_softcap
+    if spec.final_softcap:
+        keys["final_logit_softcapping"] = spec.final_softcap
+    return keys | (_window_keys(arch, spec) if kind.has_windows else {})
+
+
+def _window_keys(arch: str, spec: ModelSpec) -> dict[str, Any]:
+    windows = [layer.window for layer in spec.layers]
+    keys: dict[str, Any] = {}
+    if any(windows):
+        keys["attention.sliding_window"] = max(windows)
+    period = {"gemma2": 2, "gemma3": 6}.get(arch)
+    usual = [period is not None and index % period < period - 1 for index in range(len(windows))]
+    is_sliding = [bool(window) for window in windows]
+    if period is not None and is_sliding != usual and (arch == "gemma2" or any(windows)):
+        keys["attention.sliding_window_pattern"] = is_sliding
+    return keys

@@ -26,29 +26,30 @@ from .tensors import stored_name
 
 
 class GgufArch:
-    """What archs.Architecture promises. names: what our tensors are called in the file."""
+    """What archs.Architecture promises. names: what our tensors are called in the file. family:
+    the one of archs/ whose configuration the file's keys have become."""
 
     def __init__(
         self, config: Mapping[str, Any], file: GgufFile, rope_factors: F32Array | None
     ) -> None:
         family = archs.find(config)
         assert isinstance(family, Family)
-        self._family, self._file, self._rope_factors = family, file, rope_factors
+        self.family, self._file, self._rope_factors = family, file, rope_factors
         self.names: dict[str, str] = {}
         _check_known(file.path, config, family)
 
     def to_spec(self, config: Mapping[str, Any], generation: Mapping[str, Any]) -> ModelSpec:
-        spec = self._family.to_spec(config, generation)
+        spec = self.family.to_spec(config, generation)
         if not self._file.tensors:
             return spec
         layers = [self._with_biases(layer, index) for index, layer in enumerate(spec.layers)]
         return replace(spec, layers=tuple(layers))
 
     def scales(self, config: Mapping[str, Any]) -> dict[str, float] | None:
-        return self._family.scales(config)
+        return self.family.scales(config)
 
     def tables(self, config: Mapping[str, Any]) -> dict[str, F32Array]:
-        tables = self._family.tables(config)
+        tables = self.family.tables(config)
         factors = self._rope_factors
         if factors is None:
             return tables
@@ -72,12 +73,12 @@ class GgufArch:
     def tensors(
         self, spec: ModelSpec, config: Mapping[str, Any], stored: Collection[str]
     ) -> list[TensorSource]:
-        known = Config(config, self._family.defaults)
+        known = Config(config, self.family.defaults)
         sources = []
         for slot in tensor_slots(spec):
             name = self.names.get(slot.name) or stored_name(slot.role, slot.layer)
             # What a family adds (Gemma's one) is in the file; what it multiplies by is not.
-            scale, _ = self._family.changed(slot.role, known)
+            scale, _ = self.family.changed(slot.role, known)
             view = View((Part(name, slot.shape, slot.shape[0]),), scale)
             source = name if view.is_plain else f"{name} * {scale:.6g}"
             sources.append(TensorSource(slot.name, slot.role, source, slot.shape, view))

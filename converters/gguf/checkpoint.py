@@ -23,7 +23,8 @@ from ..embedding import MODULES_FILE
 from ..layout import tensor_slots
 from ..packed import F32Array, Packing, StoredReader, Strips, U8Array
 from .arch import GgufArch
-from .config import ARCHITECTURES, Stored, read_config
+from .architectures import ARCHITECTURES
+from .config import Stored, read_config
 from .dequantize import dequantize
 from .exact import EXACT
 from .keys import POOLINGS, Keys, architecture
@@ -124,7 +125,12 @@ class GgufCheckpoint(Checkpoint):
     def best_format(self, names: Collection[str], *, whole: bool) -> str | None:
         exact = self.exact_format(names) if whole else None
         nearest = (FORMATS[name].nearest for name in self._types(names) if name in FORMATS)
-        return exact or max(nearest, default=None)
+        return exact or max(nearest, default="F16" if self._is_quantized else None)
+
+    @property
+    def _is_quantized(self) -> bool:
+        """Who made the file left its other matrices as they are, so they are not rounded either."""
+        return any(kind in FORMATS for source in self._sources.values() for kind in source.types)
 
     def strips_in(self, format: str) -> Mapping[str, Strips]:
         return self._exact.get(format, {})

@@ -18,42 +18,12 @@ from edgellm.errors import FormatError, UnsupportedError
 
 from ..archs._family import FULL, SLIDING
 from ..spec import MAX_LAYERS
+from .architectures import ARCHITECTURES
 from .keys import Keys
 
 Json = dict[str, Any]
 F32Array = npt.NDArray[np.float32]
 Reader = Callable[[str], F32Array]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """name: of transformers' class. in_pairs: rotary dimensions are neighbours in the file and not
-    halves of a head, as transformers has them. rms: its norms have no mean."""
-
-    name: str
-    in_pairs: bool = False
-    rms: bool = True
-
-
-# By general.architecture.
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "gemma": Architecture("GemmaForCausalLM"),
-    "gemma2": Architecture("Gemma2ForCausalLM"),
-    "gemma3": Architecture("Gemma3ForCausalLM"),
-    "gpt2": Architecture("GPT2LMHeadModel", rms=False),
-    "gptneox": Architecture("GPTNeoXForCausalLM", rms=False),
-    "granite": Architecture("GraniteForCausalLM", in_pairs=True),
-    "llama": Architecture("LlamaForCausalLM", in_pairs=True),
-    "olmo2": Architecture("Olmo2ForCausalLM"),
-    "olmoe": Architecture("OlmoeForCausalLM"),
-    "phi3": Architecture("Phi3ForCausalLM"),
-    "qwen2": Architecture("Qwen2ForCausalLM"),
-    "qwen2moe": Architecture("Qwen2MoeForCausalLM"),
-    "qwen3": Architecture("Qwen3ForCausalLM"),
-    "qwen3moe": Architecture("Qwen3MoeForCausalLM"),
-    "smollm3": Architecture("SmolLM3ForCausalLM", in_pairs=True),
-    "stablelm": Architecture("StableLmForCausalLM", rms=False),
-}
 
 
 @dataclass(frozen=True)

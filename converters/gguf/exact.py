@@ -14,6 +14,7 @@ from edgellm.errors import NumericError
 
 from ..quant.k4 import pack_k4_32
 from ..quant.l4 import GROUP, F16Array, pack_l4_32
+from ..quant.l8 import pack_l8_32
 from .dequantize import k_scales, planes, tq1_0_codes, tq2_0_codes
 from .types import BY_NAME
 
@@ -43,6 +44,12 @@ def _q4_0(raw: U8Array) -> U8Array:
     return _linear(raw, "Q4_0", 0, 8, lambda blocks: planes(blocks[:, 2:], 16, 4))
 
 
+def _q8_0(raw: U8Array) -> U8Array:
+    blocks = np.ascontiguousarray(raw).reshape(-1, BY_NAME["Q8_0"].n_bytes)
+    levels = np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
+    return pack_l8_32(_halves(raw, blocks, 0), levels.reshape(len(raw), -1))
+
+
 def _tq1_0(raw: U8Array) -> U8Array:
     return _linear(raw, "TQ1_0", 52, 1, tq1_0_codes)
 
@@ -66,6 +73,7 @@ def _q4_k(raw: U8Array) -> U8Array:
 EXACT: Mapping[str, Encode] = {
     "Q4_0": _q4_0,
     "Q4_K": _q4_k,
+    "Q8_0": _q8_0,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
 }

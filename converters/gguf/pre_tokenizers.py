@@ -11,6 +11,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
+DIGIT = r"\p{N}"  # each by itself
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -83,7 +84,7 @@ _KINDS: Mapping[PreTokenizer, tuple[str, ...]] = {
     # Qwen's own tokenizer composes (NFC); llama.cpp does not, and so reads such texts otherwise.
     PreTokenizer((_QWEN2,), normalizer="NFC"): ("qwen2", "deepseek-r1-qwen", "megrez"),
     PreTokenizer((_QWEN2,)): ("stablelm2", "hunyuan", "solar-open"),
-    PreTokenizer((r"\p{N}", _GPT2)): (
+    PreTokenizer((DIGIT, _GPT2)): (
         "starcoder",
         "refact",
         "command-r",

@@ -1,4 +1,4 @@
-"""Which rows of which tensors of a GGUF file make each tensor of ours.
+"""Which rows of which tensors of a GGUF file make each tensor of ours; places() is the table.
 
 Undoes what llama.cpp's converters do to a checkpoint: rotary dimensions as neighbours, q, k and v
 or gate and up in one matrix, experts in one tensor of three dimensions. A source is data; rows are
@@ -30,7 +30,7 @@ _NAMES: Mapping[str, str] = {
     "ffn_router": "ffn_gate_inp",
 }
 _QKV = ("attn_q", "attn_k", "attn_v")
-_EXPERTS = "_exps"
+EXPERTS = "_exps"
 # Tables of rotary factors, read into the configuration.
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -87,6 +87,53 @@ def stored_name(role: str, layer: int | None, ending: str | None = None) -> str:
     return name if layer is None else f"blk.{layer}.{name}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of ours may stand in a file: in tensor `name` of shape `shape` from row0 on.
+    whole: what llama.cpp calls a tensor that others are in, too. unless: a tensor with which the
+    file shows that it is not so."""
+
+    name: str
+    shape: Shape
+    row0: int = 0
+    whole: str = ""
+    unless: str = ""
+
+
+def places(slot: Slot, spec: ModelSpec) -> tuple[Place, ...]:
+    """By itself, and where else it may stand. Experts are one below the other, without padding."""
+    name, n_rows = stored_name(slot.role, slot.layer), slot.shape[0]
+    if slot.layer is None:
+        return (Place(name, slot.shape),)
+    layer, role = spec.layers[slot.layer], slot.role.removesuffix("_bias")
+    if slot.role.endswith(EXPERTS):
+        shape = (layer.n_experts, *expert_shape(slot.role, layer, spec))
+        return (Place(name, shape),)
+    alone = Place(name, slot.shape)
+
+    def inside(whole: str, row0: int, n_stored: int, unless: str) -> tuple[Place, ...]:
+        stored = stored_name(slot.role.replace(role, whole), slot.layer)
+        return alone, Place(stored, (n_stored, *slot.shape[1:]), row0, whole, unless)
+
+    if role in _QKV:
+        d_q, d_kv = layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
+        row0 = (0, d_q, d_q + d_kv)[_QKV.index(role)]
+        return inside("attn_qkv", row0, d_q + 2 * d_kv, unless=name)
+    if role in ("ffn_gate", "ffn_up") and layer.ffn_gated:
+        gate = stored_name(slot.role.replace(role, "ffn_gate"), slot.layer)
+        return inside("ffn_up", n_rows * (role == "ffn_up"), 2 * n_rows, unless=gate)
+    if role == "ffn_norm" and layer.parallel:
+        # One norm before attention and feed-forward side by side.
+        return inside("attn_norm", 0, n_rows, unless=name)
+    return (alone,)
+
+
+def expert_shape(role: str, layer: LayerSpec, spec: ModelSpec) -> tuple[int, int]:
+    """Of the matrix of one expert."""
+    inner, outer = layer.d_expert, spec.d_model
+    return (outer, inner) if role == "ffn_down_exps" else (inner, outer)
+
+
 class Finder:
     """Finds the sources of one model's tensors."""
 
@@ -95,63 +142,40 @@ class Finder:
 
     def source(self, slot: Slot) -> Source:
         """FormatError: what it is made of is not there, or has another shape."""
-        layer = None if slot.layer is None else self._spec.layers[slot.layer]
-        name = stored_name(slot.role, slot.layer)
-        if layer is not None and slot.role.endswith(_EXPERTS):
-            return self._experts(slot, layer, name)
+        first, *others = places(slot, self._spec)
+        if slot.role.endswith(EXPERTS):
+            return self._experts(slot, first)
+        there = (p for p in others if p.name in self._tensors and p.unless not in self._tensors)
+        place = next(there, first)
+        info = self._tensor(place.name)
+        _check_shape(info, place.shape)
         n_rows = slot.shape[0]
-        row0, n_stored = 0, n_rows
-        if layer is not None:
-            name, row0, n_stored = self._in_whole(slot, layer, name)
-        info = self._tensor(name)
-        shape = (n_stored, *slot.shape[1:])
-        _check_shape(info, shape)
-        rows = Rows(info, n_rows, row0)
-        if self._in_pairs and layer is not None and _turns(slot.role):
-            rows = replace(rows, order=row0 + _from_pairs(n_rows, layer.head_dim))
-        is_whole = rows.order is None and n_stored == n_rows
-        return Source(name if is_whole else f"{name} -> {slot.name}", slot.shape, (rows,))
+        rows = Rows(info, n_rows, place.row0)
+        if self._in_pairs and slot.layer is not None and turns(slot.role):
+            head_dim = self._spec.layers[slot.layer].head_dim
+            rows = replace(rows, order=place.row0 + _from_pairs(n_rows, head_dim))
+        is_whole = rows.order is None and place.shape[0] == n_rows
+        name = place.name if is_whole else f"{place.name} -> {slot.name}"
+        return Source(name, slot.shape, (rows,))
 
-    def _in_whole(self, slot: Slot, layer: LayerSpec, name: str) -> tuple[str, int, int]:
-        """(name, first row, rows in all) of the tensor that this one is a part of, or is."""
-        role, n_rows = slot.role.removesuffix("_bias"), slot.shape[0]
-        alone = (name, 0, n_rows)
-        whole = stored_name(slot.role.replace(role, "attn_qkv"), slot.layer)
-        if role in _QKV and name not in self._tensors and whole in self._tensors:
-            d_q, d_kv = layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
-            return whole, (0, d_q, d_q + d_kv)[_QKV.index(role)], d_q + 2 * d_kv
-        if role in ("ffn_gate", "ffn_up") and layer.ffn_gated:
-            gate, up = (
-                stored_name(slot.role.replace(role, name), slot.layer)
-                for name in ("ffn_gate", "ffn_up")
-            )
-            is_fused = gate not in self._tensors and up in self._tensors
-            return (up, n_rows * (role == "ffn_up"), 2 * n_rows) if is_fused else alone
-        if role == "ffn_norm" and layer.parallel and name not in self._tensors:
-            # One norm before attention and feed-forward side by side.
-            return stored_name(slot.role.replace(role, "attn_norm"), slot.layer), 0, n_rows
-        return alone
-
-    def _experts(self, slot: Slot, layer: LayerSpec, name: str) -> Source:
-        n_rows, n_cols = layer.d_expert, self._spec.d_model
-        if slot.role == "ffn_down_exps":
-            n_rows, n_cols = n_cols, n_rows
+    def _experts(self, slot: Slot, place: Place) -> Source:
+        n_experts, n_rows, n_cols = place.shape
         n_padding = padded_rows(n_rows) - n_rows
         parts: list[Rows] = []
-        for expert in range(layer.n_experts):
-            if name in self._tensors:
-                info = self._tensor(name)
-                _check_shape(info, (layer.n_experts, n_rows, n_cols))
+        for expert in range(n_experts):
+            if place.name in self._tensors:
+                info = self._tensor(place.name)
+                _check_shape(info, place.shape)
                 parts.append(Rows(info, n_rows, expert * n_rows))
             else:  # files of early 2024 have them one by one
-                stem = slot.role.removesuffix(_EXPERTS)
+                stem = slot.role.removesuffix(EXPERTS)
                 one = f"blk.{slot.layer}.{stem}.{expert}.weight"
-                info = self._tensor(one, instead=name)
+                info = self._tensor(one, instead=place.name)
                 _check_shape(info, (n_rows, n_cols))
                 parts.append(Rows(info, n_rows))
             if n_padding:
                 parts.append(Rows(None, n_padding))
-        return Source(f"{name} -> {slot.name}", slot.shape, tuple(parts))
+        return Source(f"{place.name} -> {slot.name}", slot.shape, tuple(parts))
 
     def _tensor(self, name: str, instead: str | None = None) -> TensorInfo:
         found = self._tensors.get(name)
@@ -163,7 +187,8 @@ class Finder:
         return found
 
 
-def _turns(role: str) -> bool:
+def turns(role: str) -> bool:
+    """Whether rotary positions turn its rows."""
     return role.removesuffix("_bias") in ("attn_q", "attn_k")
 
 

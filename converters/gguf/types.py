@@ -77,13 +77,13 @@ class Choice:
 
 
 # A type that is not here (F32, F16, BF16) has the numbers of an ordinary checkpoint: its tensors go
-# to the formats of the default recipe.
+# to the formats of the default recipe, beside others that are quantized to F16.
 FORMATS: Mapping[str, Choice] = {
     "Q4_0": Choice("E6_16", exact="L4_32"),
     "Q4_1": Choice("E6_16"),
     "Q5_0": Choice("E6_16"),
     "Q5_1": Choice("E6_16"),
-    "Q8_0": Choice("E8_32"),
+    "Q8_0": Choice("E8_32", exact="L8_32"),
     "Q2_K": Choice("E6_16"),
     "Q3_K": Choice("E6_16"),
     "Q4_K": Choice("E6_16", exact="K4_32"),

@@ -51,6 +51,7 @@ class GgufWriter:
             header += struct.pack("<IQ", NUMBERS[tensor.type_name], offset)
             offset += _padded(tensor.n_bytes)
         file.write(header + bytes(_padded(len(header)) - len(header)))
+        self.n_bytes = _padded(len(header)) + offset  # of the whole file
 
     def add(self, tensor: OutTensor, pieces: Iterable[npt.NDArray[np.uint8]]) -> None:
         """The bytes of the next tensor, in pieces."""

@@ -22,6 +22,7 @@ from .e8 import decode_e8_32, pack_e8_32
 from .f16 import decode_f16, encode_f16
 from .k4 import decode_k4_32
 from .l4 import decode_l4_32
+from .l8 import decode_l8_32
 from .tiles import F32Array, U8Array
 
 
@@ -49,6 +50,7 @@ QUANT_FORMATS = {
         QuantFormat("E8_32", "a8", decode_e8_32, pack_e8_32),
         QuantFormat("K4_32", "a8", decode_k4_32, None),
         QuantFormat("L4_32", "a8", decode_l4_32, None),
+        QuantFormat("L8_32", "a8", decode_l8_32, None),
         QuantFormat("F16", "f32", decode_f16, None),
     )
 }

@@ -17,6 +17,7 @@ from .tiles import (
     pack_strips,
     split_strips,
     tile,
+    tile_halves,
     tile_scales,
     unpack_nibbles,
     untile,
@@ -40,16 +41,19 @@ def decode_l4_32(data: U8Array, n_cols: int) -> F32Array:
     return untile(d_row[:, :, None, None] * products)
 
 
+def unpack_l4_32(data: U8Array, n_cols: int) -> tuple[F16Array, U8Array, U8Array]:
+    """Strips -> what pack_l4_32() takes, rows padded to whole strips."""
+    _, tiles = split_strips(data, n_cols, TILE_BYTES)
+    n_groups = -(-n_cols // GROUP)
+    halves = np.ascontiguousarray(tiles[..., :_ZEROS_AT]).view("<f2")  # strip, tile, row
+    scales = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1, n_groups)
+    zeros = tiles[..., _ZEROS_AT:_NIBBLES_AT].swapaxes(1, 2).reshape(-1, n_groups)
+    levels = unpack_nibbles(tiles[..., _NIBBLES_AT:]).transpose(0, 2, 1, 3)
+    return scales, zeros, levels.reshape(len(scales), -1)[:, :n_cols]
+
+
 def pack_l4_32(scales: F16Array, zeros: U8Array, codes: U8Array) -> U8Array:
     """scales and zeros [n_rows, n_cols / 32 rounded up], codes [n_rows, n_cols] of 0..15 ->
     strips. Padding columns get code 0; they meet zero activations."""
-    n_rows, n_groups = scales.shape
-    halves = np.ascontiguousarray(scales, dtype="<f2").view(np.uint8).reshape(n_rows, n_groups, 2)
-    padded = np.pad(halves, ((0, -n_rows % TILE_ROWS), (0, 0), (0, 0)))
-    strips = padded.reshape(-1, TILE_ROWS, n_groups, 2).transpose(0, 2, 1, 3)
-    parts = [
-        strips.reshape(len(strips), n_groups, _ZEROS_AT),
-        tile_scales(zeros, 1),
-        pack_nibbles(tile(codes)),
-    ]
-    return pack_strips(np.ones(n_rows, dtype=np.float32), parts)
+    parts = [tile_halves(scales), tile_scales(zeros, 1), pack_nibbles(tile(codes))]
+    return pack_strips(np.ones(len(scales), dtype=np.float32), parts)

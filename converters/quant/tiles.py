@@ -162,6 +162,15 @@ def tile_scales(scale_bytes: U8Array, n_groups: int) -> U8Array:
     return strips.transpose(0, 2, 3, 1).reshape(len(strips), -1, n_groups * TILE_ROWS)
 
 
+def tile_halves(values: npt.NDArray[np.float16]) -> U8Array:
+    """Binary16 [n_rows, tiles of a row], zero-padded -> [n_strips, n_tiles, 2 * 16] bytes."""
+    n_rows, n_tiles = values.shape
+    halves = np.ascontiguousarray(values, dtype="<f2").view(np.uint8).reshape(n_rows, n_tiles, 2)
+    padded = np.pad(halves, ((0, -n_rows % TILE_ROWS), (0, 0), (0, 0)))
+    strips = padded.reshape(-1, TILE_ROWS, n_tiles, 2).transpose(0, 2, 1, 3)
+    return strips.reshape(len(strips), n_tiles, 2 * TILE_ROWS)
+
+
 def pack_strips(d_row: F32Array, tiles: list[U8Array]) -> U8Array:
     """Strips from d_row [n_rows] and the parts of every tile, each [n_strips, n_tiles, bytes]."""
     raw = np.concatenate(tiles, axis=2)

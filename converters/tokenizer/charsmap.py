@@ -21,6 +21,7 @@ from tokenizers import normalizers
 
 from edgellm.errors import FormatError
 
+from .blob import distinct_blocks
 from .tries import pack_trie
 from .unicode_classes import N_CODE_POINTS
 
@@ -113,9 +114,9 @@ def pack_charsmap(rules: dict[str, str]) -> bytes:
     joined = b"".join(encoded)
     trie = pack_trie({key.encode(): number[value] for key, value in rules.items()})
     head = struct.pack("<I", len(texts)) + offsets + joined + bytes(-len(joined) % 4)
-    rows, index = np.unique(cluster_bits().reshape(-1, 256), axis=0, return_inverse=True)
-    clusters = struct.pack("<I", len(rows)) + index.reshape(-1).astype("<u2").tobytes()
-    return head + trie + clusters + rows.tobytes()
+    blocks, index = distinct_blocks(cluster_bits())
+    clusters = struct.pack("<I", len(blocks)) + index.astype("<u2").tobytes()
+    return head + trie + clusters + blocks.astype(np.uint8).tobytes()
 
 
 def _probe_charsmap() -> bytes:

@@ -126,26 +126,34 @@ def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabula
     if _may_cut_before_words(model, pipeline, vocabulary):
         add_word_split(pipeline, _META)
     prefix, suffix = read_affixes(path, data)
-    partition = make_partition(pipeline.regexes or [literal_node(" ")])
-    dfas = [compile_dfa(node, partition) for node in pipeline.regexes]
-    index, blocks = pack_classes(partition)
     sections = {
         **vocabulary.sections,
-        Section.CLASS_INDEX: index,
-        Section.CLASS_BLOCKS: blocks,
-        Section.DFAS: pack_dfas(dfas, partition.n_classes),
-        Section.NORMALIZER: pack_ops(pipeline.normalizer),
-        Section.PRE_TOKENIZER: pack_ops(pipeline.pre_tokenizer),
+        **cut_sections(pipeline),
         Section.ADDED: pack_added(vocabulary.raw_added, vocabulary.normalized_added),
         Section.SPACES: _spaces(vocabulary, pipeline),
         Section.POST_PROCESSOR: pack_affixes(prefix, suffix),
         Section.DECODER: pack_decoder(read_decoder(path, data, pipeline.byte_level)),
     }
-    if pipeline.forms:
-        sections[Section.FORMS] = pack_forms([form_tables(form) for form in pipeline.forms])
     if pipeline.charsmap:
         sections[Section.CHARSMAP] = pack_charsmap(read_charsmap(path, pipeline.charsmap))
     return pack_sections(sections), vocabulary, prefix
+
+
+def cut_sections(pipeline: Pipeline) -> dict[Section, bytes]:
+    """What text becomes before tokens are looked up: how it is normalized and cut."""
+    partition = make_partition(pipeline.regexes or [literal_node(" ")])
+    dfas = [compile_dfa(node, partition) for node in pipeline.regexes]
+    index, blocks = pack_classes(partition)
+    sections = {
+        Section.CLASS_INDEX: index,
+        Section.CLASS_BLOCKS: blocks,
+        Section.DFAS: pack_dfas(dfas, partition.n_classes),
+        Section.NORMALIZER: pack_ops(pipeline.normalizer),
+        Section.PRE_TOKENIZER: pack_ops(pipeline.pre_tokenizer),
+    }
+    if pipeline.forms:
+        sections[Section.FORMS] = pack_forms([form_tables(form) for form in pipeline.forms])
+    return sections
 
 
 def _spaces(vocabulary: Vocabulary, pipeline: Pipeline) -> bytes:

@@ -22,8 +22,9 @@ from ..edgefile import read_header
 from ..edgeheader import TensorInfo, tensor_bytes
 from ..errors import ContextOverflowError
 from ..locate import explained
+from ..options import DEFAULT_KV
 from .defaults import AdapterOption
-from .output import JsonFlag, ThreadsOption, note, print_json, print_table
+from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
 from .stored import model_file
 
 _K_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -54,13 +55,16 @@ def command(
     decode: Annotated[int, typer.Option(help="New tokens.", min=1)] = 128,
     adapter: AdapterOption = None,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     rounds: Annotated[int, typer.Option(help="Medians are over these.", min=1)] = 5,
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated, so the token ids are arbitrary and the same every time."""
     path = model_file(model)
     with explained(path):
-        loaded = _native.Model.load(path, n_threads=threads or 0, verify="always")
+        loaded = _native.Model.load(
+            path, n_threads=threads or 0, verify="always", kv_format=kv or DEFAULT_KV
+        )
     try:
         through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))
         data = _measure(loaded, through, _work(path, through), prefill, decode, rounds)
@@ -90,7 +94,7 @@ def _measure(
             "lower --prefill or --decode"
         )
         raise ContextOverflowError(message, code="context_overflow")
-    session = _native.Session(model, n_ctx, adapter)
+    session = _native.Session(model, n_ctx, adapter, reuse_prefix=False)
     try:
         _time_tokens(session, model, min(prefill, 32))  # touches every page once
         prefill_s, decode_s, read_bytes_per_s = [], [], []
@@ -128,6 +132,7 @@ def _measure(
         "int8_peak_share": prefill_tokens_per_s * work.body_macs / peak,
         "k_rows_ms": k_rows_ms,
         "load_ms": model.load_ms,
+        "kv_format": model.kv_format,
         "kv_bytes_per_token": model.kv_bytes_per_token,
         "peak_rss_bytes": peak_rss_bytes,
         **_expert_load(model),

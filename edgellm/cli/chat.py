@@ -16,11 +16,11 @@ from ..chat_template import CHATML_NAME
 from ..errors import EdgeError, InvalidArgumentError
 from ..locate import DEMO
 from ..model import load
-from ..options import GenerateOptions, as_stops
+from ..options import DEFAULT_KV, GenerateOptions, as_stops
 from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
 from .defaults import AdapterOption, MaxMemoryOption, size_bytes
-from .output import JsonFlag, ThreadsOption, note, print_json
+from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
 from .stored import model_file
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def command(
     ] = False,
     adapter: AdapterOption = None,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -93,7 +94,12 @@ def command(
     limit_bytes = size_bytes(max_memory, "--max-memory")
     with ExitStack() as stack:
         loaded = stack.enter_context(
-            load(model_file(model or DEMO), threads=threads, max_memory=limit_bytes)
+            load(
+                model_file(model or DEMO),
+                threads=threads,
+                kv=kv or DEFAULT_KV,
+                max_memory=limit_bytes,
+            )
         )
         from edgellm.tui.engine import ModelEngine
 

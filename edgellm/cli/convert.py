@@ -35,7 +35,7 @@ from .progress import progress_bar
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        help="Of all weights: E2_16 to E8_32, K4_32, L4_32, F16; by default E4_32 to E6_16"
+        help="Of all weights: E2_16 to E8_32, K4_32, L4_32, L8_32, F16; default: E4_32 to E6_16"
     ),
 ]
 EmbedOption = Annotated[str | None, typer.Option(help="Of the embedding; default: as the others.")]

@@ -13,8 +13,9 @@ import typer
 from ..embedding import POOLINGS, Pooling
 from ..errors import EdgeError, InvalidArgumentError
 from ..model import load
+from ..options import DEFAULT_KV
 from .defaults import MaxMemoryOption, size_bytes
-from .output import JsonFlag, ThreadsOption, print_json
+from .output import JsonFlag, KvOption, ThreadsOption, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +44,13 @@ def command(
         bool, typer.Option("--truncate", help="Cut a text that is too long; default: refuse it.")
     ] = False,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Each line is {"index", "embedding"}; with --json one document holds them all."""
     limit_bytes = size_bytes(max_memory, "--max-memory")
-    with load(model, threads=threads, max_memory=limit_bytes) as loaded:
+    with load(model, threads=threads, kv=kv or DEFAULT_KV, max_memory=limit_bytes) as loaded:
         embed = partial(
             loaded.embed,
             pooling=cast("Pooling | None", pooling),

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FormatError, InvalidArgumentError
+from ..locate import DEMO
+from ..options import DEFAULT_KV
 from .eval_tables import print_evaluation
 from .exits import Exit
-from .output import JsonFlag, ThreadsOption, note, print_json
+from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
 from .progress import progress_bar
+from .stored import model_file
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation, Limits, Question, WindowRule
@@ -30,14 +33,14 @@ _GATE = "Release gate (with --compare)"
 
 def command(
     models: Annotated[
-        list[str], typer.Argument(help="A .edge file, or demo; with --compare: OLD NEW.")
+        list[str], typer.Argument(help="A file, or a name in the store; with --compare: OLD NEW.")
     ],
     text: Annotated[
         list[Path] | None, typer.Option("--text", help="UTF-8 text to score; repeat for several.")
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Measure next to this .edge file, or .logits of --save-logits."),
+        typer.Option(help="Measure next to this model, or .logits of --save-logits."),
     ] = None,
     save_logits: Annotated[
         Path | None, typer.Option(help="Write what the model says of the texts to this .logits.")
@@ -80,6 +83,7 @@ def command(
         ),
     ] = False,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Perplexity and golden questions; next to another model also KL divergence and flips."""
@@ -98,6 +102,7 @@ def command(
         limits=limits if compare else None,
         save_logits=save_logits,
         threads=threads,
+        kv=kv or DEFAULT_KV,
     )
     if report is not None:
         from ..evaluation.report import write_report
@@ -122,6 +127,7 @@ def _evaluate(
     limits: Limits | None,
     save_logits: Path | None,
     threads: int | None,
+    kv: str,
 ) -> Evaluation:
     from ..evaluation import EvaluatedModel, Reference, evaluate, read_text, windows_for
 
@@ -129,14 +135,16 @@ def _evaluate(
     with ExitStack() as stack:
         reference = file = None
         if against is not None:
-            reference = stack.enter_context(Reference(against, threads=threads))
+            path, shown = _file_of(against)
+            reference = stack.enter_context(Reference(path, threads=threads, name=shown))
             file = reference.file
         if not contents and file is None and not questions:
             raise _usage("nothing to judge by: give --text FILE or --questions FILE")
         has_windows = bool(contents) or file is not None
         if not has_windows and (save_logits is not None or rule is not None):
             raise _usage("--save-logits, --n-ctx and --max-tokens-scored need --text FILE")
-        model = stack.enter_context(EvaluatedModel(name, threads=threads))
+        path, shown = _file_of(name)
+        model = stack.enter_context(EvaluatedModel(path, threads=threads, kv=kv, name=shown))
         windows = windows_for(model, contents, rule, file) if has_windows else []
         show = stack.enter_context(progress_bar())
         return evaluate(
@@ -148,6 +156,14 @@ def _evaluate(
             save_to=save_logits,
             progress=show,
         )
+
+
+def _file_of(name: str) -> tuple[Path, str | None]:
+    """The file to load, and what reports call it where that is not the file's own name."""
+    if name.endswith(".logits"):
+        return Path(name), None
+    path = model_file(name)
+    return path, None if path.name == Path(name).name or name == DEMO else name
 
 
 def _names(

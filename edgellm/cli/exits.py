@@ -12,6 +12,7 @@ from ..errors import (
     IntegrityError,
     InvalidArgumentError,
     MemoryBudgetError,
+    SessionError,
     TemplateError,
     UnsupportedError,
 )
@@ -45,6 +46,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
     (IntegrityError, Exit.INTEGRITY),
     (FormatError, Exit.BAD_INPUT),
     (TemplateError, Exit.BAD_INPUT),
+    (SessionError, Exit.BAD_INPUT),
     (UnsupportedError, Exit.UNSUPPORTED),
     (MemoryBudgetError, Exit.MEMORY),
     (Cancelled, Exit.CANCELLED),

@@ -19,7 +19,7 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors; for GGUF also a .gguf file."
+            help="Directory with config.json and *.safetensors; for GGUF any model file, too."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="What to write; must not exist yet.")],

@@ -17,6 +17,9 @@ from ..sanitize import visible, visible_line
 SCHEMA_VERSION = 1
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+KvOption = Annotated[
+    str | None, typer.Option("--kv", help="Keep keys and values as F16 or K8V8. Default: F16.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")
 ]

@@ -16,11 +16,12 @@ import typer
 from ..chat_template import CHATML_NAME
 from ..errors import ContextOverflowError, InvalidArgumentError
 from ..model import Model, load
+from ..options import DEFAULT_KV
 from ..results import Generation, Stats
 from ..stream import TokenStream
 from . import sampling as flags
 from .defaults import AdapterOption, MaxMemoryOption, model_and_prompt, size_bytes
-from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
 from .stored import model_file
 
 _DEFAULT_MAX_TOKENS = 256
@@ -76,6 +77,7 @@ def command(
     ] = None,
     adapter: AdapterOption = None,
     threads: ThreadsOption = None,
+    kv: KvOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -90,7 +92,9 @@ def command(
     if text == "-":
         text = _stdin_text()
     with ExitStack() as stack:
-        loaded = stack.enter_context(load(path, threads=threads, max_memory=limit_bytes))
+        loaded = stack.enter_context(
+            load(path, threads=threads, kv=kv or DEFAULT_KV, max_memory=limit_bytes)
+        )
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
             named = template if template in (None, CHATML_NAME) else Path(str(template))

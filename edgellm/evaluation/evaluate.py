@@ -85,6 +85,7 @@ class Evaluation:
     reference_questions: GoldenResult | None = None
     flips: Flips | None = None
     verdict: Verdict | None = None
+    kv_format: str = "F16"  # of the model; a reference keeps F16
 
     def to_dict(self) -> dict[str, Any]:
         """For --json: everything but the scores of single tokens."""
@@ -95,6 +96,7 @@ class Evaluation:
         return {
             "model": self.model_name,
             "root": self.model_root,
+            "kv_format": self.kv_format,
             "reference": self.reference_name,
             "text": None if self.texts is None else self.texts.to_dict(),
             "questions": as_dict(self.questions),
@@ -105,15 +107,18 @@ class Evaluation:
 
 
 class Reference:
-    """What a model is compared with: another `.edge` file or saved logits. Close it."""
+    """What a model is compared with: another `.edge` file, with F16 keys and values, or saved
+    logits. Close it."""
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int | None = None, name: str | None = None
+    ) -> None:
         self.model: EvaluatedModel | None = None
         self.file: LogitFile | None = None
         if Path(path).suffix == SUFFIX:
             self.file = LogitFile(Path(path))
         else:
-            self.model = EvaluatedModel(path, threads=threads)
+            self.model = EvaluatedModel(path, threads=threads, kv="F16", name=name)
 
     @property
     def name(self) -> str:
@@ -246,6 +251,7 @@ def evaluate(
         reference_questions=other_golden,
         flips=flips,
         verdict=verdict,
+        kv_format=model.native.kv_format,
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..locate import explained, resolve
+from ..options import DEFAULT_KV
 from ..stream import SLICE_MS
 
 if TYPE_CHECKING:
@@ -32,21 +33,31 @@ _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
 class EvaluatedModel(Closing):
     """One `.edge` file, loaded. A context manager: leaving the block closes it.
 
-    `name` is what reports call it. Raises what loading raises: FormatError, IntegrityError,
+    name: what reports call it; by default that of its file, or its name in the store. Raises what
+    loading raises: FormatError, IntegrityError,
     UnsupportedError or MemoryBudgetError.
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int | None = None, max_memory: int | None = None
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        max_memory: int | None = None,
+        kv: str = DEFAULT_KV,
+        name: str | None = None,
     ) -> None:
         from .. import _native
 
         self.path = resolve(path)
         is_stored = isinstance(path, str) and self.path.parent.name == "objects"
-        self.name = str(path) if is_stored else self.path.name
+        self.name = name or (str(path) if is_stored else self.path.name)
         with explained(self.path):
             self.native: _native.Model = _native.Model.load(
-                self.path, n_threads=threads or 0, max_memory_bytes=max_memory or 0
+                self.path,
+                n_threads=threads or 0,
+                max_memory_bytes=max_memory or 0,
+                kv_format=kv,
             )
 
     @property
@@ -96,7 +107,7 @@ class EvaluatedModel(Closing):
                 f"{self.native.n_ctx_train}; lower --n-ctx or shorten the text"
             )
             raise ContextOverflowError(message, code="context_overflow")
-        return _native.Session(self.native, n_ctx)
+        return _native.Session(self.native, n_ctx, reuse_prefix=False)
 
     def close(self) -> None:
         """Free the model. Idempotent."""

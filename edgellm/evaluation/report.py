@@ -78,6 +78,7 @@ def _identity(found: Evaluation) -> Iterator[tuple[str, str, str]]:
     texts = found.texts
     reference_root = None if texts is None else texts.reference_root
     yield "hash root", found.model_root, reference_root or "not known"
+    yield "keys and values", found.kv_format, ""
     if texts is not None:
         yield "bytes", f"{texts.model_bytes:,}", ""
         n_scored = texts.n_ctx - texts.first_scored

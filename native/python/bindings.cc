@@ -21,6 +21,7 @@ using edgellm::bindings::path_text;
 using edgellm::bindings::to_array;
 using edgellm::bindings::to_dict;
 using edgellm::bindings::to_ids;
+using edgellm::bindings::utf8_of;
 
 namespace {
 
@@ -93,14 +94,15 @@ edgellm::Verify verify_from(const std::string& name) {
 
 Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
-           std::optional<uint64_t> prefix_cache_bytes) {
+           std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{.n_threads = n_threads,
                                      .verify = verify_from(verify),
                                      .max_memory_bytes = max_memory_bytes,
                                      .n_ctx = n_ctx,
                                      .latency_budget_ms = latency_budget_ms,
-                                     .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX)};
+                                     .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX),
+                                     .kv_format = kv_format};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -254,8 +256,14 @@ void bind_text(py::module_& m) {
       .def_static(
           "from_blob", [](const py::bytes& blob) { return Tokenizer::from_blob(blob); },
           py::arg("blob"))
-      .def("encode", &Tokenizer::encode, py::arg("text"), py::arg("special") = false,
-           py::arg("bos") = true, Unlocked())
+      .def(
+          "encode",
+          [](const Tokenizer& tokenizer, const py::str& text, bool special, bool bos) {
+            const std::string_view bytes = utf8_of(text);
+            const py::gil_scoped_release unlocked;
+            return tokenizer.encode(bytes, special, bos);
+          },
+          py::arg("text"), py::arg("special") = false, py::arg("bos") = true)
       .def(
           "decode",
           [](const Tokenizer& tokenizer, const std::vector<int64_t>& ids, bool special) {
@@ -275,7 +283,8 @@ void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
       .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
                   py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
-                  py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none())
+                  py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
+                  py::arg("kv_format") = edgellm::LoadOptions{}.kv_format)
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))
@@ -304,6 +313,7 @@ void bind_model(py::module_& m) {
                                return id < 0 ? std::nullopt : std::optional(id);
                              })
       .def_property_readonly("eos_ids", info(&edgellm::ModelInfo::eos_ids))
+      .def_property_readonly("kv_format", info(&edgellm::ModelInfo::kv_format))
       .def_property_readonly("kv_bytes_per_token", info(&edgellm::ModelInfo::kv_bytes_per_token))
       .def_property_readonly("kv_groups",
                              [](const Model& model) {
@@ -357,6 +367,9 @@ void bind_session(py::module_& m) {
            py::arg("n_prompt") = py::none())
       .def("top_logprobs", &top_logprobs, py::arg("k"), Unlocked())
       .def("cancel", &Session::cancel)
+      .def("save", &edgellm::bindings::save_session, py::arg("path"), py::arg("note") = py::bytes())
+      .def("restore", &Session::restore, py::arg("file"), Unlocked())
+      .def_property_readonly("identity", &edgellm::bindings::session_identity)
       .def_property_readonly("stats",
                              [](const Session& session) {
                                edgellm::SessionStats stats;
@@ -388,5 +401,6 @@ PYBIND11_MODULE(_native, m) {
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
   edgellm::bindings::bind_adapter(m);
+  edgellm::bindings::bind_session_file(m);
   bind_session(m);
 }

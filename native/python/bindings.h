@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,6 +32,19 @@ inline std::vector<int32_t> to_ids(const std::vector<int64_t>& values) {
     ids.push_back(static_cast<int32_t>(value));
   }
   return ids;
+}
+
+// A text as UTF-8, owned by it. Half of a surrogate pair, which a str may hold, has none.
+inline std::string_view utf8_of(const py::str& text) {
+  py::ssize_t n_bytes = 0;
+  const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &n_bytes);
+  if (bytes != nullptr) return {bytes, static_cast<size_t>(n_bytes)};
+  py::error_already_set error;
+  if (!error.matches(PyExc_UnicodeEncodeError)) throw error;
+  const auto at = error.value().attr("start").cast<size_t>();
+  throw edgellm::Error("invalid_utf8", "InvalidArgumentError",
+                       "text: character " + std::to_string(at) +
+                           " is half of a surrogate pair, which UTF-8 cannot hold; replace it");
 }
 
 // str(path) and os.PathLike through os.fspath, as UTF-8.
@@ -102,6 +116,11 @@ void bind_sampler(py::module_& m);
 
 // Adapters of a model.
 void bind_adapter(py::module_& m);
+
+// Sessions on disk.
+void bind_session_file(py::module_& m);
+py::dict session_identity(const Session& session);
+void save_session(const Session& session, const py::object& path, const py::bytes& note);
 
 // GPTQ's search on arrays.
 void bind_gptq(py::module_& m);

@@ -22,11 +22,11 @@ namespace {
 
 constexpr const char* kUsage =
     "edge_kernels FORMAT [--columns N] [--strips N] [--rows K] [--calls N]\n"
-    "edge_kernels attention [--positions N] [--head-dim N] [--queries K] [--calls N]\n"
+    "edge_kernels attention_KV [--positions N] [--head-dim N] [--queries K] [--calls N]\n"
     "edge_kernels --compiler\n"
-    "  FORMAT: E2_16, E3_32, E4_16, E4_32, E6_16, E8_32, K4_32 or L4_32; the level is the best "
-    "one, or "
-    "EDGELLM_ISA\n"
+    "  FORMAT: E2_16, E3_32, E4_16, E4_32, E6_16, E8_32, K4_32, L4_32 or L8_32; the level is the "
+    "best one, or EDGELLM_ISA\n"
+    "  KV: F16, K8V8\n"
     "  --rows K: that many rows only; above 16 the kernel of prefill\n"
     "  --calls N: of every measurement (default 200)\n"
     "  --positions N: of one key-value head (default 1024, in cache; 262144 is not)";
@@ -139,12 +139,16 @@ void print_fit(const std::vector<double>& ns_by_rows) {
 
 // Keys and values of one head, page after page, and the queries that share them.
 struct AttentionProblem {
-  explicit AttentionProblem(const Options& options)
-      : page_bytes(size_t{4} * kPagePositions * static_cast<size_t>(options.head_dim)),
+  AttentionProblem(edge::KvFormat format_, const Options& options)
+      : format(format_),
+        page_bytes(edge::kv_head_bytes(format_, options.head_dim)),
         n_pages((options.n_positions + kPagePositions - 1) / kPagePositions),
         memory(page_bytes * static_cast<size_t>(n_pages) + kCacheLineBytes),
         q(static_cast<size_t>(options.n_queries * options.head_dim)),
-        o(q.size()) {
+        o(q.size()),
+        q8(q.size() + 4),
+        q8_scales(static_cast<size_t>(options.head_dim)),
+        q8_sums(q8_scales.size()) {
     // Written once: untouched memory would all be the one zero page of the OS.
     std::fill(memory.begin(), memory.end(), uint8_t{0x11});
     const size_t unaligned = reinterpret_cast<uintptr_t>(memory.data()) % kCacheLineBytes;
@@ -159,12 +163,15 @@ struct AttentionProblem {
     for (int first = 0; first < options.n_positions; first += edge::kSegmentTokens) {
       edge::AttentionSegmentArgs args;
       args.pages = pages.data() + first / kPagePositions;
-      args.value_offset = page_bytes / 2;
+      args.format = format;
+      args.parts = edge::kv_head_parts(format, options.head_dim);
       args.head_dim = options.head_dim;
+      args.scale_channels = edge::kv_scale_channels(options.head_dim);
       args.scale = 1;
       args.n_queries = options.n_queries;
       for (int i = 0; i < options.n_queries; ++i) {
         args.q[i] = q.data() + i * options.head_dim;
+        args.q8[i] = {q8.data() + i * options.head_dim, q8_scales.data(), q8_sums.data()};
         args.o[i] = o.data() + i * options.head_dim;
         args.n_visible[i] = std::min(edge::kSegmentTokens, options.n_positions - first);
       }
@@ -174,15 +181,19 @@ struct AttentionProblem {
 
   static constexpr int kPagePositions = 32;
   static constexpr size_t kCacheLineBytes = 64;
+  edge::KvFormat format;
   size_t page_bytes;
   int n_pages;
   std::vector<uint8_t> memory;
   std::vector<const uint8_t*> pages;
   std::vector<float> q, o;
+  std::vector<int8_t> q8;
+  std::vector<float> q8_scales;
+  std::vector<int32_t> q8_sums;
 };
 
-void measure_attention(const Options& options) {
-  AttentionProblem problem(options);
+void measure_attention(edge::KvFormat format, const Options& options) {
+  AttentionProblem problem(format, options);
   const double ns = best_ns([&] { problem.run(options); }, options.n_calls);
   const double n_keys = options.n_positions;
   std::printf(
@@ -190,7 +201,7 @@ void measure_attention(const Options& options) {
       "\"gmac_per_s\": %.1f, \"kv_gb_per_s\": %.2f}\n",
       std::string(edge::isa_name(edge::active_kernels().isa)).c_str(), options.n_queries,
       ns / n_keys, 2 * n_keys * options.head_dim * options.n_queries / ns,
-      4 * n_keys * options.head_dim / ns);
+      static_cast<double>(problem.page_bytes) / AttentionProblem::kPagePositions * n_keys / ns);
 }
 
 void measure_all(edge::Format format, const Options& options) {
@@ -218,7 +229,10 @@ int main(int argc, char** argv) {
   args.number("--queries", options.n_queries);
   const auto words = args.positional(1, kUsage);
   if (!words) return edge_tools::kExitUsage;
-  const bool is_attention = (*words)[0] == "attention";
+  const edge::KvFormat* kv = nullptr;
+  for (const auto& row : edge::kKvFormats) {
+    if ((*words)[0] == std::string("attention_") + row.name) kv = &row.format;
+  }
   const auto format = edge::format_from_name((*words)[0]);
   const bool are_sizes_sane =
       options.n_columns >= 1 && options.n_columns <= (1 << 20) && options.n_strips >= 1 &&
@@ -228,12 +242,12 @@ int main(int argc, char** argv) {
       options.n_queries <= edge::kMaxQueries;
   const bool has_kernel =
       format && edge::active_kernels().matmul(*format, edge::Act::kA8) != nullptr;
-  if (!(has_kernel || is_attention) || !are_sizes_sane) {
+  if (!(has_kernel || kv != nullptr) || !are_sizes_sane) {
     std::fprintf(stderr, "usage: %s\n", kUsage);
     return edge_tools::kExitUsage;
   }
-  if (is_attention) {
-    measure_attention(options);
+  if (kv != nullptr) {
+    measure_attention(*kv, options);
   } else if (options.n_rows > 0) {
     measure(*format, options, options.n_rows);
   } else {

@@ -91,18 +91,21 @@ def _rms(wanted: F32Array, got: F32Array) -> float:
     return float(np.sqrt(np.square(wanted - got).mean() / np.square(wanted).mean()))
 
 
+@pytest.mark.parametrize("format", ["L4_32", "L8_32"])
 @pytest.mark.parametrize("largest", [np.nan, np.inf, 3e5])
-def test_weights_that_no_f16_scale_reaches_are_refused(largest: float) -> None:
+def test_weights_that_no_f16_scale_reaches_are_refused(largest: float, format: str) -> None:
     weights = np.ones((20, 40), dtype=np.float32)
     weights[17, 5] = largest
     with pytest.raises(NumericError, match="row 17, column 5"):
-        encode_matrix("L4_32", weights, None, 1)
+        encode_matrix(format, weights, None, 1)
 
 
-@pytest.mark.parametrize("method", ["gptq", "gptaq"])
-def test_methods_that_l4_does_not_have_are_refused(method: str) -> None:
+@pytest.mark.parametrize(
+    ("format", "method"), [("L4_32", "gptq"), ("L4_32", "gptaq"), ("L8_32", "importance")]
+)
+def test_methods_that_linear_formats_do_not_have_are_refused(format: str, method: str) -> None:
     with pytest.raises(UnsupportedError, match="its method must be 'rtn'"):
-        matrix_rule("*", "L4_32", None, Method(method))
+        matrix_rule("*", format, None, Method(method))
     with pytest.raises(UnsupportedError, match="'grid' is for L4_32"):
         matrix_rule("*", "E4_16", None, Method("grid"))
 

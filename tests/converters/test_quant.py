@@ -12,7 +12,7 @@ from edgellm.errors import FormatError, NumericError, UnsupportedError
 from golden import packers
 
 E_FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32")
-ENCODED = (*E_FORMATS, "K4_32", "L4_32", "F16")
+ENCODED = (*E_FORMATS, "K4_32", "L4_32", "L8_32", "F16")
 # Relative RMS error of plain rounding for normal weights; a wrong nibble or scale order costs ~1.
 ROUNDING_ERROR = {
     "E2_16": 0.45,
@@ -23,6 +23,7 @@ ROUNDING_ERROR = {
     "E8_32": 0.01,
     "K4_32": 0.11,
     "L4_32": 0.11,
+    "L8_32": 0.01,
     "F16": 4e-4,
 }
 

@@ -173,3 +173,18 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
     assert out == ""
     assert err.splitlines()[-1] == "error: interrupted"
     assert [path.name for path in tmp_path.iterdir()] == ["long.txt"]
+
+
+def test_keys_and_values_of_8_bits_are_close_to_f16(make_edge, stories, tmp_path):
+    docs = Path(__file__).parents[2] / "docs" / "KERNELS.md"
+    for model, text, n_ctx in (("demo", docs, 512), (make_edge(BABY, "E8_32"), stories, 256)):
+        options = ("--text", text, "--n-ctx", n_ctx, "--max-tokens-scored", 600, "--json")
+        command = ("eval", model, "--kv", "K8V8", "--against", model, *options)
+        data = data_of(edgellm(*command, cwd=tmp_path), "eval")
+        assert data["kv_format"] == "K8V8"
+        (figures,) = data["text"]["texts"]
+        assert 0 < figures["against"]["kl"]["mean"]["value"] <= 0.001
+    failure = failure_of(
+        edgellm("eval", "demo", "--kv", "Q8_0", "--text", docs, cwd=tmp_path), Exit.UNSUPPORTED
+    )
+    assert "F16, K8V8" in failure

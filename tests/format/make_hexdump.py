@@ -21,6 +21,7 @@ _PARTS_K4 = (
     *(("d_row", 0, 8), ("d", 64, 4), ("dmin", 96, 4), ("sc", 128, 2), ("min", 144, 2)),
     ("nibbles[2]", 160 + 2 * 64, 8),
 )
+_PARTS_L8 = (("d_row", 0, 8), ("s", 64, 4), ("quads[5]", 96 + 5 * 64, 8))
 LUT_E3 = (0, 14, 23, 31, 38, 45, 53, 63)
 K_E3 = 25
 LUT_E2 = (0, 13, 22, 31)
@@ -94,7 +95,7 @@ def _describe(file: bytes, header: EdgeHeader) -> str:
             for at in range(start, start + n_bytes, 16)
         ]
     lines += ["```", "", *_decode(strip_bytes()), ""]
-    lines += [*_linear_example(), "", *_multiples_example(), ""]
+    lines += [*_linear_example(), "", *_bytes_example(), "", *_multiples_example(), ""]
     return "\n".join([*lines, *_narrow_example(strip_e3_32(), strip_e2_16()), ""])
 
 
@@ -126,6 +127,31 @@ def _linear_example() -> list[str]:
         f" {4 * ROW + column % 4} of `nibbles[{group}]` is 0x{byte:02x}, whose"
         f" {'high' if column >= 4 else 'low'} half is q = {q}; w = {s} * ({q} - {zero}) ="
         f" {s * (q - zero)}.",
+    ]
+
+
+def bytes_strip_bytes() -> bytes:
+    """One L8_32 strip of one tile: 2 rows x 32 k, rows 2 to 15 are padding."""
+    quads = bytes((37 * j + 29 * b) % 256 if b < 8 else 128 for j in range(8) for b in range(64))
+    return linear_strip_bytes()[:96] + quads
+
+
+def _bytes_example() -> list[str]:
+    strip = bytes_strip_bytes()
+    lines = ["A strip of `L8_32`, two rows of 32 columns, from the byte at which it begins:", ""]
+    lines.append("```text")
+    for what, start, n_bytes in _PARTS_L8:
+        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    (s,) = struct.unpack_from("<e", strip, 64 + 2 * ROW)
+    quad, at = K // 4, 4 * ROW + K % 4
+    q = strip[96 + 64 * quad + at]
+    return [
+        *lines,
+        "```",
+        "",
+        f"The weight at row {ROW}, column {K}: `s[{ROW}]` = {s}; byte {at} of `quads[{quad}]` is"
+        f" 0x{q:02x}, q = {q};",
+        f"w = {s} * ({q} - 128) = {s * (q - 128)}.",
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 from edgellm.edgefile import read_header
 from format.make_hexdump import (
     DOC,
+    bytes_strip_bytes,
     document,
     example_file,
     multiples_strip_bytes,
@@ -36,6 +37,7 @@ def test_the_hand_decoded_weights_are_what_the_native_decoder_gives(tmp_path: Pa
         native.decode_rows(format, data, 2, 32, 0, 2)[1][column]
         for format, data, column in (
             ("E4_16", strip, 21),
+            ("L8_32", bytes_strip_bytes(), 21),
             ("K4_32", multiples_strip_bytes(), 21),
             ("E3_32", strip_e3_32(), 25),
             ("E2_16", strip_e2_16(), 21),

@@ -12,7 +12,6 @@ import pytest
 from edgellm.converters import convert, plan_conversion
 from edgellm.converters.gguf.types import FORMATS
 from edgellm.converters.quant import decode_matrix
-from edgellm.converters.recipe import DEFAULT_FORMATS
 from edgellm.converters.reference import Reference
 from edgellm.converters.sources import open_checkpoint
 
@@ -46,10 +45,8 @@ def test_each_type_goes_to_its_format_and_runs(make: Make, tmp_path: Path) -> No
         stem = name.rpartition(".")[2]
         role = names.get(stem, stem)
         choice = FORMATS.get(kind)
-        wanted = (choice.exact or choice.nearest) if choice else None
         own = f"layers.0.{role}" if name.startswith("blk") else role
-        fallback = DEFAULT_FORMATS["attn_*" if role.startswith("attn") else "*"]
-        assert formats[own] == (wanted or fallback), name
+        assert formats[own] == ((choice.exact or choice.nearest) if choice else "F16"), name
     errors = {tensor.name: tensor.rel_rms_error for tensor in report.tensors}
     assert errors["layers.0.attn_q"] == 0
     assert 0 < errors["layers.0.attn_o"] < 0.03
@@ -81,7 +78,7 @@ def test_the_template_and_the_special_tokens_go_along(make: Make, tmp_path: Path
 def test_another_format_rounds_what_was_exact(make: Make) -> None:
     plan = plan_conversion(make(), format="E4_32")
     assert {tensor.format for tensor in plan.tensors if tensor.act} == {"E4_32"}
-    assert any("1 matrices that the checkpoint holds in 4 bits" in w for w in plan.warnings)
+    assert any("2 matrices that the checkpoint holds quantized" in w for w in plan.warnings)
     assert not any("rounded again" in warning for warning in plan_conversion(make()).warnings)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from edgellm.converters.gguf.dequantize import BLOCKS_AT_ONCE, dequantize
 from edgellm.converters.gguf.exact import EXACT
+from edgellm.converters.gguf.quantize import quantize
 from edgellm.converters.gguf.types import BY_NAME, FORMATS, NUMBERS, PLAIN, ggml_type
-from edgellm.converters.quant import QUANT_FORMATS, decode_matrix
+from edgellm.converters.quant import QUANT_FORMATS, decode_matrix, encode_matrix
 
 from edgellm import NumericError, UnsupportedError
 
@@ -80,3 +81,16 @@ def test_exact_formats_hold_the_very_numbers(name: str) -> None:
     raw.reshape(21, 3, -1)[4, 1, at : at + 2] = 0xFF
     with pytest.raises(NumericError, match="not finite"):
         EXACT[name](raw)
+
+
+def test_q8_0_and_l8_32_are_the_same_numbers_both_ways() -> None:
+    weights = np.random.default_rng(8).standard_normal((21, 96)).astype(np.float32)
+    weights[0, :32] = 0
+    weights[1] *= np.float32(1e-4)  # subnormal scales
+    weights[3, 33] = 127
+    weights[3, 32:64:2] = 2.5  # a half between two levels
+    raw = quantize(weights, "Q8_0")
+    strips = EXACT["Q8_0"](raw)
+    assert np.array_equal(encode_matrix("L8_32", weights, None, 1), strips)
+    decoded = decode_matrix("L8_32", strips, 21, 96)
+    assert np.array_equal(quantize(decoded, "Q8_0"), raw)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from edgellm.converters import convert
 from edgellm.converters.export import export
 from edgellm.converters.export.gguf_file import GGUF_KINDS
+from edgellm.converters.gguf.compiled import check_same, describe_compiled
 from edgellm.converters.gguf.dequantize import dequantize
 from edgellm.converters.gguf.quantize import quantize
 from edgellm.converters.gguf.reader import read_gguf
 from edgellm.converters.gguf.types import BY_NAME
 from edgellm.converters.gguf.vocabulary_keys import vocabulary_keys
 from edgellm.converters.plan import Job, Options
+from edgellm.converters.safetensors_header import TensorInfo
 from edgellm.converters.sources import open_checkpoint
+from edgellm.converters.spec import ModelSpec
 from edgellm.converters.tokenizer import Description, build_blob
 from tokenizers import Tokenizer
 
 import edgellm
 from edgellm import _native
+from edgellm.edgefile import read_header, read_tensor
+from edgellm.locate import resolve
 from gguf_format.model import METADATA, model_bytes
 from gguf_format.test_tokenizer import BPE, SPM, Vocabulary
 from golden.tiny import case_named, hf_config, write_checkpoint
@@ -172,9 +179,62 @@ def test_the_vocabulary_comes_back(metadata: dict[str, Any]) -> None:
         assert natives[0].encode(text, True, True) == natives[1].encode(text, True, True)
 
 
+def test_what_a_converted_file_holds_exactly_goes_out_as_it_is(tmp_path: Path) -> None:
+    kept = (".rope.", "tokenizer.")
+    plain = {k: v for k, v in METADATA.items() if not any(part in k for part in kept)}
+    (tmp_path / "in.gguf").write_bytes(model_bytes(metadata=plain))
+    convert(tmp_path / "in.gguf", tmp_path / "model.edge")
+    report = export(tmp_path / "model.edge", tmp_path / "out.gguf", "gguf-q4_0")
+    stored, written = (read_gguf(tmp_path / name).tensors for name in ("in.gguf", "out.gguf"))
+    one, other = stored["blk.0.attn_q.weight"], written["blk.0.attn_q.weight"]
+    assert one.dtype == other.dtype == "Q4_0"
+    assert raw_bytes(one) == raw_bytes(other)
+    errors = {matrix.name: matrix.rel_rms_error for matrix in report.matrices}
+    assert [name for name, error in errors.items() if error == 0] == [one.name]
+    assert any("7 matrices were rounded when this file was made" in w for w in report.warnings)
+    damaged = bytearray((tmp_path / "model.edge").read_bytes())
+    damaged[17_000] ^= 1
+    (tmp_path / "damaged.edge").write_bytes(damaged)
+    with pytest.raises(edgellm.IntegrityError):
+        export(tmp_path / "damaged.edge", tmp_path / "none.gguf", "gguf-q4_0")
+
+
+def raw_bytes(info: TensorInfo) -> bytes:
+    return info.path.read_bytes()[info.offset_bytes : info.offset_bytes + info.n_bytes]
+
+
+def test_the_demo_goes_out_with_tokenizer_and_template(tmp_path: Path) -> None:
+    model = resolve("demo")
+    report = export(model, tmp_path / "demo.gguf", "gguf-q8_0")
+    assert any("are rounded again" in text for text in report.warnings)
+    header = read_header(model)
+    with open_checkpoint(tmp_path / "demo.gguf") as checkpoint:
+        job = Job(checkpoint, F16)
+        template = checkpoint.optional_text("chat_template.jinja")
+    assert template == bytes(read_tensor(header, "chat_template")).decode()
+    spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
+    assert job.spec == replace(spec, eos_ids=job.spec.eos_ids)
+    assert set(job.spec.eos_ids) >= set(spec.eos_ids)
+
+
+@pytest.mark.parametrize("metadata", [BPE, SPM], ids=["bytes", "pieces"])
+def test_a_compiled_vocabulary_comes_back(metadata: dict[str, Any]) -> None:
+    source = Vocabulary(PATH, metadata).description()
+    assert source is not None
+    wanted = vocabulary_keys(Description(PATH, source.data), 270)
+    blob = build_blob(PATH, source.data, Tokenizer.from_str(json.dumps(source.data)))
+    assert vocabulary_keys(describe_compiled(PATH, blob), 270) == wanted
+    named = {f"tokenizer.ggml.{key}": value for key, value in wanted.items()}
+    check_same(PATH, blob, named)
+    swapped = [*wanted["tokens"]]
+    swapped[70], swapped[71] = swapped[71], swapped[70]
+    with pytest.raises(edgellm.UnsupportedError, match="what it does with"):
+        check_same(PATH, blob, named | {"tokenizer.ggml.tokens": swapped})
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     gelu = checkpoint(tmp_path / "gelu", hidden_act="gelu")
-    with pytest.raises(edgellm.UnsupportedError, match="this one has ffn_act"):
+    with pytest.raises(edgellm.UnsupportedError, match="ffn_act gelu"):
         export(gelu, tmp_path / "out.gguf", "gguf-f16")
     config = hf_config(case_named("mha_untied_head16")) | SHAPE | QWEN3 | {"rope_scaling": LLAMA3}
     qwen3 = write_checkpoint(tmp_path / "qwen3", config, extra=norms(config))

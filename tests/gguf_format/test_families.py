@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgellm.converters import convert
+from edgellm.converters.adapter import convert_adapter
 from edgellm.converters.plan import Job, Options
 from edgellm.converters.sources import open_checkpoint
 
+from edgellm.edgefile import read_header, read_tensor
 from gguf_format.families import ARCHS, WITHOUT, write_gguf
+from golden.adapters import write_peft_of
 from golden.families import FAMILIES, family_model
 
 F16 = Options("F16", None, None, None)
@@ -59,8 +63,26 @@ def test_experts_may_stand_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
                 assert np.array_equal(got.read_rows(same, 0, item.rows_cols[0]), rows)
 
 
+def test_adapters_fit_a_granite_made_from_gguf(tmp_path: Path) -> None:
+    """Its multipliers are in the weights; the file says which."""
+    model = family_model("granite_multipliers")
+    model.save_pretrained(tmp_path / "hf")
+    write_gguf(model, tmp_path / "model.gguf")
+    write_peft_of(tmp_path / "peft", model)
+    made = []
+    for source in ("hf", "model.gguf"):
+        base, adapter = tmp_path / f"{source}.edge", tmp_path / f"{source}-adapter.edge"
+        convert(tmp_path / source, base, format="F16")
+        convert_adapter(tmp_path / "peft", adapter, base=base)
+        header = read_header(adapter)
+        names = [name for name in header.tensors if "lora" in name]
+        made.append({name: bytes(read_tensor(header, name)) for name in names})
+    assert len(made[0]) == 2 * 2 * 7  # two halves, two layers
+    assert made[0] == made[1]
+
+
 def test_every_architecture_has_a_row() -> None:
-    from edgellm.converters.gguf.config import ARCHITECTURES
+    from edgellm.converters.gguf.architectures import ARCHITECTURES
 
     types = {FAMILIES[name]["model_type"] for name in WITHOUT}
     assert {ARCHS.get(kind, kind) for kind in types} == set(ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""Models in L4_32 and K4_32: equal to the oracle, the same bits everywhere, broken scales."""
+"""Models in L4_32, L8_32 and K4_32: equal to the oracle, the same bits, broken scales."""
 
 from __future__ import annotations
 
@@ -32,14 +32,7 @@ def model(checkpoint: Path) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def model_k4(checkpoint: Path) -> Path:
-    out = checkpoint.parent / "k4.edge"
-    convert(checkpoint, out, format="K4_32")
-    return out
-
-
-@pytest.mark.parametrize("format", ["K4_32", "L4_32"])
+@pytest.mark.parametrize("format", ["K4_32", "L4_32", "L8_32"])
 def test_native_equals_the_reference(format: str, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.edge"
     convert(checkpoint, out, format=format, act="f32")
@@ -69,15 +62,19 @@ def test_a_scale_that_is_not_finite_ends_the_step(
     check_broken_scale(name, bits, model, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["token_embd", "layers.1.ffn_down"])
-def test_an_infinite_scale_of_scales_ends_the_step(
-    name: str, model_k4: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [("K4_32", "token_embd"), ("K4_32", "layers.1.ffn_down"), ("L8_32", "layers.0.attn_v")],
+)
+def test_an_infinite_scale_of_the_other_formats_ends_the_step(
+    format: str, name: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    check_broken_scale(name, 0x7C00, model_k4, tmp_path)
+    convert(checkpoint, tmp_path / "model.edge", format=format)
+    check_broken_scale(name, 0x7C00, tmp_path / "model.edge", tmp_path)
 
 
 def check_broken_scale(name: str, bits: int, model: Path, tmp_path: Path) -> None:
-    """The first scales of the tensor, of L4_32's tile or K4_32's head, are replaced."""
+    """The first scales of the tensor, of L4_32's or L8_32's tile or K4_32's head, are replaced."""
     header = read_header(model)
     assert name in header.tensors
     with EdgeWriter(tmp_path / "bad.edge", spec=header.spec) as writer:

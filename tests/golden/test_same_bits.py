@@ -17,15 +17,17 @@ from edgellm.converters import convert
 from edgellm import _native
 from golden.tiny import CASE_NAMES, case_named, tiny_checkpoint
 
-FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "F16")
+FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L8_32", "F16")
+KV_FORMATS = ("F16", "K8V8")
 MAX_TOKENS = 300  # past a chunk of 128 rows and, where the context allows, a segment of 256
 LOGITS_CODE = """
 import sys
 import numpy as np
 from edgellm import _native
 out, n_threads, max_tokens, paths = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-def logits(path):
-    model = _native.Model.load(path, n_threads=n_threads, verify="never")
+def logits(kv_and_path):
+    kv, path = kv_and_path.split("=", 1)
+    model = _native.Model.load(path, n_threads=n_threads, verify="never", kv_format=kv)
     n_tokens = min(max_tokens, model.n_ctx_train)
     session = _native.Session(model, n_tokens)
     session.append([(7919 * t + 13) % model.n_vocab for t in range(n_tokens)])
@@ -55,11 +57,14 @@ def make_edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return make
 
 
-def logits_of_each(paths: Sequence[Path], out: Path, isa: str, n_threads: int) -> list[Logits]:
-    """In one process, since an instruction set is chosen once a process."""
+def logits_of_each(
+    paths: Sequence[Path], out: Path, isa: str, n_threads: int, kvs: Sequence[str] = ()
+) -> list[Logits]:
+    """In one process, since an instruction set is chosen once a process. F16 KV by default."""
+    of_kv = [f"{kv}={path}" for kv, path in zip(kvs or ["F16"] * len(paths), paths, strict=True)]
     command = [sys.executable, "-c", LOGITS_CODE, str(out), str(n_threads), str(MAX_TOKENS)]
     env = os.environ | {"EDGELLM_ISA": isa}
-    subprocess.run([*command, *map(str, paths)], env=env, check=True)
+    subprocess.run([*command, *of_kv], env=env, check=True)
     with np.load(out) as found:
         return [found[f"arr_{index}"] for index in range(len(paths))]
 
@@ -73,8 +78,8 @@ def prompt(model: _native.Model) -> list[int]:
     return [(7919 * t + 13) % model.n_vocab for t in range(n_tokens)]
 
 
-def logits_in_pieces(path: Path, piece_tokens: int) -> Logits:
-    model = _native.Model.load(str(path), n_threads=2, verify="never")
+def logits_in_pieces(path: Path, piece_tokens: int, kv: str = "F16") -> Logits:
+    model = _native.Model.load(str(path), n_threads=2, verify="never", kv_format=kv)
     ids = prompt(model)
     session = _native.Session(model, len(ids))
     parts = []
@@ -88,28 +93,35 @@ def logits_in_pieces(path: Path, piece_tokens: int) -> Logits:
 def test_every_instruction_set_and_thread_count_gives_the_same_bits(
     make_edge: MakeEdge, tmp_path: Path
 ) -> None:
-    paths = [make_edge(format) for format in FORMATS]
-    wanted = logits_of_each(paths, tmp_path / "scalar.npz", "scalar", 1)
+    paths = [*(make_edge(format) for format in FORMATS), make_edge("E4_16")]
+    kvs = [*("F16" for _ in FORMATS), "K8V8"]
+    names = [*FORMATS, "E4_16 with K8V8"]
+    wanted = logits_of_each(paths, tmp_path / "scalar.npz", "scalar", 1, kvs)
+    assert not np.array_equal(wanted[-1], wanted[FORMATS.index("E4_16")])
     assert all(np.isfinite(logits).all() for logits in wanted)
     for isa in _native.isa_levels():
         for n_threads in (1, 2):
-            found = logits_of_each(paths, tmp_path / f"{isa}{n_threads}.npz", isa, n_threads)
+            found = logits_of_each(paths, tmp_path / f"{isa}{n_threads}.npz", isa, n_threads, kvs)
             same = map(np.array_equal, wanted, found)
-            assert dict(zip(FORMATS, same, strict=True)) == dict.fromkeys(FORMATS, True), (
+            assert dict(zip(names, same, strict=True)) == dict.fromkeys(names, True), (
                 f"{isa}, {n_threads} threads"
             )
 
 
-@pytest.mark.parametrize("format", ["E4_16", "F16"])
-def test_the_split_of_a_prompt_does_not_change_a_bit(format: str, make_edge: MakeEdge) -> None:
+@pytest.mark.parametrize(("format", "kv"), [("E4_16", "K8V8"), ("F16", "F16")])
+def test_the_split_of_a_prompt_does_not_change_a_bit(
+    format: str, kv: str, make_edge: MakeEdge
+) -> None:
     path = make_edge(format)
-    whole = logits_in_pieces(path, MAX_TOKENS)
+    whole = logits_in_pieces(path, MAX_TOKENS, kv)
     for piece_tokens in (1, 2, 3, 5, 7, 16, 64):
-        assert np.array_equal(whole, logits_in_pieces(path, piece_tokens)), piece_tokens
+        assert np.array_equal(whole, logits_in_pieces(path, piece_tokens, kv)), piece_tokens
 
 
-def test_rewind_and_replay_gives_the_same_bits(make_edge: MakeEdge) -> None:
-    model = _native.Model.load(str(make_edge("E4_16")), n_threads=2, verify="never")
+@pytest.mark.parametrize("kv", KV_FORMATS)
+def test_rewind_and_replay_gives_the_same_bits(kv: str, make_edge: MakeEdge) -> None:
+    path = str(make_edge("E4_16"))
+    model = _native.Model.load(path, n_threads=2, verify="never", kv_format=kv)
     ids = prompt(model)
     session = _native.Session(model, len(ids))
 

@@ -82,16 +82,25 @@ class Model:
         )
     }
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, kv_format: str = "F16") -> None:
         self.n_threads = n_threads
+        self.kv_format = kv_format
         self.closed = False
         self.tokenizer: Tokenizer | None = Tokenizer()
 
     @staticmethod
     def load(
-        path: object, *, n_threads: int, verify: str, max_memory_bytes: int, n_ctx: int
+        path: object,
+        *,
+        n_threads: int,
+        verify: str,
+        max_memory_bytes: int,
+        n_ctx: int,
+        prefix_cache_bytes: int | None,
+        latency_budget_ms: float = 0.0,
+        kv_format: str = "F16",
     ) -> Model:
-        return Model(n_threads or 1)
+        return Model(n_threads or 1, kv_format)
 
     @property
     def eos_ids(self) -> list[int]:
@@ -107,7 +116,15 @@ class SamplerParams:
 
 
 class Session:
-    def __init__(self, model: Model, n_ctx: int = 0, adapter: object = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        n_ctx: int = 0,
+        adapter: object = None,
+        *,
+        reuse_prefix: bool = True,
+        namespace: str = "",
+    ) -> None:
         self._model, self._n_ctx = model, n_ctx
         self._queue: list[int] = []
         self._ids: list[int] = []
@@ -155,6 +172,14 @@ class Session:
     @property
     def n_recompute(self) -> int:
         return 0
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return {"n_reused_tokens": 0}
 
     @property
     def token_ids(self) -> list[int]:

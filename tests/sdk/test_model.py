@@ -10,7 +10,7 @@ import edgellm
     ("argument", "value", "error"),
     [
         ("backend", "cuda", edgellm.UnsupportedError),
-        ("kv", "K8V8", edgellm.UnsupportedError),
+        ("kv", "Q8_0", edgellm.UnsupportedError),
         ("threads", 0, edgellm.InvalidArgumentError),
         ("max_memory", 0, edgellm.InvalidArgumentError),
         ("verify", "sometimes", edgellm.InvalidArgumentError),

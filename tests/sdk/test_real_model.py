@@ -41,6 +41,22 @@ def test_generated_text_continues_the_prompt_exactly(tiny):
         assert whole == tiny.detokenize(ids) + generation.text
 
 
+def test_half_of_a_surrogate_pair_is_refused_by_name(tiny):
+    with pytest.raises(edgellm.EdgeError, match="character 1 is half of a surrogate") as raised:
+        tiny.tokenize("a\ud800b")
+    assert raised.value.code == "invalid_utf8"
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        tiny.tokenize(b"bytes")
+
+
+def test_a_closed_model_tokenizes_no_more(tiny_edge):
+    model = edgellm.load(tiny_edge)
+    assert model.tokenize("a")
+    model.close()
+    with pytest.raises(edgellm.EdgeError):
+        model.tokenize("a")
+
+
 def test_one_and_two_threads_give_the_same_bits(tiny_edge):
     ids = list(range(2, 90))
     with edgellm.load(tiny_edge, threads=1) as one, edgellm.load(tiny_edge, threads=2) as two:

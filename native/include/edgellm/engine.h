@@ -124,6 +124,9 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
+  // How keys and values are kept, docs/KV.md: "F16" or "K8V8" (8 bits, half the bytes).
+  // feature_unsupported for another name.
+  std::string kv_format = "F16";
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -152,6 +155,7 @@ struct ModelInfo {
   int n_ctx_train = 0;
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;
+  std::string kv_format;            // as in LoadOptions
   uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
   std::vector<KvGroup> kv_groups;   // by ascending window
   uint64_t scratch_bytes = 0;
@@ -293,6 +297,23 @@ struct SessionStats {
   uint64_t kv_bytes = 0;  // in pages held now
 };
 
+// A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of
+// whoever saved it. All but the KV is checked here, that by Session::restore().
+class SessionFile {
+ public:
+  static SessionFile open(const std::string& path);
+  const std::string& note() const;
+  std::vector<int32_t> token_ids() const;
+  int n_kv_tokens() const;    // of the ids, those with KV
+  Metadata identity() const;  // what the KV depends on: model, tokenizer, KV format, adapter, ...
+
+  struct Impl;
+  const std::shared_ptr<const Impl>& impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
 // Whether a session begins with KV that other texts have left, and leaves its own. Only texts with
 // the same name_space, adapter and model share; bits are the same either way.
 struct PrefixReuse {
@@ -360,6 +381,14 @@ class Session {
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
   void set_adapter(const std::optional<Adapter>& adapter);
+  // What was processed, to a file, whole or not at all; throws while tokens are pending. note: kept
+  // with it, at most 64 MiB.
+  void save(const std::string& path, std::string_view note = {}) const;
+  // Of a session without tokens: goes on where the saved one stopped, with the same bits. Throws
+  // "session_mismatch" for another model, tokenizer, adapter, KV format or rotary table, naming
+  // what differs, and "session_hash" for damaged KV; the session then has no tokens, as before.
+  void restore(const SessionFile& file);
+  Metadata identity() const;          // as SessionFile::identity()
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.

@@ -89,14 +89,27 @@ edgellm::Verify verify_of(int32_t verify) {
   }
 }
 
+std::string kv_format_of(int32_t format) {
+  switch (format) {
+    case EDGELLM_KV_DEFAULT:
+      return edgellm::LoadOptions{}.kv_format;
+    case EDGELLM_KV_F16:
+      return "F16";
+    case EDGELLM_KV_K8V8:
+      return "K8V8";
+    default:
+      refuse("options->kv_format is " + std::to_string(format) + "; it must be EDGELLM_KV_...");
+  }
+}
+
 edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   const edgellm_load_options options =
       read_struct(given, edgellm_load_options EDGELLM_LOAD_OPTIONS_INIT, "options");
-  if (options.reserved != 0) refuse("options->reserved must be 0");
   return {.n_threads = options.n_threads,
           .verify = verify_of(options.verify),
           .max_memory_bytes = options.max_memory_bytes,
-          .n_ctx = options.n_ctx};
+          .n_ctx = options.n_ctx,
+          .kv_format = kv_format_of(options.kv_format)};
 }
 
 }  // namespace

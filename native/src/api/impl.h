@@ -24,6 +24,7 @@
 #include "runtime/kv_cache.h"
 #include "runtime/prefix_tree.h"
 #include "runtime/session.h"
+#include "runtime/session_file.h"
 #include "runtime/step_model.h"
 #include "tokenizer/tokenizer.h"
 
@@ -37,6 +38,11 @@ inline std::span<const std::byte> blob_bytes(const edge::Tensor& tensor) {
 
 struct EdgeFile::Impl {
   std::shared_ptr<const edge::EdgeFile> file;
+};
+
+struct SessionFile::Impl {
+  std::shared_ptr<const edge::SessionFile> file;
+  std::string note;
 };
 
 struct Tokenizer::Impl {
@@ -72,6 +78,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
+  std::optional<edge::SessionIdentity> identity;       // once asked for; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
@@ -82,8 +89,11 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
+  edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
   void check_open() const;  // throws invalid_argument once closed
+  // What the KV of a sequence with this adapter (null: none) depends on.
+  edge::SessionIdentity identity_with(const Adapter::Impl* adapter);
 };
 
 struct Adapter::Impl {

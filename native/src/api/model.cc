@@ -83,6 +83,16 @@ void check_options(const LoadOptions& options) {
   }
 }
 
+edge::KvFormat kv_format_from(const std::string& name) {
+  std::string known;
+  for (const auto& row : edge::kKvFormats) {
+    if (name == row.name) return row.format;
+    known += (known.empty() ? "" : ", ") + std::string(row.name);
+  }
+  raise(Code::kFeatureUnsupported,
+        "KV format '" + name + "' is not available; this version has: " + known);
+}
+
 void open_tokenizer(Model::Impl& model) {
   const edge::TensorEntry* entry = model.file->find("tokenizer");
   if (entry == nullptr) return;
@@ -119,6 +129,8 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
 void load_into(Model::Impl& model, const std::string& path, LoadOptions options) {
   check_options(options);
   check(edge::active_isa().status());
+  model.kv_format = kv_format_from(options.kv_format);
+  model.info.kv_format = options.kv_format;
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
   if (edge::is_adapter_spec(model.file->metadata("edgellm.spec"))) {
@@ -130,7 +142,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
 
-  const edge::KvLayout kv = model.spec.kv_layout();
+  const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
@@ -170,7 +182,7 @@ Model::Impl::~Impl() { edge::api::forget_forks(*this); }
 Status Model::Impl::make_decoder() {
   auto made = edge::Decoder::create(
       spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
-      n_ctx_planned);
+      n_ctx_planned, kv_format);
   EDGE_RETURN_IF_ERROR(made.status());
   decoder = made.take();
   return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};

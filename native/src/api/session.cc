@@ -152,6 +152,26 @@ void Session::set_adapter(const std::optional<Adapter>& adapter) {
   });
 }
 
+void Session::save(const std::string& path, std::string_view note) const {
+  with_session(impl_, [&](const edge::Session& session) {
+    const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
+    check(session.save(path, identity, note, impl_->model->info.n_threads));
+  });
+}
+
+Metadata Session::identity() const {
+  return with_session(impl_, [&](const edge::Session&) {
+    return impl_->model->identity_with(impl_->adapter.get()).items();
+  });
+}
+
+void Session::restore(const SessionFile& file) {
+  with_session(impl_, [&](edge::Session& session) {
+    const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
+    check(session.restore(*file.impl()->file, identity, impl_->model->info.n_threads));
+  });
+}
+
 std::vector<float> Session::logits() const {
   return with_session(impl_, [](const edge::Session& session) {
     const std::span<const float> logits = take_or_throw(session.logits());

@@ -24,10 +24,13 @@ namespace edge {
 
 struct Adapter;  // model/adapter.h; to a backend only which rows have the same one
 
-// One row of a step: a token at a position of a sequence.
+// One row of a step: a token of a sequence. Its keys and values go to `slot` of the pages, and it
+// sees the slots up to that; `position` is what its embedding or its rotation is told. The two
+// differ where tokens before it are no longer in the pages.
 struct RowInput {
   int32_t token = 0;
   int32_t position = 0;
+  int32_t slot = 0;
   KvView kv;
   const Adapter* adapter = nullptr;  // null: the model as it is
 };
@@ -89,6 +92,20 @@ struct RopeTable {
   const float* cos = nullptr;  // [n_rows][n_rope / 2]
   const float* sin = nullptr;
   int n_rope = 0;  // rotated dimensions of a head (<= head_dim), halves convention
+};
+
+// Whole pages of a sequence, by number in the tables of its groups.
+struct KvPageRange {
+  KvView view;
+  int first_page = 0;
+  int n_pages = 0;
+};
+
+// How keys turn when their tokens come to stand n_positions earlier.
+struct KeyTurn {
+  const float* inv_freq = nullptr;  // [n_rope / 2]
+  int n_rope = 0;
+  int n_positions = 0;
 };
 
 struct AttentionShape {
@@ -244,6 +261,19 @@ class Backend {
   // sequence. q is overwritten.
   virtual void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                          ActNeeds needs, ActRows& out) = 0;
+  // shares[kv_head][slot] = sum, over the step's rows and the queries that share the kv head, of
+  // the share of their attention that the slot gets: softmax(cap(q K^T * scale)), before values.
+  // The rows are of one sequence without a window. Slots up to the last row's; between
+  // qkv_rope_store() and attention().
+  virtual void attention_shares(const float* q, const AttentionShape& shape,
+                                const KvLayerLayout& kv, float* shares) = 0;
+  // Outside a step. The keys of these pages as if their tokens stood turn.n_positions earlier:
+  // turned in f32, rounded to what is stored. Pages that are gone are left out.
+  virtual void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) = 0;
+  // Outside a step. What stands in slot kept[i] of the kv head comes to stand in slot i, unchanged.
+  // `kept` ascends.
+  virtual void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
+                          std::span<const int32_t> kept) = 0;
   // delta = act W^T, for the Residual of a later op. delta:
   // [n_rows][stride], stride = weight rows rounded up to 16.
   virtual void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,

@@ -2,18 +2,18 @@
 // (kernels). Layers with the same window are a group; a page holds the keys and values of 32
 // consecutive positions of one sequence for the layers of one group. So a group with a window can
 // let go of pages that no query sees any more.
-//
-// F16 page: per layer, for each kv head: keys as f16 [head_dim][32] (transposed, so that 16
-// positions are one vector), then values as f16 [32][head_dim].
+// kernels/kv_format.h gives what a page holds of one kv head; the heads of a layer follow each
+// other.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kv_format.h"
+
 namespace edge {
 
-constexpr int kPageTokens = 32;
 // A group with a window keeps so many positions before those that the newest query sees: no step
 // has more rows, and rewinding so far costs nothing.
 constexpr int kKeptTokens = 128;
@@ -23,15 +23,30 @@ struct KvLayerLayout {
   int n_kv_heads = 0;
   int head_dim = 0;
   int group = 0;
+  KvFormat format = KvFormat::kF16;
 
-  size_t head_bytes() const {  // keys and values of one head
-    return size_t{2} * kPageTokens * static_cast<size_t>(head_dim) * sizeof(uint16_t);
+  size_t layer_bytes() const {
+    return kv_head_bytes(format, head_dim) * static_cast<size_t>(n_kv_heads);
   }
-  size_t layer_bytes() const { return head_bytes() * static_cast<size_t>(n_kv_heads); }
-  size_t key_offset(int kv_head) const {
-    return offset_bytes + head_bytes() * static_cast<size_t>(kv_head);
+  // In bytes from the beginning of the page.
+  KvHeadParts parts(int kv_head) const {
+    const size_t begin =
+        offset_bytes + kv_head_bytes(format, head_dim) * static_cast<size_t>(kv_head);
+    KvHeadParts parts = kv_head_parts(format, head_dim);
+    for (size_t* part : {&parts.keys, &parts.key_scales, &parts.values, &parts.value_scales}) {
+      *part += begin;
+    }
+    return parts;
   }
-  size_t value_offset(int kv_head) const { return key_offset(kv_head) + head_bytes() / 2; }
+  // Of a token at `position`, whose page is `page`.
+  KvSlot slot(std::byte* page, int position, int kv_head) const {
+    return {.page = reinterpret_cast<uint8_t*>(page),
+            .format = format,
+            .parts = parts(kv_head),
+            .head_dim = head_dim,
+            .scale_channels = kv_scale_channels(head_dim),
+            .slot = position % kPageTokens};
+  }
 };
 
 struct KvGroup {

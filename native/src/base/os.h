@@ -64,8 +64,13 @@ class PageBuffer {
   size_t size_bytes_ = 0;
 };
 
-// Writes `bytes` to `path` so that a reader sees the old file or the whole new one, never a part:
-// temp file in the same directory, fsync, rename, fsync of the directory.
+// Writes the parts one after another to `path` so that a reader sees the old file or the whole new
+// one, never a part of it: temp file in the same directory, fsync, rename, fsync of the directory.
+// What need not outlast a power failure, and is checked when it is read, can do without the fsyncs.
+enum class Durability { kPowerFailure, kProcess };
+using ByteParts = std::span<const std::span<const std::byte>>;
+Status atomic_write_parts(const std::string& path, ByteParts parts,
+                          Durability durability = Durability::kPowerFailure);
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes);
 
 // Asks the OS to run the calling thread only when nothing else wants the core; best effort.

@@ -203,6 +203,10 @@ PageBuffer::~PageBuffer() {
 }
 
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes) {
+  return atomic_write_parts(path, std::span(&bytes, 1));
+}
+
+Status atomic_write_parts(const std::string& path, ByteParts parts, Durability durability) {
   static std::atomic<uint64_t> serial{0};
   const std::string temp = path + "." + std::to_string(::getpid()) + "." +
                            std::to_string(serial.fetch_add(1)) + "." +
@@ -211,8 +215,12 @@ Status atomic_write_file(const std::string& path, std::span<const std::byte> byt
   if (fd.get() < 0) {
     return {Code::kFileWriteFailed, path + ": cannot write here: " + errno_text(errno)};
   }
-  Status status = write_all(fd.get(), bytes, path);
-  if (status.is_ok() && ::fsync(fd.get()) != 0) {
+  Status status;
+  for (size_t i = 0; i < parts.size() && status.is_ok(); ++i) {
+    status = write_all(fd.get(), parts[i], path);
+  }
+  const bool syncs = durability == Durability::kPowerFailure;
+  if (syncs && status.is_ok() && ::fsync(fd.get()) != 0) {
     status = {Code::kFileWriteFailed, path + ": cannot sync: " + errno_text(errno)};
   }
   if (!fd.close() && status.is_ok()) {
@@ -225,7 +233,7 @@ Status atomic_write_file(const std::string& path, std::span<const std::byte> byt
     ::unlink(temp.c_str());
     return status;
   }
-  return fsync_directory_of(path);
+  return syncs ? fsync_directory_of(path) : status;
 }
 
 void lower_thread_priority() {

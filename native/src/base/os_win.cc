@@ -101,8 +101,7 @@ Status write_all(HANDLE file, std::span<const std::byte> bytes, const std::strin
     }
     bytes = bytes.subspan(n);
   }
-  if (FlushFileBuffers(file)) return {};
-  return {Code::kFileWriteFailed, path + ": cannot sync: " + error_text(GetLastError())};
+  return {};
 }
 
 struct JobMemory {
@@ -223,6 +222,10 @@ PageBuffer::~PageBuffer() {
 }
 
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes) {
+  return atomic_write_parts(path, std::span(&bytes, 1));
+}
+
+Status atomic_write_parts(const std::string& path, ByteParts parts, Durability durability) {
   static std::atomic<uint64_t> serial{0};
   const std::string temp = path + "." + std::to_string(process_id()) + "." +
                            std::to_string(serial.fetch_add(1)) + "." +
@@ -235,13 +238,21 @@ Status atomic_write_file(const std::string& path, std::span<const std::byte> byt
   if (!file.is_valid()) {
     return {Code::kFileWriteFailed, path + ": cannot write here: " + error_text(GetLastError())};
   }
-  Status status = write_all(file.get(), bytes, path);
+  Status status;
+  for (size_t i = 0; i < parts.size() && status.is_ok(); ++i) {
+    status = write_all(file.get(), parts[i], path);
+  }
+  const bool syncs = durability == Durability::kPowerFailure;
+  if (syncs && status.is_ok() && !FlushFileBuffers(file.get())) {
+    status = {Code::kFileWriteFailed, path + ": cannot sync: " + error_text(GetLastError())};
+  }
   if (!file.close() && status.is_ok()) {
     status = {Code::kFileWriteFailed, path + ": cannot close: " + error_text(GetLastError())};
   }
-  // WRITE_THROUGH stands for the sync of the directory.
-  if (status.is_ok() && !MoveFileExW(wide_temp->c_str(), wide_path->c_str(),
-                                     MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) {
+  // Stands for the sync of the directory.
+  const DWORD through = syncs ? MOVEFILE_WRITE_THROUGH : 0;
+  if (status.is_ok() &&
+      !MoveFileExW(wide_temp->c_str(), wide_path->c_str(), MOVEFILE_REPLACE_EXISTING | through)) {
     status = {Code::kFileWriteFailed, path + ": cannot replace: " + error_text(GetLastError())};
   }
   if (!status.is_ok()) DeleteFileW(wide_temp->c_str());

@@ -51,9 +51,6 @@ struct ElementwiseKernels {
   void (*rope_angles)(const float* inv_freq, int n, int32_t position, float factor, float* cos,
                       float* sin);
 
-  // y[i] = half(x[i]), and y[i * stride] = half(x[i]) for a column of a transposed page.
-  void (*store_f16_row)(const float* x, int64_t n, uint16_t* y);
-  void (*store_f16_column)(const float* x, int64_t n, int64_t stride, uint16_t* y);
   // y[i] = float(x[i]), exact.
   void (*load_f16_row)(const uint16_t* x, int64_t n, float* y);
 };

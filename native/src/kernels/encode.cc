@@ -20,9 +20,11 @@ namespace {
 
 // The largest magnitude a weight may have. F16: what still rounds to a finite half. The E formats:
 // far from any weight, and small enough that no d_row * s * v can overflow. L4_32: what leaves a
-// finite f16 scale, 2 * limit / 15, and room for one searched beyond it; K4_32 has more.
+// finite f16 scale, 2 * limit / 15, and room for one searched beyond it; K4_32 and L8_32 have more.
 float weight_limit(Format format) {
-  if (format == Format::kL4_32 || format == Format::kK4_32) return 0x1p18f;
+  if (format == Format::kL4_32 || format == Format::kK4_32 || format == Format::kL8_32) {
+    return 0x1p18f;
+  }
   return format == Format::kF16 ? 65519.996f : 0x1p96f;
 }
 
@@ -44,6 +46,8 @@ EncodeStripFn strip_encoder(const EncodeKernels& kernels, Format format) {
       return kernels.k4_32;
     case Format::kL4_32:
       return kernels.l4_32;
+    case Format::kL8_32:
+      return kernels.l8_32;
     case Format::kF16:
       return kernels.f16;
     default:

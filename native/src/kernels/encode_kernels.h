@@ -29,6 +29,7 @@ struct EncodeKernels {
   EncodeStripFn e8_32;
   EncodeStripFn k4_32;
   EncodeStripFn l4_32;
+  EncodeStripFn l8_32;
   EncodeStripFn f16;
 };
 

@@ -72,7 +72,7 @@ KernelTable make_table(Isa isa) {
     case Isa::kAvx512Bw:
       return {isa,
               &kElementwise_x86_avx512bw,
-              &kAttention_x86_avx512bw,
+              isa == Isa::kAvx512Vnni ? &kAttention_x86_avx512vnni : &kAttention_x86_avx512bw,
               &kEncode_x86_avx512bw,
               &kGptq_x86_avx512bw,
               &kVariants_x86_avx512bw};
@@ -92,12 +92,12 @@ KernelTable make_table(Isa isa) {
               &kGptq_x86_sse41,
               &kVariants_x86_sse41};
 #elif defined(__aarch64__) || defined(_M_ARM64)
-    case Isa::kNeonI8mm:  // only the integer matmuls differ
+    case Isa::kNeonI8mm:  // only the integer matmuls and dot products differ
     case Isa::kNeonDot:
     case Isa::kNeon:
       return {isa,
               &kElementwise_arm_neon,
-              &kAttention_arm_neon,
+              isa == Isa::kNeon ? &kAttention_arm_neon : &kAttention_arm_neon_dot,
               &kEncode_arm_neon,
               &kGptq_arm_neon,
               &kVariants_arm_neon};

@@ -244,11 +244,12 @@ Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& w
 }
 
 Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend, int n_ctx) {
+                                                 std::unique_ptr<Backend> backend, int n_ctx,
+                                                 KvFormat kv_format) {
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
-  decoder->kv_ = spec.kv_layout();
+  decoder->kv_ = spec.kv_layout(kv_format);
   const bool is_long = spec.n_ctx_original > 0 && n_ctx > spec.n_ctx_original;
   decoder->inv_freq_ = is_long ? &weights.rope_inv_freq_long : &weights.rope_inv_freq;
   decoder->scratch_ = std::make_shared<Scratch>();
@@ -272,15 +273,42 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
     b.rope_table(weights_->rope_inv_freq_local.as_f32(), spec.rope_local_factor, s.local_rope);
   }
   Residual more;
+  float* shares = outputs.shares;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
-    EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more));
+    EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more, shares));
+    if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
   write_outputs(more, outputs);
   return b.end_step();
 }
 
-Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& more) {
+Status Decoder::turn_keys(const KvPageRange& pages, int n_positions) {
+  if (weights_->position_embd.data != nullptr) {
+    return {Code::kFeatureUnsupported,
+            "this model has learned positions: tokens in its KV cannot come to stand elsewhere; "
+            "read the shortened text again instead"};
+  }
+  for (size_t l = 0; l < spec_->layers.size(); ++l) {
+    const RopeUse rope = spec_->layers[l].rope;
+    if (rope == RopeUse::kNone || spec_->n_rope == 0) continue;
+    const Tensor& inv_freq = rope == RopeUse::kLocal ? weights_->rope_inv_freq_local : *inv_freq_;
+    backend_->turn_keys(pages, kv_.layers[l], {inv_freq.as_f32(), spec_->n_rope, n_positions});
+  }
+  return {};
+}
+
+void Decoder::keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept) {
+  size_t at = 0;
+  for (size_t l = 0; l < spec_->layers.size(); ++l) {
+    for (int kv_head = 0; kv_head < spec_->layers[l].n_kv_heads; ++kv_head) {
+      backend_->keep_slots(view, kv_.layers[l], kv_head, kept[at++]);
+    }
+  }
+}
+
+Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& more,
+                              float* shares) {
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const LayerSpec& layer = spec_->layers[l];
@@ -309,6 +337,7 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
   b.expect({&w.attn_o});
   b.qkv_rope_store(s.model_act, qkv, shape, rope_of(layer), kv_.layers[l], s.q);
   if (should_stop && should_stop()) return cancelled();
+  if (shares != nullptr) b.attention_shares(s.q, shape, kv_.layers[l], shares);
   b.attention(s.q, shape, kv_.layers[l], needs_of({&w.attn_o}, {o_lora}), heads_act);
   b.expect({first_of_ffn(w)});
   b.proj_residual(heads_act, w.attn_o, o_lora, s.delta, s.x_stride);

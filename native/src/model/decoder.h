@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "backends/backend.h"
 #include "base/stop_check.h"
@@ -30,9 +31,11 @@ class Decoder {
   static Result<size_t> scratch_bytes_of(const ModelSpec& spec, const Weights& weights);
 
   // `weights` must outlive the decoder. Takes the backend. n_ctx: the longest context planned, by
-  // which a model with two rotary tables gets one of them for good.
+  // which a model with two rotary tables gets one of them for good. Pages of the steps are laid out
+  // as spec.kv_layout(kv_format) says.
   static Result<std::unique_ptr<Decoder>> create(const ModelSpec& spec, const Weights& weights,
-                                                 std::unique_ptr<Backend> backend, int n_ctx);
+                                                 std::unique_ptr<Backend> backend, int n_ctx,
+                                                 KvFormat kv_format);
 
   // Writes K and V of every row to its page, and what `outputs` asks for: logits only of a model
   // with a head. Rows of one sequence must be consecutive with ascending positions, and its pages
@@ -40,6 +43,13 @@ class Decoder {
   // when should_stop says so between two operations.
   Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
               const StopCheck& should_stop);
+
+  // Outside a step, on the pages of one sequence.
+  // All keys that turn, as if their tokens stood n_positions earlier. kFeatureUnsupported, before
+  // anything is written, where positions are learned.
+  Status turn_keys(const KvPageRange& pages, int n_positions);
+  // kept[h] ascends: of kv head h, counted over all layers, slot kept[h][i] becomes slot i.
+  void keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept);
 
   // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part
   // with the first prepare_adapters() and the backend the rest when it needs them.
@@ -69,7 +79,8 @@ class Decoder {
   void expect_layer(size_t layer);
   // The halves of a layer. more: what the half before leaves to be added to the residual stream
   // and, afterwards, what this one does. kCancelled when should_stop says so.
-  Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more);
+  // shares: as in StepOutputs, of the layers from this one on; null: not wanted.
+  Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more, float* shares);
   Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
   void write_outputs(const Residual& more, const StepOutputs& outputs);
   void write_hidden(const Residual& more, std::span<const int32_t> rows, float* hidden);

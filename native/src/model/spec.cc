@@ -301,7 +301,7 @@ bool ModelSpec::uses_local_rope() const {
                      [](const LayerSpec& layer) { return layer.rope == RopeUse::kLocal; });
 }
 
-KvLayout ModelSpec::kv_layout() const {
+KvLayout ModelSpec::kv_layout(KvFormat format) const {
   // A window as wide as the context is none.
   const auto window_of = [this](const LayerSpec& layer) {
     return layer.window < n_ctx_train ? layer.window : 0;
@@ -314,7 +314,8 @@ KvLayout ModelSpec::kv_layout() const {
   for (const LayerSpec& layer : layers) {
     const auto group = std::distance(windows.begin(), windows.find(window_of(layer)));
     size_t& page_bytes = layout.groups[static_cast<size_t>(group)].page_bytes;
-    const KvLayerLayout kv{page_bytes, layer.n_kv_heads, layer.head_dim, static_cast<int>(group)};
+    const KvLayerLayout kv{page_bytes, layer.n_kv_heads, layer.head_dim, static_cast<int>(group),
+                           format};
     page_bytes += kv.layer_bytes();
     layout.layers.push_back(kv);
   }

@@ -67,7 +67,7 @@ struct ModelSpec {
 
   // Parses and range-checks; every value is bounded before anything is allocated from it.
   static Result<ModelSpec> from_json(std::string_view text);
-  KvLayout kv_layout() const;
+  KvLayout kv_layout(KvFormat format) const;
   bool uses_local_rope() const;  // in any layer
 };
 

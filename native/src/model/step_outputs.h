@@ -13,6 +13,9 @@ struct StepOutputs {
   std::span<const int32_t> hidden_rows = {};
   float* hidden = nullptr;  // [hidden_rows.size()][d_model], what the head reads: the final norm's
                             // output before it is quantized
+  // [kv heads of all layers, layer by layer][slots up to the last row's]: how much attention each
+  // slot gets from all rows, which are of one sequence without windows; null: not wanted.
+  float* shares = nullptr;
 };
 
 }  // namespace edge

@@ -48,6 +48,8 @@ DecodeRowFn row_decoder(Format format) {
       return decode_row<TileK4_32>;
     case Format::kL4_32:
       return decode_row<TileL4_32>;
+    case Format::kL8_32:
+      return decode_row<TileL8_32>;
     case Format::kF16:
       return decode_row<TileF16>;
     case Format::kF32:

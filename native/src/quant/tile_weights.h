@@ -52,6 +52,9 @@ static inline int tile_weight(const TileE8_32& tile, int row, int k) {
 static inline int tile_weight(const TileL4_32& tile, int row, int k) {
   return tile_nibble(tile.nibbles, row, k) - tile.zero[row];
 }
+static inline int tile_weight(const TileL8_32& tile, int row, int k) {
+  return tile.quads[k >> 2][row * 4 + (k & 3)] - kL8Zero;
+}
 
 // Integer scale of the group that (row, k) belongs to.
 static inline int tile_scale(const TileE2_16& tile, int row, int k) {
@@ -79,6 +82,9 @@ static inline float tile_value(const Tile& tile, int row, int k) {
   return static_cast<float>(tile_scale(tile, row, k) * tile_weight(tile, row, k));
 }
 static inline float tile_value(const TileL4_32& tile, int row, int k) {
+  return half_to_float(tile.s[row]) * static_cast<float>(tile_weight(tile, row, k));
+}
+static inline float tile_value(const TileL8_32& tile, int row, int k) {
   return half_to_float(tile.s[row]) * static_cast<float>(tile_weight(tile, row, k));
 }
 static inline float tile_value(const TileF16& tile, int row, int k) {

@@ -30,6 +30,7 @@ constexpr int kE2Zero = 24, kE2ZeroStep = 2, kE2ZeroMask = 7;
 
 constexpr int kE6Zero = 32;   // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
 constexpr int kE8Zero = 128;  // w = d_row * s * (q - 128)
+constexpr int kL8Zero = 128;
 
 // Two bits, four codes a byte: quad 4h + i in bits 2i and 2i + 1 of pairs[h].
 struct TileE2_16 {    // effectively 2.5 bits per weight
@@ -83,6 +84,13 @@ struct TileL4_32 {  // effectively 4.75 bits per weight
   uint8_t nibbles[4][64];
 };
 static_assert(sizeof(TileL4_32) == 304);
+
+// Linear with eight bits: w = s * (q - 128), exact in f32; d_row is 1. Q8_0 of ggml as it is.
+struct TileL8_32 {       // effectively 8.5 bits per weight
+  uint16_t s[16];        // [row], IEEE binary16; finite
+  uint8_t quads[8][64];  // biased by 128; every byte is a weight, 0 being -128
+};
+static_assert(sizeof(TileL8_32) == 544);
 
 // Linear with scales of scales, as Q4_K of ggml: w = (d * sc) * q - (dmin * min), rounded once
 // (both products are exact in f32); d_row is 1. d and dmin stand in the head of 8 tiles.

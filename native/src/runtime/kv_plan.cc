@@ -6,6 +6,15 @@
 #include "base/checked.h"
 
 namespace edge {
+namespace {
+
+// Where the first page that a table holds comes to be. One that begins inside the gap has let go of
+// the pages before it, which are kept, and begins behind them.
+int page_after_drop(int page, int first, int n_pages) {
+  return page >= first + n_pages ? page - n_pages : std::min(page, first);
+}
+
+}  // namespace
 
 int first_seen(int window, int position) {
   return window > 0 && window <= position ? position - window + 1 : 0;
@@ -113,6 +122,42 @@ bool KvPlan::is_whole_at(int n_tokens) const {
   return std::all_of(tables_.begin(), tables_.end(), [n_tokens](const Table& table) {
     return table.first_page * kPageTokens <= first_seen(table.window, n_tokens);
   });
+}
+
+Status KvPlan::check_drop(int first, int n_pages) const {
+  const int end = first + n_pages;
+  if (first < 1 || n_pages < 1 || int64_t{end} * kPageTokens > n_tokens_) {
+    return {Code::kInvalidArgument,
+            "pages " + std::to_string(first) + " to " + std::to_string(end - 1) +
+                " cannot be dropped: page 0 stays, and pages must be full; there are " +
+                std::to_string(n_tokens_) + " tokens"};
+  }
+  const int n_left = n_tokens_ - n_pages * kPageTokens;
+  for (const Table& table : tables_) {
+    const int first_page = page_after_drop(table.first_page, first, n_pages);
+    if (first_page * kPageTokens <= first_seen(table.window, n_left)) continue;
+    return {Code::kFeatureUnsupported,
+            "a layer sees " + std::to_string(table.window) + " tokens back from " +
+                std::to_string(n_left) +
+                ", where those kept first are gone from its pages; drop fewer tokens"};
+  }
+  return Status::ok();
+}
+
+Result<std::vector<KvPage>> KvPlan::drop(int first, int n_pages) {
+  EDGE_RETURN_IF_ERROR(check_drop(first, n_pages));
+  const int end = first + n_pages;
+  std::vector<KvPage> let_go;
+  for (size_t group = 0; group < tables_.size(); ++group) {
+    Table& table = tables_[group];
+    for (int page = std::max(first, table.first_page); page < end; ++page) {
+      let_go.push_back({group, static_cast<size_t>(page), table.pages[static_cast<size_t>(page)]});
+    }
+    table.pages.erase(table.pages.begin() + first, table.pages.begin() + end);
+    table.first_page = page_after_drop(table.first_page, first, n_pages);
+  }
+  n_tokens_ -= n_pages * kPageTokens;
+  return let_go;
 }
 
 std::vector<KvPage> KvPlan::rewind(int n_tokens) {

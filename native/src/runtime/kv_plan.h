@@ -63,6 +63,14 @@ class KvPlan {
   // Keeps the first n_tokens or, where pages are gone that a query at n_tokens would see, none.
   // Returns the pages let go, last first. 0 <= n_tokens <= n_tokens().
   std::vector<KvPage> rewind(int n_tokens);
+  // Whether rewind() to there keeps the KV.
+  bool is_whole_at(int n_tokens) const;
+
+  // Takes n_pages pages of every group out, from page `first` >= 1 on; those behind move down and
+  // keep what they hold. All of their slots must be full and, windows seen from the new end, whole:
+  // kInvalidArgument, kFeatureUnsupported. Returns the pages let go.
+  Result<std::vector<KvPage>> drop(int first, int n_pages);
+  Status check_drop(int first, int n_pages) const;
 
  private:
   struct Table {
@@ -70,7 +78,6 @@ class KvPlan {
     int first_page = 0;
     std::vector<PageId> pages;  // by number; those before first_page mean nothing
   };
-  bool is_whole_at(int n_tokens) const;
 
   int n_ctx_ = 0;
   int n_tokens_ = 0;

@@ -289,4 +289,70 @@ void KvSequence::swap_in(int n_tokens, std::span<const KvPages> by_group, bool i
   if (!is_prefix && node_ != nullptr) tree_->leave(std::exchange(node_, nullptr));
 }
 
+Status KvSequence::detach() {
+  std::vector<KvPage> shared;
+  uint64_t n_bytes = 0;
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    for (int number = plan_.first_page(group); number < n_shared_pages_; ++number) {
+      const auto at = static_cast<size_t>(number - plan_.first_page(group));
+      shared.push_back({group, static_cast<size_t>(number), plan_.held_pages(group)[at]});
+      n_bytes += cache_.page_bytes(shared.back().id);
+    }
+  }
+  std::vector<PageId> own;
+  const auto undo = [&](const Status& status) {
+    for (const PageId page : own) cache_.release(page);
+    cache_.unclaim(n_bytes);
+    return status;
+  };
+  cache_.reclaim(n_bytes);
+  if (const Status status = make_room(); !status.is_ok()) return undo(status);
+  for (const KvPage& page : shared) {
+    Result<PageId> taken = cache_.take(page.group, page.number);
+    if (!taken.is_ok()) return undo(taken.status());
+    own.push_back(taken.take());
+    std::memcpy(cache_.data(own.back()), cache_.data(page.id), cache_.page_bytes(page.id));
+  }
+  for (size_t i = 0; i < shared.size(); ++i) {
+    put(shared[i].group, shared[i].number, own[i]);
+    cache_.release(shared[i].id);
+  }
+  promised_bytes_ += n_bytes;
+  n_shared_pages_ = n_published_ = 0;
+  if (node_ != nullptr) tree_->leave(std::exchange(node_, nullptr));
+  return Status::ok();
+}
+
+Status KvSequence::drop_pages(int first_page, int n_pages) {
+  EDGE_ASSIGN_OR_RETURN(const std::vector<KvPage> pages, plan_.drop(first_page, n_pages));
+  let_go(pages);
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    std::vector<std::byte*>& data = page_data_[group];
+    data.erase(data.begin() + first_page, data.begin() + first_page + n_pages);
+    // Of a table that began inside the gap: the pages kept before it, which it let go.
+    for (int page = 0; page < plan_.first_page(group); ++page) {
+      data[static_cast<size_t>(page)] = nullptr;
+    }
+    tables_[group].n_pages = plan_.n_pages(group);
+  }
+  return Status::ok();
+}
+
+uint64_t KvSequence::give_back(uint64_t n_bytes, int n_least) {
+  const uint64_t before = cache_.figures().held_bytes;
+  uint64_t given = 0;
+  while (given < n_bytes && n_tokens() > n_least) {
+    const int last_page = n_pages_for(n_tokens()) - 1;
+    int n_kept = std::max(n_least, last_page * kPageTokens);
+    if (!plan_.is_whole_at(n_kept)) {
+      if (n_least > 0) break;
+      n_kept = 0;
+    }
+    rewind(n_kept);
+    const uint64_t now = cache_.figures().held_bytes;
+    given = now < before ? before - now : 0;
+  }
+  return given;
+}
+
 }  // namespace edge

@@ -57,6 +57,17 @@ class KvSequence {
   // 0 <= n_tokens <= n_tokens().
   void rewind(int n_tokens);
 
+  // Takes whole pages out of every group, from first_page >= 1 on; those behind move down. As
+  // KvPlan::drop().
+  Status drop_pages(int first_page, int n_pages);
+  // Before anything is written but prepared slots, and before drop_pages(): every page becomes the
+  // sequence's own, and none is shared any more until rewind(0). kOutOfMemory, kMemoryBudget.
+  Status detach();
+  // Gives back the last slots, as many as it takes for the OS to get n_bytes, but none of the first
+  // n_least. Returns the bytes that the OS got: none for pages that are shared or whose neighbours
+  // in memory are in use.
+  uint64_t give_back(uint64_t n_bytes, int n_least);
+
   // Goes on from what is known of the text `ids`, of which the first n_tokens() are its own.
   // Returns how many tokens that are. Best effort: without memory for the copy of a page that
   // begins alike, it does without.

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/exact_math.h"
+#include "base/exact_math.h"
 #include "runtime/philox.h"
 
 namespace edge {

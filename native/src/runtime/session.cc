@@ -22,7 +22,7 @@ class Session::Part final : public StepPart {
   bool wants_all_logits() const override { return logits_ != nullptr; }
 
   int n_most_rows() const override {
-    return std::min({session_.model().max_rows(), kKeptTokens, session_.n_left()});
+    return std::min({session_.model().max_rows(), kKeptTokens, session_.most_rows()});
   }
 
   bool stops() override {
@@ -31,19 +31,19 @@ class Session::Part final : public StepPart {
 
   Status begin(int n_rows, StepRows& step) override {
     Session& s = session_;
+    EDGE_RETURN_IF_ERROR(s.make_room());
     EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, s.kv_->prepare(n_rows));
     n_rows_ = n_rows;
     is_last_ = n_rows == s.n_left();
     n_before_ = kept() != nullptr ? kept()->size() : 0;
     std::vector<int32_t>& wanted = hidden_ != nullptr ? step.hidden_rows : step.logit_rows;
     for (int i = 0; i < n_rows; ++i) {
-      const int position = plan.first_position + i;
-      const bool is_new = position >= s.n_done_;
+      const int slot = plan.first_position + i;
+      const bool is_new = s.kept_.token_of(slot) >= s.n_done_;
       if ((kept() != nullptr && is_new) || (is_last_ && i == n_rows - 1)) {
         wanted.push_back(static_cast<int32_t>(step.rows.size()));
       }
-      step.rows.push_back(
-          {s.tokens_[static_cast<size_t>(position)], position, s.kv_->view(), s.adapter_});
+      step.rows.push_back(s.row_at(slot));
     }
     return {};
   }
@@ -66,7 +66,7 @@ class Session::Part final : public StepPart {
     }
     s.record(n_rows_, step_ms);
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
-    s.n_done_ = std::max(s.n_done_, s.kv_->n_tokens());
+    s.n_done_ = std::max(s.n_done_, s.n_computed());
     s.kv_->publish(s.tokens_);
     if (!is_last_ || hidden_ != nullptr) return {};
     if (logits_ != nullptr) {
@@ -105,6 +105,9 @@ Result<std::unique_ptr<Session>> Session::fork() const {
   other->adapter_ = adapter_;
   other->tokens_ = tokens_;
   other->n_done_ = n_done_;
+  other->kept_ = kept_;
+  other->n_stream_sink_ = n_stream_sink_;
+  other->n_stream_drop_ = n_stream_drop_;
   other->logits_ = logits_;
   other->logits_at_ = logits_at_;
   other->is_decoding_ = is_decoding_;
@@ -136,12 +139,7 @@ Status Session::append(std::span<const int32_t> ids) {
                   "; the vocabulary has ids 0 to " + std::to_string(model().n_vocab() - 1)};
     }
   }
-  if (ids.size() > static_cast<size_t>(n_ctx()) - tokens_.size()) {
-    return {Code::kContextOverflow,
-            std::to_string(tokens_.size()) + " tokens and " + std::to_string(ids.size()) +
-                " more exceed the context of " + std::to_string(n_ctx()) +
-                "; shorten the input, or make a session with a larger n_ctx"};
-  }
+  EDGE_RETURN_IF_ERROR(check_room(ids.size()));
   is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();
@@ -179,8 +177,8 @@ void Session::adopt_known(const Run& run) {
   const size_t n_most = wants_all ? static_cast<size_t>(n_done_) : tokens_.size() - 1;
   if (n_left() < 2 || n_most == 0) return;
   if (kv_->adopt(std::span(tokens_).first(n_most)) == 0) return;
-  stats_.n_reused_tokens += std::max(0, kv_->n_tokens() - n_done_);
-  n_done_ = std::max(n_done_, kv_->n_tokens());
+  stats_.n_reused_tokens += std::max(0, n_computed() - n_done_);
+  n_done_ = std::max(n_done_, n_computed());
 }
 
 Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_stop) {
@@ -252,7 +250,16 @@ Status Session::rewind(int n_tokens) {
                                         ": must be from 0 to " + std::to_string(n_done_) +
                                         ", the tokens processed"};
   }
-  kv_->rewind(std::min(n_tokens, kv_->n_tokens()));
+  const int n_kept = std::min(n_tokens, n_computed());
+  const bool keeps_kv = n_kept >= kept_.tail() && kv_->plan().is_whole_at(kept_.slot_of(n_kept));
+  if (!keeps_kv && n_tokens > n_ctx() && !is_streaming()) {
+    return {Code::kContextOverflow,
+            "rewind to " + std::to_string(n_tokens) + ": the KV for that is gone, and so many " +
+                "tokens exceed the context of " + std::to_string(n_ctx()) +
+                "; rewind to at most that, or to at least " + std::to_string(kept_.tail())};
+  }
+  kv_->rewind(keeps_kv ? kept_.slot_of(n_kept) : 0);
+  keeps_kv ? kept_.rewind(n_kept) : kept_.clear();
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there

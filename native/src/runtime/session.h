@@ -9,6 +9,11 @@
 // with the same bits. Callers see the same counts and logits either way, n_recompute() and the
 // stats say it.
 //
+// Tokens may be taken out of the KV's middle: by shift(), which stream() calls whenever the KV is
+// full, or by compress(). All counts of tokens go on counting those, token_ids() has them, and
+// kept_ranges() says which the KV still holds. What was processed while more was there cannot be
+// computed again; rewind() to before it computes everything anew.
+//
 // Knows nothing of text and sampling. For one thread at a time, except the cancel flag.
 #pragma once
 
@@ -16,14 +21,19 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "base/stop_check.h"
 #include "runtime/batcher.h"
+#include "runtime/kept_tokens.h"
 #include "runtime/kv_cache.h"
+#include "runtime/kv_compress.h"
 #include "runtime/kv_sequence.h"
+#include "runtime/session_file.h"
 #include "runtime/session_options.h"
 
 namespace edge {
@@ -33,7 +43,8 @@ struct SessionStats {
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;
   int64_t n_reused_tokens = 0;      // not processed: their KV was known from other texts
-  int64_t n_recomputed_tokens = 0;  // again, after rewind(); their time is in prefill_ms
+  int64_t n_recomputed_tokens = 0;  // again, after rewind(), trim() or in compress(); their time
+                                    // is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;  // steps of single tokens appended after the first run
   uint64_t kv_bytes = 0;
@@ -56,7 +67,7 @@ class Session {
   int n_tokens() const { return n_done_; }  // processed
   int n_pending() const { return static_cast<int>(tokens_.size()) - n_done_; }
   // Of n_tokens(), those that the next run() with tokens to process computes again.
-  int n_recompute() const { return n_done_ - kv_->n_tokens(); }
+  int n_recompute() const { return n_done_ - n_computed(); }
   std::span<const int32_t> token_ids() const;  // processed
   SessionStats stats() const;
 
@@ -98,10 +109,45 @@ class Session {
   // and append it again. Past pages that are gone it makes the next run longer (above).
   Status rewind(int n_tokens);
 
+  // Takes tokens [n_sink, n_sink + n_drop) of the KV out and turns the keys behind to where they
+  // come to stand: from there on as if the text had gone on without them, but for what later tokens
+  // have taken from them. Both are multiples of 32, n_sink at least 32: kInvalidArgument.
+  // kFeatureUnsupported for learned positions, in a compressed session, and where a layer with a
+  // window would have to see what it has let go.
+  Status shift(int n_sink, int n_drop);
+  // From now on the KV is never full: with n_ctx tokens in it, all but n_sink and at least `window`
+  // of the last ones are shifted out. Results do not depend on how run() cut the queue. n_sink: a
+  // multiple of 32, at least 32. kInvalidArgument, kFeatureUnsupported.
+  Status stream(int n_sink, int window);
+  // Leaves n_keep tokens to every kv head, chosen by the attention that the last n_window pay
+  // them, for which these are processed once more. Nothing happens where there are no more than
+  // n_keep. Tokens must be processed and computed. kInvalidArgument; kFeatureUnsupported for layers
+  // with a window, and in a session that shifts; kCancelled and what a step can say, after which
+  // the KV is as before but for the last n_window, which n_recompute() counts.
+  Status compress(const KvCompression& compression, const StopCheck& should_stop = {});
+  // Gives back KV from the end on until the OS has got n_bytes, as far as the next run() can
+  // compute it again with the same bits: n_recompute() goes up, nothing else changes. Returns the
+  // bytes that the OS got.
+  uint64_t trim(uint64_t n_bytes);
+  // Whether the KV is not what token_ids() alone would give.
+  bool has_dropped_kv() const { return !kept_.is_all(); }
+  // Of the tokens processed, those that at least one kv head sees.
+  std::vector<TokenRange> kept_ranges() const { return kept_.ranges(n_done_); }
+  // Of the tokens processed, those that a kv head does not see.
+  int n_dropped() const { return kept_.n_gone(); }
+
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
   // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
   // token without.
   Result<std::span<const float>> logits() const;
+
+  // What was processed, to a file that restore() of a session made alike continues with the same
+  // bits; `note` is the caller's. kInvalidArgument while tokens are pending. See session_file.h.
+  Status save(const std::string& path, const SessionIdentity& identity, std::string_view note,
+              int n_threads) const;
+  // Of a session without tokens: goes on where the saved one stopped. kSessionMismatch unless
+  // `identity` is the file's, kContextOverflow, kSessionHash, kSessionInvalid: nothing has changed.
+  Status restore(const SessionFile& file, const SessionIdentity& identity, int n_threads);
 
   // Another adapter from now on, or none, and its key: all tokens go, processed or not, since their
   // keys and values are the other one's.
@@ -120,6 +166,13 @@ class Session {
   Status check_run(double budget_ms, bool wants_hidden) const;
   void adopt_known(const Run& run);
   Status run_alone(Run run, double budget_ms, const StopCheck& should_stop);
+  int n_computed() const { return kv_->n_tokens() + kept_.n_gone(); }
+  bool is_streaming() const { return n_stream_drop_ > 0; }
+  RowInput row_at(int slot) const;
+  Status check_room(size_t n_more) const;
+  int most_rows() const;
+  Status make_room();
+  Status process_again(int n_tokens, float* shares, const StopCheck& should_stop);
   StepModel& model() const { return batcher_.model(); }
   int n_left() const { return n_recompute() + n_pending(); }
   Status stopped() const;  // kCancelled
@@ -130,7 +183,10 @@ class Session {
   std::unique_ptr<KvSequence> kv_;
   const Adapter* adapter_ = nullptr;
   std::vector<int32_t> tokens_;  // processed, then queued
-  int n_done_ = 0;               // tokens processed; KV of the first kv_->n_tokens() is there
+  int n_done_ = 0;               // tokens processed, of which n_computed() have been in the KV
+  KeptTokens kept_;              // of the n_computed() ones
+  int n_stream_sink_ = 0;
+  int n_stream_drop_ = 0;        // slots that go when the KV is full; 0: it is not shifted
   std::vector<float> logits_;    // [n_vocab] of token logits_at_ - 1
   int logits_at_ = -1;           // n_tokens() they belong to; -1: none
   bool is_decoding_ = false;     // the queue is one token that was appended to an empty queue

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <vector>
 
 #include "backends/backend.h"
 #include "base/status.h"
@@ -19,10 +21,24 @@ class StepModel {
   virtual int d_model() const = 0;                // values of a hidden state
   virtual int max_rows() const = 0;               // of one step
   virtual bool has_head() const { return true; }  // without one no step is asked for logits
+  virtual int n_kv_heads() const { return 0; }    // of all layers together
+  // That a token may stand at.
+  virtual int max_positions() const { return std::numeric_limits<int>::max(); }
   // As Decoder::step: writes K and V of all rows to their pages, and what `outputs` asks for. Calls
   // take turns; kCancelled when the model is being closed or should_stop says so.
   virtual Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
                       const StopCheck& should_stop) = 0;
+
+  // Decoder::turn_keys() and keep_slots(), in turn with the steps.
+  virtual Status turn_keys(const KvPageRange&, int) { return cannot_edit(); }
+  virtual Status keep_slots(const KvView&, std::span<const std::vector<int32_t>>) {
+    return cannot_edit();
+  }
+
+ private:
+  static Status cannot_edit() {
+    return {Code::kFeatureUnsupported, "this model cannot change KV that is there"};
+  }
 };
 
 }  // namespace edge

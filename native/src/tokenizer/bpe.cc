@@ -1,6 +1,7 @@
 #include "tokenizer/bpe.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 
 #include "tokenizer/utf8.h"
@@ -39,7 +40,7 @@ void Bpe::encode(std::string_view piece, PieceScratch& scratch, std::vector<int3
   }
   if (header_.n_merges != 0 && scratch.ids.size() > 1) {
     if (scratch.ids.size() <= kShortSymbols) {
-      merge_short(scratch);
+      merge_short(scratch.ids);
     } else {
       merge_long(scratch);
     }
@@ -92,11 +93,9 @@ void Bpe::add_character_symbols(std::string_view piece, std::vector<uint32_t>& i
   if (pending_unk) ids.push_back(header_.unk_id);
 }
 
-void Bpe::merge_short(PieceScratch& scratch) const {
-  std::vector<uint32_t>& ids = scratch.ids;
-  std::vector<Merge>& merges = scratch.merges;
+void Bpe::merge_short(std::vector<uint32_t>& ids) const {
   size_t n_symbols = ids.size();
-  merges.resize(n_symbols);
+  std::array<Merge, kShortSymbols> merges;  // merges[i] joins symbol i with the next one
   for (size_t i = 0; i + 1 < n_symbols; ++i) merges[i] = merges_.find(ids[i], ids[i + 1]);
   while (n_symbols > 1) {
     size_t best = 0;
@@ -108,7 +107,7 @@ void Bpe::merge_short(PieceScratch& scratch) const {
     const auto at = static_cast<ptrdiff_t>(best);
     const auto end = static_cast<ptrdiff_t>(n_symbols);
     std::move(ids.begin() + at + 2, ids.begin() + end, ids.begin() + at + 1);
-    std::move(merges.begin() + at + 1, merges.begin() + end, merges.begin() + at);
+    std::move(merges.begin() + at + 1, merges.begin() + end - 1, merges.begin() + at);
     --n_symbols;
     if (best > 0) merges[best - 1] = merges_.find(ids[best - 1], ids[best]);
     if (best + 1 < n_symbols) merges[best] = merges_.find(ids[best], ids[best + 1]);

@@ -23,7 +23,7 @@ class Bpe final : public PieceModel {
   void add_byte_symbols(std::string_view piece, std::vector<uint32_t>& ids) const;
   void add_character_symbols(std::string_view piece, std::vector<uint32_t>& ids) const;
   bool add_fallback_bytes(std::string_view character, std::vector<uint32_t>& ids) const;
-  void merge_short(PieceScratch& scratch) const;
+  void merge_short(std::vector<uint32_t>& ids) const;
   void merge_long(PieceScratch& scratch) const;
 
   MergeTable merges_;

@@ -16,8 +16,8 @@ namespace edge {
 struct PieceScratch {
   std::vector<uint32_t> ids;
   // BPE
-  std::vector<Merge> merges;  // merges[i] joins symbol i with the next one
-  std::vector<int32_t> next;  // long pieces: linked list over symbols, -1 = none
+  std::vector<Merge> merges;  // long pieces: merges[i] joins symbol i with the next one
+  std::vector<int32_t> next;  // linked list over symbols, -1 = none
   std::vector<int32_t> previous;
   std::vector<uint64_t> heap;  // rank << 32 | position
   // Unigram

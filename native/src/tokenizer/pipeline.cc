@@ -179,8 +179,7 @@ Result<std::string_view> TextProgram::rewrite(const TextOp& op, std::string_view
     case TextOp::Kind::kSplit:  // cuts texts and rewrites none: run_op() does it
       return text;
   }
-  arena.push_back(std::move(made));
-  return std::string_view(arena.back());
+  return std::string_view(arena.emplace_front(std::move(made)));
 }
 
 std::string_view TextProgram::strip(const TextOp& op, std::string_view text) const {

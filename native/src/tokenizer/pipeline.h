@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <forward_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,7 +39,7 @@ struct TextOp {
 };
 
 // Owns the strings that operations make; the views given out stay valid as long as it lives.
-using TextArena = std::deque<std::string>;
+using TextArena = std::forward_list<std::string>;  // an empty one allocates nothing
 
 Result<std::string> replace_all(std::string_view text, std::string_view from, std::string_view to);
 

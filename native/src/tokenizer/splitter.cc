@@ -38,6 +38,9 @@ Result<CodePointClasses> CodePointClasses::create(const Sections& sections, uint
       return invalid_tokenizer("class block byte " + std::to_string(i) + " is out of range");
     }
   }
+  for (size_t i = 0; i < 128; ++i) {
+    classes.ascii_[i] = classes.blocks_[size_t{classes.index_[0]} * 256 + i];
+  }
   return classes;
 }
 

@@ -16,6 +16,7 @@ class CodePointClasses {
  public:
   static Result<CodePointClasses> create(const Sections& sections, uint32_t n_classes);
   uint32_t operator()(uint32_t code_point) const {
+    if (code_point < 128) return ascii_[code_point];
     const uint32_t block = index_[code_point >> 8];
     return blocks_[size_t{block} << 8 | (code_point & 0xFF)];
   }
@@ -23,6 +24,7 @@ class CodePointClasses {
  private:
   TableView<uint16_t> index_;  // [0x1100] block of each 256 code points
   TableView<uint8_t> blocks_;  // [n_blocks * 256] class
+  uint8_t ascii_[128] = {};    // the first of them, copied: most text needs no other
 };
 
 // What happens to a match and to the text between matches.

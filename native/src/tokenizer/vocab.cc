@@ -15,15 +15,30 @@ uint64_t hash_bytes(std::string_view key) {
   return hash ^ hash >> 32;
 }
 
+// The first of 0 .. n_items - 1 that `is_bad` (1 or 0), or `n_items`. Tables have 100,000s of items
+// in the order of hashes: branches on each would take most of the time of a load.
+template <class F>
+size_t first_bad(size_t n_items, F&& is_bad) {
+  uint32_t any = 0;
+  for (size_t i = 0; i < n_items; ++i) any |= is_bad(i);
+  if (any == 0) return n_items;
+  size_t i = 0;
+  while (is_bad(i) == 0) ++i;
+  return i;
+}
+
 Status check_offsets(const TableView<uint32_t>& offsets, std::string_view bytes,
                      bool text_is_utf8) {
   if (offsets[0] != 0 || offsets[offsets.size() - 1] != bytes.size()) {
     return invalid_tokenizer("token offsets do not cover the token bytes");
   }
-  for (size_t i = 1; i < offsets.size(); ++i) {
-    if (offsets[i] < offsets[i - 1] || offsets[i] > bytes.size()) {
-      return invalid_tokenizer("offset of token " + std::to_string(i) + " goes backwards");
-    }
+  // The last one is the number of bytes, so that none of an ascending row is past the end.
+  const size_t n_tokens = offsets.size() - 1;
+  const size_t backwards =
+      first_bad(n_tokens, [&](size_t i) { return uint32_t{offsets[i + 1] < offsets[i]}; });
+  if (backwards != n_tokens) {
+    return invalid_tokenizer("offset of token " + std::to_string(backwards + 1) +
+                             " goes backwards");
   }
   if (!text_is_utf8) return Status::ok();
   if (utf8_invalid_at(bytes) != std::string_view::npos) {
@@ -84,15 +99,17 @@ Result<Vocab> Vocab::create(const Sections& sections, uint32_t n_vocab, uint32_t
     return invalid_tokenizer("vocab table size is not a power of two");
   }
   vocab.table_mask_ = vocab.table_.size() - 1;
-  bool has_empty = false;
-  for (size_t slot = 0; slot < vocab.table_.size(); ++slot) {
+  uint32_t has_empty = 0;
+  const size_t bad_slot = first_bad(vocab.table_.size(), [&](size_t slot) {
     const uint32_t id = vocab.table_[slot];
-    has_empty |= id == kNoId;
-    if (id >= n_vocab && id != kNoId) {
-      return invalid_tokenizer("vocab table slot " + std::to_string(slot) + " is out of range");
-    }
+    const uint32_t is_empty = id == kNoId;
+    has_empty |= is_empty;
+    return uint32_t{id >= n_vocab} & ~is_empty;
+  });
+  if (bad_slot != vocab.table_.size()) {
+    return invalid_tokenizer("vocab table slot " + std::to_string(bad_slot) + " is out of range");
   }
-  if (!has_empty) return invalid_tokenizer("vocab table has no empty slot");
+  if (has_empty == 0) return invalid_tokenizer("vocab table has no empty slot");
   return vocab;
 }
 
@@ -118,20 +135,21 @@ Result<MergeTable> MergeTable::create(const Sections& sections, uint32_t n_vocab
   table.mask_ = n_slots - 1;
   table.shift_ = 64u - static_cast<uint32_t>(std::countr_zero(n_slots));
   table.max_probes_ = max_probes;
-  bool has_empty = false;
-  for (uint64_t slot = 0; slot < n_slots; ++slot) {
+  uint32_t has_empty = 0;
+  const size_t bad_slot = first_bad(n_slots, [&](size_t slot) {
     const std::byte* at = bytes.data() + slot * kSlotBytes;
     const uint32_t left = load_le<uint32_t>(at);
-    if (left == kNoId) {
-      has_empty = true;
-      continue;
-    }
-    if (left >= n_vocab || load_le<uint32_t>(at + 4) >= n_vocab ||
-        load_le<uint32_t>(at + 8) == kNoId || load_le<uint32_t>(at + 12) >= n_vocab) {
-      return invalid_tokenizer("merge table slot " + std::to_string(slot) + " is out of range");
-    }
+    const uint32_t is_empty = left == kNoId;
+    has_empty |= is_empty;
+    return (uint32_t{left >= n_vocab} | uint32_t{load_le<uint32_t>(at + 4) >= n_vocab} |
+            uint32_t{load_le<uint32_t>(at + 8) == kNoId} |
+            uint32_t{load_le<uint32_t>(at + 12) >= n_vocab}) &
+           ~is_empty;
+  });
+  if (bad_slot != n_slots) {
+    return invalid_tokenizer("merge table slot " + std::to_string(bad_slot) + " is out of range");
   }
-  if (!has_empty) return invalid_tokenizer("merge table has no empty slot");
+  if (has_empty == 0) return invalid_tokenizer("merge table has no empty slot");
   return table;
 }
 

@@ -357,7 +357,7 @@ TEST_CASE("the tables name every format and error once") {
   std::vector<std::string> names;
   for (const auto& format : edgellm::format_table()) names.push_back(format.name);
   CHECK(names == std::vector<std::string>{"E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32",
-                                          "K4_32", "L4_32", "F16"});
+                                          "K4_32", "L4_32", "L8_32", "F16"});
   CHECK(edgellm::isa_levels().back() == "scalar");
 }
 

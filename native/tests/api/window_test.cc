@@ -39,9 +39,9 @@ std::vector<float> logits_with_all_pages(const TinyFile& tiny, const std::vector
   const edge::Weights weights = edge::Weights::bind(*file, spec).take();
   const auto decoder =
       edge::Decoder::create(spec, weights, edge::create_cpu_backend(edge::active_kernels(), 1),
-                            kContext)
+                            kContext, edge::KvFormat::kF16)
           .take();
-  const edge::KvLayout layout = spec.kv_layout();
+  const edge::KvLayout layout = spec.kv_layout(edge::KvFormat::kF16);
   constexpr size_t kPages = kTokens / edge::kPageTokens + 1;
   std::vector<std::vector<std::byte>> memory;
   std::vector<std::vector<std::byte*>> pages(layout.groups.size());

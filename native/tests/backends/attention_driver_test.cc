@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "base/half.h"
@@ -19,18 +20,25 @@ constexpr int kHeadDim = 16;
 
 // Pages of random keys and values for one sequence.
 struct Sequence {
-  std::vector<std::vector<uint16_t>> pages;
+  std::vector<std::vector<std::byte>> pages;
   std::vector<std::byte*> pointers;
   KvTable table;
 
   Sequence(const KvLayerLayout& kv, int n_positions, uint32_t seed) {
     std::mt19937 rng(seed);
     std::normal_distribution<float> normal;
-    for (int first = 0; first < n_positions; first += kPageTokens) {
-      auto& page = pages.emplace_back(kv.layer_bytes() / 2);
-      for (uint16_t& half : page) half = float_to_half(normal(rng));
+    for (int t = 0; t < n_positions; ++t) {
+      if (t % kPageTokens == 0) pages.emplace_back(kv.layer_bytes());
+      float head[kHeadDim];
+      for (int h = 0; h < kv.n_kv_heads; ++h) {
+        const KvSlot slot = kv.slot(pages.back().data(), t, h);
+        for (float& x : head) x = normal(rng);
+        REQUIRE(active_kernels().attention->store_key(slot, head));
+        for (float& x : head) x = normal(rng);
+        REQUIRE(active_kernels().attention->store_value(slot, head));
+      }
     }
-    for (auto& page : pages) pointers.push_back(reinterpret_cast<std::byte*>(page.data()));
+    for (auto& page : pages) pointers.push_back(page.data());
     table = {pointers.data(), static_cast<int>(pointers.size())};
   }
   KvView view() const { return {&table}; }
@@ -48,7 +56,7 @@ std::vector<float> attend(const std::vector<RowInput>& rows, const AttentionShap
     }
   }
   AttentionDriver driver(*active_kernels().attention, n_threads);
-  driver.run(rows, q.data(), shape, kv);
+  REQUIRE(driver.run(rows, q.data(), shape, kv));
   return q;
 }
 
@@ -57,14 +65,16 @@ bool same_bits(const float* a, const float* b, size_t n) {
 }
 
 TEST_CASE("attention gives the same bits whole and split by segment, alone and in company") {
-  for (const int n_kv_heads : {1, 3}) {
+  for (const auto& [n_kv_heads, format] :
+       {std::pair{1, KvFormat::kF16}, {3, KvFormat::kF16}, {3, KvFormat::kK8V8}}) {
     const AttentionShape shape{2 * n_kv_heads, n_kv_heads, kHeadDim, 0.25f};
-    const KvLayerLayout kv{0, n_kv_heads, kHeadDim};
+    const KvLayerLayout kv{0, n_kv_heads, kHeadDim, 0, format};
     const Sequence longer(kv, 17000, 1);  // more than one wave of 64 segments
     const Sequence shorter(kv, 600, 2);
     const std::vector<RowInput> rows = {
-        {0, 16998, longer.view()}, {0, 16999, longer.view()}, {0, 255, shorter.view()},
-        {0, 256, shorter.view()},  {0, 599, shorter.view()},
+        {0, 16998, 16998, longer.view()}, {0, 16999, 16999, longer.view()},
+        {0, 255, 255, shorter.view()},    {0, 256, 256, shorter.view()},
+        {0, 599, 599, shorter.view()},
     };
     const std::vector<float> whole = attend(rows, shape, kv, 1);
     for (const int n_threads : {2, 3, 16}) {
@@ -87,10 +97,14 @@ std::vector<double> attended(const Sequence& sequence, const RowInput& row,
   std::vector<double> q(kHeadDim), out(kHeadDim, 0.0);
   for (double& x : q) x = static_cast<double>(normal(rng));
   double total = 0;
-  const int first = shape.window > 0 ? std::max(0, row.position + 1 - shape.window) : 0;
-  for (int t = first; t <= row.position; ++t) {
-    const std::vector<uint16_t>& page = sequence.pages[static_cast<size_t>(t / kPageTokens)];
-    const auto at = [&](size_t i) { return static_cast<double>(half_to_float(page[i])); };
+  const int first = shape.window > 0 ? std::max(0, row.slot + 1 - shape.window) : 0;
+  for (int t = first; t <= row.slot; ++t) {
+    const std::vector<std::byte>& page = sequence.pages[static_cast<size_t>(t / kPageTokens)];
+    const auto at = [&](size_t i) {
+      uint16_t half;
+      std::memcpy(&half, page.data() + 2 * i, 2);
+      return static_cast<double>(half_to_float(half));
+    };
     const auto slot = static_cast<size_t>(t % kPageTokens);
     double score = 0;
     for (size_t i = 0; i < kHeadDim; ++i) score += q[i] * at(i * kPageTokens + slot);
@@ -100,7 +114,7 @@ std::vector<double> attended(const Sequence& sequence, const RowInput& row,
     const double p = std::exp(score);
     total += p;
     for (size_t i = 0; i < kHeadDim; ++i) {
-      out[i] += p * at(kv.value_offset(0) / 2 + slot * kHeadDim + i);
+      out[i] += p * at(kv.parts(0).values / 2 + slot * kHeadDim + i);
     }
   }
   for (double& x : out) x /= total;

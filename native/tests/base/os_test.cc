@@ -64,6 +64,18 @@ TEST_CASE("an atomic write creates, replaces and leaves nothing else behind") {
   CHECK(dir.n_files() == 1);
 }
 
+TEST_CASE("an atomic write of parts joins them, synced or not") {
+  const Directory dir;
+  const std::string path = dir.file("value");
+  const std::vector<std::span<const std::byte>> parts{bytes_of("a"), {}, bytes_of("bc")};
+  for (const Durability durability : {Durability::kProcess, Durability::kPowerFailure}) {
+    REQUIRE(atomic_write_file(path, bytes_of("old")).is_ok());
+    REQUIRE(atomic_write_parts(path, parts, durability).is_ok());
+    CHECK(content(path) == "abc");
+    CHECK(dir.n_files() == 1);
+  }
+}
+
 #ifndef _WIN32
 TEST_CASE("an atomic write that runs out of space keeps the old file and no other") {
   const Directory dir;

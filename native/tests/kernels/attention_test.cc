@@ -2,9 +2,11 @@
 // bytes beyond what a query sees do not matter, and the whole is softmax(q K) V.
 #include "kernels/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/half.h"
@@ -14,41 +16,89 @@
 namespace edge {
 namespace {
 
-constexpr int kPage = 32;
+constexpr uint8_t kNan = 0x7e;  // twice, an f16
+
+std::vector<float> random_head(std::mt19937& rng, int head_dim) {
+  std::normal_distribution<float> normal;
+  std::vector<float> head(static_cast<size_t>(head_dim));
+  for (float& value : head) value = normal(rng);
+  return head;
+}
 
 struct Pages {
+  KvFormat format;
   int head_dim;
   std::vector<std::vector<uint8_t>> bytes;
   std::vector<const uint8_t*> pointers;
 
-  Pages(int head_dim_, int n_positions, uint32_t seed, uint16_t stale) : head_dim(head_dim_) {
+  Pages(KvFormat format_, int head_dim_, int n_positions, uint32_t seed, uint8_t stale)
+      : format(format_), head_dim(head_dim_) {
     std::mt19937 rng(seed);
-    std::normal_distribution<float> normal;
-    for (int page = 0; page * kPage < n_positions; ++page) {
-      std::vector<uint16_t> halves(static_cast<size_t>(2 * kPage * head_dim), stale);
-      for (int t = 0; t < kPage && page * kPage + t < n_positions; ++t) {
-        for (int i = 0; i < head_dim; ++i) {
-          halves[static_cast<size_t>(i * kPage + t)] = float_to_half(normal(rng));
-          halves[static_cast<size_t>(kPage * head_dim + t * head_dim + i)] =
-              float_to_half(normal(rng));
-        }
-      }
-      bytes.emplace_back(halves.size() * 2);
-      std::memcpy(bytes.back().data(), halves.data(), bytes.back().size());
+    for (int t = 0; t < n_positions; ++t) {
+      if (t % kPageTokens == 0) bytes.emplace_back(kv_head_bytes(format, head_dim), stale);
+      put(kernel_table(Isa::kScalar), t, random_head(rng, head_dim), random_head(rng, head_dim));
     }
     for (const auto& page : bytes) pointers.push_back(page.data());
   }
 
-  // Key and value of a position become NaN.
+  KvSlot slot(int position) {
+    return {.page = bytes[static_cast<size_t>(position / kPageTokens)].data(),
+            .format = format,
+            .parts = kv_head_parts(format, head_dim),
+            .head_dim = head_dim,
+            .scale_channels = kv_scale_channels(head_dim),
+            .slot = position % kPageTokens};
+  }
+
+  void put(const KernelTable& table, int position, const std::vector<float>& key,
+           const std::vector<float>& value) {
+    REQUIRE(table.attention->store_key(slot(position), key.data()));
+    REQUIRE(table.attention->store_value(slot(position), value.data()));
+  }
+
+  // Key and value of a position become NaN: of int8 their scales.
   void make_stale(int position) {
-    std::vector<uint8_t>& page = bytes[static_cast<size_t>(position / kPage)];
+    const KvSlot at = slot(position);
     const uint16_t nan = 0x7e00;
-    for (int i = 0; i < head_dim; ++i) {
-      const int key = i * kPage + position % kPage;
-      const int value = kPage * head_dim + position % kPage * head_dim + i;
-      std::memcpy(page.data() + 2 * key, &nan, 2);
-      std::memcpy(page.data() + 2 * value, &nan, 2);
+    const bool is_f16 = format == KvFormat::kF16;
+    for (int i = 0; i < (is_f16 ? head_dim : kv_n_scales(head_dim)); ++i) {
+      const size_t column = 2 * static_cast<size_t>(i * kPageTokens + at.slot);
+      const size_t row = 2 * static_cast<size_t>(at.slot * head_dim + i);
+      std::memcpy(at.page + (is_f16 ? at.parts.keys : at.parts.key_scales) + column, &nan, 2);
+      std::memcpy(at.page + (is_f16 ? at.parts.values + row : at.parts.value_scales + column), &nan,
+                  2);
     }
+  }
+
+  static float half_at(const KvSlot& at, size_t byte) {
+    uint16_t half;
+    std::memcpy(&half, at.page + byte, 2);
+    return half_to_float(half);
+  }
+  std::vector<float> key(int position) {
+    std::vector<float> key(static_cast<size_t>(head_dim));
+    kernel_table(Isa::kScalar).attention->load_key(slot(position), key.data());
+    return key;
+  }
+  // Read by the description of the layout.
+  std::vector<float> value(int position) {
+    const KvSlot at = slot(position);
+    const auto row = static_cast<size_t>(at.slot);
+    const auto dim = static_cast<size_t>(head_dim);
+    std::vector<float> value(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      if (format == KvFormat::kF16) {
+        value[i] = half_at(at, at.parts.values + 2 * (row * dim + i));
+        continue;
+      }
+      const size_t group = i / static_cast<size_t>(at.scale_channels);
+      constexpr size_t kByteOf[] = {0, 2, 1, 3};
+      const size_t byte = 4 * (row / 4 * ((dim + 15) / 16 * 16) + i) + kByteOf[row % 4];
+      const int level = at.page[at.parts.values + byte] - 128;
+      value[i] = static_cast<float>(level) *
+                 half_at(at, at.parts.value_scales + 2 * (group * kPageTokens + row));
+    }
+    return value;
   }
 };
 
@@ -63,11 +113,22 @@ struct Answer {
 
 std::vector<float> make_query(int head_dim, uint32_t seed) {
   std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> q(static_cast<size_t>(head_dim));
-  for (float& value : q) value = normal(rng);
-  return q;
+  return random_head(rng, head_dim);
 }
+
+struct Int8Query {
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+  std::vector<int32_t> sum;
+
+  Int8Query(const KernelTable& table, const std::vector<float>& query)
+      : q(query.size() + 4, 99), scale(query.size()), sum(query.size()) {
+    const auto head_dim = static_cast<int>(query.size());
+    REQUIRE(table.attention->quantize_query(query.data(), head_dim, kv_scale_channels(head_dim),
+                                            view()));
+  }
+  QueryInt8 view() { return {q.data(), scale.data(), sum.data()}; }
+};
 
 struct Mask {
   int first = 0;
@@ -78,14 +139,19 @@ std::vector<Answer> attend(Isa isa, const Pages& pages, const std::vector<std::v
                            const std::vector<int>& n_visible, Mask mask = {}) {
   AttentionSegmentArgs args;
   args.pages = pages.pointers.data();
-  args.value_offset = static_cast<size_t>(kPage * pages.head_dim) * 2;
+  args.format = pages.format;
+  args.parts = kv_head_parts(pages.format, pages.head_dim);
   args.head_dim = pages.head_dim;
+  args.scale_channels = kv_scale_channels(pages.head_dim);
   args.scale = 1.0f / std::sqrt(static_cast<float>(pages.head_dim));
   args.first = mask.first;
   args.softcap = mask.softcap;
   args.n_queries = static_cast<int>(q.size());
   std::vector<Answer> answers(q.size());
+  std::vector<Int8Query> q8;
+  for (const std::vector<float>& query : q) q8.emplace_back(kernel_table(isa), query);
   for (size_t i = 0; i < q.size(); ++i) {
+    args.q8[i] = q8[i].view();
     answers[i].o.resize(static_cast<size_t>(pages.head_dim));
     args.q[i] = q[i].data();
     args.n_visible[i] = n_visible[i];
@@ -100,25 +166,28 @@ std::vector<Answer> attend(Isa isa, const Pages& pages, const std::vector<std::v
 }
 
 TEST_CASE("attention equals scalar on every instruction set, alone and in company") {
-  for (const int head_dim : {8, 16, 20, 64, 80, 128}) {
-    const Pages pages(head_dim, 250, 3, float_to_half(1.0f));
-    std::vector<std::vector<float>> q;
-    for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
-    for (const std::vector<int>& seen : {std::vector<int>{1, 2, 3, 4},
-                                         {16, 17, 33, 1},
-                                         {250, 249, 31, 32},
-                                         {250, 250, 250, 250}}) {
-      std::vector<Answer> alone;
-      for (size_t i = 0; i < 4; ++i) {
-        alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}).front());
-      }
-      for (const Isa isa : supported_isas()) {
-        CAPTURE(std::string(isa_name(isa)));
-        CAPTURE(head_dim);
-        for (size_t n = 1; n <= 4; ++n) {
-          const auto together = attend(isa, pages, {q.begin(), q.begin() + static_cast<long>(n)},
-                                       {seen.begin(), seen.begin() + static_cast<long>(n)});
-          for (size_t i = 0; i < n; ++i) CHECK(together[i] == alone[i]);
+  for (const auto& kv : kKvFormats) {
+    for (const int head_dim : {8, 16, 20, 64, 80, 128}) {
+      const Pages pages(kv.format, head_dim, 250, 3, 0x3c);
+      std::vector<std::vector<float>> q;
+      for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
+      for (const std::vector<int>& seen : {std::vector<int>{1, 2, 3, 4},
+                                           {16, 17, 33, 1},
+                                           {250, 249, 31, 32},
+                                           {250, 250, 250, 250}}) {
+        std::vector<Answer> alone;
+        for (size_t i = 0; i < 4; ++i) {
+          alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}).front());
+        }
+        for (const Isa isa : supported_isas()) {
+          CAPTURE(std::string(isa_name(isa)));
+          CAPTURE(std::string(kv.name));
+          CAPTURE(head_dim);
+          for (size_t n = 1; n <= 4; ++n) {
+            const auto together = attend(isa, pages, {q.begin(), q.begin() + static_cast<long>(n)},
+                                         {seen.begin(), seen.begin() + static_cast<long>(n)});
+            for (size_t i = 0; i < n; ++i) CHECK(together[i] == alone[i]);
+          }
         }
       }
     }
@@ -126,85 +195,159 @@ TEST_CASE("attention equals scalar on every instruction set, alone and in compan
 }
 
 TEST_CASE("windows and caps have the same bits on every instruction set, alone and in company") {
-  for (const int head_dim : {20, 64}) {
-    const Pages pages(head_dim, 250, 3, 0x7e00);
-    std::vector<std::vector<float>> q;
-    for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
-    const std::vector<int> seen = {250, 201, 215, 249};
-    for (const Mask mask :
-         {Mask{1, 0}, Mask{15, 3.0f}, Mask{16, 0}, Mask{96, 0}, Mask{200, 1.5f}, Mask{0, 3.0f}}) {
-      CAPTURE(head_dim);
-      CAPTURE(mask.first);
-      std::vector<Answer> alone;
-      for (size_t i = 0; i < 4; ++i) {
-        alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}, mask).front());
-      }
-      for (const Isa isa : supported_isas()) {
-        CAPTURE(std::string(isa_name(isa)));
-        const auto together = attend(isa, pages, q, seen, mask);
-        for (size_t i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
+  for (const auto& kv : kKvFormats) {
+    for (const int head_dim : {20, 64}) {
+      const Pages pages(kv.format, head_dim, 250, 3, kNan);
+      std::vector<std::vector<float>> q;
+      for (uint32_t i = 0; i < 4; ++i) q.push_back(make_query(head_dim, i));
+      const std::vector<int> seen = {250, 201, 215, 249};
+      for (const Mask mask :
+           {Mask{1, 0}, Mask{15, 3.0f}, Mask{16, 0}, Mask{96, 0}, Mask{200, 1.5f}, Mask{0, 3.0f}}) {
+        CAPTURE(std::string(kv.name));
+        CAPTURE(head_dim);
+        CAPTURE(mask.first);
+        std::vector<Answer> alone;
+        for (size_t i = 0; i < 4; ++i) {
+          alone.push_back(attend(Isa::kScalar, pages, {q[i]}, {seen[i]}, mask).front());
+        }
+        for (const Isa isa : supported_isas()) {
+          CAPTURE(std::string(isa_name(isa)));
+          const auto together = attend(isa, pages, q, seen, mask);
+          for (size_t i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
+        }
       }
     }
   }
 }
 
 TEST_CASE("what lies before a window is not touched") {
-  const Pages clean(64, 100, 3, 0);
-  Pages stale(64, 100, 3, 0);
-  for (int t = 0; t < 41; ++t) stale.make_stale(t);
-  const auto q = make_query(64, 1);
-  for (const Isa isa : supported_isas()) {
-    const Answer expected = attend(isa, clean, {q}, {97}, {41, 0}).front();
-    CHECK(attend(isa, stale, {q}, {97}, {41, 0}).front() == expected);
-    CHECK_FALSE(attend(isa, clean, {q}, {97}, {40, 0}).front() == expected);
+  for (const auto& kv : kKvFormats) {
+    const Pages clean(kv.format, 64, 100, 3, 0);
+    Pages stale(kv.format, 64, 100, 3, 0);
+    for (int t = 0; t < 41; ++t) stale.make_stale(t);
+    const auto q = make_query(64, 1);
+    for (const Isa isa : supported_isas()) {
+      const Answer expected = attend(isa, clean, {q}, {97}, {41, 0}).front();
+      CHECK(attend(isa, stale, {q}, {97}, {41, 0}).front() == expected);
+      CHECK_FALSE(attend(isa, clean, {q}, {97}, {40, 0}).front() == expected);
+    }
   }
 }
 
 TEST_CASE("stale bytes beyond the visible positions cannot change a bit") {
-  const Pages clean(64, 40, 3, 0);
-  const Pages stale(64, 40, 3, 0x7e00);  // NaN everywhere else
-  const auto q = make_query(64, 1);
-  for (const Isa isa : supported_isas()) {
-    CHECK(attend(isa, clean, {q}, {37}).front() == attend(isa, stale, {q}, {37}).front());
+  for (const auto& kv : kKvFormats) {
+    const Pages clean(kv.format, 64, 40, 3, 0);
+    const Pages stale(kv.format, 64, 40, 3, kNan);  // NaN everywhere else
+    const auto q = make_query(64, 1);
+    for (const Isa isa : supported_isas()) {
+      CHECK(attend(isa, clean, {q}, {37}).front() == attend(isa, stale, {q}, {37}).front());
+    }
   }
 }
 
 TEST_CASE("segments merge to the softmax over all positions") {
-  const int head_dim = 64;
-  const Pages first(head_dim, 256, 3, 0), second(head_dim, 100, 4, 0);
-  const auto q = make_query(head_dim, 7);
   const AttentionKernels& kernels = *kernel_table(Isa::kScalar).attention;
-  Answer all = attend(Isa::kScalar, first, {q}, {256}).front();
-  const Answer rest = attend(Isa::kScalar, second, {q}, {100}).front();
-  kernels.merge(&all.m, &all.l, all.o.data(), rest.m, rest.l, rest.o.data(), head_dim);
-  kernels.finish(all.o.data(), all.l, head_dim, all.o.data());
+  for (const auto& kv : kKvFormats) {
+    for (const int head_dim : {20, 64, 80}) {
+      CAPTURE(std::string(kv.name));
+      CAPTURE(head_dim);
+      Pages first(kv.format, head_dim, 256, 3, 0), second(kv.format, head_dim, 100, 4, 0);
+      std::vector<float> q = make_query(head_dim, 7);
+      Answer all = attend(Isa::kScalar, first, {q}, {256}).front();
+      const Answer rest = attend(Isa::kScalar, second, {q}, {100}).front();
+      kernels.merge(&all.m, &all.l, all.o.data(), rest.m, rest.l, rest.o.data(), head_dim);
+      kernels.finish(all.o.data(), all.l, head_dim, all.o.data());
 
-  std::vector<double> score, expected(static_cast<size_t>(head_dim), 0.0);
-  double total = 0;
-  const auto half_at = [&](const Pages& pages, int t, size_t at) {
-    uint16_t half;
-    std::memcpy(&half, pages.pointers[static_cast<size_t>(t / kPage)] + 2 * at, 2);
-    return static_cast<double>(half_to_float(half));
-  };
-  const auto add_positions = [&](const Pages& pages, int n) {
-    for (int t = 0; t < n; ++t) {
-      double s = 0;
-      for (int i = 0; i < head_dim; ++i) {
-        s += static_cast<double>(q[static_cast<size_t>(i)]) *
-             half_at(pages, t, static_cast<size_t>(i * kPage + t % kPage));
+      const auto dim = static_cast<size_t>(head_dim);
+      if (kv.format != KvFormat::kF16) {  // the query as int8 keys meet it
+        const Int8Query q8(kernel_table(Isa::kScalar), q);
+        for (size_t i = 0; i < dim; ++i) {
+          q[i] = static_cast<float>(q8.q[i]) *
+                 q8.scale[i / static_cast<size_t>(kv_scale_channels(head_dim))];
+        }
       }
-      const double p = std::exp(s / std::sqrt(64.0));
-      total += p;
-      for (int i = 0; i < head_dim; ++i) {
-        expected[static_cast<size_t>(i)] +=
-            p * half_at(pages, t, static_cast<size_t>(kPage * head_dim + t % kPage * head_dim + i));
+      std::vector<double> expected(dim, 0.0);
+      double total = 0;
+      const auto add_positions = [&](Pages& pages, int n) {
+        for (int t = 0; t < n; ++t) {
+          const std::vector<float> key = pages.key(t), value = pages.value(t);
+          double s = 0;
+          for (size_t i = 0; i < dim; ++i) {
+            s += static_cast<double>(q[i]) * static_cast<double>(key[i]);
+          }
+          const double p = std::exp(s / std::sqrt(static_cast<double>(head_dim)));
+          total += p;
+          for (size_t i = 0; i < dim; ++i) expected[i] += p * static_cast<double>(value[i]);
+        }
+      };
+      add_positions(first, 256);
+      add_positions(second, 100);
+      for (size_t i = 0; i < dim; ++i) {
+        // int8 values meet weights of 15 bits
+        const double tolerance = kv.format == KvFormat::kF16 ? 1e-5 : 1e-4;
+        CHECK(std::abs(static_cast<double>(all.o[i]) - expected[i] / total) < tolerance);
       }
     }
-  };
-  add_positions(first, 256);
-  add_positions(second, 100);
-  for (size_t i = 0; i < expected.size(); ++i) {
-    CHECK(std::abs(static_cast<double>(all.o[i]) - expected[i] / total) < 1e-5);
+  }
+}
+
+TEST_CASE("a token's key and value are stored with the same bytes on every instruction set") {
+  for (const auto& kv : kKvFormats) {
+    for (const int head_dim : {8, 16, 20, 65, 80, 128}) {
+      CAPTURE(std::string(kv.name));
+      CAPTURE(head_dim);
+      std::mt19937 rng(5);
+      std::vector<float> key = random_head(rng, head_dim), value = random_head(rng, head_dim);
+      for (float& x : value) x *= 1e-7f;  // scales that are subnormal f16
+      key[3] = 60000.0f;
+      Pages expected(kv.format, head_dim, 32, 3, 0);
+      expected.put(kernel_table(Isa::kScalar), 9, key, value);
+      for (const Isa isa : supported_isas()) {
+        CAPTURE(std::string(isa_name(isa)));
+        Pages pages(kv.format, head_dim, 32, 3, 0);
+        pages.put(kernel_table(isa), 9, key, value);
+        CHECK(pages.bytes == expected.bytes);
+        std::vector<float> loaded(key.size());
+        kernel_table(isa).attention->load_key(pages.slot(9), loaded.data());
+        CHECK(loaded == expected.key(9));
+        CHECK(Int8Query(kernel_table(isa), key).q == Int8Query(kernel_table(Isa::kScalar), key).q);
+      }
+    }
+  }
+}
+
+TEST_CASE("what is stored is within half a step, and what no format holds is refused") {
+  const AttentionKernels& kernels = *active_kernels().attention;
+  for (const auto& kv : kKvFormats) {
+    CAPTURE(std::string(kv.name));
+    const int head_dim = 128;
+    Pages pages(kv.format, head_dim, 1, 3, 0);
+    std::mt19937 rng(6);
+    std::vector<float> key = random_head(rng, head_dim), value = random_head(rng, head_dim);
+    for (size_t i = 64; i < 128; ++i) key[i] *= 100;  // a group of its own
+    pages.put(active_kernels(), 0, key, value);
+    const auto is_near = [&](const std::vector<float>& got, const std::vector<float>& want) {
+      for (size_t i = 0; i < got.size(); ++i) {
+        const float* group = want.data() + i / 64 * 64;
+        float amax = 0;
+        for (int j = 0; j < 64; ++j) amax = std::max(amax, std::abs(group[j]));
+        const float half_step = kv.format == KvFormat::kF16 ? amax / 2048 : amax / 253;
+        if (!(std::abs(got[i] - want[i]) <= half_step)) return false;
+      }
+      return true;
+    };
+    CHECK(is_near(pages.key(0), key));
+    CHECK(is_near(pages.value(0), value));
+    for (const float bad : {INFINITY, -INFINITY, NAN, 1e8f}) {
+      key[77] = bad;
+      CHECK_FALSE(kernels.store_key(pages.slot(0), key.data()));
+      CHECK_FALSE(kernels.store_value(pages.slot(0), key.data()));
+    }
+    std::vector<int8_t> q(128);
+    std::vector<float> scale(2);
+    std::vector<int32_t> sum(2);
+    key[77] = NAN;
+    CHECK_FALSE(kernels.quantize_query(key.data(), 128, 64, {q.data(), scale.data(), sum.data()}));
   }
 }
 

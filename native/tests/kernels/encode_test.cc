@@ -18,9 +18,9 @@
 namespace edge {
 namespace {
 
-constexpr Format kTiled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
-                             Format::kE4_32, Format::kE6_16, Format::kE8_32,
-                             Format::kK4_32, Format::kL4_32, Format::kF16};
+constexpr Format kTiled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
+                             Format::kE6_16, Format::kE8_32, Format::kK4_32, Format::kL4_32,
+                             Format::kL8_32, Format::kF16};
 constexpr Format kScaled[] = {Format::kE2_16, Format::kE3_32, Format::kE4_16,
                               Format::kE4_32, Format::kE6_16, Format::kE8_32};
 
@@ -94,6 +94,7 @@ double max_relative_mse(Format format) {
     case Format::kE6_16:
       return 3e-4;
     case Format::kE8_32:
+    case Format::kL8_32:
       return 3e-5;
     default:
       return 1e-7;
@@ -168,7 +169,8 @@ TEST_CASE("padding rows have d_row 0 and padding columns the zero level") {
       CHECK((d_row != 0.0f) == (row < 3));
       for (size_t k = 40; k < 64; ++k) {
         // Not every LUT of E2, E3 and E4 has a level at 0; the nearest is a few steps of the scale.
-        const bool is_linear = format == Format::kE6_16 || format == Format::kE8_32;
+        const bool is_linear =
+            format == Format::kE6_16 || format == Format::kE8_32 || format == Format::kL8_32;
         CHECK(std::fabs(all[row * 64 + k]) <= (is_linear ? 0 : 6) * 127 * std::fabs(d_row));
       }
     }
@@ -218,7 +220,7 @@ TEST_CASE("importance lowers the error that it weighs") {
   std::vector<float> importance(256, 1.0f);
   for (size_t k = 0; k < 256; k += 7) importance[k] = 200.0f;
   for (const Format format : kTiled) {
-    if (format == Format::kF16) continue;
+    if (format == Format::kF16 || format == Format::kL8_32) continue;  // nothing to choose
     CAPTURE(format_name(format));
     const auto plain = decode(format, m, encode(format, m));
     const auto weighted = decode(format, m, encode(format, m, importance.data()));
@@ -258,6 +260,7 @@ TEST_CASE("weights that cannot be encoded are refused with the first row and col
   CHECK(refused(Format::kE4_16, m, *tensor_bytes(Format::kE4_16, 1, 32)).code == Code::kOk);
   CHECK(refused(Format::kK4_32, m, *tensor_bytes(Format::kK4_32, 1, 32)).code == Code::kOk);
   CHECK(refused(Format::kL4_32, m, *tensor_bytes(Format::kL4_32, 1, 32)).code == Code::kOk);
+  CHECK(refused(Format::kL8_32, m, *tensor_bytes(Format::kL8_32, 1, 32)).code == Code::kOk);
   m.w[3] = 65519.0f;
   CHECK(refused(Format::kF16, m, *tensor_bytes(Format::kF16, 1, 32)).code == Code::kOk);
 }

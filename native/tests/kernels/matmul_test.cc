@@ -53,6 +53,13 @@ void set_scales(Format format, uint8_t* strip, int64_t n_tiles, std::mt19937& rn
     auto* tiles = reinterpret_cast<TileL4_32*>(strip + kStripHeaderBytes);
     for (int64_t i = 0; i < n_tiles; ++i) set_scales(tiles[i].s, rng);
   }
+  if (format == Format::kL8_32) {
+    auto* tiles = reinterpret_cast<TileL8_32*>(strip + kStripHeaderBytes);
+    for (int64_t i = 0; i < n_tiles; ++i) set_scales(tiles[i].s, rng);
+    // Sums of the largest magnitude: -128, and 127, everywhere in a row.
+    for (auto& quad : tiles[0].quads) std::fill(quad + 4 * 5, quad + 4 * 6, uint8_t{0});
+    for (auto& quad : tiles[0].quads) std::fill(quad + 4 * 6, quad + 4 * 7, uint8_t{255});
+  }
   if (format == Format::kK4_32) {
     auto* heads = reinterpret_cast<HeadK4_32*>(strip + kStripHeaderBytes);
     for (int64_t i = 0; i < (n_tiles + kHeadTiles - 1) / kHeadTiles; ++i) {
@@ -197,7 +204,8 @@ TEST_CASE("every gemm kernel equals the scalar kernel row by row, for any number
   X(kE6_16, matmul_e6_16_a8_avxvnni_twin, gemm_e6_16_a8_avxvnni_twin) \
   X(kE8_32, matmul_e8_32_a8_avxvnni_twin, gemm_e8_32_a8_avxvnni_twin) \
   X(kK4_32, matmul_k4_32_a8_avxvnni_twin, gemm_k4_32_a8_avxvnni_twin) \
-  X(kL4_32, matmul_l4_32_a8_avxvnni_twin, gemm_l4_32_a8_avxvnni_twin)
+  X(kL4_32, matmul_l4_32_a8_avxvnni_twin, gemm_l4_32_a8_avxvnni_twin) \
+  X(kL8_32, matmul_l8_32_a8_avxvnni_twin, gemm_l8_32_a8_avxvnni_twin)
 }  // namespace
 #define EDGE_DECLARE(format, matmul, gemm) \
   void matmul(const MatmulArgs&);          \
@@ -283,6 +291,8 @@ TEST_CASE("the scalar matmul is the sum over weights that the format defines") {
   check_against_doubles<TileK4_32>(Format::kK4_32, Act::kF32);
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kA8);
   check_against_doubles<TileL4_32>(Format::kL4_32, Act::kF32);
+  check_against_doubles<TileL8_32>(Format::kL8_32, Act::kA8);
+  check_against_doubles<TileL8_32>(Format::kL8_32, Act::kF32);
   check_against_doubles<TileF16>(Format::kF16, Act::kF32);
   check_against_doubles<TileE2_16>(Format::kE2_16, Act::kF32);
   check_against_doubles<TileE3_32>(Format::kE3_32, Act::kF32);
@@ -298,8 +308,9 @@ bool has_kernel(Isa isa, Format format, Act act) {
 
 TEST_CASE("every tiled format has a kernel at every level") {
   for (const Isa isa : supported_isas()) {
-    for (const Format format : {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32,
-                                Format::kE6_16, Format::kE8_32, Format::kK4_32, Format::kL4_32}) {
+    for (const Format format :
+         {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
+          Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32}) {
       CHECK(has_kernel(isa, format, Act::kA8));
       CHECK(has_kernel(isa, format, Act::kF32));
     }

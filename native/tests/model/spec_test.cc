@@ -50,7 +50,7 @@ TEST_CASE("a spec with layers that differ is read field by field") {
 TEST_CASE("the KV layout packs the layers of a page without gaps") {
   auto spec = ModelSpec::from_json(kGood);
   REQUIRE(spec.is_ok());
-  const edge::KvLayout kv = spec.value().kv_layout();
+  const edge::KvLayout kv = spec.value().kv_layout(edge::KvFormat::kF16);
   REQUIRE(kv.layers.size() == 2);
   const size_t first_bytes = size_t{2} * 32 * 8 * 4 * 2;  // k and v, tokens, dim, heads, f16
   const size_t second_bytes = size_t{2} * 32 * 16 * 2 * 2;
@@ -69,7 +69,7 @@ TEST_CASE("layers with the same window share pages; a window as wide as the cont
   const std::string text = kGood.substr(0, kGood.find('[', kGood.find("layers")) + 1) + layers;
   auto spec = ModelSpec::from_json(text);
   REQUIRE_MESSAGE(spec.is_ok(), spec.status().message());
-  const edge::KvLayout kv = spec.value().kv_layout();
+  const edge::KvLayout kv = spec.value().kv_layout(edge::KvFormat::kF16);
   const size_t unit = size_t{2} * 32 * 2;  // of one dimension
   REQUIRE(kv.groups.size() == 3);
   const int windows[] = {0, 20, 100};

@@ -71,7 +71,7 @@ TEST_CASE("every tensor is bound to its place, for every weight format") {
   const ModelSpec spec = make_spec(false);
   for (const Format format :
        {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
-        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kF16}) {
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32, Format::kF16}) {
     const Act act = format == Format::kF16 ? Act::kF32 : Act::kA8;
     auto file = edge::test::open_fixture(make_tensors(spec, format, act), "{}");
     REQUIRE_MESSAGE(file.is_ok(), file.status().message());

@@ -16,7 +16,7 @@ int index_at(int row, int k, int n_levels) { return (row * 37 + k * 11 + row * k
 uint8_t scale_byte_at(int row, int k, int group_k) {
   return static_cast<uint8_t>(row * 53 + (k / group_k) * 101 + 7);
 }
-// L4_32 and K4_32: scale and zero point or minimum of a group.
+// L4_32, L8_32 and K4_32: scale and zero point or minimum of a group.
 uint16_t half_at(int row, int k) { return static_cast<uint16_t>(0x2000 + row * 67 + k / 32 * 9); }
 int zero_at(int row, int k) { return (row * 29 + k / 32 * 113) & 255; }
 float d_row_at(int row) { return 0.001f * static_cast<float>(row + 1); }
@@ -25,7 +25,7 @@ int n_levels(Format format) {
   if (format == Format::kE2_16) return 4;
   if (format == Format::kE3_32) return 8;
   if (format == Format::kE6_16) return 64;
-  return format == Format::kE8_32 ? 256 : 16;
+  return format == Format::kE8_32 || format == Format::kL8_32 ? 256 : 16;
 }
 int group_k(Format format) {
   return format == Format::kE3_32 || format == Format::kE4_32 || format == Format::kE8_32 ? 32 : 16;
@@ -38,6 +38,9 @@ float expected_weight(Format format, int row, int k) {
   const int q = index_at(row, k, n_levels(format));
   if (format == Format::kL4_32) {
     return half_to_float(half_at(row, k)) * static_cast<float>(q - zero_at(row, k));
+  }
+  if (format == Format::kL8_32) {
+    return half_to_float(half_at(row, k)) * static_cast<float>(q - 128);
   }
   if (format == Format::kK4_32) {
     const float d = half_to_float(half_at(row, k / 256 * 32));
@@ -110,6 +113,11 @@ void place(Format format, std::vector<std::byte>& strip, int row, int k) {
     put(strip, nibble, t % 2 == 0 ? q : q << 4);
     return;
   }
+  if (format == Format::kL8_32) {
+    put_half(strip, tile + static_cast<size_t>(2 * row), half_at(row, k));
+    put(strip, tile + 32 + static_cast<size_t>(64 * t + b), index_at(row, k, 256));
+    return;
+  }
   const int n_scales = 16 * 32 / group_k(format);
   const int scale_at = k % 32 / group_k(format) * 16 + row;
   strip[tile + static_cast<size_t>(scale_at)] =
@@ -146,12 +154,12 @@ TEST_CASE("decode reads every byte of every format from its documented place") {
   constexpr int kCols = 284;  // the last tile is ragged
   for (const Format format :
        {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
-        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kF16}) {
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32, Format::kF16}) {
     CAPTURE(format_name(format));
     std::vector<std::byte> strip(strip_bytes(format, kTiles));
     for (int row = 0; row < 16; ++row) {
-      const bool has_none =
-          format == Format::kF16 || format == Format::kK4_32 || format == Format::kL4_32;
+      const bool has_none = format == Format::kF16 || format == Format::kK4_32 ||
+                            format == Format::kL4_32 || format == Format::kL8_32;
       const float d_row = has_none ? 1.0f : d_row_at(row);
       std::memcpy(strip.data() + 4 * row, &d_row, sizeof d_row);
       for (int k = 0; k < 32 * kTiles; ++k) place(format, strip, row, k);

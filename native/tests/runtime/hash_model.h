@@ -1,7 +1,7 @@
-// A model made of hashes: what a group keeps of a token is, in the first group, its id, and in
-// every other one the hash of what the group before sees there; the logits of a row are the hash of
-// what the last group sees. Any mistake of a session in pages, positions, order or cuts changes
-// them.
+// A model made of hashes: what a group keeps of a token is its position and, in the first group, its
+// id, in every other one the hash of what the group before sees there; the logits of a row are the
+// hash of what the last group sees and how far back it stands. Any mistake of a session in pages,
+// slots, positions, order or cuts changes them. A group is a layer with one kv head.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,13 @@ namespace edge::test {
 
 constexpr int kVocab = 11;
 constexpr int kHidden = 3;  // the first of the logits
-constexpr size_t kPageBytes = kPageTokens * sizeof(int32_t);
+
+// What stands in a slot.
+struct Kept {
+  int32_t value = 0;
+  int32_t position = 0;
+};
+constexpr size_t kPageBytes = kPageTokens * sizeof(Kept);
 
 inline uint32_t hash_of(uint32_t hash, int32_t value) {
   return (hash ^ static_cast<uint32_t>(value)) * 16777619u;
@@ -25,6 +31,15 @@ inline uint32_t hash_of(uint32_t hash, int32_t value) {
 
 inline int first_seen(int window, int position) {
   return window > 0 ? std::max(0, position - window + 1) : 0;
+}
+
+inline uint32_t hash_of(uint32_t hash, const Kept& seen, int32_t position) {
+  return hash_of(hash_of(hash, seen.value), position - seen.position);
+}
+
+// How much attention a token gets that is seen: any number that depends on it.
+inline float share_of(const Kept& seen) {
+  return static_cast<float>(hash_of(2166136261u, seen.value) >> 8 & 0xFF);
 }
 
 // The n numbers that are made of a hash, to `out` and on.
@@ -41,6 +56,8 @@ class HashModel final : public StepModel {
   int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
   bool has_head() const override { return !is_headless; }
+  int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
+  int max_positions() const override { return n_positions; }
   // Group g has pages of g + 1 times kPageBytes.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
@@ -54,22 +71,24 @@ class HashModel final : public StepModel {
     if (n_steps_until_failure-- == 0) return {Code::kNumeric, "made to fail"};
     step_rows.push_back(static_cast<int>(rows.size()));
     std::vector<uint32_t> hashes;
+    const auto n_slots = static_cast<size_t>(rows.back().slot) + 1;
     for (const RowInput& row : rows) {
       int32_t value = row.token;
       uint32_t hash = 0;
       for (size_t group = 0; group < windows_.size(); ++group) {
         const KvTable& table = row.kv.tables[group];
-        const int first = first_seen(windows_[group], row.position);
-        if (row.position / kPageTokens >= table.n_pages) return {Code::kInvalidArgument, "no page"};
-        for (int page = first / kPageTokens; page <= row.position / kPageTokens; ++page) {
+        const int first = first_seen(windows_[group], row.slot);
+        if (row.slot / kPageTokens >= table.n_pages) return {Code::kInvalidArgument, "no page"};
+        for (int page = first / kPageTokens; page <= row.slot / kPageTokens; ++page) {
           if (table.pages[page] == nullptr) return {Code::kInvalidArgument, "a page is gone"};
         }
-        std::memcpy(slot(table, row.position), &value, sizeof value);
+        write(table, row.slot, {value, row.position});
         hash = 2166136261u;
-        for (int position = first; position <= row.position; ++position) {
-          int32_t seen = 0;
-          std::memcpy(&seen, slot(table, position), sizeof seen);
-          hash = hash_of(hash, seen);
+        for (int slot = first; slot <= row.slot; ++slot) {
+          const Kept seen = read(table, slot);
+          hash = hash_of(hash, seen, row.position);
+          if (outputs.shares == nullptr) continue;
+          outputs.shares[group * n_slots + static_cast<size_t>(slot)] += share_of(seen);
         }
         value = static_cast<int32_t>(hash);
       }
@@ -83,6 +102,30 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
+  Status turn_keys(const KvPageRange& pages, int n_by) override {
+    for (size_t group = 0; group < windows_.size(); ++group) {
+      const KvTable& table = pages.view.tables[group];
+      for (int page = pages.first_page; page < pages.first_page + pages.n_pages; ++page) {
+        for (int slot = page * kPageTokens; slot < (page + 1) * kPageTokens; ++slot) {
+          if (table.pages[page] == nullptr) continue;
+          Kept kept = read(table, slot);
+          kept.position -= n_by;
+          write(table, slot, kept);
+        }
+      }
+    }
+    return Status::ok();
+  }
+
+  Status keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept) override {
+    for (size_t group = 0; group < windows_.size(); ++group) {
+      const KvTable& table = view.tables[group];
+      int to = 0;
+      for (const int32_t from : kept[group]) write(table, to++, read(table, from));
+    }
+    return Status::ok();
+  }
+
   // Of the last of these tokens, without pages.
   std::vector<float> expected(std::span<const int32_t> ids) const {
     std::vector<int32_t> values(ids.begin(), ids.end());
@@ -91,7 +134,10 @@ class HashModel final : public StepModel {
       for (size_t i = 0; i < ids.size(); ++i) {
         hashes[i] = 2166136261u;
         const auto first = static_cast<size_t>(first_seen(window, static_cast<int>(i)));
-        for (size_t j = first; j <= i; ++j) hashes[i] = hash_of(hashes[i], values[j]);
+        for (size_t j = first; j <= i; ++j) {
+          const Kept seen{values[j], static_cast<int32_t>(j)};
+          hashes[i] = hash_of(hashes[i], seen, static_cast<int32_t>(i));
+        }
       }
       for (size_t i = 0; i < ids.size(); ++i) values[i] = static_cast<int32_t>(hashes[i]);
     }
@@ -103,12 +149,21 @@ class HashModel final : public StepModel {
 
   std::vector<int> step_rows;  // how the session cut its queue
   int n_steps_until_failure = -1;
+  int n_positions = 1 << 20;
   bool is_headless = false;
 
  private:
-  static std::byte* slot(const KvTable& table, int position) {
-    return table.pages[position / kPageTokens] +
-           static_cast<size_t>(position % kPageTokens) * sizeof(int32_t);
+  static std::byte* place(const KvTable& table, int slot) {
+    return table.pages[slot / kPageTokens] +
+           static_cast<size_t>(slot % kPageTokens) * sizeof(Kept);
+  }
+  static Kept read(const KvTable& table, int slot) {
+    Kept kept;
+    std::memcpy(&kept, place(table, slot), sizeof kept);
+    return kept;
+  }
+  static void write(const KvTable& table, int slot, const Kept& kept) {
+    std::memcpy(place(table, slot), &kept, sizeof kept);
   }
 
   std::vector<int> windows_;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "doctest/doctest.h"
-#include "runtime/exact_math.h"
+#include "base/exact_math.h"
 #include "runtime/philox.h"
 
 namespace edge {

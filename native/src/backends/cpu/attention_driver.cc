@@ -31,14 +31,16 @@ bool AttentionDriver::Group::sees(int query, int segment) const {
   return n_visible[query] > begin && first[query] < begin + kSegmentTokens;
 }
 
-void AttentionDriver::run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
+bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
                           const KvLayerLayout& kv, std::span<const ReadAhead> expected) {
   shape_ = shape;
   expected_ = expected;
   kv_ = kv;
   partial_floats_ = round_up(2 + shape.head_dim, kTileRows);
   make_groups(rows, q, shape);
-  if (groups_.empty()) return;
+  if (groups_.empty()) return true;
+  is_finite_.store(true, std::memory_order_relaxed);
+  if (kv.format != KvFormat::kF16) place_int8_queries();
   int n_segments = 0;
   int first_segment = groups_.front().first_segment();
   for (const Group& group : groups_) {
@@ -48,15 +50,19 @@ void AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   const auto n_groups = static_cast<int64_t>(groups_.size());
   if (n_segments - first_segment > 1 && n_threads_ > 1 &&
       n_groups < int64_t{kMinUnitsPerThread} * n_threads_) {
+    for (const Group& group : groups_) quantize_queries(group);
     run_split(first_segment, n_segments);
-    return;
+    return is_finite_.load(std::memory_order_relaxed);
   }
   // Per thread: the sums so far and those of one segment.
   sums_.resize(std::max(sums_.size(), static_cast<size_t>(2 * n_threads_ * group_floats())));
   const auto run_group = [&](int64_t unit, int thread) {
-    run_whole(groups_[static_cast<size_t>(unit)], sums_.data() + 2 * thread * group_floats());
+    const Group& group = groups_[static_cast<size_t>(unit)];
+    quantize_queries(group);
+    run_whole(group, sums_.data() + 2 * thread * group_floats());
   };
   parallel_for(n_threads_, n_groups, run_group, expected_);
+  return is_finite_.load(std::memory_order_relaxed);
 }
 
 void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
@@ -78,12 +84,38 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
         group.pages = pages;
         group.q[group.n_queries] = q + static_cast<int64_t>(row) * q_stride +
                                    (kv_head * heads_per_kv + head) * int64_t{shape.head_dim};
-        const int n_visible = rows[row].position + 1;
+        const int n_visible = rows[row].slot + 1;
         group.first[group.n_queries] = shape.window > 0 ? std::max(0, n_visible - shape.window) : 0;
         group.n_visible[group.n_queries++] = n_visible;
       }
     }
     if (group.n_queries > 0) groups_.push_back(group);
+  }
+}
+
+void AttentionDriver::place_int8_queries() {
+  const auto n_bytes = static_cast<size_t>(round_up(shape_.head_dim, 64));  // a line each
+  const auto n_scales = static_cast<size_t>(kv_n_scales(shape_.head_dim));
+  const size_t n_queries = groups_.size() * kMaxQueries;
+  q8_.resize(std::max(q8_.size(), n_queries * n_bytes));
+  q8_scales_.resize(std::max(q8_scales_.size(), n_queries * n_scales));
+  q8_sums_.resize(std::max(q8_sums_.size(), n_queries * n_scales));
+  size_t at = 0;
+  for (Group& group : groups_) {
+    for (QueryInt8& q8 : group.q8) {
+      q8 = {q8_.data() + at * n_bytes, q8_scales_.data() + at * n_scales,
+            q8_sums_.data() + at * n_scales};
+      ++at;
+    }
+  }
+}
+
+void AttentionDriver::quantize_queries(const Group& group) {
+  if (kv_.format == KvFormat::kF16) return;
+  for (int i = 0; i < group.n_queries; ++i) {
+    const bool is_finite = kernels_.quantize_query(group.q[i], shape_.head_dim,
+                                                   kv_scale_channels(shape_.head_dim), group.q8[i]);
+    if (!is_finite) is_finite_.store(false, std::memory_order_relaxed);
   }
 }
 
@@ -140,6 +172,7 @@ void AttentionDriver::attend(const Group& group, int segment, float* partials) {
       const int at = args.n_queries++;
       who[at] = other;
       args.q[at] = group.q[other];
+      args.q8[at] = group.q8[other];
       args.n_visible[at] = std::min(kSegmentTokens, group.n_visible[other] - begin);
       args.o[at] = partial(partials, other).o();
     }
@@ -156,9 +189,10 @@ AttentionSegmentArgs AttentionDriver::args_of(const Group& group, int segment) c
   AttentionSegmentArgs args;
   args.pages = reinterpret_cast<const uint8_t* const*>(group.pages +
                                                        segment * (kSegmentTokens / kPageTokens));
-  args.key_offset = kv_.key_offset(group.kv_head);
-  args.value_offset = kv_.value_offset(group.kv_head);
+  args.format = kv_.format;
+  args.parts = kv_.parts(group.kv_head);
   args.head_dim = shape_.head_dim;
+  args.scale_channels = kv_scale_channels(shape_.head_dim);
   args.scale = shape_.scale;
   args.softcap = shape_.softcap;
   return args;

@@ -5,6 +5,7 @@
 // are left out.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <vector>
 
@@ -20,9 +21,10 @@ class AttentionDriver {
   AttentionDriver(const AttentionKernels& kernels, int n_threads);
 
   // q: [rows.size()][n_heads * head_dim rounded up to 16], overwritten with softmax(q K^T * scale)
-  // V over the positions each row sees: its sequence up to its own, within the window. Keys and
-  // values of the rows themselves must be in their pages. expected: as in pool_run().
-  void run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
+  // V over the slots each row sees: its sequence up to its own, within the window. Keys and
+  // values of the rows themselves must be in their pages. expected: as in pool_run(). False, with q
+  // unspecified, if a query that meets int8 keys is not finite.
+  bool run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
            const KvLayerLayout& kv, std::span<const ReadAhead> expected = {});
 
  private:
@@ -32,6 +34,7 @@ class AttentionDriver {
     int kv_head = 0;
     const std::byte* const* pages = nullptr;
     float* q[kMaxQueries] = {};
+    QueryInt8 q8[kMaxQueries];        // empty where keys are F16
     int first[kMaxQueries] = {};      // position from which a query sees
     int n_visible[kMaxQueries] = {};  // and up to which, exclusive
 
@@ -50,6 +53,9 @@ class AttentionDriver {
   };
 
   void make_groups(std::span<const RowInput> rows, float* q, const AttentionShape& shape);
+  // Room for the int8 queries of all groups.
+  void place_int8_queries();
+  void quantize_queries(const Group& group);
   void run_whole(const Group& group, float* scratch);
   void run_split(int first_segment, int n_segments);
   // Puts what the queries sum over a segment to `partials`.
@@ -70,6 +76,10 @@ class AttentionDriver {
   int64_t partial_floats_ = 0;
   std::vector<Group> groups_;
   std::vector<float> sums_;  // a thread's or, split, all groups'
+  std::vector<int8_t> q8_;
+  std::vector<float> q8_scales_;
+  std::vector<int32_t> q8_sums_;
+  std::atomic<bool> is_finite_{true};
 };
 
 }  // namespace edge

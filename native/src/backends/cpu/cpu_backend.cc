@@ -7,6 +7,7 @@
 #include "backends/cpu/act_rows.h"
 #include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
+#include "backends/cpu/kv_editor.h"
 #include "backends/cpu/lora_driver.h"
 #include "backends/cpu/matmul_driver.h"
 #include "backends/cpu/moe_driver.h"
@@ -33,6 +34,7 @@ class CpuBackend final : public Backend {
         matmul_(kernels, n_threads),
         moe_(kernels, matmul_, n_threads),
         lora_(ops_, matmul_, n_threads),
+        kv_editor_(kernels, n_threads),
         n_threads_(n_threads),
         scratch_(n_threads) {}
 
@@ -148,7 +150,9 @@ class CpuBackend final : public Backend {
 
   void attention(float* q, const AttentionShape& shape, const KvLayerLayout& kv, ActNeeds needs,
                  ActRows& out) override {
-    attention_.run(rows_, q, shape, kv, matmul_.expected());
+    if (!attention_.run(rows_, q, shape, kv, matmul_.expected())) {
+      non_finite_.store(true, std::memory_order_relaxed);
+    }
     const int64_t n_cols = int64_t{shape.n_heads} * shape.head_dim;
     const int64_t q_stride = round_up(n_cols, kTileRows);
     scratch_.reserve(out.n_cols_padded);
@@ -159,6 +163,20 @@ class CpuBackend final : public Backend {
       std::fill(y + n_cols, y + out.n_cols_padded, 0.0f);
       finish_act(y, out.n_cols_padded, r, 0, needs, out);
     });
+  }
+
+  void attention_shares(const float* q, const AttentionShape& shape, const KvLayerLayout& kv,
+                        float* shares) override {
+    kv_editor_.attention_shares(rows_, q, shape, kv, shares);
+  }
+
+  void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) override {
+    kv_editor_.turn_keys(pages, kv, turn);
+  }
+
+  void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
+                  std::span<const int32_t> kept) override {
+    kv_editor_.keep_slots(view, kv, kv_head, kept);
   }
 
   void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,
@@ -323,14 +341,14 @@ class CpuBackend final : public Backend {
 
   void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {
     const RowInput& row = rows_[index(r)];
-    std::byte* page = row.kv.tables[kv.group].pages[row.position / kPageTokens];
-    const int slot = row.position % kPageTokens;
+    std::byte* page = row.kv.tables[kv.group].pages[row.slot / kPageTokens];
+    bool is_finite = true;
     for (int h = 0; h < kv.n_kv_heads; ++h) {
-      auto* k = reinterpret_cast<uint16_t*>(page + kv.key_offset(h));
-      auto* v = reinterpret_cast<uint16_t*>(page + kv.value_offset(h));
-      ops_.store_f16_column(keys + h * kv.head_dim, kv.head_dim, kPageTokens, k + slot);
-      ops_.store_f16_row(values + h * kv.head_dim, kv.head_dim, v + slot * kv.head_dim);
+      const KvSlot slot = kv.slot(page, row.slot, h);
+      is_finite &= kernels_.attention->store_key(slot, keys + h * kv.head_dim);
+      is_finite &= kernels_.attention->store_value(slot, values + h * kv.head_dim);
     }
+    if (!is_finite) non_finite_.store(true, std::memory_order_relaxed);
   }
 
   const KernelTable& kernels_;
@@ -339,6 +357,7 @@ class CpuBackend final : public Backend {
   MatmulDriver matmul_;
   MoeDriver moe_;
   LoraDriver lora_;
+  KvEditor kv_editor_;
   int n_threads_;
   ThreadScratch scratch_;
   std::vector<PageBuffer> buffers_;

@@ -98,5 +98,8 @@ void gemm_k4_32_a8_neon(const MatmulArgs& args) {
 void gemm_l4_32_a8_neon(const MatmulArgs& args) {
   arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, L4_32<true>>>(args);
 }
+void gemm_l8_32_a8_neon(const MatmulArgs& args) {
+  arm_neon::gemm<arm_neon::Format<arm_neon::Multiply, L8_32<true>>>(args);
+}
 
 }  // namespace edge

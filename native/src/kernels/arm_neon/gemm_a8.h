@@ -66,14 +66,15 @@ struct Format : HeadsOf<Part> {
   static constexpr int kTileBytes = Part::kTileBytes;
   static constexpr int kGroups = Part::kGroups;
   static constexpr int kUnits = Level::kTileUnits / kHalves;
-  // Each row has a zero point, and scales are floats.
+  // Each row has a zero point.
   static constexpr bool kHasZeros = requires { &Part::zeros; };
   static constexpr bool kHasMins = requires { &Part::mins; };  // the same with minima, floats too
+  static constexpr bool kFloatScales = kHasZeros || requires { Part::kFloatScales; };
 
   struct Unit {
     int8_t w[Level::kUnitBytes];
-    // Scales of the weights of each lane of a sum. kHasZeros: bits of the f32 scale, zero point.
-    // kHasMins: bits of both.
+    // Scales of the weights of each lane of a sum. kFloatScales: bits of the f32. kHasZeros: and
+    // zero points; kHasMins: bits of scales and minima.
     int32_t s[kHasZeros || kHasMins ? 2 : kGroups][4];
   };
   struct Tile {
@@ -91,6 +92,8 @@ struct Format : HeadsOf<Part> {
         } else if constexpr (kHasMins) {
           Level::pack_scales(vreinterpretq_s32_f32(weights.s[0]), 0, unit);
           Level::pack_scales(vreinterpretq_s32_f32(weights.mins), 1, unit);
+        } else if constexpr (kFloatScales) {
+          Level::pack_scales(vreinterpretq_s32_f32(weights.s[0]), 0, unit);
         } else {
           for (int g = 0; g < kGroups; ++g) {
             Level::pack_scales(vcvtq_s32_f32(weights.s[g]), g, unit);
@@ -153,18 +156,19 @@ struct Format : HeadsOf<Part> {
   }
 
   // f += float(s0*D0 + s1*D1) * d: the sum is exact in i32 (docs/KERNELS.md), so that it is rounded
-  // once. For one group float(s) * float(D) rounds the same exact product. kHasZeros: s is a float.
+  // once. For one group float(s) * float(D) rounds the same exact product.
   template <int A>
   static EDGE_MEMBER_INLINE void add_unit(const Unit& unit,
                                           const typename Level::template Acts<A>& acts,
                                           const int32x4_t* minus_sums, float32x4_t* f) {
     int32x4_t x[A], dots[A];
     Level::template dots<Part, A>(unit.w, acts, 0, dots);
-    if constexpr (kHasZeros) {
+    if constexpr (kFloatScales) {
       const float32x4_t scale = vreinterpretq_f32_s32(vld1q_s32(unit.s[0]));
       EDGE_UNROLL
       for (int a = 0; a < A; ++a) {
-        x[a] = vmlaq_s32(dots[a], vld1q_s32(unit.s[1]), minus_sums[a]);
+        x[a] = dots[a];
+        if constexpr (kHasZeros) x[a] = vmlaq_s32(x[a], vld1q_s32(unit.s[1]), minus_sums[a]);
         f[a] = vfmaq_f32(f[a], vmulq_f32(scale, vcvtq_f32_s32(x[a])), acts.d[a]);
         settle(f[a]);
       }

@@ -62,5 +62,6 @@ void matmul_e6_16_a8_neon(const MatmulArgs& args) { matmul<Neon, E6_16>(args); }
 void matmul_e8_32_a8_neon(const MatmulArgs& args) { matmul<Neon, E8_32>(args); }
 void matmul_k4_32_a8_neon(const MatmulArgs& args) { matmul<Neon, K4_32>(args); }
 void matmul_l4_32_a8_neon(const MatmulArgs& args) { matmul<Neon, L4_32>(args); }
+void matmul_l8_32_a8_neon(const MatmulArgs& args) { matmul<Neon, L8_32>(args); }
 
 }  // namespace edge

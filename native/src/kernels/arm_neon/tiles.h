@@ -286,6 +286,14 @@ struct K4_32 {
   EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
 };
 
+// A part of bytes biased by 128.
+EDGE_INLINE void signed_bytes(const uint8_t* quads, int8x16_t* w) {
+  static_assert(kE8Zero == 128 && kL8Zero == 128);
+  for (int t = 0; t < 8; ++t) {
+    w[t] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(quads + 64 * t), vdupq_n_u8(128)));
+  }
+}
+
 template <bool>
 struct E8_32 {
   static constexpr int kTileBytes = sizeof(TileE8_32);
@@ -296,10 +304,23 @@ struct E8_32 {
 
   EDGE_MEMBER_INLINE E8_32(const uint8_t* tile, int part) {
     s[0] = scales(wide_scale_bytes(tile, part));
-    for (int t = 0; t < 8; ++t) {
-      const uint8x16_t q = vld1q_u8(tile + 16 + 64 * t + 16 * part);
-      w[t] = vreinterpretq_s8_u8(veorq_u8(q, vdupq_n_u8(kE8Zero)));
-    }
+    signed_bytes(tile + 16 + 16 * part, w);
+  }
+  EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
+};
+
+template <bool>
+struct L8_32 {
+  static constexpr int kTileBytes = sizeof(TileL8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kMagnitude = 128;
+  static constexpr bool kFloatScales = true;
+  int8x16_t w[8];
+  float32x4_t s[1];
+
+  EDGE_MEMBER_INLINE L8_32(const uint8_t* tile, int part) {
+    s[0] = wide_halves(tile, part);
+    signed_bytes(tile + 32 + 16 * part, w);
   }
   EDGE_MEMBER_INLINE int32x4_t start(const int32_t*, int) const { return vdupq_n_s32(0); }
 };

@@ -40,5 +40,6 @@ void matmul_e6_16_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E6_16>(a
 void matmul_e8_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, E8_32>(args); }
 void matmul_k4_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, K4_32>(args); }
 void matmul_l4_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, L4_32>(args); }
+void matmul_l8_32_a8_neon_dot(const MatmulArgs& args) { matmul<NeonDot, L8_32>(args); }
 
 }  // namespace edge

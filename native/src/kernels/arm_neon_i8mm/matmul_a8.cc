@@ -86,5 +86,8 @@ void matmul_k4_32_a8_neon_i8mm(const MatmulArgs& args) {
 void matmul_l4_32_a8_neon_i8mm(const MatmulArgs& args) {
   matmul_pairs<L4_32>(args, matmul_l4_32_a8_neon_dot);
 }
+void matmul_l8_32_a8_neon_i8mm(const MatmulArgs& args) {
+  matmul_pairs<L8_32>(args, matmul_l8_32_a8_neon_dot);
+}
 
 }  // namespace edge

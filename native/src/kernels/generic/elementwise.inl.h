@@ -145,26 +145,6 @@ void row_rope_angles(const float* inv_freq, int n, int32_t position, float facto
   }
 }
 
-void row_store_f16(const float* x, int64_t n, uint16_t* y) {
-  EDGE_FOR_LANES(i, lanes, n) {
-    if (lanes == 16) {
-      store_f16(y + i, load(x + i));
-      continue;
-    }
-    uint16_t tail[16];
-    store_f16(tail, load_some(x + i, lanes));
-    for (int64_t l = 0; l < lanes; ++l) y[i + l] = tail[l];
-  }
-}
-
-void column_store_f16(const float* x, int64_t n, int64_t stride, uint16_t* y) {
-  EDGE_FOR_LANES(i, lanes, n) {
-    uint16_t halves[16];
-    store_f16(halves, load_some(x + i, lanes));
-    for (int64_t l = 0; l < lanes; ++l) y[(i + l) * stride] = halves[l];
-  }
-}
-
 void row_load_f16(const uint16_t* x, int64_t n, float* y) {
   EDGE_FOR_LANES(i, lanes, n) {
     if (lanes == 16) {
@@ -187,8 +167,6 @@ constexpr ElementwiseKernels kTable = {
     .add = row_add,
     .rope_row = row_rope,
     .rope_angles = row_rope_angles,
-    .store_f16_row = row_store_f16,
-    .store_f16_column = column_store_f16,
     .load_f16_row = row_load_f16,
 };
 

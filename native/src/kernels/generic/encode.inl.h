@@ -118,6 +118,9 @@ EDGE_INLINE void store_nibbles(uint8_t nibbles[4][64], const I* q) {
     store_word(nibbles[j], quad_word(both));
   }
 }
+EDGE_INLINE void store_quads(uint8_t quads[8][64], const I* q) {
+  for (int t = 0; t < 8; ++t) store_word(quads[t], quad_word(q + 4 * t));
+}
 EDGE_INLINE void store_pairs(uint8_t pairs[2][64], const I* q) {
   for (int half = 0; half < 2; ++half) {
     I four[4] = {zero_i(), zero_i(), zero_i(), zero_i()};
@@ -168,7 +171,7 @@ EDGE_INLINE void store_tile(TileE6_16* tile, const I* q, const I* sc) {
 }
 EDGE_INLINE void store_tile(TileE8_32* tile, const I* q, const I* sc) {
   store_u8(tile->sc, sc[0]);
-  for (int t = 0; t < 8; ++t) store_word(tile->quads[t], quad_word(q + 4 * t));
+  store_quads(tile->quads, q);
 }
 
 template <class Tile, class Levels, int kGroup>
@@ -290,6 +293,40 @@ void encode_strip_l4(const EncodeStripArgs& args) {
   }
 }
 
+// ---- L8_32: Q8_0's rule, scales amax / 127; importance could move nothing that is worth it
+
+// Halves away from zero, as roundf.
+EDGE_INLINE V round_away(V x) {
+  const V magnitude = abs(x);
+  const V even = round_even(magnitude);
+  const V one_up = select(cmp_eq(sub(magnitude, even), set1(0.5f)), set1(1.0f), zero());
+  const V away = add(even, one_up);
+  return select(cmp_lt(x, zero()), neg(away), away);
+}
+
+void encode_strip_l8(const EncodeStripArgs& args) {
+  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
+  float* const x = args.scratch;
+  transpose_strip(args, n_cols_padded, x);
+  float ones[16];
+  store(ones, set1(1.0f));
+  store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
+  auto* tile = reinterpret_cast<TileL8_32*>(args.out + kStripHeaderBytes);
+  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) {
+    const V scale = div(largest_of(x + 16 * k0, 32), set1(127.0f));
+    store_f16(tile->s, scale);
+    // Weights are divided by the scale as it was before it became an f16, as ggml does.
+    const M is_zero = cmp_eq(load_f16(tile->s), zero());
+    const V inverse = select(is_zero, zero(), div(set1(1.0f), scale));
+    I q[32];
+    for (int k = 0; k < 32; ++k) {
+      const V level = round_away(mul(load(x + 16 * (k0 + k)), inverse));
+      q[k] = add(to_int(level), set1_i(kL8Zero));
+    }
+    store_quads(tile->quads, q);
+  }
+}
+
 #include "kernels/generic/encode_k4.inl.h"
 
 void encode_strip_f16(const EncodeStripArgs& args) {
@@ -312,5 +349,6 @@ constexpr EncodeKernels kTable = {
     .e8_32 = encode_strip<TileE8_32, LevelsLinear<kE8Zero>, 32>,
     .k4_32 = encode_strip_k4,
     .l4_32 = encode_strip_l4,
+    .l8_32 = encode_strip_l8,
     .f16 = encode_strip_f16,
 };

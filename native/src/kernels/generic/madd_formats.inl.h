@@ -1,5 +1,5 @@
-// The E formats for CPUs that multiply u8 by i8 into i16 pairs (no VNNI), on bytes16.h; included
-// after gemm_a8.inl.h.
+// The E formats and L8_32 for CPUs that multiply u8 by i8 into i16 pairs (no VNNI), on bytes16.h;
+// included after gemm_a8.inl.h.
 //
 // Scales are multiplied in where i16 pairs become i32: madd(pairs, s) adds s * (p0 + p1), so that
 // one i32 sum holds s0*D0 + s1*D1 exactly (below 2^31 even before the zero point is taken off), and
@@ -236,7 +236,7 @@ struct NibbleSum {
   static EDGE_MEMBER_INLINE I total(I sum) { return madd_i16(sum, set1_i16(1)); }
 };
 
-// ---- E8_32: eight bits of weight do not fit pairs of u8 products
+// ---- E8_32 and L8_32: eight bits of weight do not fit pairs of u8 products
 
 constexpr uint8_t kZeroByte = 0x80;  // shuffles to zero
 constexpr uint8_t kColumns01[16] = {0, kZeroByte, 1, kZeroByte, 4,  kZeroByte, 5,  kZeroByte,
@@ -244,21 +244,48 @@ constexpr uint8_t kColumns01[16] = {0, kZeroByte, 1, kZeroByte, 4,  kZeroByte, 5
 constexpr uint8_t kColumns23[16] = {2,  kZeroByte, 3,  kZeroByte, 6,  kZeroByte, 7,  kZeroByte,
                                     10, kZeroByte, 11, kZeroByte, 14, kZeroByte, 15, kZeroByte};
 
-// For many rows: s * (q - 128) as i16 (|.| <= 127 * 128), pairs of columns.
+// What the sum of a group is multiplied by: factors(), pairs of i16 (|s * (q - 128)| <= 127 * 128),
+// and, where a scale is an f32, that in scaled() afterwards; factors are 1 then.
+struct E8Scales {
+  static constexpr int kTileBytes = sizeof(TileE8_32);
+  static constexpr int kQuadsAt = kTileRows;
+  static constexpr bool kFloats = false;
+  static EDGE_MEMBER_INLINE I factors(const uint8_t* packed) {
+    return group_scales<1>(one_scale_byte(packed));
+  }
+};
+struct L8Scales {
+  static constexpr int kTileBytes = sizeof(TileL8_32);
+  static constexpr int kQuadsAt = 2 * kTileRows;
+  static constexpr bool kFloats = true;
+  static EDGE_MEMBER_INLINE I factors(const uint8_t*) { return set1_i16(1); }
+  static EDGE_MEMBER_INLINE V floats(const uint8_t* packed) {
+    return load_f16(reinterpret_cast<const uint16_t*>(packed));
+  }
+};
+
+// For many rows: factor * (q - 128) as i16, pairs of columns.
+template <class Scales>
 struct alignas(64) WideTile {
   int32_t w[16][kTileRows];
+  float s[Scales::kFloats ? kTileRows : 1];
 
   EDGE_MEMBER_INLINE void unpack(const uint8_t* packed) {
-    const I s = group_scales<1>(one_scale_byte(packed));
+    const I factors = Scales::factors(packed);
     const I zero = set1_i16(kE8Zero);
     EDGE_UNROLL
     for (int t = 0; t < 8; ++t) {
-      const I x = load_64_bytes(packed + kTileRows + 64 * t);
-      const I w01 = sub_i16(shuffle_bytes(x, shuffle_constant(kColumns01)), zero);
-      const I w23 = sub_i16(shuffle_bytes(x, shuffle_constant(kColumns23)), zero);
-      store_i(w[2 * t], mul_i16(w01, s));
-      store_i(w[2 * t + 1], mul_i16(w23, s));
+      const I x = load_64_bytes(packed + Scales::kQuadsAt + 64 * t);
+      I w01 = sub_i16(shuffle_bytes(x, shuffle_constant(kColumns01)), zero);
+      I w23 = sub_i16(shuffle_bytes(x, shuffle_constant(kColumns23)), zero);
+      if constexpr (!Scales::kFloats) {
+        w01 = mul_i16(w01, factors);
+        w23 = mul_i16(w23, factors);
+      }
+      store_i(w[2 * t], w01);
+      store_i(w[2 * t + 1], w23);
     }
+    if constexpr (Scales::kFloats) store(s, Scales::floats(packed));
   }
 };
 
@@ -270,11 +297,12 @@ struct WideRows {
   }
 };
 
-struct E8_32 {
-  static constexpr int kTileBytes = sizeof(TileE8_32);
+template <class Scales>
+struct WideFormat {
+  static constexpr int kTileBytes = Scales::kTileBytes;
   static constexpr int kRowsAtOnce = kRowsOfBytes;
   static constexpr int kStreamRows = kRowsOfBytes < 4 ? 2 : 4;
-  using Tile = WideTile;
+  using Tile = WideTile<Scales>;
   using Rows = WideRows;
 
   template <int R>
@@ -292,6 +320,7 @@ struct E8_32 {
       EDGE_UNROLL
       for (int r = 0; r < R; ++r) add_pair(sum[r], w23, a + kTileK * r + 4 * t + 2);
     }
+    if constexpr (Scales::kFloats) return scaled<R>(load(tile.s), sum, x);
     EDGE_UNROLL
     for (int r = 0; r < R; ++r) x[r] = to_float(sum[r]);
   }
@@ -300,31 +329,41 @@ struct E8_32 {
     sum = add(sum, madd_i16(w, repeat_4_bytes(a)));
     settle(sum);
   }
+  template <int R>
+  static EDGE_MEMBER_INLINE void scaled(V s, const I* sum, V* x) {
+    EDGE_UNROLL
+    for (int r = 0; r < R; ++r) x[r] = mul(s, to_float(sum[r]));
+  }
 
   // (q & 127) - (~q & 128) is q - 128: each part's pairs fit i16, and so does what they make
   // together.
   template <int K>
   static EDGE_MEMBER_INLINE void packed_sums(const uint8_t* packed, const int8_t* a, const int32_t*,
                                              V* x) {
-    const I s = group_scales<1>(one_scale_byte(packed));
+    const I factors = Scales::factors(packed);
     const I top = set1_i(static_cast<int32_t>(0x80808080));
     I sum[K];
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) sum[r] = zero_i();
     EDGE_UNROLL
     for (int t = 0; t < 8; ++t) {
-      const I w = load_64_bytes(packed + kTileRows + 64 * t);
+      const I w = load_64_bytes(packed + Scales::kQuadsAt + 64 * t);
       const I low = and_not(top, w);
       const I high = and_not(w, top);
       EDGE_UNROLL
       for (int r = 0; r < K; ++r) {
         const I act = repeat_4_bytes(a + kTileK * r + 4 * t);
         const I pairs = sub_i16(madd_u8_i8(low, act), madd_u8_i8(high, act));
-        sum[r] = add(sum[r], madd_i16(pairs, s));
+        sum[r] = add(sum[r], madd_i16(pairs, factors));
         settle(sum[r]);
       }
     }
+    if constexpr (Scales::kFloats) return scaled<K>(Scales::floats(packed), sum, x);
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) x[r] = to_float(sum[r]);
   }
 };
+static_assert(kE8Zero == kL8Zero);
+
+using E8_32 = WideFormat<E8Scales>;
+using L8_32 = WideFormat<L8Scales>;

@@ -44,8 +44,11 @@ inline float block_sum(const TileE4_32& tile, int row, const int8_t* a) {
 inline float block_sum(const TileE8_32& tile, int row, const int8_t* a) {
   return block_sum_32(tile, row, a);
 }
-// The scale has 11 bits and the integer 21; the product is rounded once.
+// The scale has 11 bits and the integer 21 (L8_32: 19); the product is rounded once.
 inline float block_sum(const TileL4_32& tile, int row, const int8_t* a) {
+  return half_to_float(tile.s[row]) * static_cast<float>(dot(tile, row, a, 0, 32));
+}
+inline float block_sum(const TileL8_32& tile, int row, const int8_t* a) {
   return half_to_float(tile.s[row]) * static_cast<float>(dot(tile, row, a, 0, 32));
 }
 // The product of the minimum is rounded; then one fma. D has 16 bits, the scale 19.
@@ -92,5 +95,6 @@ void matmul_e6_16_a8_scalar(const MatmulArgs& args) { matmul<TileE6_16>(args); }
 void matmul_e8_32_a8_scalar(const MatmulArgs& args) { matmul<TileE8_32>(args); }
 void matmul_k4_32_a8_scalar(const MatmulArgs& args) { matmul<TileK4_32>(args); }
 void matmul_l4_32_a8_scalar(const MatmulArgs& args) { matmul<TileL4_32>(args); }
+void matmul_l8_32_a8_scalar(const MatmulArgs& args) { matmul<TileL8_32>(args); }
 
 }  // namespace edge

@@ -34,5 +34,7 @@ void matmul_k4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::K
 void gemm_k4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::K4_32>(args); }
 void matmul_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::L4_32>(args); }
 void gemm_l4_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::L4_32>(args); }
+void matmul_l8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::matmul<x86_avx2::L8_32>(args); }
+void gemm_l8_32_a8_avx2(const MatmulArgs& args) { x86_avx2::gemm<x86_avx2::L8_32>(args); }
 
 }  // namespace edge

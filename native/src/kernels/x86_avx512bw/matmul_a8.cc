@@ -66,5 +66,11 @@ void matmul_l4_32_a8_avx512bw(const MatmulArgs& args) {
 void gemm_l4_32_a8_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::gemm<x86_avx512bw::L4_32>(args);
 }
+void matmul_l8_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul<x86_avx512bw::L8_32>(args);
+}
+void gemm_l8_32_a8_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::gemm<x86_avx512bw::L8_32>(args);
+}
 
 }  // namespace edge

@@ -36,5 +36,8 @@ void matmul_k4_32_f32_avx512bw(const MatmulArgs& args) {
 void matmul_l4_32_f32_avx512bw(const MatmulArgs& args) {
   x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileL4_32>, TileL4_32>(args);
 }
+void matmul_l8_32_f32_avx512bw(const MatmulArgs& args) {
+  x86_avx512bw::matmul_f32<x86_avx512bw::DecodedColumns<TileL8_32>, TileL8_32>(args);
+}
 
 }  // namespace edge

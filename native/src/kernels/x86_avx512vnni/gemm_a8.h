@@ -6,8 +6,8 @@
 // 16 dot products run side by side (strips x rows x groups), a quad of activations is broadcast
 // once for all strips, and sums wait in registers (two groups a block) or in L1 (one). Int to float
 // takes no conversion: accumulators start at the bits of 1.5 * 2^23, so that read as floats they
-// are M + D exactly (|D| < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has 7 bits, so s*M
-// is exact).
+// are M + D exactly (|D| < 2^22), and fma(s, M + D, -s*M) is s*D rounded once (s has 7 bits, as an
+// f16 11, so s*M is exact).
 #pragma once
 
 #include <immintrin.h>

@@ -34,6 +34,10 @@ EDGE_INLINE __m512 scales(__m512i bytes) {
   return _mm512_sub_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(kOffset));
 }
 
+EDGE_INLINE __m512 load_f16(const uint8_t* halves) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
+}
+
 // acc + four quads of weights times 16 activations.
 EDGE_INLINE __m512i dot4(__m512i acc, const __m512i* w, const int8_t* a) {
   for (int t = 0; t < 4; ++t) acc = dot_quad(acc, w[t], a + 4 * t);

@@ -1,4 +1,4 @@
-// E6_16 and E8_32 x int8, AVX-512 VNNI.
+// E6_16, E8_32 and L8_32 x int8, AVX-512 VNNI.
 #include "kernels/x86_avx512vnni/gemm_a8.h"
 #include "kernels/x86_avx512vnni/matmul_a8.h"
 
@@ -41,26 +41,43 @@ struct E6_16 {
   };
 };
 
+struct UnpackedBytes {
+  __m512i w[8];
+  __m512 s[1];
+
+  EDGE_MEMBER_INLINE UnpackedBytes(__m512 scales, const uint8_t* quads) {
+    s[0] = scales;
+    for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(quads + 64 * t);
+  }
+  // The zero point is 128, twice what bias carries.
+  EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
+    const __m512i d0 = dot4(_mm512_set1_epi32(2 * bias[0]), w, a);
+    const __m512i d1 = dot4(_mm512_set1_epi32(2 * bias[1]), w + 4, a + 16);
+    return _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
+  }
+};
+
 struct E8_32 {
   static constexpr int kTileBytes = sizeof(TileE8_32);
   static constexpr int kGroups = 1;
   static constexpr int kZero = kE8Zero;
 
   template <int K>
-  struct Unpacked {
-    __m512i w[8];
-    __m512 s[1];
+  struct Unpacked : UnpackedBytes {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile)
+        : UnpackedBytes(scales(scale_bytes(tile)), tile + 16) {}
+  };
+};
 
-    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile) {
-      s[0] = scales(scale_bytes(tile));
-      for (int t = 0; t < 8; ++t) w[t] = _mm512_loadu_si512(tile + 16 + 64 * t);
-    }
-    // The zero point is 128, twice what bias carries.
-    EDGE_MEMBER_INLINE __m512 block_sum(const int8_t* a, const int32_t* bias) const {
-      const __m512i d0 = dot4(_mm512_set1_epi32(2 * bias[0]), w, a);
-      const __m512i d1 = dot4(_mm512_set1_epi32(2 * bias[1]), w + 4, a + 16);
-      return _mm512_mul_ps(s[0], _mm512_cvtepi32_ps(_mm512_add_epi32(d0, d1)));
-    }
+struct L8_32 {
+  static constexpr int kTileBytes = sizeof(TileL8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kL8Zero;
+
+  template <int K>
+  struct Unpacked : UnpackedBytes {
+    EDGE_MEMBER_INLINE explicit Unpacked(const uint8_t* tile)
+        : UnpackedBytes(load_f16(tile), tile + 32) {}
   };
 };
 
@@ -70,5 +87,7 @@ void matmul_e6_16_a8_avx512vnni(const MatmulArgs& args) { matmul<E6_16>(args); }
 void matmul_e8_32_a8_avx512vnni(const MatmulArgs& args) { matmul<E8_32>(args); }
 void gemm_e6_16_a8_avx512vnni(const MatmulArgs& args) { gemm<E6_16>(args); }
 void gemm_e8_32_a8_avx512vnni(const MatmulArgs& args) { gemm<E8_32>(args); }
+void matmul_l8_32_a8_avx512vnni(const MatmulArgs& args) { matmul<L8_32>(args); }
+void gemm_l8_32_a8_avx512vnni(const MatmulArgs& args) { gemm<L8_32>(args); }
 
 }  // namespace edge

@@ -15,9 +15,6 @@ EDGE_INLINE void quads_of_nibbles(const uint8_t* nibbles, __m512i* w) {
     w[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16(x, 4), low);
   }
 }
-EDGE_INLINE __m512 load_f16(const uint8_t* halves) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
-}
 EDGE_INLINE __m512i load_u8(const uint8_t* bytes) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
 }

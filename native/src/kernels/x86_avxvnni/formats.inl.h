@@ -1,5 +1,5 @@
-// The E formats on vpdpbusd: u8 weights times i8 activations, one i32 sum a group; the zero point
-// is what sums start with. Included after gemm_a8.inl.h and tile_quads.inl.h.
+// The E formats and L8_32 on vpdpbusd: u8 weights times i8 activations, one i32 sum a group; the
+// zero point is what sums start with. Included after gemm_a8.inl.h and tile_quads.inl.h.
 
 // sum + a quad of weights times the quad of activations at `a`.
 EDGE_INLINE void add_quad(I& sum, I w, const int8_t* a) {
@@ -38,6 +38,15 @@ EDGE_INLINE int32_t start_value(const int32_t* bias, int group) {
   return b / 2 * (Fmt::kZero / 32);
 }
 
+// The scales of group g of a packed tile.
+template <class Layout>
+EDGE_INLINE V scales_of(const uint8_t* packed, int g) {
+  if constexpr (requires { &Layout::scales; })
+    return Layout::scales(packed);
+  else
+    return group_scales<Layout::kScaleMask>(packed + kTileRows * g);
+}
+
 // x of docs/KERNELS.md: both products of a 16-group format are exact, so fma rounds once.
 template <int kGroups>
 EDGE_INLINE V scaled(const V* s, const I* sums) {
@@ -58,9 +67,7 @@ struct alignas(64) VnniTile {
       store_i(reinterpret_cast<int32_t*>(w[2 * j]), even);
       store_i(reinterpret_cast<int32_t*>(w[2 * j + 1]), odd);
     }
-    for (int g = 0; g < Fmt::kGroups; ++g) {
-      store(s[g], group_scales<Fmt::kScaleMask>(packed + kTileRows * g));
-    }
+    for (int g = 0; g < Fmt::kGroups; ++g) store(s[g], scales_of<Fmt>(packed, g));
   }
 };
 
@@ -79,8 +86,8 @@ struct VnniRows {
   }
 };
 
-// Layout supplies quads(), kGroups, kZero, kTileBytes and kScaleMask, the bits of a scale byte that
-// are not the scale's.
+// Layout supplies quads(), kGroups, kZero, kTileBytes and either scales() or kScaleMask, the bits
+// of a scale byte that are not the scale's.
 template <class Layout>
 struct VnniFormat : Layout {
   static constexpr int kGroups = Layout::kGroups;
@@ -132,8 +139,7 @@ struct VnniFormat : Layout {
         add_quad(sum[r][g], odd, a + kTileK * r + 8 * j + 4);
       }
     }
-    const V s[2] = {group_scales<Layout::kScaleMask>(packed),
-                    group_scales<Layout::kScaleMask>(packed + kTileRows * (kGroups - 1))};
+    const V s[2] = {scales_of<Layout>(packed, 0), scales_of<Layout>(packed, kGroups - 1)};
     EDGE_UNROLL
     for (int r = 0; r < K; ++r) x[r] = scaled<kGroups>(s, sum[r]);
   }
@@ -210,6 +216,18 @@ struct E8Layout {
     odd = load_64_bytes(packed + kTileRows + 128 * j + 64);
   }
 };
+struct L8Layout {
+  static constexpr int kTileBytes = sizeof(TileL8_32);
+  static constexpr int kGroups = 1;
+  static constexpr int kZero = kL8Zero;
+  static EDGE_MEMBER_INLINE V scales(const uint8_t* packed) {
+    return load_f16(reinterpret_cast<const uint16_t*>(packed));
+  }
+  static EDGE_MEMBER_INLINE void quads(const uint8_t* packed, int j, I& even, I& odd) {
+    even = load_64_bytes(packed + 2 * kTileRows + 128 * j);
+    odd = load_64_bytes(packed + 2 * kTileRows + 128 * j + 64);
+  }
+};
 
 using E2_16 = VnniFormat<E2Layout>;
 using E3_32 = VnniFormat<E3Layout>;
@@ -217,3 +235,4 @@ using E4_16 = VnniFormat<E4Layout<TileE4_16, 2>>;
 using E4_32 = VnniFormat<E4Layout<TileE4_32, 1>>;
 using E6_16 = VnniFormat<E6Layout>;
 using E8_32 = VnniFormat<E8Layout>;
+using L8_32 = VnniFormat<L8Layout>;

@@ -39,5 +39,7 @@ void EDGE_AVXVNNI(matmul_k4_32_a8)(const MatmulArgs& args) { matmul<K4_32>(args)
 void EDGE_AVXVNNI(gemm_k4_32_a8)(const MatmulArgs& args) { gemm<K4_32>(args); }
 void EDGE_AVXVNNI(matmul_l4_32_a8)(const MatmulArgs& args) { matmul<L4_32>(args); }
 void EDGE_AVXVNNI(gemm_l4_32_a8)(const MatmulArgs& args) { gemm<L4_32>(args); }
+void EDGE_AVXVNNI(matmul_l8_32_a8)(const MatmulArgs& args) { matmul<L8_32>(args); }
+void EDGE_AVXVNNI(gemm_l8_32_a8)(const MatmulArgs& args) { gemm<L8_32>(args); }
 
 }  // namespace edge

@@ -35,5 +35,7 @@ void matmul_k4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41
 void gemm_k4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::K4_32>(args); }
 void matmul_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::L4_32>(args); }
 void gemm_l4_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::L4_32>(args); }
+void matmul_l8_32_a8_sse41(const MatmulArgs& args) { x86_sse41::matmul<x86_sse41::L8_32>(args); }
+void gemm_l8_32_a8_sse41(const MatmulArgs& args) { x86_sse41::gemm<x86_sse41::L8_32>(args); }
 
 }  // namespace edge

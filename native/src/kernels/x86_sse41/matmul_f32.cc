@@ -36,5 +36,8 @@ void matmul_k4_32_f32_sse41(const MatmulArgs& args) {
 void matmul_l4_32_f32_sse41(const MatmulArgs& args) {
   x86_sse41::matmul_f32<x86_sse41::DecodedColumns<TileL4_32>, TileL4_32>(args);
 }
+void matmul_l8_32_f32_sse41(const MatmulArgs& args) {
+  x86_sse41::matmul_f32<x86_sse41::DecodedColumns<TileL8_32>, TileL8_32>(args);
+}
 
 }  // namespace edge

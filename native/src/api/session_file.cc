@@ -1,0 +1,89 @@
+// Sessions on disk: what the KV of a session depends on, and the handle of a file.
+#include <string>
+
+#include "api/guard.h"
+#include "api/impl.h"
+#include "base/sha256.h"
+#include "base/xxh64.h"
+
+namespace edgellm {
+namespace {
+
+using edge::api::check;
+using edge::api::entry;
+using edge::api::take_or_throw;
+
+std::string sha256_text(std::string_view text) {
+  return edge::to_hex(edge::sha256(std::as_bytes(std::span(text))));
+}
+
+// Where the keys and values of a token stand in the pages of the groups.
+std::string layout_text(const edge::KvLayout& layout) {
+  std::string text;
+  for (const edge::KvLayerLayout& layer : layout.layers) {
+    text += std::to_string(layer.group) + ' ' + std::to_string(layer.offset_bytes) + ' ' +
+            std::to_string(layer.n_kv_heads) + ' ' + std::to_string(layer.head_dim) + ';';
+  }
+  for (const edge::KvGroup& group : layout.groups) {
+    text += std::to_string(group.window) + ' ' + std::to_string(group.page_bytes) + ' ' +
+            std::to_string(group.bytes_of(0)) + ';';
+  }
+  return text;
+}
+
+// The root stands for the tokenizer, too; this says whether it is what differs.
+std::string tokenizer_digest(const edge::EdgeFile& file) {
+  const edge::TensorEntry* entry = file.find("tokenizer");
+  if (entry == nullptr) return "";
+  uint64_t sum = edge::xxh64(blob_bytes(entry->tensor));
+  return edge::to_hex(std::as_bytes(std::span(&sum, 1)));
+}
+
+std::string rope_choice(const Model::Impl& model) {
+  if (model.spec.n_ctx_original == 0) return "only";
+  return model.n_ctx_planned > model.spec.n_ctx_original ? "long" : "short";
+}
+
+}  // namespace
+
+edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
+  const std::lock_guard lock(step_turn);
+  check_open();
+  if (!identity) {
+    identity = edge::SessionIdentity{
+        .model = info.root,
+        .spec = sha256_text(info.spec_json),
+        .tokenizer = tokenizer_digest(*file),
+        .kv_format = info.kv_format,
+        .kv_layout = sha256_text(layout_text(spec.kv_layout(kv_format))),
+        .rope = rope_choice(*this),
+        .adapter = ""};
+  }
+  edge::SessionIdentity with = *identity;
+  if (adapter != nullptr) with.adapter = adapter->info.root;
+  return with;
+}
+
+SessionFile SessionFile::open(const std::string& path) {
+  return entry([&] {
+    const auto impl = std::make_shared<Impl>();
+    impl->file = take_or_throw(edge::SessionFile::open(path));
+    impl->note = impl->file->note();
+    SessionFile file;
+    file.impl_ = impl;
+    return file;
+  });
+}
+
+const std::string& SessionFile::note() const { return impl_->note; }
+
+std::vector<int32_t> SessionFile::token_ids() const {
+  const std::span<const int32_t> ids = impl_->file->ids();
+  return {ids.begin(), ids.end()};
+}
+
+int SessionFile::n_kv_tokens() const { return impl_->file->n_kv_tokens(); }
+
+Metadata SessionFile::identity() const { return impl_->file->identity().items(); }
+
+}  // namespace edgellm
