@@ -32,10 +32,8 @@ from .options import (
     GenerateOptions,
     LoadOptions,
     VerifyMode,
-    as_stops,
 )
 from .results import Generation, ModelInfo
-from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
 from .stream import SLICE_MS, TokenStream, checked_ids
 
@@ -180,38 +178,19 @@ class Model(Closing):
         self,
         prompt: str | Sequence[int],
         *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        stop_ids: Sequence[int] | None = None,
-        logprobs: int = 0,
         adapter: Adapter | None = None,
-        **rules: Unpack[SamplingArguments],
+        **arguments: Unpack[GenerateArguments],
     ) -> TokenStream:
-        """Generate token by token; see `GenerateOptions` for what each argument means, and
-        `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias, min_tokens and ignore_eos.
+        """Generate token by token, at most `max_tokens`; see `GenerateOptions` for what each
+        argument means, and `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias,
+        min_tokens and ignore_eos.
 
         `adapter`: one of `load_adapter()`, through which prompt and text go.
 
         Everything is checked here, before any work; the prompt is processed by the first `next()`.
         Stop early by leaving the loop and calling `close()`, or by `cancel()` from any thread.
         """
-        options = GenerateOptions(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=as_stops(stop),
-            stop_ids=None if stop_ids is None else tuple(stop_ids),
-            logprobs=logprobs,
-            rules=SamplingRules(**rules),
-        )
+        options = GenerateOptions.of(arguments)
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return TokenStream(self._native, ids, options, adapter=native_adapter(adapter))
 
@@ -219,33 +198,11 @@ class Model(Closing):
         self,
         prompt: str | Sequence[int],
         *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        stop_ids: Sequence[int] | None = None,
-        logprobs: int = 0,
         adapter: Adapter | None = None,
-        **rules: Unpack[SamplingArguments],
+        **arguments: Unpack[GenerateArguments],
     ) -> Generation:
         """Generate to the end; the same arguments as `stream()`."""
-        with self.stream(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop,
-            stop_ids=stop_ids,
-            logprobs=logprobs,
-            adapter=adapter,
-            **rules,
-        ) as stream:
+        with self.stream(prompt, adapter=adapter, **arguments) as stream:
             return stream.result()
 
     def generate_n(
