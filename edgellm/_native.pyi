@@ -389,6 +389,28 @@ class Session:
         farther back the next run() computes the kept tokens again, with the same bits.
         """
 
+    def shift(self, n_sink: int, n_drop: int) -> None:
+        """Tokens [n_sink, n_sink + n_drop) of the KV go, and the keys behind are turned to where
+        they come to stand. Multiples of 32, n_sink at least 32. They still count in n_tokens and
+        stand in token_ids. UnsupportedError for learned positions and after compress()."""
+
+    def stream_within(self, n_sink: int, window: int) -> None:
+        """From now on a full KV shifts out all but n_sink and at least `window` of the last
+        tokens; n_sink + window <= n_ctx - 32."""
+
+    def compress(self, n_keep: int, *, n_sink: int = 4, window: int = 32, pool: int = 7) -> None:
+        """Leave every kv head n_keep tokens: the first n_sink, the last `window`, and those that
+        these pay attention to, shares pooled over `pool` tokens. Processes the window once more.
+        Nothing may be pending. UnsupportedError for layers with a window and after shift()."""
+
+    def trim(self, n_bytes: int = ...) -> int:
+        """Give KV back until the OS has got n_bytes, as far as the next run() can compute it again
+        with the same bits (n_recompute); returns the bytes that the OS got."""
+
+    @property
+    def kept_ranges(self) -> list[tuple[int, int]]: ...  # (first, end) that any kv head sees
+    @property
+    def n_dropped(self) -> int: ...  # of n_tokens, those that a kv head does not see
     def set_priority(self, priority: int) -> None:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 

@@ -20,6 +20,7 @@ KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "F16"
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
+_MAX_COMPRESS = 1000.0
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -86,6 +87,8 @@ class GenerateArguments(SamplingArguments, total=False):
     stop: str | Sequence[str] | None
     stop_ids: Sequence[int] | None
     logprobs: int
+    compress: float
+    window: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class GenerateOptions:
     CPU. `stop` are strings that end the text and are not part of it; `stop_ids=None` stops at the
     model's own end-of-text tokens, `()` at none. `logprobs` is how many of the most likely tokens
     are reported with every token; `rules` are the penalties and other rules of `SamplingRules`.
+
+    `compress=16` leaves one of 16 tokens of the prompt in the KV cache once it was read, those that
+    its end pays attention to; 1 leaves all. `window=1024` lets a text of any length run in the
+    memory of the first 32 and about so many last tokens; 0: it ends where the context does. The
+    result says what was kept; docs/KV.md what it costs.
     """
 
     max_tokens: int
@@ -108,6 +116,8 @@ class GenerateOptions:
     stop_ids: tuple[int, ...] | None = None
     logprobs: int = 0
     rules: SamplingRules = field(default_factory=SamplingRules)
+    compress: float = 1.0
+    window: int = 0
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -124,6 +134,12 @@ class GenerateOptions:
             raise _fail(f"seed must be in 0..2**64-1, but is {self.seed}")
         if not 0 <= self.logprobs < 2**31:
             raise _fail(f"logprobs must be in 0..2**31-1 (0: none), but is {self.logprobs}")
+        if not 1 <= self.compress <= _MAX_COMPRESS:
+            raise _fail(f"compress must be in 1..{_MAX_COMPRESS:g}, but is {self.compress}")
+        if not 0 <= self.window < 2**31:
+            raise _fail(f"window must be in 0..2**31-1 (0: none), but is {self.window}")
+        if self.compress > 1 and self.window > 0:
+            raise _fail("compress and window do not go together; choose one")
         if self.rules.min_tokens > self.max_tokens:
             raise _fail(
                 f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "

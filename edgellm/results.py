@@ -45,6 +45,17 @@ class Stats:
 
 
 @dataclass(frozen=True)
+class KeptTokens:
+    """What the KV cache holds of a text out of which tokens were taken: `ranges` (first, end) of the
+    tokens, the prompt's from 0 on, that at least one head still sees; each head sees `n_per_head`
+    tokens, of the `n_read` that were read."""
+
+    ranges: tuple[tuple[int, int], ...]
+    n_per_head: int
+    n_read: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """A finished text. `logprobs[i]` is the natural-log probability of `token_ids[i]` under the
     model itself, before rules, temperature and filters, and `top_logprobs[i]` are the most likely
@@ -57,6 +68,7 @@ class Generation:
     stats: Stats
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     dropped_turns: int = 0  # oldest turns of a chat that are no longer in the context
+    kept: KeptTokens | None = None  # None: the KV cache held every token to the end
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex
 from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .options import GenerateOptions
-from .results import FinishReason, Generation, Stats, Token
+from .long_context import compress_session, kept_tokens, streaming_session
+from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
 
 if TYPE_CHECKING:
@@ -44,12 +45,14 @@ class SessionLease:
         dropped_tokens: int = 0,
         dropped_turns: int = 0,
         is_from_disk: bool = False,
+        is_endless: bool = False,
     ) -> None:
         self.session = session
         self.ended = ended
         self.dropped_tokens = dropped_tokens
         self.dropped_turns = dropped_turns
         self.is_from_disk = is_from_disk  # what the session holds now
+        self.is_endless = is_endless  # the session makes room where there is none
         self.n_held = 0
         self.first_mismatch: int | None = None
 
@@ -86,13 +89,18 @@ class TokenStream(Closing):
         self._session: _native.Session | None = None
         self._finish_reason: FinishReason | None = None
         self._cancelled = False
+        self._kept: KeptTokens | None = None
         self._tokens: list[Token] = []
         self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
         self._lease = lease
         self._lock = RLock()
         n_ctx = model.n_ctx_train if lease is None else lease.session.n_ctx
-        check_room(len(self._prompt), options.max_tokens, n_ctx)
+        if lease is not None and (options.compress > 1 or options.window > 0):
+            message = "compress and window are for texts of their own; use Chat.compress()"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        is_endless = options.window > 0 if lease is None else lease.is_endless
+        check_room(len(self._prompt), 1 if is_endless else options.max_tokens, n_ctx, is_endless)
         if options.logprobs > model.n_vocab:
             message = f"logprobs is {options.logprobs}, but the vocabulary has {model.n_vocab} ids"
             raise InvalidArgumentError(message, code="invalid_argument")
@@ -113,8 +121,11 @@ class TokenStream(Closing):
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
         if lease is None:
-            n_most = len(self._prompt) + options.max_tokens
-            self._session = _native.Session(model, n_most, adapter)
+            if options.window > 0:
+                self._session = streaming_session(model, options.window, adapter)
+            else:
+                n_most = len(self._prompt) + options.max_tokens
+                self._session = _native.Session(model, n_most, adapter)
             self._session.append(self._prompt)
         else:
             lease.begin(self._prompt)
@@ -162,6 +173,8 @@ class TokenStream(Closing):
     def feed(self, session: _native.Session) -> None:
         """Queue the newest token, unless it is, or the prompt."""
         if self._tokens and not session.pending:
+            if self._options.compress > 1 and len(self._tokens) == 1:
+                compress_session(session, self._options.compress)
             session.append([self._tokens[-1].id])
 
     def spend(self, elapsed_s: float) -> None:
@@ -216,6 +229,8 @@ class TokenStream(Closing):
             session, self._session = self._session, None
         if session is None:
             return
+        with suppress(InvalidArgumentError):  # of a model that was closed
+            self._kept = kept_tokens(session)
         if self._lease is None:
             session.close()
             return
@@ -298,6 +313,7 @@ class TokenStream(Closing):
             if self._options.logprobs > 0
             else [],
             dropped_turns=0 if self._lease is None else self._lease.dropped_turns,
+            kept=self._kept,
         )
 
 
@@ -315,12 +331,12 @@ def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[i
     return plain
 
 
-def check_room(n_prompt: int, max_tokens: int, n_ctx: int) -> None:
-    """Refuse before any work what cannot end well."""
+def check_room(n_prompt: int, max_tokens: int, n_ctx: int, is_endless: bool = False) -> None:
+    """Refuse before any work what cannot end well. is_endless: old tokens make room."""
     if n_prompt == 0:
         message = "the prompt has no tokens; give at least one character or one id"
         raise InvalidArgumentError(message, code="invalid_argument")
-    if n_prompt + max_tokens <= n_ctx:
+    if n_prompt + max_tokens <= n_ctx or is_endless:
         return
     room = n_ctx - n_prompt
     remedy = f"set max_tokens to at most {room}" if room > 0 else f"cut {1 - room} prompt tokens"

@@ -117,6 +117,9 @@ void bind_sampler(py::module_& m);
 // Adapters of a model.
 void bind_adapter(py::module_& m);
 
+// Long contexts in little memory.
+void bind_long_context(py::class_<Session>& session);
+
 // Sessions on disk.
 void bind_session_file(py::module_& m);
 py::dict session_identity(const Session& session);

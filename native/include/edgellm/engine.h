@@ -376,6 +376,25 @@ class Session {
   // and append it again. Layers with a window keep what it sees and 128 tokens before; farther back
   // rewind() costs the next run() the time to compute the kept tokens again, with the same bits.
   void rewind(int n_tokens);
+  // Long contexts (docs/KV.md). What they take out of the KV still counts in n_tokens() and stands
+  // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
+  // all again.
+  // Tokens [n_sink, n_sink + n_drop) of the KV go, the keys behind are turned to where they come to
+  // stand. Multiples of 32, n_sink at least 32.
+  void shift(int n_sink, int n_drop);
+  // From now on a full KV shifts out all but n_sink and at least `window` of the last tokens.
+  void stream_within(int n_sink, int window);
+  // Leaves every kv head n_keep tokens: the first n_sink, the last `window`, and those that these
+  // pay attention to, shares pooled over `pool` tokens. Processes the window once more.
+  void compress(int n_keep, int n_sink = 4, int window = 32, int pool = 7,
+                const std::function<bool()>& should_stop = {});
+  // Gives KV back until the OS has got n_bytes, as far as the next run() can compute it again with
+  // the same bits (n_recompute()); returns what the OS got.
+  uint64_t trim(uint64_t n_bytes = UINT64_MAX);
+  // Ranges (first, end) of the processed tokens that at least one kv head sees, and how many of
+  // them a kv head does not see.
+  std::vector<std::pair<int32_t, int32_t>> kept_ranges() const;
+  int n_dropped() const;
   // Goes before sessions of lower priority where a step has not room for all; 0 at first.
   void set_priority(int priority);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since

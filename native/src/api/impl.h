@@ -85,6 +85,11 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int d_model() const override { return spec.d_model; }
   bool has_head() const override { return !spec.headless; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
+  int n_kv_heads() const override;
+  int max_positions() const override { return n_ctx_most; }
+  edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
+  edge::Status keep_slots(const edge::KvView& view,
+                          std::span<const std::vector<int32_t>> kept) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;

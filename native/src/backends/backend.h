@@ -94,11 +94,11 @@ struct RopeTable {
   int n_rope = 0;  // rotated dimensions of a head (<= head_dim), halves convention
 };
 
-// Whole pages of a sequence, by number in the tables of its groups.
-struct KvPageRange {
+// Slots of a sequence.
+struct KvSlotRange {
   KvView view;
-  int first_page = 0;
-  int n_pages = 0;
+  int first = 0;
+  int n = 0;
 };
 
 // How keys turn when their tokens come to stand n_positions earlier.
@@ -267,9 +267,10 @@ class Backend {
   // qkv_rope_store() and attention().
   virtual void attention_shares(const float* q, const AttentionShape& shape,
                                 const KvLayerLayout& kv, float* shares) = 0;
-  // Outside a step. The keys of these pages as if their tokens stood turn.n_positions earlier:
-  // turned in f32, rounded to what is stored. Pages that are gone are left out.
-  virtual void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) = 0;
+  // Outside a step. The keys of these slots as if their tokens stood turn.n_positions earlier:
+  // turned in f32, rounded to what is stored. Pages that are gone are left out. False, with the
+  // slots unspecified, if a key becomes too large for its format.
+  virtual bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) = 0;
   // Outside a step. What stands in slot kept[i] of the kv head comes to stand in slot i, unchanged.
   // `kept` ascends.
   virtual void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,

@@ -38,14 +38,14 @@ struct KvLayerLayout {
     }
     return parts;
   }
-  // Of a token at `position`, whose page is `page`.
-  KvSlot slot(std::byte* page, int position, int kv_head) const {
+  // Slot `number` of a sequence, whose page is `page`.
+  KvSlot slot(std::byte* page, int number, int kv_head) const {
     return {.page = reinterpret_cast<uint8_t*>(page),
             .format = format,
             .parts = parts(kv_head),
             .head_dim = head_dim,
             .scale_channels = kv_scale_channels(head_dim),
-            .slot = position % kPageTokens};
+            .slot = number % kPageTokens};
   }
 };
 
@@ -64,7 +64,7 @@ struct KvLayout {
   std::vector<KvGroup> groups;  // by ascending window; none is empty, and there is at least one
 };
 
-// The pages of one group: position p lives in pages[p / 32], slot p % 32. Those that no query sees
+// The pages of one group: slot s lives in pages[s / 32], place s % 32. Those that no query sees
 // any more are null.
 struct KvTable {
   std::byte* const* pages = nullptr;

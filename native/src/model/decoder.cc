@@ -283,7 +283,7 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
   return b.end_step();
 }
 
-Status Decoder::turn_keys(const KvPageRange& pages, int n_positions) {
+Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
   if (weights_->position_embd.data != nullptr) {
     return {Code::kFeatureUnsupported,
             "this model has learned positions: tokens in its KV cannot come to stand elsewhere; "
@@ -293,7 +293,11 @@ Status Decoder::turn_keys(const KvPageRange& pages, int n_positions) {
     const RopeUse rope = spec_->layers[l].rope;
     if (rope == RopeUse::kNone || spec_->n_rope == 0) continue;
     const Tensor& inv_freq = rope == RopeUse::kLocal ? weights_->rope_inv_freq_local : *inv_freq_;
-    backend_->turn_keys(pages, kv_.layers[l], {inv_freq.as_f32(), spec_->n_rope, n_positions});
+    if (backend_->turn_keys(slots, kv_.layers[l],
+                            {inv_freq.as_f32(), spec_->n_rope, n_positions})) {
+      continue;
+    }
+    return {Code::kNumeric, "a key became too large for its format when it was turned"};
   }
   return {};
 }

@@ -46,8 +46,8 @@ class Decoder {
 
   // Outside a step, on the pages of one sequence.
   // All keys that turn, as if their tokens stood n_positions earlier. kFeatureUnsupported, before
-  // anything is written, where positions are learned.
-  Status turn_keys(const KvPageRange& pages, int n_positions);
+  // anything is written, where positions are learned; kNumeric, with the keys unspecified.
+  Status turn_keys(const KvSlotRange& slots, int n_positions);
   // kept[h] ascends: of kv head h, counted over all layers, slot kept[h][i] becomes slot i.
   void keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept);
 

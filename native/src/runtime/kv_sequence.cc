@@ -340,8 +340,12 @@ Status KvSequence::drop_pages(int first_page, int n_pages) {
 
 uint64_t KvSequence::give_back(uint64_t n_bytes, int n_least) {
   const uint64_t before = cache_.figures().held_bytes;
-  uint64_t given = 0;
-  while (given < n_bytes && n_tokens() > n_least) {
+  const auto given = [&] {
+    const uint64_t now = cache_.figures().held_bytes;
+    return now < before ? before - now : 0;
+  };
+  if (tree_ != nullptr) tree_->trim(n_bytes);
+  while (given() < n_bytes && n_tokens() > n_least) {
     const int last_page = n_pages_for(n_tokens()) - 1;
     int n_kept = std::max(n_least, last_page * kPageTokens);
     if (!plan_.is_whole_at(n_kept)) {
@@ -349,10 +353,9 @@ uint64_t KvSequence::give_back(uint64_t n_bytes, int n_least) {
       n_kept = 0;
     }
     rewind(n_kept);
-    const uint64_t now = cache_.figures().held_bytes;
-    given = now < before ? before - now : 0;
+    if (tree_ != nullptr) tree_->trim(UINT64_MAX);  // nothing else was left idle
   }
-  return given;
+  return given();
 }
 
 }  // namespace edge

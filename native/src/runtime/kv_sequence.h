@@ -63,9 +63,9 @@ class KvSequence {
   // Before anything is written but prepared slots, and before drop_pages(): every page becomes the
   // sequence's own, and none is shared any more until rewind(0). kOutOfMemory, kMemoryBudget.
   Status detach();
-  // Gives back the last slots, as many as it takes for the OS to get n_bytes, but none of the first
-  // n_least. Returns the bytes that the OS got: none for pages that are shared or whose neighbours
-  // in memory are in use.
+  // Gives memory back until the OS has got n_bytes: what the tree keeps and nobody uses, then the
+  // last slots, but none of the first n_least. Returns the bytes that the OS got: none for pages
+  // that others use or whose neighbours in memory are in use.
   uint64_t give_back(uint64_t n_bytes, int n_least);
 
   // Goes on from what is known of the text `ids`, of which the first n_tokens() are its own.

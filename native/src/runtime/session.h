@@ -172,6 +172,7 @@ class Session {
   Status check_room(size_t n_more) const;
   int most_rows() const;
   Status make_room();
+  void drop_kv();
   Status process_again(int n_tokens, float* shares, const StopCheck& should_stop);
   StepModel& model() const { return batcher_.model(); }
   int n_left() const { return n_recompute() + n_pending(); }

@@ -32,14 +32,22 @@ Status Session::shift(int n_sink, int n_drop) {
   }
   const int first_page = n_sink / kPageTokens, n_pages = n_drop / kPageTokens;
   EDGE_RETURN_IF_ERROR(kv_->plan().check_drop(first_page, n_pages));
-  const int first_moved = first_page + n_pages;
   EDGE_RETURN_IF_ERROR(kv_->detach());
-  const KvPageRange moved{kv_->view(), first_moved, n_pages_for(kv_->n_tokens()) - first_moved};
-  EDGE_RETURN_IF_ERROR(model().turn_keys(moved, n_drop));
+  const KvSlotRange moved{kv_->view(), n_sink + n_drop, kv_->n_tokens() - n_sink - n_drop};
+  if (const Status status = model().turn_keys(moved, n_drop); !status.is_ok()) {
+    if (status.code() == Code::kNumeric) drop_kv();
+    return status;
+  }
   const int n_tokens = n_computed();
   EDGE_RETURN_IF_ERROR(kv_->drop_pages(first_page, n_pages));
   kept_.shift(n_sink, n_drop, n_tokens);
   return Status::ok();
+}
+
+// What is there can no longer be used: the next run() computes all again.
+void Session::drop_kv() {
+  kv_->rewind(0);
+  kept_.clear();
 }
 
 Status Session::stream(int n_sink, int window) {

@@ -73,6 +73,11 @@ Status Session::save(const std::string& path, const SessionIdentity& identity,
     return {Code::kInvalidArgument,
             std::to_string(n_pending()) + " tokens are pending; run() or rewind() before save()"};
   }
+  if (has_dropped_kv()) {
+    return {Code::kFeatureUnsupported,
+            "the KV is no longer what its tokens give: some were shifted or compressed out of it; "
+            "rewind(0) and run() again before save()"};
+  }
   const KvPlan& plan = kv_->plan();
   const KvCache& cache = kv_->cache();
   SessionContent content{.identity = identity,

@@ -30,7 +30,7 @@ class StepModel {
                       const StopCheck& should_stop) = 0;
 
   // Decoder::turn_keys() and keep_slots(), in turn with the steps.
-  virtual Status turn_keys(const KvPageRange&, int) { return cannot_edit(); }
+  virtual Status turn_keys(const KvSlotRange&, int) { return cannot_edit(); }
   virtual Status keep_slots(const KvView&, std::span<const std::vector<int32_t>>) {
     return cannot_edit();
   }

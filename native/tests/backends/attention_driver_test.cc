@@ -129,7 +129,7 @@ TEST_CASE("a window hides what is before it, whole or split, alone or in company
     const Sequence sequence(kv, 1400, 3);
     std::vector<RowInput> rows;  // groups of four queries whose windows begin on both sides of 256
     for (const int position : {0, 39, 254, 255, 256, 295, 511, 512, 555, 556, 1299, 1300}) {
-      rows.push_back({0, position, sequence.view()});
+      rows.push_back({0, position, position, sequence.view()});
     }
     const std::vector<float> whole = attend(rows, shape, kv, 1);
     for (const int n_threads : {2, 16}) {

@@ -102,16 +102,14 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
-  Status turn_keys(const KvPageRange& pages, int n_by) override {
+  Status turn_keys(const KvSlotRange& slots, int n_by) override {
     for (size_t group = 0; group < windows_.size(); ++group) {
-      const KvTable& table = pages.view.tables[group];
-      for (int page = pages.first_page; page < pages.first_page + pages.n_pages; ++page) {
-        for (int slot = page * kPageTokens; slot < (page + 1) * kPageTokens; ++slot) {
-          if (table.pages[page] == nullptr) continue;
-          Kept kept = read(table, slot);
-          kept.position -= n_by;
-          write(table, slot, kept);
-        }
+      const KvTable& table = slots.view.tables[group];
+      for (int slot = slots.first; slot < slots.first + slots.n; ++slot) {
+        if (table.pages[slot / kPageTokens] == nullptr) continue;
+        Kept kept = read(table, slot);
+        kept.position -= n_by;
+        write(table, slot, kept);
       }
     }
     return Status::ok();

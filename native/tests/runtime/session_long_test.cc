@@ -97,7 +97,7 @@ struct Fixture {
   explicit Fixture(std::vector<int> windows = {0}, int n_ctx = 600)
       : model(windows),
         cache(model.groups(), UINT64_MAX),
-        session(Session::create(batcher, cache, n_ctx).take()),
+        session(Session::create(batcher, cache, {.n_ctx = n_ctx}).take()),
         lists{windows} {}
 
   void feed(const std::vector<int32_t>& ids) {

@@ -170,8 +170,8 @@ class CpuBackend final : public Backend {
     kv_editor_.attention_shares(rows_, q, shape, kv, shares);
   }
 
-  void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) override {
-    kv_editor_.turn_keys(pages, kv, turn);
+  bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) override {
+    return kv_editor_.turn_keys(slots, kv, turn);
   }
 
   void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,

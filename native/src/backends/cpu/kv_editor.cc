@@ -1,7 +1,7 @@
 #include "backends/cpu/kv_editor.h"
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <cstring>
 
 #include "base/exact_math.h"
@@ -14,37 +14,55 @@ namespace {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-uint16_t* keys_of(std::byte* page, const KvLayerLayout& kv, int kv_head) {
-  return reinterpret_cast<uint16_t*>(page + kv.key_offset(kv_head));
-}
-
-uint16_t* values_of(std::byte* page, const KvLayerLayout& kv, int kv_head) {
-  return reinterpret_cast<uint16_t*>(page + kv.value_offset(kv_head));
-}
-
-// keys: f32 [n_rope][32] of one page. Back by the angles, halves convention.
-void turn_back(const std::vector<float>& cos, const std::vector<float>& sin, float* keys) {
+// key: [head_dim]. Back by the angles, halves convention.
+void turn_back(const std::vector<float>& cos, const std::vector<float>& sin, float* key) {
   const size_t half = cos.size();
   for (size_t i = 0; i < half; ++i) {
-    float* first = keys + i * kPageTokens;
-    float* second = keys + (i + half) * kPageTokens;
-    for (int slot = 0; slot < kPageTokens; ++slot) {
-      const float x1 = first[slot], x2 = second[slot];
-      first[slot] = x1 * cos[i] + x2 * sin[i];
-      second[slot] = x2 * cos[i] - x1 * sin[i];
-    }
+    const float x1 = key[i], x2 = key[i + half];
+    key[i] = x1 * cos[i] + x2 * sin[i];
+    key[i + half] = x2 * cos[i] - x1 * sin[i];
   }
 }
 
-// One token's key and value of one head.
-void move_token(std::byte* from_page, int from, std::byte* to_page, int to, const KvLayerLayout& kv,
-                int kv_head) {
-  const uint16_t* from_keys = keys_of(from_page, kv, kv_head) + from;
-  uint16_t* to_keys = keys_of(to_page, kv, kv_head) + to;
-  for (int i = 0; i < kv.head_dim; ++i) to_keys[i * kPageTokens] = from_keys[i * kPageTokens];
-  std::memcpy(values_of(to_page, kv, kv_head) + to * kv.head_dim,
-              values_of(from_page, kv, kv_head) + from * kv.head_dim,
-              static_cast<size_t>(kv.head_dim) * sizeof(uint16_t));
+// n pieces of piece_bytes, each `stride` behind the one before.
+void copy_pieces(const uint8_t* from, uint8_t* to, int n, size_t stride, size_t piece_bytes) {
+  for (int i = 0; i < n; ++i) {
+    std::memcpy(to + static_cast<size_t>(i) * stride, from + static_cast<size_t>(i) * stride,
+                piece_bytes);
+  }
+}
+
+void move_f16(const KvSlot& from, const KvSlot& to) {
+  const auto at = [](const KvSlot& slot, size_t part, int element) {
+    return slot.page + part + static_cast<size_t>(element) * sizeof(uint16_t);
+  };
+  copy_pieces(at(from, from.parts.keys, from.slot), at(to, to.parts.keys, to.slot), from.head_dim,
+              kPageTokens * sizeof(uint16_t), sizeof(uint16_t));
+  std::memcpy(at(to, to.parts.values, to.slot * to.head_dim),
+              at(from, from.parts.values, from.slot * from.head_dim),
+              static_cast<size_t>(from.head_dim) * sizeof(uint16_t));
+}
+
+void move_int8(const KvSlot& from, const KvSlot& to) {
+  constexpr size_t kByteOf[4] = {0, 2, 1, 3};  // of a position among four
+  const auto quad = [](const KvSlot& slot) {
+    return slot.page + slot.parts.keys + static_cast<size_t>(slot.slot) * 4;
+  };
+  const auto value = [&](const KvSlot& slot) {
+    const size_t row_bytes = 4 * ((static_cast<size_t>(slot.head_dim) + 15) / 16 * 16);
+    return slot.page + slot.parts.values + static_cast<size_t>(slot.slot / 4) * row_bytes +
+           kByteOf[slot.slot % 4];
+  };
+  const auto scale = [](const KvSlot& slot, size_t part) {
+    return slot.page + part + static_cast<size_t>(slot.slot) * sizeof(uint16_t);
+  };
+  const int n_scales = kv_n_scales(from.head_dim);
+  copy_pieces(quad(from), quad(to), (from.head_dim + 3) / 4, size_t{4} * kPageTokens, 4);
+  copy_pieces(value(from), value(to), from.head_dim, 4, 1);
+  for (const auto part : {&KvHeadParts::key_scales, &KvHeadParts::value_scales}) {
+    copy_pieces(scale(from, from.parts.*part), scale(to, to.parts.*part), n_scales,
+                kPageTokens * sizeof(uint16_t), sizeof(uint16_t));
+  }
 }
 
 }  // namespace
@@ -52,21 +70,24 @@ void move_token(std::byte* from_page, int from, std::byte* to_page, int to, cons
 KvEditor::KvEditor(const KernelTable& kernels, int n_threads)
     : kernels_(kernels), ops_(*kernels.elementwise), n_threads_(n_threads) {}
 
-void KvEditor::turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn) {
+bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) {
   const auto half = static_cast<size_t>(turn.n_rope / 2);
   std::vector<float> cos(half), sin(half);
   ops_.rope_angles(turn.inv_freq, turn.n_rope / 2, turn.n_positions, 1.0f, cos.data(), sin.data());
-  const KvTable& table = pages.view.tables[kv.group];
-  parallel_for(n_threads_, int64_t{pages.n_pages} * kv.n_kv_heads, [&](int64_t unit, int) {
-    const auto number = pages.first_page + unit / kv.n_kv_heads;
-    if (table.pages[number] == nullptr) return;
-    uint16_t* stored = keys_of(table.pages[number], kv, static_cast<int>(unit % kv.n_kv_heads));
-    std::array<float, size_t{kMaxHeadDim} * kPageTokens> keys;
-    const int64_t n = int64_t{turn.n_rope} * kPageTokens;
-    ops_.load_f16_row(stored, n, keys.data());
-    turn_back(cos, sin, keys.data());
-    ops_.store_f16_row(keys.data(), n, stored);
+  std::byte* const* pages = slots.view.tables[kv.group].pages;
+  std::atomic<bool> is_finite{true};
+  parallel_for(n_threads_, slots.n, [&](int64_t unit, int) {
+    const int number = slots.first + static_cast<int>(unit);
+    if (pages[number / kPageTokens] == nullptr) return;
+    float key[kMaxHeadDim];
+    for (int kv_head = 0; kv_head < kv.n_kv_heads; ++kv_head) {
+      const KvSlot slot = kv.slot(pages[number / kPageTokens], number, kv_head);
+      kernels_.attention->load_key(slot, key);
+      turn_back(cos, sin, key);
+      if (!kernels_.attention->store_key(slot, key)) is_finite.store(false);
+    }
   });
+  return is_finite.load();
 }
 
 void KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
@@ -74,10 +95,10 @@ void KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_he
   std::byte* const* pages = view.tables[kv.group].pages;
   for (size_t i = 0; i < kept.size(); ++i) {
     const auto to = static_cast<int>(i);
-    const int from = kept[i];
-    if (from == to) continue;
-    move_token(pages[from / kPageTokens], from % kPageTokens, pages[to / kPageTokens],
-               to % kPageTokens, kv, kv_head);
+    if (kept[i] == to) continue;
+    const KvSlot source = kv.slot(pages[kept[i] / kPageTokens], kept[i], kv_head);
+    const KvSlot target = kv.slot(pages[to / kPageTokens], to, kv_head);
+    kv.format == KvFormat::kF16 ? move_f16(source, target) : move_int8(source, target);
   }
 }
 
@@ -99,6 +120,7 @@ void KvEditor::attention_shares(std::span<const RowInput> rows, const float* q,
     }
     scratch.scores.resize(kBlockQueries * n_slots);
     scratch.keys.resize(static_cast<size_t>(shape.head_dim * kPageTokens));
+    scratch.key.resize(static_cast<size_t>(shape.head_dim));
     scratch.parts.resize(n_slots);
     scratch.sums.assign(n_slots, 0.0);
     share_head(shape, kv, table, static_cast<int>(kv_head), scratch);
@@ -123,15 +145,26 @@ void KvEditor::share_head(const AttentionShape& shape, const KvLayerLayout& kv,
   }
 }
 
+// keys[dim][slot] of the first n_keys slots of a page.
+void KvEditor::load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int n_keys,
+                         Scratch& scratch) const {
+  for (int slot = 0; slot < n_keys; ++slot) {
+    kernels_.attention->load_key(kv.slot(page, slot, kv_head), scratch.key.data());
+    for (int dim = 0; dim < kv.head_dim; ++dim) {
+      scratch.keys[static_cast<size_t>(dim * kPageTokens + slot)] =
+          scratch.key[static_cast<size_t>(dim)];
+    }
+  }
+}
+
 // Scores of a block of queries with all slots. A score runs over head_dim in order.
 void KvEditor::score_block(const AttentionShape& shape, const KvLayerLayout& kv,
                            const KvTable& table, int kv_head, size_t first_query, size_t n_queries,
                            Scratch& scratch) const {
   const size_t n_slots = scratch.sums.size();
   for (size_t slot0 = 0; slot0 < n_slots; slot0 += kPageTokens) {
-    ops_.load_f16_row(keys_of(table.pages[slot0 / kPageTokens], kv, kv_head),
-                      int64_t{kv.head_dim} * kPageTokens, scratch.keys.data());
     const size_t n = std::min<size_t>(kPageTokens, n_slots - slot0);
+    load_page(kv, table.pages[slot0 / kPageTokens], kv_head, static_cast<int>(n), scratch);
     for (size_t i = 0; i < n_queries; ++i) {
       const float* query = scratch.queries[first_query + i];
       float sums[kPageTokens] = {};

@@ -21,24 +21,27 @@ class KvEditor {
   // The three below are the ops of Backend with these names.
   void attention_shares(std::span<const RowInput> rows, const float* q, const AttentionShape& shape,
                         const KvLayerLayout& kv, float* shares);
-  void turn_keys(const KvPageRange& pages, const KvLayerLayout& kv, const KeyTurn& turn);
+  bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn);
   void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                   std::span<const int32_t> kept);
 
  private:
   // Queries that meet a page of keys together while it is in f32.
-  static constexpr int kBlockQueries = 8;
+  static constexpr int kBlockQueries = 32;
   // What one kv head needs: queries of a block, their scores and a page of keys.
   struct Scratch {
     std::vector<const float*> queries;
     std::vector<int> n_visible;
     std::vector<float> scores;  // [kBlockQueries][n_slots]
     std::vector<float> keys;    // [head_dim][32]
+    std::vector<float> key;     // [head_dim]
     std::vector<double> parts;  // [n_slots]
     std::vector<double> sums;   // [n_slots]
   };
   void share_head(const AttentionShape& shape, const KvLayerLayout& kv, const KvTable& table,
                   int kv_head, Scratch& scratch) const;
+  void load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int n_keys,
+                 Scratch& scratch) const;
   void score_block(const AttentionShape& shape, const KvLayerLayout& kv, const KvTable& table,
                    int kv_head, size_t first_query, size_t n_queries, Scratch& scratch) const;
   void add_shares(const float* scores, int n_visible, Scratch& scratch) const;

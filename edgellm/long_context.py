@@ -1,0 +1,71 @@
+"""Long contexts in little memory: what a text asks of its session, and what was kept of it.
+
+docs/KV.md says how tokens are chosen and what that costs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .errors import InvalidArgumentError
+from .results import KeptTokens
+
+if TYPE_CHECKING:
+    from . import _native
+
+# The first tokens, whatever they say, take what attention nobody else gets: without them a model
+# that was trained on whole texts falls apart (StreamingLLM). One page of the KV cache.
+N_SINK = 32
+_PAGE = 32
+_COMPRESS_SINK = 4
+_COMPRESS_WINDOW = 32
+
+
+def streaming_session(
+    model: _native.Model, window: int, adapter: _native.Adapter | None
+) -> _native.Session:
+    """A session that is never full: the first 32 and at least `window` last tokens stay."""
+    from . import _native
+
+    session = _native.Session(model, _context_of(window, model.n_ctx_train), adapter)
+    session.stream_within(N_SINK, window)
+    return session
+
+
+def stream_chat(session: _native.Session) -> None:
+    """The same for a session that is there: three quarters of its context stay."""
+    n_ctx = session.n_ctx
+    if n_ctx < 4 * _PAGE:
+        message = f"policy 'shift' needs an n_ctx of at least {4 * _PAGE}, but it is {n_ctx}"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    session.stream_within(N_SINK, n_ctx * 3 // 4 - N_SINK)
+
+
+def _context_of(window: int, n_most: int) -> int:
+    """Room for a quarter of the window besides it: every so many tokens, keys are turned."""
+    room = max(_PAGE, window // 4 // _PAGE * _PAGE)
+    if window + N_SINK + _PAGE > n_most:
+        message = (
+            f"window is {window}, but with {N_SINK + _PAGE} tokens besides it must be within the "
+            f"{n_most} of this model"
+        )
+        raise InvalidArgumentError(message, code="invalid_argument")
+    return min(N_SINK + window + room, n_most)
+
+
+def compress_session(session: _native.Session, ratio: float) -> None:
+    """Leave one of `ratio` tokens; nothing happens where so few are left anyway."""
+    n_read = session.n_tokens
+    n_least = _COMPRESS_SINK + _COMPRESS_WINDOW + 1
+    n_keep = max(math.ceil((n_read - session.n_dropped) / ratio), n_least)
+    session.compress(n_keep, n_sink=_COMPRESS_SINK, window=_COMPRESS_WINDOW)
+
+
+def kept_tokens(session: _native.Session) -> KeptTokens | None:
+    """None if every token is there."""
+    n_dropped = session.n_dropped
+    if n_dropped == 0:
+        return None
+    n_read = session.n_tokens
+    return KeptTokens(tuple(session.kept_ranges), n_read - n_dropped, n_read)
