@@ -31,7 +31,7 @@ test: lint native sanitize arm
 
 nightly: lint native sanitize arm windows bench-guard
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan
-	$(BIN) ctest --test-dir build/asan --output-on-failure
+	EDGELLM_TEST_CYCLES=10000 $(BIN) ctest --test-dir build/asan --output-on-failure
 	cd native && $(BIN) cmake --preset tsan -DEDGE_BUILD_TOOLS=OFF && $(BIN) cmake --build --preset tsan
 	$(BIN) ctest --test-dir build/tsan --output-on-failure
 	build/asan/fuzz/edge_mutate build/seed.edge 100000 --seed 1

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
-from .chat import Chat, Turn
+from .chat import Chat
 from .chat_template import ChatTemplate
 from .errors import (
     Cancelled,
@@ -35,6 +35,7 @@ from .model import Model, load
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
+from .transcript import Turn
 
 __version__ = "0.1.0"
 

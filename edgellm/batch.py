@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +17,7 @@ from .closing import Closing
 from .errors import Cancelled, EdgeError, InvalidArgumentError, MemoryBudgetError
 from .options import GenerateOptions
 from .results import Generation, Token
-from .stream import SLICE_MS, TokenStream, check_room, checked_ids
+from .stream import SLICE_MS, SessionLease, TokenStream, check_room, checked_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +42,7 @@ class TokenBatch(Closing):
         if not 1 <= at_once <= _MOST_AT_ONCE:
             message = f"at_once must be in 1..{_MOST_AT_ONCE}, but is {at_once}"
             raise InvalidArgumentError(message, code="invalid_argument")
+        self._lock = Lock()  # of what waits: cancel() takes from it
         self._start = start
         self._at_once = at_once
         self._coming = deque(range(n))
@@ -75,10 +78,11 @@ class TokenBatch(Closing):
 
     def cancel(self, index: int | None = None) -> None:
         """End one generation early, or all, from any thread; within about 100 ms."""
-        if index is None:
-            self._coming.clear()
-        elif index in self._coming:
-            self._coming.remove(index)
+        with self._lock:
+            if index is None:
+                self._coming.clear()
+            elif index in self._coming:
+                self._coming.remove(index)
         for at, stream in list(self._running.items()):
             if index is None or at == index:
                 stream.cancel()
@@ -98,16 +102,19 @@ class TokenBatch(Closing):
         return [self._streams[index].result() for index in sorted(self._streams)]
 
     def _admit(self) -> None:
-        while self._coming and len(self._running) < self._at_once:
-            index = self._coming[0]
-            try:
-                stream = self._start(index)
-            except MemoryBudgetError:
-                if not self._running:
-                    raise
-                return  # there is room when one of them ends
-            self._coming.popleft()
-            self._running[index] = self._streams[index] = stream
+        while len(self._running) < self._at_once:
+            with self._lock:
+                if not self._coming:
+                    return
+                index = self._coming[0]
+                try:
+                    stream = self._start(index)
+                except MemoryBudgetError:
+                    if not self._running:
+                        raise
+                    return  # there is room when one of them ends
+                self._coming.popleft()
+                self._running[index] = self._streams[index] = stream
 
     def _advance(self) -> None:
         """A step or a few, and the tokens of those that are ready for one."""
@@ -176,6 +183,60 @@ def stream_several(
     return TokenBatch(
         len(every), lambda at: TokenStream(model, every[at], options, adapter=adapter), at_once
     )
+
+
+def generate_several(
+    model: _native.Model,
+    prompt_ids: Sequence[int],
+    options: GenerateOptions,
+    n: int,
+    adapter: _native.Adapter | None = None,
+) -> list[Generation]:
+    """`n` samples of one prompt, which is processed once: what separate generations with the seeds
+    `options.sample_seed(i)` give."""
+    if not 1 <= n <= _MOST_AT_ONCE:
+        message = f"n must be in 1..{_MOST_AT_ONCE}, but is {n}"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
+    check_room(len(prompt), options.max_tokens, model.n_ctx_train)
+    # Every sample processes the last token, to have logits of its own.
+    base = processed(model, prompt[:-1], len(prompt) + options.max_tokens, adapter)
+
+    def start(at: int) -> TokenStream:
+        session = base.fork()
+        lease = SessionLease(session, ended=lambda _: session.close())
+        try:
+            one = replace(options, seed=options.sample_seed(at))
+            stream = TokenStream(model, prompt, one, lease)
+        except BaseException:
+            session.close()
+            raise
+        if at == 0:  # the prompt was processed for the first of them
+            lease.n_held = base.stats["n_reused_tokens"]
+        return stream
+
+    try:
+        with TokenBatch(n, start, AT_ONCE) as batch:
+            return batch.results()
+    finally:
+        base.close()
+
+
+def processed(
+    model: _native.Model, ids: list[int], n_ctx: int, adapter: _native.Adapter | None
+) -> _native.Session:
+    """A session of `n_ctx` tokens at most that has processed `ids`, to be forked."""
+    from . import _native
+
+    session = _native.Session(model, n_ctx, adapter)
+    try:
+        session.append(ids)
+        while not session.run(SLICE_MS):
+            pass
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 def run_lanes(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .adapter import Adapter, native_adapter
-from .batch import AT_ONCE, TokenBatch, stream_several
+from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
 from .chats import new_chat, restored_chat
 from .closing import Closing
@@ -30,12 +30,10 @@ from .options import (
     GenerateOptions,
     LoadOptions,
     VerifyMode,
-    as_stops,
 )
 from .results import Generation, ModelInfo
-from .sampling import SamplingArguments, SamplingRules
 from .scoring import Pair, Score, score_pairs, split_texts
-from .stream import SLICE_MS, TokenStream, checked_ids, generate_several
+from .stream import SLICE_MS, TokenStream, checked_ids
 
 if TYPE_CHECKING:
     import os
@@ -56,13 +54,16 @@ def load(
     verify: VerifyMode = "once",
     n_ctx: int | None = None,
     prefix_cache: int | None = None,
+    latency_budget_ms: float | None = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
-    options = LoadOptions(backend, threads, kv, max_memory, verify, n_ctx, prefix_cache)
+    options = LoadOptions(
+        backend, threads, kv, max_memory, verify, n_ctx, prefix_cache, latency_budget_ms
+    )
     return Model(resolve(path), options)
 
 
@@ -87,6 +88,7 @@ class Model(Closing):
                     verify=options.verify,
                     max_memory_bytes=options.max_memory or 0,
                     n_ctx=options.n_ctx or 0,
+                    latency_budget_ms=options.latency_budget_ms or 0.0,
                     prefix_cache_bytes=options.prefix_cache,
                     kv_format=options.kv,
                 )
@@ -174,38 +176,19 @@ class Model(Closing):
         self,
         prompt: str | Sequence[int],
         *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        stop_ids: Sequence[int] | None = None,
-        logprobs: int = 0,
         adapter: Adapter | None = None,
-        **rules: Unpack[SamplingArguments],
+        **arguments: Unpack[GenerateArguments],
     ) -> TokenStream:
-        """Generate token by token; see `GenerateOptions` for what each argument means, and
-        `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias, min_tokens and ignore_eos.
+        """Generate token by token, at most `max_tokens`; see `GenerateOptions` for what each
+        argument means, and `SamplingRules` for penalties, DRY, XTC, typical_p, logit_bias,
+        min_tokens and ignore_eos.
 
         `adapter`: one of `load_adapter()`, through which prompt and text go.
 
         Everything is checked here, before any work; the prompt is processed by the first `next()`.
         Stop early by leaving the loop and calling `close()`, or by `cancel()` from any thread.
         """
-        options = GenerateOptions(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=as_stops(stop),
-            stop_ids=None if stop_ids is None else tuple(stop_ids),
-            logprobs=logprobs,
-            rules=SamplingRules(**rules),
-        )
+        options = GenerateOptions.of(arguments)
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return TokenStream(self._native, ids, options, adapter=native_adapter(adapter))
 
@@ -213,33 +196,11 @@ class Model(Closing):
         self,
         prompt: str | Sequence[int],
         *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        seed: int = 0,
-        stop: str | Sequence[str] | None = None,
-        stop_ids: Sequence[int] | None = None,
-        logprobs: int = 0,
         adapter: Adapter | None = None,
-        **rules: Unpack[SamplingArguments],
+        **arguments: Unpack[GenerateArguments],
     ) -> Generation:
         """Generate to the end; the same arguments as `stream()`."""
-        with self.stream(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            stop=stop,
-            stop_ids=stop_ids,
-            logprobs=logprobs,
-            adapter=adapter,
-            **rules,
-        ) as stream:
+        with self.stream(prompt, adapter=adapter, **arguments) as stream:
             return stream.result()
 
     def generate_n(
@@ -303,7 +264,7 @@ class Model(Closing):
         return score_pairs(self._native, pairs, native_adapter(adapter))
 
     def _pair(self, prompt: str | Sequence[int], more: str | Sequence[int]) -> Pair:
-        if isinstance(prompt, str) and isinstance(more, str):
+        if isinstance(prompt, str) and isinstance(more, str) and more:
             return split_texts(self._tokenizer(), lambda: self.tokenize(""), prompt, more)
         before = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return before, self.tokenize(more, bos=False) if isinstance(more, str) else more

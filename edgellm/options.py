@@ -5,6 +5,7 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Required, get_args
@@ -38,6 +39,8 @@ class LoadOptions:
     `kv`: how keys and values are kept, "F16" or "K8V8", which takes half as much (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
+    `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
+    on; None: twice what one without a prompt takes.
     """
 
     backend: str = "cpu"
@@ -47,6 +50,7 @@ class LoadOptions:
     verify: VerifyMode = "once"
     n_ctx: int | None = None
     prefix_cache: int | None = None
+    latency_budget_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -64,6 +68,9 @@ class LoadOptions:
             raise _fail(f"verify must be 'once', 'always' or 'never', but is {self.verify!r}")
         if self.n_ctx is not None and not 1 <= self.n_ctx < 2**31:
             raise _fail(f"n_ctx must be in 1..2**31-1 or None, but is {self.n_ctx}")
+        budget = self.latency_budget_ms
+        if budget is not None and not 0 < budget < math.inf:
+            raise _fail(f"latency_budget_ms must be above 0 or None, but is {budget}")
         if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
             raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .batch import run_lanes
+from .batch import processed, run_lanes
 from .errors import ContextOverflowError, InvalidArgumentError
-from .stream import SLICE_MS, checked_ids
+from .stream import checked_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def score_pairs(
     first = inputs[0]
     n_same = next((n for n in range(n_same) if any(i[n] != first[n] for i in inputs)), n_same)
     readers = [_Reader(more, n_skip=len(prompt) - 1 - n_same) for prompt, more in checked]
-    base = _processed(model, first[:n_same], max(map(len, inputs)), adapter) if n_same else None
+    base = processed(model, first[:n_same], max(map(len, inputs)), adapter) if n_same else None
 
     def start(at: int) -> _native.Session:
         from . import _native
@@ -134,19 +134,3 @@ def _checked(
         )
         raise ContextOverflowError(message, code="context_overflow")
     return before, after
-
-
-def _processed(
-    model: _native.Model, ids: list[int], n_ctx: int, adapter: _native.Adapter | None
-) -> _native.Session:
-    from . import _native
-
-    session = _native.Session(model, n_ctx, adapter)
-    try:
-        session.append(ids)
-        while not session.run(SLICE_MS):
-            pass
-    except BaseException:
-        session.close()
-        raise
-    return session

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from operator import index
 from threading import RLock
 from time import perf_counter
@@ -30,7 +29,6 @@ SLICE_MS = 80.0
 # Prompt tokens shown to the stream decoder before the first new one: enough to hold a character
 # cut into byte tokens, and to know that the text does not begin here.
 _DECODER_CONTEXT = 8
-_MAX_SAMPLES = 1024
 
 
 class SessionLease:
@@ -317,34 +315,6 @@ class TokenStream(Closing):
             dropped_turns=0 if self._lease is None else self._lease.dropped_turns,
             kept=self._kept,
         )
-
-
-def generate_several(
-    model: _native.Model,
-    prompt_ids: Sequence[int],
-    options: GenerateOptions,
-    n: int,
-    adapter: _native.Adapter | None = None,
-) -> list[Generation]:
-    """`n` samples of one prompt, which is processed once: what separate generations with the seeds
-    `options.sample_seed(i)` give."""
-    from . import _native
-
-    if not 1 <= n <= _MAX_SAMPLES:
-        message = f"n must be in 1..{_MAX_SAMPLES}, but is {n}"
-        raise InvalidArgumentError(message, code="invalid_argument")
-    prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
-    check_room(len(prompt), options.max_tokens, model.n_ctx_train)
-    session = _native.Session(model, len(prompt) + options.max_tokens, adapter)
-    try:
-        results = []
-        for i in range(n):
-            one = replace(options, seed=options.sample_seed(i))
-            lease = SessionLease(session, ended=lambda _: None)
-            results.append(TokenStream(model, prompt, one, lease).result())
-        return results
-    finally:
-        session.close()
 
 
 def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[int]:

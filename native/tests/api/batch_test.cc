@@ -40,8 +40,13 @@ std::vector<int32_t> ids_of(int n, uint32_t seed) {
   return ids;
 }
 
+// One that neither finds nor leaves KV: what it gives it has computed.
+Session apart(const Model& model) {
+  return Session(model, 0, std::nullopt, {.is_on = false, .name_space = ""});
+}
+
 std::vector<float> logits_alone(const Model& model, std::span<const int32_t> ids) {
-  Session session(model);
+  Session session = apart(model);
   session.append(ids);
   while (!session.run(kNoBudgetMs)) {
   }
@@ -85,7 +90,8 @@ TEST_CASE("eight sessions together have the bits of each alone") {
       std::vector<std::vector<int32_t>> ids;
       for (const int n : {1, 7, 64, 200, 33, 2, 90, 150}) {
         ids.push_back(ids_of(n, static_cast<uint32_t>(n)));
-        sessions.emplace_back(model).append(ids.back());
+        sessions.push_back(apart(model));
+        sessions.back().append(ids.back());
       }
       for (int round = 0; round < 3; ++round) {  // prompts, then one token each
         run_all(sessions);
@@ -162,7 +168,7 @@ TEST_CASE("closing the model ends sessions that run together and in threads") {
   for (uint32_t i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       std::vector<Session> own;
-      for (uint32_t j = 0; j < 3; ++j) own.emplace_back(model);
+      for (uint32_t j = 0; j < 3; ++j) own.push_back(apart(model));
       try {
         for (;; ++n_under_way) {
           for (Session& session : own) {
@@ -202,7 +208,7 @@ TEST_CASE("a child of fork() runs sessions while the parent's threads share step
   std::vector<std::thread> threads;
   for (uint32_t i = 0; i < 3; ++i) {
     threads.emplace_back([&] {
-      for (Session session(model); !is_over; ++n_runs) {
+      for (Session session = apart(model); !is_over; ++n_runs) {
         session.rewind(0);
         session.append(ids);
         session.run(kNoBudgetMs);
@@ -246,7 +252,7 @@ TEST_CASE("sessions that are started, cancelled anywhere and started again leave
     std::mt19937 random(seed);
     for (int cycle = 0; cycle < n_cycles / 4; ++cycle) {
       const auto& ids = prompts[random() % kPrompts];
-      Session session(model);
+      Session session = apart(model);
       session.append(ids);
       int64_t until_stop = static_cast<int64_t>(random() % 40);
       std::chrono::steady_clock::time_point stopped{};
