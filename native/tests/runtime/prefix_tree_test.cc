@@ -36,7 +36,8 @@ struct Text {
       std::vector<RowInput> rows;
       for (int i = 0; i < plan.n_new_tokens; ++i) {
         const int position = plan.first_position + i;
-        rows.push_back({ids[static_cast<size_t>(position)], position, kv->view(), nullptr});
+        rows.push_back(
+            {ids[static_cast<size_t>(position)], position, position, kv->view(), nullptr});
       }
       const std::vector<int32_t> last = {plan.n_new_tokens - 1};
       const StepOutputs outputs{.rows = last, .logits = logits.data()};
