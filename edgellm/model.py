@@ -185,6 +185,8 @@ class Model(Closing):
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
         logprobs: int = 0,
+        compress: float = 1.0,
+        window: int = 0,
         adapter: Adapter | None = None,
         **rules: Unpack[SamplingArguments],
     ) -> TokenStream:
@@ -207,6 +209,8 @@ class Model(Closing):
             stop_ids=None if stop_ids is None else tuple(stop_ids),
             logprobs=logprobs,
             rules=SamplingRules(**rules),
+            compress=compress,
+            window=window,
         )
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return TokenStream(self._native, ids, options, adapter=native_adapter(adapter))
@@ -224,6 +228,8 @@ class Model(Closing):
         stop: str | Sequence[str] | None = None,
         stop_ids: Sequence[int] | None = None,
         logprobs: int = 0,
+        compress: float = 1.0,
+        window: int = 0,
         adapter: Adapter | None = None,
         **rules: Unpack[SamplingArguments],
     ) -> Generation:
@@ -239,6 +245,8 @@ class Model(Closing):
             stop=stop,
             stop_ids=stop_ids,
             logprobs=logprobs,
+            compress=compress,
+            window=window,
             adapter=adapter,
             **rules,
         ) as stream:

@@ -121,9 +121,10 @@ def test_a_chat_that_gave_its_memory_back_goes_on_with_the_same_words(demo):
         one.trim()
         assert one._session.n_recompute > 0
         assert one.context_tokens[0] == n_tokens
-        assert one.send("Go on.", max_tokens=40).token_ids == other.send(
-            "Go on.", max_tokens=40
-        ).token_ids
+        assert (
+            one.send("Go on.", max_tokens=40).token_ids
+            == other.send("Go on.", max_tokens=40).token_ids
+        )
         assert np.array_equal(one._session.logits(), other._session.logits())
 
 

@@ -346,7 +346,8 @@ TEST_CASE("the slots chosen are the best by pooled share, in order") {
   std::mt19937 random(16);
   for (int round = 0; round < 300; ++round) {
     const int n_slots = 20 + static_cast<int>(random() % 100);
-    KvCompression how{.n_keep = 0, .n_sink = static_cast<int>(random() % 4),
+    KvCompression how{.n_keep = 0,
+                      .n_sink = static_cast<int>(random() % 4),
                       .n_window = 1 + static_cast<int>(random() % 5),
                       .n_pool = 1 + 2 * static_cast<int>(random() % 4)};
     const int n_least = how.n_sink + how.n_window + 1;
