@@ -15,9 +15,10 @@ from .adapter import Adapter, native_adapter
 from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, PieceEncoder
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
+from .long_context import compress_session, kept_tokens, stream_chat
 from .options import GenerateOptions, as_stops
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
-from .results import Generation
+from .results import Generation, KeptTokens
 from .sampling import SamplingArguments, SamplingRules
 from .stream import SessionLease, TokenStream, check_room
 from .transcript import Transcript, Turn, plain_sequence, template_digest
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from . import _native
 
-OverflowPolicy = Literal["drop_oldest_turns"]
-# With that policy and no max_tokens, turns are dropped until this share of the context is free.
+OverflowPolicy = Literal["drop_oldest_turns", "shift"]
+# With the first one and no max_tokens, turns are dropped until this share of the context is free.
 _FREE_SHARE = 4
 
 
@@ -74,7 +75,7 @@ class Chat(Closing):
         from . import _native
 
         if policy is not None and policy not in get_args(OverflowPolicy):
-            message = f"policy must be None or 'drop_oldest_turns', but is {policy!r}"
+            message = f"policy must be None, 'drop_oldest_turns' or 'shift', but is {policy!r}"
             raise InvalidArgumentError(message, code="invalid_argument")
         if n_ctx is not None and n_ctx < 1:
             message = f"n_ctx must be at least 1 or None, but is {n_ctx}"
@@ -103,6 +104,8 @@ class Chat(Closing):
         self._adapter = adapter
         self._is_from_disk = False  # the KV, until the next reply
         self._session = _native.Session(model, n_ctx or 0, native_adapter(adapter))
+        if policy == "shift":
+            stream_chat(self._session)
 
     # --- talking ------------------------------------------------------------------------------
 
@@ -182,6 +185,19 @@ class Chat(Closing):
         self._finished()
         self._session.set_adapter(native_adapter(adapter))
         self._adapter = adapter
+
+    def compress(self, ratio: float) -> KeptTokens | None:
+        """Leave one of `ratio` tokens of the conversation in the KV cache, those that its end pays
+        attention to; the transcript stays. Returns what was kept, None for everything."""
+        self._finished()
+        compress_session(self._session, ratio)
+        return kept_tokens(self._session)
+
+    def trim(self, n_bytes: int = 2**63) -> int:
+        """Give memory of the KV cache back until the system has got `n_bytes`; returns how many it
+        got. The next turn computes the KV again, with the same replies."""
+        self._finished()
+        return self._session.trim(n_bytes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the conversation and its KV to a file, for `Model.restore()` to go on with; a reply
@@ -268,7 +284,7 @@ class Chat(Closing):
         new = plain_data(message, "message")
         n_dropped = turns[-1].n_dropped if turns else 0
         prompt = self._compose(turns, new, n_dropped)
-        if self._policy is None:
+        if self._policy != "drop_oldest_turns":
             return prompt
         n_before, n_ctx = len(prompt.ids), self._session.n_ctx
         n_wanted = sampling.get("max_tokens") or n_ctx // _FREE_SHARE
@@ -313,6 +329,7 @@ class Chat(Closing):
             dropped_tokens=prompt.dropped_tokens,
             dropped_turns=0 if prompt.continues else prompt.n_dropped - before,
             is_from_disk=self._is_from_disk,
+            is_endless=self._policy == "shift",
         )
         self._is_from_disk = False
         self._active = TokenStream(self._model, prompt.ids, options, lease)
@@ -328,13 +345,14 @@ class Chat(Closing):
         named["rules"] = SamplingRules(**rules)
         n_ctx = self._session.n_ctx
         if named.get("max_tokens") is None:
-            named["max_tokens"] = max(1, n_ctx - n_prompt)
+            most = n_ctx // _FREE_SHARE if self._policy == "shift" else n_ctx - n_prompt
+            named["max_tokens"] = max(1, most)
         if named.get("stop_ids") is None:
             named["stop_ids"] = self._stop_ids
         named["stop"] = (*as_stops(named.get("stop")), *self._stops)
         named["stop_ids"] = tuple(named["stop_ids"])
         try:
-            check_room(n_prompt, named["max_tokens"], n_ctx)
+            check_room(n_prompt, named["max_tokens"], n_ctx, self._policy == "shift")
         except ContextOverflowError as error:
             hint = "" if self._policy else ", or choose policy='drop_oldest_turns'"
             raise ContextOverflowError(f"{error}{hint}", code=error.code) from error

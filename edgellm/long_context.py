@@ -20,6 +20,7 @@ N_SINK = 32
 _PAGE = 32
 _COMPRESS_SINK = 4
 _COMPRESS_WINDOW = 32
+_LEAST_KEPT = 4
 
 
 def streaming_session(
@@ -56,10 +57,10 @@ def _context_of(window: int, n_most: int) -> int:
 
 def compress_session(session: _native.Session, ratio: float) -> None:
     """Leave one of `ratio` tokens; nothing happens where so few are left anyway."""
-    n_read = session.n_tokens
-    n_least = _COMPRESS_SINK + _COMPRESS_WINDOW + 1
-    n_keep = max(math.ceil((n_read - session.n_dropped) / ratio), n_least)
-    session.compress(n_keep, n_sink=_COMPRESS_SINK, window=_COMPRESS_WINDOW)
+    n_keep = max(math.ceil((session.n_tokens - session.n_dropped) / ratio), _LEAST_KEPT)
+    # Of short texts, no more than half and an eighth of what is kept.
+    window, n_sink = min(_COMPRESS_WINDOW, n_keep // 2), min(_COMPRESS_SINK, n_keep // 8)
+    session.compress(n_keep, n_sink=n_sink, window=window)
 
 
 def kept_tokens(session: _native.Session) -> KeptTokens | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _POLICIES: dict[str, OverflowPolicy | None] = {
     "error": None,
     "drop_oldest_turns": "drop_oldest_turns",
+    "shift": "shift",
 }
 _DEMO_GREETING = (
     "No model given: this is the built-in demo, small and often wrong (yours: edgellm chat MODEL)"
@@ -45,7 +46,7 @@ def command(
         str | None, typer.Option(help="chatml or a template file instead of the model's own.")
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="When the context is full: error or drop_oldest_turns.")
+        str, typer.Option(help="When the context is full: error, drop_oldest_turns, shift.")
     ] = "error",
     context: Annotated[
         int | None, typer.Option(help="Tokens that a chat may hold. Default: all the model can.")
@@ -94,7 +95,7 @@ def command(
     sampling = {**flags.chosen(locals()), "max_tokens": max_tokens}
     _check(sampling)
     if policy not in _POLICIES:
-        message = f"--policy must be error or drop_oldest_turns, but is {policy!r}"
+        message = f"--policy must be error or drop_oldest_turns or shift, but is {policy!r}"
         raise InvalidArgumentError(message, code="invalid_argument")
     named = template if template in (None, CHATML_NAME) else Path(str(template))
     limit_bytes = size_bytes(max_memory, "--max-memory")

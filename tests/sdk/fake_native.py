@@ -130,6 +130,7 @@ class Session:
         self._ids: list[int] = []
         self._n_tokens = self._n_sampled = 0
         self._cancelled = self._closed = False
+        self.n_dropped = 0
         LIVE_SESSIONS.add(id(self))
 
     def append(self, ids: Sequence[int]) -> None:

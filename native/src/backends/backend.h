@@ -270,7 +270,8 @@ class Backend {
   // Outside a step. The keys of these slots as if their tokens stood turn.n_positions earlier:
   // turned in f32, rounded to what is stored. Pages that are gone are left out. False, with the
   // slots unspecified, if a key becomes too large for its format.
-  virtual bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) = 0;
+  virtual bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv,
+                         const KeyTurn& turn) = 0;
   // Outside a step. What stands in slot kept[i] of the kv head comes to stand in slot i, unchanged.
   // `kept` ascends.
   virtual void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,

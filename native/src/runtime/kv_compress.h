@@ -12,10 +12,10 @@
 namespace edge {
 
 struct KvCompression {
-  int n_keep = 0;    // slots that every kv head keeps
-  int n_sink = 4;    // the first ones, always kept
-  int n_window = 32; // the last ones, always kept; their queries choose the others
-  int n_pool = 7;    // odd: a slot's share is the largest of so many around it
+  int n_keep = 0;     // slots that every kv head keeps
+  int n_sink = 4;     // the first ones, always kept
+  int n_window = 32;  // the last ones, always kept; their queries choose the others
+  int n_pool = 7;     // odd: a slot's share is the largest of so many around it
 
   // kInvalidArgument saying what may be asked for n_slots.
   Status check(int n_slots) const;

@@ -187,10 +187,10 @@ class Session {
   int n_done_ = 0;               // tokens processed, of which n_computed() have been in the KV
   KeptTokens kept_;              // of the n_computed() ones
   int n_stream_sink_ = 0;
-  int n_stream_drop_ = 0;        // slots that go when the KV is full; 0: it is not shifted
-  std::vector<float> logits_;    // [n_vocab] of token logits_at_ - 1
-  int logits_at_ = -1;           // n_tokens() they belong to; -1: none
-  bool is_decoding_ = false;     // the queue is one token that was appended to an empty queue
+  int n_stream_drop_ = 0;      // slots that go when the KV is full; 0: it is not shifted
+  std::vector<float> logits_;  // [n_vocab] of token logits_at_ - 1
+  int logits_at_ = -1;         // n_tokens() they belong to; -1: none
+  bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue
   SessionStats stats_;
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };

@@ -1,7 +1,7 @@
-// A model made of hashes: what a group keeps of a token is its position and, in the first group, its
-// id, in every other one the hash of what the group before sees there; the logits of a row are the
-// hash of what the last group sees and how far back it stands. Any mistake of a session in pages,
-// slots, positions, order or cuts changes them. A group is a layer with one kv head.
+// A model made of hashes: what a group keeps of a token is its position and, in the first group,
+// its id, in every other one the hash of what the group before sees there; the logits of a row are
+// the hash of what the last group sees and how far back it stands. Any mistake of a session in
+// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head.
 #pragma once
 
 #include <algorithm>
@@ -152,8 +152,7 @@ class HashModel final : public StepModel {
 
  private:
   static std::byte* place(const KvTable& table, int slot) {
-    return table.pages[slot / kPageTokens] +
-           static_cast<size_t>(slot % kPageTokens) * sizeof(Kept);
+    return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * sizeof(Kept);
   }
   static Kept read(const KvTable& table, int slot) {
     Kept kept;
