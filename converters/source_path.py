@@ -26,6 +26,8 @@ def existing_directory(directory: Path) -> Path:
 def _what_to_give_instead(path: Path) -> str:
     if path.suffix == ".edge":
         return "; it is converted already: edgellm run FILE PROMPT"
+    if path.suffix == ".gguf":
+        return "; this takes the Hugging Face directory that the GGUF file was made from"
     if path.suffix in (".safetensors", ".json", *PICKLE_SUFFIXES):
         return f"; give its directory, {path.parent}"
     return "; give a directory with config.json and *.safetensors, or a GGUF file"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..locate import find
 from ..sanitize import visible_line
 from .convert import converters
 from .output import JsonFlag, note, print_json, print_text
@@ -19,7 +20,7 @@ def command(
     src: Annotated[
         Path,
         typer.Argument(
-            help="Directory with config.json and *.safetensors; for GGUF any model file, too."
+            help="Directory with config.json and *.safetensors, or its name; for GGUF any model."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="What to write; must not exist yet.")],
@@ -63,9 +64,12 @@ def command(
     export = converters("edgellm.converters.export")
     chosen: dict[str, Any] = {"alpha": alpha, "dynamic": dynamic or None, "n_windows": windows}
     chosen = {name: value for name, value in chosen.items() if value is not None}
+    source = find(str(src)).path
+    if source != src:
+        note(f"note: {src} is {source}")
     with progress_bar() as bar:
         report = export.export(
-            src,
+            source,
             out,
             kind,
             calibration=tuple(calibration or ()),

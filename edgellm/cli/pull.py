@@ -19,6 +19,7 @@ from ..store.store import Store, Stored
 from .convert import converters
 from .output import JsonFlag, note, print_json, print_text
 from .progress import Progress, progress_bar
+from .pull_plan import plan_of_file
 from .stored import convert_into, say_waiting
 
 _SHOWN_CONTEXT = 4096
@@ -28,7 +29,7 @@ _SPARE_DISK_BYTES = 64 << 20
 @dataclass(frozen=True)
 class _Needs:
     """Bytes that a pull takes. made_bytes: written beside what is fetched. memory_bytes: what the
-    model needs, with a context of n_ctx tokens where that is known before it is here."""
+    model needs, with a context of n_ctx tokens."""
 
     to_fetch_bytes: int
     here_bytes: int
@@ -36,7 +37,7 @@ class _Needs:
     kept_bytes: int
     free_bytes: int
     memory_bytes: int
-    n_ctx: int | None
+    n_ctx: int
     available_bytes: int
 
     @property
@@ -62,7 +63,7 @@ class _Needs:
         disk = f"{mib(self.disk_bytes)} needed, {mib(self.kept_bytes)} in the end"
         note(f"disk: {disk}; {mib(self.free_bytes)} free: {fits}")
         fits = "fits" if self.fits_memory else "does not fit this machine"
-        context = "and its context" if self.n_ctx is None else f"with a context of {self.n_ctx:,}"
+        context = f"with a context of {self.n_ctx:,}"
         available = f"{mib(self.available_bytes)} available"
         note(f"memory: {mib(self.memory_bytes)} {context}; {available}: {fits}")
 
@@ -169,27 +170,27 @@ class _Pull:
     def _needs(self, folder: Path) -> _Needs:
         from .. import _native
 
-        here = sum(_n_here(file, folder) for file in self._choice.weights)
+        here = sum(_n_here(self._model, file, folder) for file in self._choice.weights)
         whole = sum(file.n_bytes for file in self._choice.weights)
         plan = self._plan(folder)
-        n_ctx = None if plan is None else min(plan.n_ctx_train, _SHOWN_CONTEXT)
+        n_ctx = min(plan.n_ctx_train, _SHOWN_CONTEXT)
         is_edge = self._choice.kind == "edge"
-        out_bytes = whole if plan is None else plan.file_bytes
         return _Needs(
             to_fetch_bytes=whole - here,
             here_bytes=here,
-            made_bytes=0 if is_edge else out_bytes,
-            kept_bytes=out_bytes,
+            made_bytes=0 if is_edge else plan.file_bytes,
+            kept_bytes=plan.file_bytes,
             free_bytes=shutil.disk_usage(folder).free,
-            memory_bytes=whole if plan is None else plan.bytes_at(n_ctx or 0),
+            memory_bytes=plan.bytes_at(n_ctx),
             n_ctx=n_ctx,
             available_bytes=_native.memory_figures()["available_bytes"],
         )
 
-    def _plan(self, folder: Path) -> MemoryPlan | None:
-        """Of a checkpoint, from its config.json; a file says what it needs when it is here."""
+    def _plan(self, folder: Path) -> MemoryPlan:
+        """Of a checkpoint from its config.json, of a file from its first bytes."""
         if self._choice.kind != "checkpoint":
-            return None
+            file = self._choice.weights[0]
+            return plan_of_file(self._model, file, self._choice.kind, folder, self._wishes)
         tools = converters("edgellm.converters")
         plan = tools.plan_conversion(folder / "config.json", **self._wishes)
         acts = {(tensor.role, tensor.act) for tensor in plan.tensors}
@@ -209,8 +210,10 @@ def _show(bar: Progress, file: hub.HubFile, n_bytes: int) -> None:
     bar(file.name, n_bytes, file.n_bytes)
 
 
-def _n_here(file: hub.HubFile, folder: Path) -> int:
-    """Bytes of a file that an earlier pull has fetched."""
+def _n_here(model: hub.HubModel, file: hub.HubFile, folder: Path) -> int:
+    """Bytes of a file that an earlier pull has fetched, or that the Hugging Face cache has."""
+    if hub.cached(model, file) is not None:
+        return file.n_bytes
     for path in (folder / file.name, folder / f"{file.name}.part"):
         if path.is_file():
             return min(path.stat().st_size, file.n_bytes)

@@ -49,7 +49,7 @@ def is_offline() -> bool:
 
 def find_snapshot(hub_name: HubName) -> Snapshot | None:
     """The cached checkpoint of a model, or None. FormatError if the cache has it, but not whole."""
-    folder = cache_directory() / f"models--{hub_name.name.replace('/', '--')}"
+    folder = _folder(hub_name)
     commit = _commit(folder, hub_name.revision)
     if commit is None:
         return None
@@ -73,6 +73,20 @@ def find_snapshot(hub_name: HubName) -> Snapshot | None:
         f"edgellm pull {hub_name} gets them"
     )
     raise FormatError(message, code="file_not_found")
+
+
+def find_blob(hub_name: HubName, digest: str, n_bytes: int) -> Path | None:
+    """A file of the cache by the digest that names it (SHA-256, or git's SHA-1 of small ones), if
+    it has the right size. What is in it, the caller has to check."""
+    path = _folder(hub_name) / "blobs" / digest
+    try:
+        return path if path.is_file() and path.stat().st_size == n_bytes else None
+    except OSError:
+        return None
+
+
+def _folder(hub_name: HubName) -> Path:
+    return cache_directory() / f"models--{hub_name.name.replace('/', '--')}"
 
 
 def _commit(folder: Path, revision: str) -> str | None:

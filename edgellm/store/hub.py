@@ -12,9 +12,10 @@ import importlib
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 
 from .. import __version__
 from ..errors import DeviceError, EdgeError, FormatError, IntegrityError, UnsupportedError
-from .hf_cache import is_offline
+from .hf_cache import find_blob, is_offline
 from .names import HubName
 from .sources import PART_FILE
 
@@ -82,7 +83,8 @@ def look_up(hub_name: HubName) -> HubModel:
 
 
 def fetch(model: HubModel, file: HubFile, directory: Path, on_bytes: OnBytes) -> Path:
-    """Gets one file into `directory`, going on where an earlier call ended, and checks its digest.
+    """Gets one file into `directory`, from the Hugging Face cache where that has it, else from the
+    hub, going on where an earlier call ended, and checks its digest.
 
     The file appears under its name when it is whole and right; before, as NAME.part. DeviceError if
     the connection fails for good: what came stays. IntegrityError: what came is deleted.
@@ -91,9 +93,13 @@ def fetch(model: HubModel, file: HubFile, directory: Path, on_bytes: OnBytes) ->
     if target.exists():
         on_bytes(file.n_bytes)
         return target
+    target.parent.mkdir(exist_ok=True)
+    if _taken_from_cache(model, file, target):
+        part.unlink(missing_ok=True)
+        on_bytes(file.n_bytes)
+        return target
     hub = _huggingface_hub()
     where = f"{model.hub_name}: {file.name}"
-    target.parent.mkdir(exist_ok=True)
     with part.open("r+b" if part.exists() else "x+b") as out:
         if out.seek(0, os.SEEK_END) > file.n_bytes:
             out.truncate(0)
@@ -113,8 +119,58 @@ def fetch(model: HubModel, file: HubFile, directory: Path, on_bytes: OnBytes) ->
     return target
 
 
+def fetch_beginning(model: HubModel, file: HubFile, directory: Path, n_bytes: int) -> Path:
+    """A path that holds at least the first n_bytes of a file, or all of a shorter one: where
+    fetch() will go on. Nothing is checked yet. DeviceError as in fetch()."""
+    target, part = directory / file.name, directory / f"{file.name}.part"
+    source = target if target.exists() else cached(model, file)
+    if source is not None:
+        return source
+    hub = _huggingface_hub()
+    wanted = min(n_bytes, file.n_bytes)
+    with part.open("r+b" if part.exists() else "x+b") as out:
+        if out.seek(0, os.SEEK_END) < wanted:
+            with _explained(hub, f"{model.hub_name}: {file.name}"), _quiet(), suppress(_Enough):
+                _download(hub, model, file, out, lambda _: None, wanted)
+    return part
+
+
+def cached(model: HubModel, file: HubFile) -> Path | None:
+    """The file in the Hugging Face cache, its digest not checked."""
+    return find_blob(model.hub_name, file.sha256 or file.git_sha1 or "", file.n_bytes)
+
+
+def _taken_from_cache(model: HubModel, file: HubFile, target: Path) -> bool:
+    """A copy, which the file system may share: the store must not change with the cache."""
+    found = cached(model, file)
+    if found is None:
+        return False
+    copy = target.with_name(f"{target.name}.copy")
+    try:
+        shutil.copyfile(found, copy)
+        with copy.open("rb") as out:
+            right = _has_digest(out, file)
+            os.fsync(out.fileno())
+        if right:
+            os.replace(copy, target)
+        return right
+    except OSError:
+        return False  # the hub has it, too
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+class _Enough(Exception):
+    """As many bytes as were wanted are there."""
+
+
 def _download(
-    hub: ModuleType, model: HubModel, file: HubFile, out: BinaryIO, on_bytes: OnBytes
+    hub: ModuleType,
+    model: HubModel,
+    file: HubFile,
+    out: BinaryIO,
+    on_bytes: OnBytes,
+    wanted: int | None = None,
 ) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
@@ -128,7 +184,7 @@ def _download(
         try:
             http_get(
                 url,
-                _Capped(out, file, on_bytes),
+                _Capped(out, file, on_bytes, wanted),
                 resume_size=have,
                 headers=headers,
                 expected_size=file.n_bytes,
@@ -143,10 +199,12 @@ def _download(
 
 
 class _Capped:
-    """The file that is written to, which takes no byte more than was announced."""
+    """The file that is written to, which takes no byte more than was announced, and no more once
+    it has as many as are wanted."""
 
-    def __init__(self, out: BinaryIO, file: HubFile, on_bytes: OnBytes) -> None:
+    def __init__(self, out: BinaryIO, file: HubFile, on_bytes: OnBytes, wanted: int | None) -> None:
         self._out = out
+        self._wanted = wanted
         self._file = file
         self._on_bytes = on_bytes
 
@@ -163,6 +221,8 @@ class _Capped:
             message = f"{self._file.name}: cannot be written: {error.strerror}; what came is kept"
             raise FormatError(message, code="file_write_failed") from error
         self._on_bytes(at + n_written)
+        if self._wanted is not None and at + n_written >= self._wanted:
+            raise _Enough
         return n_written
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

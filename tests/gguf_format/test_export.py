@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 
 import edgellm
 from edgellm import _native
+from edgellm.cli import run_command_line
 from edgellm.edgefile import read_header, read_tensor
 from edgellm.locate import resolve
 from gguf_format.model import METADATA, model_bytes
@@ -203,10 +204,15 @@ def raw_bytes(info: TensorInfo) -> bytes:
     return info.path.read_bytes()[info.offset_bytes : info.offset_bytes + info.n_bytes]
 
 
-def test_the_demo_goes_out_with_tokenizer_and_template(tmp_path: Path) -> None:
+def test_the_demo_goes_out_with_tokenizer_and_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = resolve("demo")
-    report = export(model, tmp_path / "demo.gguf", "gguf-q8_0")
-    assert any("are rounded again" in text for text in report.warnings)
+    out = str(tmp_path / "demo.gguf")
+    assert run_command_line(["export", "demo", out, "--as", "gguf-q8_0"]) == 0
+    said = capsys.readouterr().err
+    assert f"demo is {model}" in said
+    assert "are rounded again" in said
     header = read_header(model)
     with open_checkpoint(tmp_path / "demo.gguf") as checkpoint:
         job = Job(checkpoint, F16)

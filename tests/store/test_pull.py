@@ -24,6 +24,7 @@ from edgellm.store.hub import HubModel, fetch, look_up
 from edgellm.store.names import HubName
 from edgellm.store.pulls import choose
 from edgellm.store.store import Store
+from gguf_format.model import METADATA, model_bytes
 from store.hub_server import COMMIT, FakeHub, described, running
 from store.in_process import CommandLine
 
@@ -322,8 +323,13 @@ def test_a_file_of_ours_is_taken_as_it_is_and_a_broken_one_is_not(hub, cli, tiny
     bad = bytearray(good)
     bad[-5000] ^= 1
     hub.repositories["owner/bad"] = {"tiny.edge": bytes(bad)}
+    asked = data_of(cli("pull", "owner/edge", "--dry-run", "--json"), "pull")["needs"]
+    assert len(good) < asked["memory_bytes"] < 100 * len(good)
+    assert asked["kept_bytes"] == len(good)
+    assert asked["made_bytes"] == 0
     data = data_of(cli("pull", "owner/edge", "--json"), "pull")
     assert Path(data["model"]["path"]).read_bytes() == good
+    assert [span is None for span in hub.fetched("tiny.edge")][:1] == [True]
     failure_of_bad = cli("pull", "owner/bad")
     assert failure_of_bad.returncode == Exit.INTEGRITY
     assert "damaged" in failure_of_bad.stderr
@@ -331,6 +337,39 @@ def test_a_file_of_ours_is_taken_as_it_is_and_a_broken_one_is_not(hub, cli, tiny
     assert [one["reference"] for one in listed["names"]] == ["owner/edge:main"]
     freed = data_of(cli("rm", "--unfinished", "--json"), "rm")
     assert freed["freed_bytes"] == listed["unfinished_bytes"] == len(bad)
+
+
+def test_a_gguf_file_says_what_it_needs_before_it_is_fetched(hub, cli):
+    data = model_bytes() + bytes(4 << 20)
+    hub.repositories["owner/gguf"] = {"small.gguf": data}
+    needs = data_of(cli("pull", "owner/gguf", "--dry-run", "--json"), "pull")["needs"]
+    assert needs["made_bytes"] == needs["kept_bytes"] > 10_000
+    assert needs["kept_bytes"] < needs["memory_bytes"] < len(data)
+    assert needs["to_fetch_bytes"] == len(data)
+    assert data_of(cli("list", "--json"), "list")["unfinished_bytes"] < 2 << 20
+    run = cli("pull", "owner/gguf", "--json")
+    assert run.returncode == 0, run.stderr
+    assert hub.fetched("small.gguf")[0] is None
+    assert hub.fetched("small.gguf")[1] is not None  # goes on behind what the plan was made from
+    other = model_bytes(metadata={**METADATA, "general.architecture": "mamba"})
+    hub.repositories["owner/other"] = {"other.gguf": other}
+    refused = cli("pull", "owner/other")
+    assert "other.gguf: architecture 'mamba' is not supported" in refused.stderr
+
+
+def test_what_the_hugging_face_cache_has_is_not_fetched(hub, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    blobs = tmp_path / "cache" / f"models--{NAME.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    for name, content in hub.repositories[NAME].items():
+        entry = described(name, content)
+        digest = entry["lfs"]["sha256"] if "lfs" in entry else entry["blobId"]
+        (blobs / digest).write_bytes(content if name == WEIGHTS else bytes(len(content)))
+    data = data_of(cli("pull", NAME, "--json"), "pull")
+    assert data["needs"]["to_fetch_bytes"] == 0
+    assert hub.fetched(WEIGHTS) == []
+    assert len(hub.fetched("config.json")) == 1  # the cache's is not what its name says
+    assert (blobs / described(WEIGHTS, hub.repositories[NAME][WEIGHTS])["lfs"]["sha256"]).is_file()
 
 
 def test_only_the_shards_that_the_index_names_are_fetched(hub, cli, tiny_checkpoint, tmp_path):
