@@ -2,11 +2,12 @@
 
     python benchmarks/long_context.py MODEL.edge TEXT [--ratios 4,16,50] [--n 24] [--json]
 
-KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one; the mean of
-KL(whole || compressed) over those tokens, in nats. Recall: "The secret name is NAME." is planted at a random place of
-a piece whose end asks for it; how often the most likely first token of the answer is the name's, and what share of the
-(layer, kv head)s still has the name's tokens (a random choice would keep 1/ratio). `window` in place of a ratio is
-StreamingLLM: the first and the last tokens, as many as ratio 4 keeps.
+KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one;
+the mean of KL(whole || compressed) over those tokens, in nats. Recall: "The secret name is NAME."
+is planted at a random place of a piece whose end asks for it; how often the most likely first token
+of the answer is the name's, and what share of the (layer, kv head)s still has the name's tokens (a
+random choice would keep 1/ratio). `window` in place of a ratio is StreamingLLM: the first and the
+last tokens, as many as ratio 4 keeps.
 """
 
 from __future__ import annotations
