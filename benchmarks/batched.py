@@ -81,14 +81,17 @@ def join_gaps(
     span: list[float] = []
 
     def body(index: int) -> None:
-        n_most = 3000 // len(prompts) + 4 * n_plain
-        with model.stream(prompts[index], max_tokens=n_most, stop_ids=()) as stream:
-            for n, _ in enumerate(stream):
-                stamps[index].append(perf_counter())
-                if n >= n_plain:
-                    joined.set()
-                if over.is_set():
-                    return
+        n_most = min(1024, model.info().n_ctx - len(prompts[index]))
+        try:
+            with model.stream(prompts[index], max_tokens=n_most, stop_ids=()) as stream:
+                for n, _ in enumerate(stream):
+                    stamps[index].append(perf_counter())
+                    if n >= n_plain:
+                        joined.set()
+                    if over.is_set():
+                        return
+        finally:
+            joined.set()
 
     def reader() -> None:
         joined.wait()

@@ -28,7 +28,8 @@ struct WatchedModel final : StepModel {
   HashModel inner{{0, 40, 7}};
   std::vector<size_t> n_sequences;  // by step
   int32_t broken_token = -1;
-  std::atomic<bool> is_held{false}, is_entered{false};
+  std::atomic<bool> is_held{false};
+  std::atomic<int> n_begun{0};
 
   int n_vocab() const override { return kVocab; }
   int d_model() const override { return kHidden; }
@@ -40,7 +41,7 @@ struct WatchedModel final : StepModel {
       if (seen.empty() || seen.back() != row.kv.tables) seen.push_back(row.kv.tables);
     }
     n_sequences.push_back(seen.size());
-    is_entered = true;
+    ++n_begun;
     while (is_held) {
       if (should_stop()) return {Code::kCancelled, "stopped"};
       std::this_thread::yield();
@@ -213,7 +214,7 @@ TEST_CASE_FIXTURE(Fixture, "one that is stopped leaves a step under way, and one
   std::vector<Session::Run> runs = {{.session = stopped.get()}, {.session = other.get()}};
   model.is_held = true;
   std::thread together([&] { Session::run_together(runs, kNoBudgetMs); });
-  while (!model.is_entered) std::this_thread::yield();
+  while (model.n_begun < 1) std::this_thread::yield();
   Status late;
   int n_asked = 0;
   std::thread alone(
@@ -222,7 +223,7 @@ TEST_CASE_FIXTURE(Fixture, "one that is stopped leaves a step under way, and one
   CHECK(late.code() == Code::kCancelled);
   CHECK(waiting->n_pending() == 5);
   stopped->cancel_flag()->store(true);
-  while (model.n_sequences.size() < 2) std::this_thread::yield();
+  while (model.n_begun < 2) std::this_thread::yield();
   model.is_held = false;
   together.join();
   CHECK(runs[0].status.code() == Code::kCancelled);
