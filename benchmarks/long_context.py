@@ -2,11 +2,11 @@
 
     python benchmarks/long_context.py MODEL.edge TEXT [--ratios 4,16,50] [--n 24] [--json]
 
-KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one; the mean of
-KL(whole || compressed) over those tokens, in nats. Recall: "The secret name is NAME." is planted at a random place of
-a piece whose end asks for it; how often the most likely first token of the answer is the name's, and what share of the
-(layer, kv head)s still has the name's tokens (a random choice would keep 1/ratio). `window` in place of a ratio is
-StreamingLLM: the first and the last tokens, as many as ratio 4 keeps.
+KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one;
+the mean of KL(whole || compressed) over those tokens, in nats. Recall: "There was a dog named NAME."
+is planted at a random place of a piece whose end asks for it; how often the most likely first token
+of the answer is the name's, and how often any kv head still sees all of the name's tokens. `window`
+in place of a ratio is the first and the last tokens, about as many as ratio 4 keeps.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def recall_of(
     rng = random.Random(1)
     columns = ["whole", *map(str, ratios)]
     hits, seen = dict.fromkeys(columns, 0.0), dict.fromkeys(columns, 0.0)
-    ask = "\nThe secret name is"
+    ask = "\nThere was a dog named"
     for _ in range(n):
         name = rng.choice(NAMES)
-        key = model.tokenize(f" The secret name is {name}.", bos=False)
+        key = model.tokenize(f" There was a dog named {name}.", bos=False)
         question = model.tokenize(ask, bos=False)
         answer = model.tokenize(f"{ask} {name}", bos=False)[len(question)]
         n_text = n_prompt - len(key) - len(question)

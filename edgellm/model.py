@@ -335,8 +335,8 @@ class Model(Closing):
         `template`: None for the one in the file, "chatml", a template's text, or a Path.
         `tools`, `documents`, `variables`: handed to the template. `n_ctx`: None for all that the
         model has. `policy`: what to do when the context is full; None is an error, and
-        "drop_oldest_turns" says in the result what it dropped, "shift" lets old tokens go one by one,
-        at the price that later ones still carry traces of them. `adapter`: one of `load_adapter()`.
+        "drop_oldest_turns" says in the result what it dropped, "shift" lets the oldest tokens go as
+        new ones come. `adapter`: one of `load_adapter()`.
         """
         return new_chat(
             self._native,

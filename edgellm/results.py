@@ -46,9 +46,11 @@ class Stats:
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """What the KV cache holds of a text out of which tokens were taken: `ranges` (first, end) of the
-    tokens, the prompt's from 0 on, that at least one head still sees; each head sees `n_per_head`
-    tokens, of the `n_read` that were read."""
+    """What the KV cache holds of a text out of which tokens were taken.
+
+    `ranges`: (first, end) of the tokens, the prompt's from 0 on, that at least one head still sees.
+    Each head sees `n_per_head` tokens, of the `n_read` that were read.
+    """
 
     ranges: tuple[tuple[int, int], ...]
     n_per_head: int

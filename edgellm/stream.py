@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
-from .options import GenerateOptions
 from .long_context import compress_session, kept_tokens, streaming_session
+from .options import GenerateOptions
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
 
