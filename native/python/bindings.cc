@@ -338,10 +338,9 @@ void bind_model(py::module_& m) {
 
 void bind_session(py::module_& m) {
   const auto getter = [](auto method) { return py::cpp_function(method, Unlocked()); };
-  py::class_<Session> session(m, "Session");
-  edgellm::bindings::bind_long_context(session);
-  session
-      .def(
+  py::class_<Session> type(m, "Session");
+  edgellm::bindings::bind_long_context(type);
+  type.def(
           py::init([](const Model& model, int n_ctx, const std::optional<edgellm::Adapter>& adapter,
                       bool reuse_prefix, const std::string& name_space) {
             return Session(model, n_ctx, adapter, {reuse_prefix, name_space});
