@@ -3,10 +3,11 @@
     python benchmarks/long_context.py MODEL.edge TEXT [--ratios 4,16,50] [--n 24] [--json]
 
 KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one;
-the mean of KL(whole || compressed) over those tokens, in nats. Recall: "There was a dog named NAME."
-is planted at a random place of a piece whose end asks for it; how often the most likely first token
-of the answer is the name's, and how often any kv head still sees all of the name's tokens. `window`
-in place of a ratio is the first and the last tokens, about as many as ratio 4 keeps.
+the mean of KL(whole || compressed) over those tokens, in nats. Recall: "There was a dog named
+NAME." is planted at a random place of a piece whose end asks for it; how often the most likely
+first token of the answer is the name's, and how often any kv head still sees all of the name's
+tokens. `window` in place of a ratio is the first and the last tokens, about as many as ratio 4
+keeps.
 """
 
 from __future__ import annotations
