@@ -40,7 +40,8 @@ def run_rows(session: _native.Session, ids: Sequence[int]) -> npt.NDArray[np.flo
 
 def log_softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     x = x - x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    scores: npt.NDArray[np.float64] = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return scores
 
 
 def shorten(session: _native.Session, ratio: float | None) -> _native.Session:
