@@ -27,6 +27,7 @@ TOLERANCE = 0.02
 FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L4_32", "L8_32")
 GEMM_ROWS = 64
 ROWS = {"avx2": (1, 2, 4, 16, GEMM_ROWS), "sse41": (1, 2, 16, GEMM_ROWS), "scalar": (1, 16)}
+KV_FORMATS = ("F16", "K8V8")
 QUERIES = (1, 4)
 
 
@@ -58,13 +59,13 @@ def matmul_case(isa: str, weights: str, rows: int) -> Case:
     )
 
 
-def attention_case(isa: str, queries: int) -> Case:
+def attention_case(isa: str, kv: str, queries: int) -> Case:
     namespace = isa if isa == "scalar" else f"x86_{isa}"
     return Case(
         isa,
-        f"{isa} attention queries={queries}",
+        f"{isa} attention {kv} queries={queries}",
         f"edge::{namespace}::(anonymous namespace)::segment(edge::AttentionSegmentArgs&)",
-        ("attention_F16", "--queries", str(queries), "--positions", "256"),
+        (f"attention_{kv}", "--queries", str(queries), "--positions", "256"),
     )
 
 
@@ -76,7 +77,12 @@ def cases() -> list[Case]:
             for weights in FORMATS
             for rows in all_rows
         ),
-        *(attention_case(isa, queries) for isa in ROWS for queries in QUERIES),
+        *(
+            attention_case(isa, kv, queries)
+            for isa in ROWS
+            for kv in KV_FORMATS
+            for queries in QUERIES
+        ),
     ]
 
 

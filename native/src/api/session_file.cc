@@ -50,14 +50,14 @@ edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
   const std::lock_guard lock(step_turn);
   check_open();
   if (!identity) {
-    identity = edge::SessionIdentity{
-        .model = info.root,
-        .spec = sha256_text(info.spec_json),
-        .tokenizer = tokenizer_digest(*file),
-        .kv_format = info.kv_format,
-        .kv_layout = sha256_text(layout_text(spec.kv_layout(kv_format))),
-        .rope = rope_choice(*this),
-        .adapter = ""};
+    identity =
+        edge::SessionIdentity{.model = info.root,
+                              .spec = sha256_text(info.spec_json),
+                              .tokenizer = tokenizer_digest(*file),
+                              .kv_format = info.kv_format,
+                              .kv_layout = sha256_text(layout_text(spec.kv_layout(kv_format))),
+                              .rope = rope_choice(*this),
+                              .adapter = ""};
   }
   edge::SessionIdentity with = *identity;
   if (adapter != nullptr) with.adapter = adapter->info.root;

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "doctest/doctest.h"
 #include "base/exact_math.h"
+#include "doctest/doctest.h"
 #include "runtime/philox.h"
 
 namespace edge {
