@@ -37,6 +37,9 @@ nightly: lint native sanitize arm windows bench-guard
 	build/asan/fuzz/edge_mutate build/seed.edge 100000 --seed 1
 	PYTHONPATH=tests $(PY) -P -m golden.blocks build/blocks
 	PYTHONPATH=tests $(PY) -P -m golden.adapters build/blocks/adapter.edge
+	PYTHONPATH=tests $(PY) -P -m tokenizer.blob_seeds build/tokenizers
+	for seed in edgellm/demo/seed6m.edge build/tokenizers/*.blob; do \
+	  build/asan/fuzz/edge_mutate_tokenizer $$seed 20000 || exit 1; done
 	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
 	$(BIN) pytest
 
@@ -56,12 +59,13 @@ native: $(VENV)/.dev
 	$(BIN) ctest --test-dir build/editable --output-on-failure --timeout 600 --parallel 2
 
 # The readers of untrusted files under AddressSanitizer and UndefinedBehaviorSanitizer.
-SANITIZED := test_base test_format edge_mutate
+SANITIZED := test_base test_format edge_mutate edge_mutate_tokenizer
 sanitize: $(VENV)/.dev
 	cd native && $(BIN) cmake --preset asan && $(BIN) cmake --build --preset asan --target $(SANITIZED)
 	$(BIN) ctest --test-dir build/asan --output-on-failure -R '^(base|format)$$'
 	$(PY) -P tests/tiny_model.py build/seed.edge
 	build/asan/fuzz/edge_mutate build/seed.edge 5000
+	build/asan/fuzz/edge_mutate_tokenizer edgellm/demo/seed6m.edge 1000
 
 # The other machines, cross-built; their native tests run here under emulation, and pytest runs both
 # programs on models (tests/test_cross_built.py).

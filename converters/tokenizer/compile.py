@@ -26,6 +26,7 @@ from .components import (
     Json,
     Pipeline,
     add_word_split,
+    fields_of,
     read_affixes,
     read_decoder,
     read_pipeline,
@@ -33,7 +34,7 @@ from .components import (
 )
 from .files import load_json, token_text
 from .normal_forms import form_tables
-from .oracle import Oracle
+from .oracle import Oracle, typed_panics
 from .proof import TokenVector, load_native, prove
 from .regex_dfa import compile_dfa, make_partition
 from .regex_syntax import literal_node
@@ -74,7 +75,11 @@ def compile_tokenizer(directory: Path) -> CompiledTokenizer:
 def compile_description(source: Description, directory: Path | None) -> CompiledTokenizer:
     """Compiles one description; the BOS and EOS hints come from the configs in `directory`, if
     there is one."""
-    path, data = source.path, source.data
+    with typed_panics(source.path):
+        return _compile_and_prove(source.path, source.data, directory)
+
+
+def _compile_and_prove(path: Path, data: Json, directory: Path | None) -> CompiledTokenizer:
     try:
         truth = Oracle(data)
     except Exception as error:  # tokenizers raises bare Exception
@@ -117,7 +122,8 @@ def build_blob(path: Path, data: Json, oracle: Tokenizer) -> bytes:
 def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabulary, list[int]]:
     model = data["model"]
     check_model(path, model)
-    pipeline = read_pipeline(path, data)
+    with fields_of(path, "normalizer or pre-tokenizer"):
+        pipeline = read_pipeline(path, data)
     if pipeline.byte_level and model.get("byte_fallback"):
         raise refuse(path, "BPE option 'byte_fallback' with a byte-level pre-tokenizer")
     vocabulary = build_vocabulary(path, model, oracle, pipeline.byte_level)
@@ -125,14 +131,17 @@ def _compile(path: Path, data: Json, oracle: Tokenizer) -> tuple[bytes, Vocabula
         _check_specials_unreachable(path, data, oracle, vocabulary)
     if _may_cut_before_words(model, pipeline, vocabulary):
         add_word_split(pipeline, _META)
-    prefix, suffix = read_affixes(path, data)
+    with fields_of(path, "post-processor"):
+        prefix, suffix = read_affixes(path, data)
+    with fields_of(path, "decoder"):
+        decoder = read_decoder(path, data, pipeline.byte_level)
     sections = {
         **vocabulary.sections,
         **cut_sections(pipeline),
         Section.ADDED: pack_added(vocabulary.raw_added, vocabulary.normalized_added),
         Section.SPACES: _spaces(vocabulary, pipeline),
         Section.POST_PROCESSOR: pack_affixes(prefix, suffix),
-        Section.DECODER: pack_decoder(read_decoder(path, data, pipeline.byte_level)),
+        Section.DECODER: pack_decoder(decoder),
     }
     if pipeline.charsmap:
         sections[Section.CHARSMAP] = pack_charsmap(read_charsmap(path, pipeline.charsmap))

@@ -5,12 +5,13 @@ Every component that has no exact counterpart is refused by name. Knows JSON, no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import UnsupportedError
+from edgellm.errors import FormatError, UnsupportedError
 
 from .blob import (
     DROP_GAPS,
@@ -76,6 +77,18 @@ def refuse(path: Path, what: str) -> UnsupportedError:
     return UnsupportedError(
         f"{path}: {what} cannot be compiled exactly", code="tokenizer_unsupported"
     )
+
+
+@contextmanager
+def fields_of(path: Path, part: str) -> Iterator[None]:
+    """HF fills in fields that a file leaves out, and does not look at all of them; we need them."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"{path}: {part}: a field is missing or has a wrong type: {error!r}",
+            code="tokenizer_invalid",
+        ) from error
 
 
 def _flatten(component: Json | None, key: str) -> list[Json]:
@@ -217,8 +230,8 @@ def read_affixes(path: Path, data: Json) -> tuple[list[int], list[int]]:
         seen_text = False
         for item in component["single"]:
             if "Sequence" in item:
-                if seen_text:
-                    raise refuse(path, "a template that repeats the text")
+                if seen_text or item["Sequence"]["id"] != "A":
+                    raise refuse(path, "a template that repeats the text or takes a second one")
                 seen_text = True
                 continue
             ids = component["special_tokens"][item["SpecialToken"]["id"]]["ids"]

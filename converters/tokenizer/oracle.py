@@ -8,12 +8,30 @@ holds; byte fallback, which finds its pieces by name, is then taken from here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
+from edgellm.errors import FormatError
+
 from .components import Json
 from .unigram import closed_texts
+
+
+@contextmanager
+def typed_panics(path: Path) -> Iterator[None]:
+    """A description that HF accepts can still make its Rust code panic, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise FormatError(
+            f"{path}: HF tokenizers itself fails on this tokenizer: {error}",
+            code="tokenizer_invalid",
+        ) from error
 
 
 class Oracle:

@@ -6,6 +6,7 @@
 
 #include "base/sha256.h"
 #include "format/edge_file.h"
+#include "rng.h"
 
 namespace edge::fuzz {
 
@@ -13,22 +14,6 @@ namespace {
 
 constexpr size_t kMaxMutatedTensors = 64;  // for edits of single tensors
 constexpr size_t kMaxGrowth = 1 << 20;     // of a mutant beyond the seed
-
-// splitmix64: small, seedable, the same everywhere.
-class Rng {
- public:
-  explicit Rng(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-  }
-  size_t below(size_t n) { return static_cast<size_t>(next() % n); }
-
- private:
-  uint64_t state_;
-};
 
 std::string number(uint64_t n) { return std::to_string(n); }
 

@@ -22,7 +22,12 @@ from tokenizers import Tokenizer
 from edgellm import _native
 from tokenizer.pairs import Pair
 from tokenizer.sources import shared_copy
-from tokenizer.test_equal_to_hf import assert_same_ids, random_unicode
+from tokenizer.test_equal_to_hf import (
+    N_ADVERSARIAL,
+    assert_adversarial,
+    assert_same_ids,
+    random_unicode,
+)
 
 VECTORS = {"gpt2": "gpt-2", "qwen2.5": "qwen2", "llama3": "llama-bpe", "llama2": "llama-spm"}
 NAMES = ["gpt2", "llama2", "qwen2.5", "llama3"]
@@ -125,14 +130,14 @@ def test_naughty_strings_equal_transformers(pair: Pair, shared_data: Path) -> No
         _check(pair, texts, special=special)
 
 
-def test_a_sample_of_random_unicode_equals_transformers(pair: Pair) -> None:
-    _check(pair, random_unicode(30, 3000), special=False)
+def test_adversarial_strings_equal_transformers(pair: Pair) -> None:
+    assert_adversarial(pair, 30_000, 400, bos=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [31])
-def test_random_unicode_equals_transformers(pair: Pair, seed: int) -> None:
-    _check(pair, random_unicode(seed, 100_000), special=False)
+@pytest.mark.timeout(1800)
+def test_200_000_adversarial_strings_equal_transformers(pair: Pair) -> None:
+    assert_adversarial(pair, 0, N_ADVERSARIAL, bos=False)
 
 
 @pytest.mark.slow
