@@ -59,7 +59,7 @@ def test_a_chat_goes_on_from_its_file(tmp_path):
     whole = data_of(edgellm(*given[:-2], cwd=tmp_path, stdin=QUESTIONS), "chat")["turns"]
     assert after[0]["text"] == whole[1]["text"]
     assert after[0]["stats"]["reused_from"] == "disk"
-    run = edgellm(*given, "--system", "Be short.", cwd=tmp_path, stdin=first)
+    run = edgellm("chat", "demo", "--session", "saved", "--system", "Be short.", cwd=tmp_path)
     assert "leave them out" in failure_of(run, Exit.USAGE)
 
 
