@@ -84,13 +84,14 @@ class Chat(Closing):
         self._tokenizer = tokenizer
         self._encoder = PieceEncoder(tokenizer)
         # For the whole chat: a new date would be a new prompt.
-        self._started = datetime.now() if started is None else started
+        now = datetime.now() if started is None else started
+        self._started = now
         try:
             self._template = ChatTemplate(
                 source,
                 variables={**(tokens or {}), **(variables or {})},
                 specials=self._encoder.specials,
-                now=lambda: self._started,
+                now=lambda: now,  # not of self: a chat must go with its last reference
             )
         except TemplateError as error:
             raise TemplateError(f"{error}; {REMEDY}", code=error.code) from error

@@ -55,7 +55,9 @@ function(edge_isa_sources target)
     if(sources)
       add_library(edge_kernels_${isa} OBJECT ${sources})
       target_include_directories(edge_kernels_${isa} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/src)
-      target_compile_options(edge_kernels_${isa} PRIVATE -fno-exceptions)
+      # Nothing in there throws or calls what does: tables for unwinding would only be bytes.
+      target_compile_options(edge_kernels_${isa} PRIVATE -fno-exceptions -fno-unwind-tables
+                                                         -fno-asynchronous-unwind-tables)
       target_link_libraries(edge_kernels_${isa} PRIVATE edge_options)
       if(DEFINED EDGE_ISA_${isa})
         target_compile_options(edge_kernels_${isa} PRIVATE ${EDGE_ISA_${isa}})

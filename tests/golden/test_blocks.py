@@ -119,7 +119,7 @@ def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path)
     for n_ctx in (1, 33, 130, 192, 193, len(ids), 400):
         assert plan.kv_bytes_at(n_ctx) == model.kv_bytes(n_ctx)
         assert int8_plan.kv_bytes_at(n_ctx) == int8.kv_bytes(n_ctx)
-    session = _native.Session(model, len(ids))
+    session = _native.Session(model, len(ids), reuse_prefix=False)
     session.append(ids)
     while not session.run():
         pass
