@@ -137,6 +137,6 @@ def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path)
     assert session.stats["n_recomputed_tokens"] == n_again == 20 + 5
     lease = SessionLease(session, ended=lambda stream: None)
     lease.begin([*ids[:280], 3])
-    assert lease.reused_tokens == 280
+    assert lease.n_held == 280
     lease.begin([*ids[:10], 3])
-    assert lease.reused_tokens == 0
+    assert lease.n_held == 0

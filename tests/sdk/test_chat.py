@@ -176,7 +176,7 @@ def test_chatml_by_name_equals_the_stored_one(demo):
 
 def test_eos_token_is_asked_for_where_it_is_ambiguous(demo, monkeypatch):
     demo.chat(template="{{ eos_token }}x").close()
-    monkeypatch.setattr("edgellm.model.stored_tokens", lambda blob, path: {})  # a silent file
+    monkeypatch.setattr("edgellm.chats.stored_tokens", lambda blob, path: {})  # a silent file
     with pytest.raises(TemplateError, match="eos_token"):
         demo.chat(template="{{ eos_token }}x")
     with demo.chat(template="{{ eos_token }}x", variables={"eos_token": "<|im_end|>"}) as chat:
