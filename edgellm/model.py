@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from . import _native
+    from ._native_types import KvFigures
 
 
 def load(
@@ -329,6 +330,19 @@ class Model(Closing):
             template=template,
             adapter=adapter,
         )
+
+    def kv_figures(self) -> KvFigures:
+        """Bytes of KV: reserved, kept for texts that begin alike, idle; tokens reused so far."""
+        return self._native.kv_figures
+
+    def trim(self, n_bytes: int | None = None) -> int:
+        """Give back `n_bytes` of KV that no text holds, or all of it; returns how many it were."""
+        if n_bytes is None:
+            return self._native.trim()
+        if n_bytes < 0:
+            message = f"n_bytes must be 0 or more, but is {n_bytes}"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        return self._native.trim(min(n_bytes, 2**64 - 1))
 
     def info(self) -> ModelInfo:
         """What this model is, where it came from and what it costs."""

@@ -1,0 +1,68 @@
+"""Texts begin with the KV that others have left, and give what they would give without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import edgellm
+
+PROMPT = "Once upon a time there was a little girl who lived in a house near the forest. " * 4
+
+
+@pytest.fixture
+def model() -> Iterator[edgellm.Model]:
+    with edgellm.load("demo") as loaded:
+        yield loaded
+
+
+def test_a_text_that_was_read_is_not_read_again(model: edgellm.Model) -> None:
+    n_prompt = len(model.tokenize(PROMPT))
+    first = model.generate(PROMPT, max_tokens=8)
+    assert first.stats.reused_tokens == 0
+    again = model.generate(PROMPT, max_tokens=8)
+    assert again.stats.reused_tokens == n_prompt - 1
+    assert (again.token_ids, again.logprobs) == (first.token_ids, first.logprobs)
+    longer = model.generate(PROMPT + first.text, max_tokens=2)
+    assert longer.stats.reused_tokens >= n_prompt - 1
+
+
+def test_memory_of_ended_texts_is_counted_and_given_back(model: edgellm.Model) -> None:
+    model.generate(PROMPT, max_tokens=2)
+    figures = model.kv_figures()
+    assert 0 < figures["idle_bytes"] == figures["kept_bytes"] == figures["used_bytes"]
+    assert figures["reserved_bytes"] == 0
+    some = model.trim(1)
+    assert 0 < some < figures["idle_bytes"]
+    assert some + model.trim() == figures["idle_bytes"]
+    assert model.kv_figures()["used_bytes"] == 0
+    assert model.generate(PROMPT, max_tokens=2).stats.reused_tokens == 0
+    with pytest.raises(edgellm.errors.InvalidArgumentError, match="n_bytes"):
+        model.trim(-1)
+
+
+def test_nothing_is_kept_where_no_memory_is_meant_for_it() -> None:
+    with edgellm.load("demo", prefix_cache=0) as model:
+        model.generate(PROMPT, max_tokens=2)
+        assert model.kv_figures()["used_bytes"] == 0
+        assert model.generate(PROMPT, max_tokens=2).stats.reused_tokens == 0
+    with pytest.raises(edgellm.errors.InvalidArgumentError, match="prefix_cache"):
+        edgellm.load("demo", prefix_cache=-1)
+
+
+def test_chats_share_their_system_prompt_and_say_where_they_part(model: edgellm.Model) -> None:
+    with (
+        model.chat(system=PROMPT, template="chatml") as one,
+        model.chat(system=PROMPT, template="chatml") as other,
+    ):
+        first = one.send("Who was she?", max_tokens=4)
+        used_bytes = model.kv_figures()["used_bytes"]
+        second = other.send("Where did she live?", max_tokens=4)
+        assert first.stats.reused_tokens == 0
+        assert second.stats.reused_tokens >= len(model.tokenize(PROMPT)) // 32 * 32
+        assert model.kv_figures()["used_bytes"] < 2 * used_bytes
+        assert one.send("And then?", max_tokens=4).stats.first_mismatch is None
+        edited = one.edit(0, "What did she see?", max_tokens=4).stats
+        assert edited.first_mismatch is not None
+        assert edited.first_mismatch <= edited.reused_tokens
