@@ -3,6 +3,7 @@
 #include "api/guard.h"
 #include "api/impl.h"
 #include "api/sampling.h"
+#include "api/with_session.h"
 #include "runtime/sampler.h"
 
 namespace edgellm {
@@ -13,15 +14,6 @@ using edge::api::check;
 using edge::api::entry;
 using edge::api::raise;
 using edge::api::take_or_throw;
-
-// Runs body(edge::Session&) under the session's lock.
-template <class Impl, class F>
-auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
-  return entry([&] {
-    const std::lock_guard lock(impl->turn);
-    return body(impl->open_session());
-  });
-}
 
 // A session that is ready, known to its model: close() ends it, too.
 template <class Impl>

@@ -2,22 +2,12 @@
 #include <utility>
 
 #include "api/guard.h"
-#include "api/impl.h"
+#include "api/with_session.h"
 
 namespace edgellm {
 namespace {
 
 using edge::api::check;
-using edge::api::entry;
-
-// Runs body(edge::Session&) under the session's lock.
-template <class Impl, class F>
-auto with_session(const std::shared_ptr<Impl>& impl, F&& body) {
-  return entry([&] {
-    const std::lock_guard lock(impl->turn);
-    return body(impl->open_session());
-  });
-}
 
 }  // namespace
 
