@@ -61,7 +61,7 @@ std::vector<float> logits_with_all_pages(const TinyFile& tiny, const std::vector
     for (size_t i = 0; i < n; ++i) {
       edge::RowInput& row = rows.emplace_back();
       row.token = ids[first + i];
-      row.position = static_cast<int32_t>(first + i);
+      row.position = row.slot = static_cast<int32_t>(first + i);
       row.kv = {tables.data()};
       wanted.push_back(static_cast<int32_t>(i));
     }

@@ -248,6 +248,8 @@ TEST_CASE("a header that lies, under a digest that fits, is refused") {
   const std::string whole = content(at.path.text);
   const std::string header = header_of(whole);
   REQUIRE(open_bytes(with_header(whole, header)).is_ok());
+  const std::string page = "\"page_bytes\":" + std::to_string(test::kPageBytes);
+  const std::string first_page = "\"first_page_bytes\":";
   const std::vector<std::pair<std::string, std::string>> lies = {
       {"\"n_kv_tokens\":300", "\"n_kv_tokens\":-1"},
       {"\"n_kv_tokens\":300", "\"n_kv_tokens\":2147483647"},
@@ -259,9 +261,9 @@ TEST_CASE("a header that lies, under a digest that fits, is refused") {
       {"\"first_page\":0", "\"first_page\":1"},
       {"\"n_pages\":10", "\"n_pages\":2147483647"},
       {"\"n_pages\":10", "\"n_pages\":9"},
-      {"\"page_bytes\":128", "\"page_bytes\":0"},
-      {"\"page_bytes\":128", "\"page_bytes\":2147483647"},
-      {"\"page_bytes\":128", "\"page_bytes\":1e3"},
+      {page, "\"page_bytes\":0"},
+      {page, "\"page_bytes\":2147483647"},
+      {page, "\"page_bytes\":1e3"},
       {"\"window\":40", "\"window\":290"},
       {"\"model\":\"0a1b\",", ""},
       {"\"model\":", "\"more\":\"\",\"model\":"},
@@ -277,8 +279,9 @@ TEST_CASE("a header that lies, under a digest that fits, is refused") {
   // What only the model can tell.
   const auto session = at.fresh();
   for (const auto& [from, to] :
-       {std::pair<std::string, std::string>{"\"window\":40", "\"window\":41"},
-        {"\"first_page_bytes\":128", "\"first_page_bytes\":127"}}) {
+       {std::pair{std::string("\"window\":40"), std::string("\"window\":41")},
+        std::pair{first_page + std::to_string(test::kPageBytes),
+                  first_page + std::to_string(test::kPageBytes - 1)}}) {
     std::string forged = with_header(whole, replaced(header, from, to));
     if (from != "\"window\":40") forged.pop_back();
     const auto file = open_bytes(forged);
