@@ -100,7 +100,7 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(
     assert not np.array_equal(wanted[-1], wanted[FORMATS.index("E4_16")])
     assert all(np.isfinite(logits).all() for logits in wanted)
     for isa in _native.isa_levels():
-        for n_threads in (1, 2):
+        for n_threads in (1, 2) if isa != "scalar" else (2,):
             found = logits_of_each(paths, tmp_path / f"{isa}{n_threads}.npz", isa, n_threads, kvs)
             same = map(np.array_equal, wanted, found)
             assert dict(zip(names, same, strict=True)) == dict.fromkeys(names, True), (
