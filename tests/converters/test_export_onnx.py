@@ -266,6 +266,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
         W8A8Options(**options)
 
 
+@pytest.mark.slow
 def test_the_verb_calibrates_on_text_and_says_how_close_it_came(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
