@@ -323,7 +323,7 @@ EDGE_INLINE void integer_values(const AttentionSegmentArgs& args, int last_page,
   EDGE_UNROLL
   for (int i = 0; i < kQ; ++i) {
     EDGE_UNROLL
-    for (int b = 0; b < kBlocks; ++b) sum[i][b] = set1_i((kWordOffset - kZeroOfV8) * totals[i]);
+    for (int b = 0; b < kBlocks; ++b) sum[i][b] = set1_i(-kZeroOfV8 * totals[i]);
   }
   for (int page = args.first / kPagePositions; page <= last_page; ++page) {
     const uint8_t* row = args.pages[page] + args.parts.values + 4 * column;
