@@ -25,8 +25,8 @@ EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
 
 namespace edge {
 
-const AttentionKernels kAttention_arm_neon = {
-    arm_neon::segment,   arm_neon::merge,       arm_neon::finish,  arm_neon::quantize_query,
-    arm_neon::store_key, arm_neon::store_value, arm_neon::load_key};
+const AttentionKernels kAttention_arm_neon = {arm_neon::segment,   arm_neon::merge,
+                                              arm_neon::finish,    arm_neon::quantize_query,
+                                              arm_neon::store_key, arm_neon::store_value};
 
 }  // namespace edge

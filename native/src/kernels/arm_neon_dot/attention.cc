@@ -24,7 +24,6 @@ namespace edge {
 
 const AttentionKernels kAttention_arm_neon_dot = {
     arm_neon_dot::segment,        arm_neon_dot::merge,     arm_neon_dot::finish,
-    arm_neon_dot::quantize_query, arm_neon_dot::store_key, arm_neon_dot::store_value,
-    arm_neon_dot::load_key};
+    arm_neon_dot::quantize_query, arm_neon_dot::store_key, arm_neon_dot::store_value};
 
 }  // namespace edge

@@ -42,7 +42,6 @@ namespace edge {
 
 const AttentionKernels kAttention_x86_avx512vnni = {
     x86_avx512vnni::segment,        x86_avx512vnni::merge,     x86_avx512vnni::finish,
-    x86_avx512vnni::quantize_query, x86_avx512vnni::store_key, x86_avx512vnni::store_value,
-    x86_avx512vnni::load_key};
+    x86_avx512vnni::quantize_query, x86_avx512vnni::store_key, x86_avx512vnni::store_value};
 
 }  // namespace edge
