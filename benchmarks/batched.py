@@ -92,7 +92,7 @@ def join_gaps(
 ) -> dict[str, list[float]]:
     """Gaps in ms of every stream's tokens, before a prompt joins and while it is read."""
     stamps: list[list[float]] = [[] for _ in prompts]
-    joined = threading.Event()
+    joined = threading.Semaphore(0)
     over = threading.Event()
     span: list[float] = []
 
@@ -102,15 +102,16 @@ def join_gaps(
             with model.stream(prompts[index], max_tokens=n_most, stop_ids=()) as stream:
                 for n, _ in enumerate(stream):
                     stamps[index].append(perf_counter())
-                    if n >= n_plain:
-                        joined.set()
+                    if n == n_plain:
+                        joined.release()
                     if over.is_set():
                         return
         finally:
-            joined.set()
+            joined.release()
 
     def reader() -> None:
-        joined.wait()
+        for _ in prompts:  # until each has so many
+            joined.acquire()
         span.append(perf_counter())
         next(model.stream(long_prompt, max_tokens=1, stop_ids=()))
         span.append(perf_counter())
