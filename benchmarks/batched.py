@@ -1,11 +1,13 @@
 """Several streams at once against one: tokens per second, and the gaps when a long prompt joins.
 
     python benchmarks/batched.py MODEL [--streams 8] [--decode 64] [--join 2000] [--rounds 3]
+        [--llama-batched-bench path/to/llama-batched-bench --gguf model.gguf]
 
 Prints JSON. `alone`: one stream; `batch`: Model.stream_batch(), one thread; `threads`: as many
 threads as streams, each with its own Model.stream(). Speeds count tokens after the last first
 token, sampling and text included; rounds alternate, the median counts. `gaps_ms`: between the
 tokens of a stream, in threads: `plain` before the prompt comes, `join` while it is read.
+`llama`: the same streams in llama.cpp's llama-batched-bench, which takes its turn in every round.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -50,6 +53,19 @@ def alone(model: edgellm.Model, prompts: list[list[int]], n_new: int) -> Stamps:
 def batch(model: edgellm.Model, prompts: list[list[int]], n_new: int) -> Stamps:
     stream = model.stream_batch(prompts, max_tokens=n_new, stop_ids=(), at_once=len(prompts))
     return [(index, perf_counter()) for index, _ in stream]
+
+
+def llama(program: str, gguf: str, args: argparse.Namespace) -> float:
+    """Tokens per second of all streams while they decode."""
+    n_ctx = args.streams * (args.prompt + args.decode) + 64
+    options = {"-c": n_ctx, "-npp": args.prompt, "-ntg": args.decode, "-npl": args.streams}
+    if args.threads is not None:
+        options |= {"-t": args.threads, "-tb": args.threads}
+    command = [program, "-m", gguf, *(str(x) for pair in options.items() for x in pair)]
+    command += ["--output-format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return float(json.loads(line)["speed_tg"])
 
 
 def in_threads(bodies: Iterable[Callable[[], None]]) -> None:
@@ -128,6 +144,8 @@ def main() -> None:
     parser.add_argument("--join", type=int, default=2000, help="tokens of the prompt; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--llama-batched-bench")
+    parser.add_argument("--gguf")
     args = parser.parse_args()
     model = edgellm.load(args.model, threads=args.threads, verify="never")
     n_vocab = model.info().n_vocab
@@ -139,6 +157,8 @@ def main() -> None:
         for name, way in ways.items():
             n_streams = 1 if name == "alone" else args.streams
             found[name].append(speed(way(model, prompts, args.decode), n_streams))
+        if args.llama_batched_bench is not None:
+            found.setdefault("llama", []).append(llama(args.llama_batched_bench, args.gguf, args))
     middle = {name: statistics.median(values) for name, values in found.items()}
     report = {
         "model": args.model,
@@ -151,6 +171,9 @@ def main() -> None:
         "batch_gain": middle["batch"] / middle["alone"],
         "threads_gain": middle["threads"] / middle["alone"],
     }
+    if "llama" in found:
+        pairs = zip(found["batch"], found["llama"], strict=True)
+        report["batch_to_llama"] = statistics.median(ours / theirs for ours, theirs in pairs)
     if args.join > 0:
         gaps = join_gaps(model, prompts, prompts_of(1, args.join, n_vocab, 2)[0], 24)
         median = statistics.median(gaps["plain"])

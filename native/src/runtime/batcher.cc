@@ -72,7 +72,7 @@ void Batcher::step(std::span<StepPart* const> parts) {
 // How soon sequences are back that steps wait for.
 double Batcher::prompt_await_ms() const {
   const int n_awaited = std::max(1, static_cast<int>(awaited_.size()));
-  return std::min(kPromptShare * clock_.decode_ms(n_awaited), kMostPromptMs);
+  return std::min(kPromptShare * clock_.step_ms(n_awaited), kMostPromptMs);
 }
 
 void Batcher::arrive(StepPart& part, BatchWaiter& waiter) {
@@ -239,7 +239,7 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
   const int n_decode_rows = static_cast<int>(step.rows.size()) - n_prompt_rows;
   const double expected_ms = [&] {
     const Lock lock(mutex_);
-    return clock_.step_ms(n_decode_rows, n_prompt_rows);
+    return clock_.step_ms(n_decode_rows + n_prompt_rows);
   }();
   const int64_t start_ns = monotonic_ns();
   int64_t stopped_ns = 0;
