@@ -6,7 +6,15 @@ on from there, to the same bits. torch is imported by what needs it, on first us
 
 from __future__ import annotations
 
+from .curves import read_curve
 from .recipe import TrainRecipe, read_train_recipe
 from .run import TrainProgress, TrainReport, train
 
-__all__ = ["TrainProgress", "TrainRecipe", "TrainReport", "read_train_recipe", "train"]
+__all__ = [
+    "TrainProgress",
+    "TrainRecipe",
+    "TrainReport",
+    "read_curve",
+    "read_train_recipe",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""The losses of a run, step by step: one JSON object a line, and a drawing.
+"""The losses of a run, step by step: one JSON object a line of a file in its folder.
 
 {"step", "n_tokens", "rate", "loss", "grad_norm", "terms": {term: loss}, "kinds": {kind: loss}} of a
 step; {"step", "valid": {...}} of a measurement. A run that goes on drops the lines of steps after
@@ -22,7 +22,7 @@ class Curve:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / FILE
-        kept = [line for line in read_curve(self.path) if line["step"] <= step]
+        kept = [line for line in read_curve(folder) if line["step"] <= step]
         temporary = self.path.with_suffix(".tmp")
         try:
             temporary.write_text("".join(_line(one) for one in kept), encoding="utf-8")
@@ -44,8 +44,9 @@ class Curve:
                 os.fsync(file.fileno())
 
 
-def read_curve(path: Path) -> list[dict[str, Any]]:
-    """The lines that are whole; a last one may have been cut off."""
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run that are whole; a last one may have been cut off."""
+    path = folder / FILE
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -62,24 +63,6 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
             break
         lines.append(value)
     return lines
-
-
-def plot_curve(lines: list[dict[str, Any]], path: Path) -> None:
-    """Loss by tokens, a curve for each kind of text; .svg or .png. Needs matplotlib."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = [line for line in lines if "loss" in line]
-    tokens = [line["n_tokens"] for line in steps]
-    axes.plot(tokens, [line["loss"] for line in steps], color="0.2", label="all")
-    for kind in sorted({kind for line in steps for kind in line["kinds"]}):
-        seen = [(line["n_tokens"], line["kinds"][kind]) for line in steps if kind in line["kinds"]]
-        axes.plot(*zip(*seen, strict=True), linewidth=1, label=kind)
-    axes.set_xlabel("tokens")
-    axes.set_ylabel("loss, nats per token")
-    axes.legend()
-    figure.savefig(path, dpi=150)
 
 
 def _line(value: dict[str, Any]) -> str:

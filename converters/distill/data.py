@@ -73,7 +73,7 @@ def pack(
 ) -> Packed:
     """max_tokens: 0 for all. FormatError names the file and line that is not what it should be, and
     files that give no whole window."""
-    texts = [text for path in paths for text in _documents(path)]
+    texts = [text for path in paths for text in documents(path)]
     names = sorted({kind for _, kind, _ in texts})
     if len(names) > MAX_KINDS:
         raise FormatError(f"{len(names)} kinds of text, at most {MAX_KINDS}", code="json_type")
@@ -121,7 +121,9 @@ def step_windows(n_windows: int, step: int, n_wanted: int, seed: int) -> npt.NDA
 Text = tuple[str, str, dict[str, Any]]  # where it stands, kind, record
 
 
-def _documents(path: Path) -> Iterator[Text]:
+def documents(path: Path) -> Iterator[Text]:
+    """The lines of a .jsonl or .jsonl.xz; of a text file, runs of whole lines. FormatError names
+    the line that is not what it should be."""
     is_lines = path.name.endswith((".jsonl", ".jsonl.xz"))
     name = path.name.split(".")[0]
     lines = _lines(path)

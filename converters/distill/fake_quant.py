@@ -16,7 +16,7 @@ from ..quant.activations import SMALLEST
 from ..quant.methods.gptq import Codes
 from ..quant.methods.levels import Levels, levels_of
 from ..quant.methods.packing import pack
-from ..quant.methods.rounding import codes_of
+from ..quant.methods.rounding import codes_of, places_in_cells
 from ..quant.tiles import TILE_K, U8Array
 
 
@@ -38,6 +38,17 @@ class QuantizedMatrix:
         self.latent: Tensor | None = None
         if with_codes:
             self.latent = self._start.dequantized()[:, :n_cols].clone().requires_grad_()
+
+    @torch.no_grad()
+    def begin_near(self, original: Tensor, firmness: float) -> None:
+        """Latent weights begin as `original` [n_rows, n_cols] in the cells of the file's codes, and
+        there moved by `firmness`, 0 to 1, towards the level; they round to the codes still."""
+        assert self.latent is not None
+        pad = (0, self._start.levels.shape[1] - self._n_cols)
+        padded = torch.nn.functional.pad(original, pad)
+        places = places_in_cells(padded, self._start, self._levels, firmness)
+        step = self._start.d_row[:, None] * _wide(self._start.scales, self._levels)
+        self.latent.copy_((places * step)[:, : self._n_cols])
 
     def weights(self) -> Tensor:
         """[n_rows, n_cols] as decode_matrix(strips()) gives it, bit for bit, and differentiable."""

@@ -160,7 +160,8 @@ class CacheOptions:
 class TrainRecipe:
     """learn: all "weights" of a checkpoint (one without weights begins at random), or of a .edge
     file the "scales" and norms alone, or with them the "codes". out: a Hugging Face directory for
-    weights, a .edge file for the others. work: what a run keeps; default OUT.work."""
+    weights, a .edge file for the others. work: what a run keeps; default OUT.work. firmness: of
+    codes: how far from the teacher's weights (0) to the file's levels (1) latent weights begin."""
 
     student: Path
     out: Path
@@ -170,6 +171,7 @@ class TrainRecipe:
     learn: str = "weights"
     teacher: Path | None = None
     work: Path | None = None
+    firmness: float = 0.5
     loss: LossOptions = field(default_factory=LossOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
@@ -177,6 +179,7 @@ class TrainRecipe:
 
     def __post_init__(self) -> None:
         _check_one_of("learn", self.learn, LEARN)
+        _check(0 <= self.firmness <= 1, "firmness is 0 to 1")
         _check(
             self.teacher is not None or not self.loss.needs_teacher,
             "the loss compares with a teacher; name one: teacher = PATH",

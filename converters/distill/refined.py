@@ -1,7 +1,7 @@
 """A compressed file that learns in its own formats, and the file of what was learnt.
 
 DWQ (mlx-lm): scales and norms, the codes staying as they are. QAD: the codes as well, from latent
-weights that begin on the file's levels, so that training begins with the very file. Inputs of every
+weights that round to the file's codes, so that training begins with the very file. Inputs of every
 matrix are rounded as its `act` says. Matrices in formats without scales of ours (F16, L4, K4, L8)
 stay as they are.
 """
@@ -87,6 +87,14 @@ class RefinedStudent:
             if info.format == "F32" and not info.role.startswith("rope_")
         }
         self._learnt = dict(self._parameters(options))
+
+    def begin_near(self, original: Mapping[str, Tensor], firmness: float) -> None:
+        """Latent weights begin at the original's, as QuantizedMatrix says; a matrix that the
+        original has in another shape, or not, begins on its levels."""
+        for name, matrix in self._matrices.items():
+            found = original.get(name)
+            if found is not None and list(found.shape) == list(self.header.tensors[name].shape):
+                matrix.begin_near(found, firmness)
 
     def learnt(self) -> Mapping[str, Learnt]:
         return self._learnt

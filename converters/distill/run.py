@@ -93,6 +93,7 @@ class _Run:
         _check_out(recipe.out, may_exist=recipe.learn != "weights")
         self._student, blobs, self._student_digest = self._open_student()
         self._teacher, self._teacher_digest = self._open_teacher(blobs)
+        self._begin()
         end_ids = self._student.spec.eos_ids
         tokenizer, template = text_reader(recipe.student, blobs)
         self._reader = TextReader(tokenizer, template, end_ids[0] if end_ids else -1)
@@ -149,7 +150,7 @@ class _Run:
                 states.save(_state(self._student, trainer.optimizer, done, n_tokens))
             if self._progress is not None:
                 self._progress(TrainProgress("train", done, n_steps, line["loss"]))
-        losses = [line["loss"] for line in read_curve(curve.path) if "loss" in line]
+        losses = [line["loss"] for line in read_curve(self._recipe.work_dir) if "loss" in line]
         return float(losses[-1]) if losses else float("nan")
 
     def _trainer(self) -> Trainer:
@@ -221,6 +222,13 @@ class _Run:
                 code="tokenizer_invalid",
             )
         return Teacher(job), _digest_of(checkpoint)
+
+    def _begin(self) -> None:
+        if self._recipe.learn == "codes" and self._teacher is not None:
+            from .refined import RefinedStudent
+
+            assert isinstance(self._student, RefinedStudent)
+            self._student.begin_near(self._teacher.weights, self._recipe.firmness)
 
     def _open(self, path: Path, *, without_weights: bool) -> tuple[Checkpoint, Job]:
         checkpoint = self._stack.enter_context(

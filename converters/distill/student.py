@@ -89,10 +89,10 @@ class Teacher:
 
     def __init__(self, job: Job) -> None:
         self.spec = job.spec
-        self._weights = {**checkpoint_weights(job), **torch_tables(job.tables)}
+        self.weights = {**checkpoint_weights(job), **torch_tables(job.tables)}
 
     def model(self, documents: Tensor) -> PackedModel:
-        return PackedModel(self.spec, self._weights, documents)
+        return PackedModel(self.spec, self.weights, documents)
 
 
 def checkpoint_weights(job: Job) -> dict[str, Tensor]:

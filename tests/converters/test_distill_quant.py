@@ -29,6 +29,14 @@ def test_the_start_is_the_file_and_what_is_learnt_is_what_is_stored(
     start = decode_matrix(format, strips, *SHAPE)
     assert np.array_equal(learning.weights().detach().numpy(), start)
     assert np.array_equal(decode_matrix(format, learning.strips(), *SHAPE), start)
+    if with_codes:
+        original = np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
+        for firmness in (0.5, 0.0):
+            learning.begin_near(torch.from_numpy(original), firmness)
+            assert np.array_equal(learning.weights().detach().numpy(), start)
+        assert learning.latent is not None
+        near = (learning.latent.detach().numpy() - original)[np.arange(21) != 3]
+        assert np.abs(near).mean() < 0.2 * np.abs(original - start).mean()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for factor in (learning.row_factor, learning.group_factor):

@@ -88,7 +88,7 @@ def test_a_run_learns_and_goes_on_to_the_same_bits(
     assert report.after is not None
     assert report.after.loss_after < report.before.loss_after - 0.3
     assert report.n_tokens == STEPS * 4 * 48
-    lines = read_curve(recipe.work_dir / "curve.jsonl")
+    lines = read_curve(recipe.work_dir)
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     assert all(set(line["kinds"]) == {"kind0", "kind1"} for line in steps)
