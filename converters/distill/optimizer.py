@@ -1,12 +1,14 @@
 """The optimizers of a run, and their state as named tensors.
 
-AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101); Muon (Jordan et al. 2024), torch's, for the
-layers' matrices, its rate scaled to AdamW's (Liu et al. 2025, arXiv:2502.16982). Knows no model
-beyond its parameters' names and shapes.
+AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), and for the layers' matrices, where a recipe
+asks for it, Muon (Jordan et al. 2024), whose steps are scaled to the size of AdamW's (Liu et al.
+2025, arXiv:2502.16982). Written out here, so that every sum has one order and the state is two
+tensors a parameter. Knows no model beyond its parameters' names and shapes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,10 +19,17 @@ from edgellm.errors import FormatError
 
 from .recipe import OptimizerOptions
 
+MUON_MOMENTUM = 0.95
+# A polynomial that moves singular values in (0, 1] to about one: x (a + b x^2 + c x^4), five times.
+_NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
+_MUON_STEPS = 5
+_MUON_RMS = 0.2  # of AdamW's steps
+
 
 @dataclass(frozen=True)
 class Learnt:
-    """A parameter. rate: of it, before the schedule. decays: by weight decay."""
+    """A parameter. rate: of it, before the schedule. decays: by weight decay. is_matrix: Muon may
+    take it."""
 
     value: Tensor
     rate: float
@@ -33,83 +42,86 @@ class Optimizer:
 
     def __init__(self, learnt: Mapping[str, Learnt], options: OptimizerOptions) -> None:
         self._learnt, self._options = learnt, options
-        by_muon = {n for n, p in learnt.items() if options.name == "muon" and p.is_matrix}
-        self._optimizers: list[torch.optim.Optimizer] = []
-        self._rates: list[list[float]] = []
-        if by_muon:
-            self._add(by_muon, self._muon)
-        if len(by_muon) < len(learnt):
-            self._add(set(learnt) - by_muon, self._adamw)
+        self._n_steps = 0
+        self._state = {
+            f"{name}/{key}": torch.zeros_like(parameter.value, requires_grad=False)
+            for name, parameter in learnt.items()
+            for key in (("momentum",) if self._by_muon(parameter) else ("mean", "square"))
+        }
 
+    @torch.no_grad()
     def step(self, share: float) -> float:
-        """One step at `share` of every rate -> the norm of the gradient before it is clipped."""
-        values = [p.value for p in self._learnt.values()]
-        clip = self._options.clip or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(values, clip))
-        for optimizer, rates in zip(self._optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        """One step at `share` of every rate -> the norm of the gradient before it is clipped.
+        Gradients are used up."""
+        grads = {
+            name: parameter.value.grad
+            for name, parameter in self._learnt.items()
+            if parameter.value.grad is not None
+        }
+        norm = math.sqrt(sum(float(grad.double().square().sum()) for grad in grads.values()))
+        clip = self._options.clip
+        if 0 < clip < norm:
+            for grad in grads.values():
+                grad.mul_(clip / norm)
+        self._n_steps += 1
+        for name, grad in grads.items():
+            parameter = self._learnt[name]
+            move = self._muon if self._by_muon(parameter) else self._adamw
+            rate = parameter.rate * share
+            if parameter.decays:
+                parameter.value.mul_(1 - rate * self._options.weight_decay)
+            parameter.value.sub_(move(name, grad), alpha=rate)
+            parameter.value.grad = None
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """What load() goes back to, by parameter and torch's name for it."""
-        return {
-            f"{name}/{key}": value for name, state in self._states() for key, value in state.items()
-        }
+        """What load() goes back to."""
+        return {"n_steps": torch.tensor(self._n_steps), **self._state}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """FormatError where it is not this optimizer's."""
-        by_name: dict[str, dict[str, Tensor]] = {}
-        for full, value in state.items():
-            name, _, key = full.rpartition("/")
-            by_name.setdefault(name, {})[key] = value
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    name = self._name(parameter)
-                    found = by_name.pop(name, None)
-                    shapes = {v.shape for v in (found or {}).values()}
-                    if found is None or shapes - {parameter.shape, torch.Size([])}:
-                        raise FormatError(
-                            f"the state of '{name}' is missing or of another shape; the run's "
-                            "folder is of another recipe: choose another `work`",
-                            code="tensor_missing",
-                        )
-                    optimizer.state[parameter] = dict(found)
-        if by_name:
-            name = next(iter(by_name))
-            raise FormatError(f"'{name}' is no parameter of this run", code="tensor_unexpected")
-
-    def _states(self) -> list[tuple[str, dict[str, Tensor]]]:
-        return [
-            (self._name(parameter), optimizer.state[parameter])
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
+        missing = sorted(self._state.keys() ^ (state.keys() - {"n_steps"}))
+        wrong = [
+            name
+            for name in self._state
+            if state.get(name, self._state[name]).shape != self._state[name].shape
         ]
+        if missing or wrong or "n_steps" not in state:
+            name = (missing or wrong or ["n_steps"])[0]
+            raise FormatError(
+                f"the saved state of '{name}' is not this run's; remove the run's folder",
+                code="tensor_missing",
+            )
+        self._n_steps = int(state["n_steps"])
+        for name, value in self._state.items():
+            value.copy_(state[name])
 
-    def _name(self, parameter: Tensor) -> str:
-        return next(name for name, p in self._learnt.items() if p.value is parameter)
+    def _by_muon(self, parameter: Learnt) -> bool:
+        return self._options.name == "muon" and parameter.is_matrix
 
-    def _add(self, names: set[str], make: type | object) -> None:
-        groups: dict[tuple[float, bool], list[Tensor]] = {}
-        for name, parameter in self._learnt.items():
-            if name in names:
-                groups.setdefault((parameter.rate, parameter.decays), []).append(parameter.value)
-        decay = self._options.weight_decay
-        listed = [
-            {"params": values, "lr": rate, "weight_decay": decay if decays else 0.0}
-            for (rate, decays), values in groups.items()
-        ]
-        self._optimizers.append(make(listed))  # type: ignore[operator]
-        self._rates.append([group["lr"] for group in listed])  # type: ignore[misc]
-
-    def _adamw(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    def _adamw(self, name: str, grad: Tensor) -> Tensor:
         options = self._options
-        betas = (options.beta1, options.beta2)
-        return torch.optim.AdamW(groups, betas=betas, eps=options.epsilon, foreach=False)
+        mean, square = self._state[f"{name}/mean"], self._state[f"{name}/square"]
+        mean.lerp_(grad, 1 - options.beta1)
+        square.mul_(options.beta2).addcmul_(grad, grad, value=1 - options.beta2)
+        # Both begin at zero, which biases them towards it.
+        seen = 1 - options.beta1**self._n_steps, 1 - options.beta2**self._n_steps
+        step: Tensor = (mean / seen[0]) / ((square / seen[1]).sqrt_() + options.epsilon)
+        return step
 
-    def _muon(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
-        return torch.optim.Muon(groups, adjust_lr_fn="match_rms_adamw")
+    def _muon(self, name: str, grad: Tensor) -> Tensor:
+        momentum = self._state[f"{name}/momentum"]
+        momentum.lerp_(grad, 1 - MUON_MOMENTUM)
+        step = orthogonalized(grad.lerp(momentum, MUON_MOMENTUM))
+        return step * (_MUON_RMS * math.sqrt(max(step.shape)))
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """U V^T of the matrix's singular value decomposition, nearly: singular values of 0.7 to 1.2."""
+    a, b, c = _NEWTON_SCHULZ
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
+    for _ in range(_MUON_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T

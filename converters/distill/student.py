@@ -130,6 +130,7 @@ def _random(item: PlannedTensor, std: float, seed: int) -> Tensor:
 
 
 def _by_muon(name: str) -> bool:
-    """Of Muon: the layers' matrices; routers and what a token looks up are AdamW's."""
-    role = name.rpartition(".")[2]
-    return name.startswith("layers.") and not role.endswith(("_norm", "_bias", *FAITHFUL_ROLES))
+    """Of Muon: the layers' matrices. Routers, stacked experts, and what a token looks up are
+    AdamW's."""
+    others = ("_norm", "_bias", "_exps", *FAITHFUL_ROLES)
+    return name.startswith("layers.") and not name.endswith(others)

@@ -29,14 +29,15 @@ from .student import PackedModel, Student, Teacher
 @contextmanager
 def same_bits(n_threads: int) -> Iterator[None]:
     """torch with one order for every sum: a number of threads, and no racing ones."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(n_threads)
-    torch.use_deterministic_algorithms(True)
+    # Not use_deterministic_algorithms(), which loads torch's compiler for seconds.
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(mode)
 
 
 class Trainer:

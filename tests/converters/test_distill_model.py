@@ -18,6 +18,13 @@ from edgellm.converters.reference import Reference, torch_tables
 from golden.families import FAMILIES, family_model
 
 N_TOKENS = 40
+# One of each kind of block, position and way to store; `make nightly` takes all.
+BY_DAY = (
+    "gemma2_caps_windows",
+    "gpt2_unscaled_relu",
+    "qwen2_moe_shared_expert",
+    "stablelm_parallel",
+)
 
 
 def saved_family(name: str, directory: Path) -> Path:
@@ -35,7 +42,10 @@ def logits(model: PackedModel, tokens: torch.Tensor) -> torch.Tensor:
         return model.head(model.last_hidden(tokens))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in BY_DAY else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_batches_and_packed_documents_are_the_reference_and_weights_go_back(
     name: str, tmp_path: Path
 ) -> None:
@@ -93,3 +103,7 @@ def test_random_weights_depend_on_seed_and_name_only(tiny_checkpoint: Path) -> N
     assert float(one["token_embd"].std()) == pytest.approx(0.02, rel=0.05)
     assert float(one["layers.0.attn_o"].std()) == pytest.approx(0.01, rel=0.1)
     assert torch.equal(one["output_norm"], torch.ones(job.spec.d_model))
+
+
+def test_the_families_of_the_day_exist() -> None:
+    assert set(BY_DAY) <= set(FAMILIES)

@@ -6,6 +6,8 @@ import itertools
 import json
 import lzma
 import math
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,15 @@ import torch
 from edgellm.converters.distill.data import Packed, TextReader, pack, step_windows
 from edgellm.converters.distill.logit_cache import SHARD_WINDOWS, LogitCache
 from edgellm.converters.distill.losses import DIVERGENCE, hidden_distance, mean_of, next_token
-from edgellm.converters.distill.recipe import ScheduleOptions, read_train_recipe
+from edgellm.converters.distill.optimizer import Learnt, Optimizer, orthogonalized
+from edgellm.converters.distill.recipe import (
+    BatchOptions,
+    DataOptions,
+    LossOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+    read_train_recipe,
+)
 from edgellm.converters.distill.schedule import rate_at
 
 from edgellm.errors import EdgeError, FormatError, InvalidArgumentError
@@ -85,6 +95,54 @@ def test_schedules_begin_and_end_where_they_say() -> None:
     assert rate_at(9, ScheduleOptions(steps=10, kind="linear", final=0.5)) == pytest.approx(0.5)
 
 
+def learnt(*shape: int) -> dict[str, Learnt]:
+    value = log_probs(7, *shape).float().requires_grad_()
+    return {"w": Learnt(value, 0.1, decays=True, is_matrix=True)}
+
+
+def test_adamw_is_its_definition() -> None:
+    options = OptimizerOptions(beta1=0.9, beta2=0.95, weight_decay=0.5, clip=0.0, epsilon=1e-8)
+    parameters = learnt(3, 4)
+    value = parameters["w"].value
+    wanted = value.detach().double().numpy()
+    mean = square = np.zeros_like(wanted)
+    optimizer = Optimizer(parameters, options)
+    for step in range(1, 4):
+        grad = log_probs(step, 3, 4)
+        value.grad = grad.float()
+        assert optimizer.step(0.5) == pytest.approx(float(grad.norm()))
+        g = grad.numpy()
+        mean, square = 0.9 * mean + 0.1 * g, 0.95 * square + 0.05 * g * g
+        unbiased = mean / (1 - 0.9**step), square / (1 - 0.95**step)
+        wanted = wanted * (1 - 0.05 * 0.5) - 0.05 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+    assert value.detach().numpy() == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
+def test_muons_steps_have_singular_values_of_about_one(shape: tuple[int, int]) -> None:
+    singular = torch.linalg.svdvals(orthogonalized(log_probs(8, *shape).float()))
+    assert 0.5 < float(singular.min()) <= float(singular.max()) < 1.3
+    parameters = learnt(*shape)
+    value = parameters["w"].value
+    before = value.detach().clone()
+    value.grad = log_probs(8, *shape).float()
+    Optimizer(parameters, OptimizerOptions(name="muon", weight_decay=0.0)).step(1.0)
+    moved = (value.detach() - before) / 0.1
+    assert float(moved.square().mean().sqrt()) == pytest.approx(0.17, rel=0.2)
+
+
+def test_gradients_are_clipped_by_their_common_norm() -> None:
+    parameters = learnt(2, 2) | {"v": Learnt(torch.zeros(2, requires_grad=True), 0.1, False)}
+    for parameter in parameters.values():
+        parameter.value.grad = torch.full(parameter.value.shape, 3.0)
+    optimizer = Optimizer(parameters, OptimizerOptions(clip=1.0, beta1=0.0))
+    assert optimizer.step(1.0) == pytest.approx(3 * 6**0.5)
+    clipped = optimizer.state()["v/mean"]
+    assert clipped.tolist() == pytest.approx([6**-0.5] * 2)
+    with pytest.raises(FormatError, match="not this run's"):
+        optimizer.load({"n_steps": torch.tensor(1)})
+
+
 def test_steps_take_every_window_once_an_epoch() -> None:
     taken = np.concatenate([step_windows(7, step, 3, seed=1) for step in range(7)])
     for epoch in range(3):
@@ -146,15 +204,15 @@ def some_data(n_windows: int, n: int = 16) -> Packed:
 def test_drawn_tokens_give_the_divergences_gradient_on_average(tmp_path: Path) -> None:
     """Over many positions of one distribution: the mean of the shares is p."""
     p = log_probs(4, 40).float()
-    data = some_data(64, 64)
+    data = some_data(16, 64)
     cache = LogitCache(tmp_path, data, "teacher", 48, seed=1)
     cache.fill(lambda windows: p.expand(len(windows), 64, -1))
-    log_q = torch.zeros(64, 64, 40, requires_grad=True)
-    cache.cross_entropy(np.arange(64), log_q).mean().backward()
+    log_q = torch.zeros(16, 64, 40, requires_grad=True)
+    cache.cross_entropy(np.arange(16), log_q).mean().backward()
     assert log_q.grad is not None
     shares = -log_q.grad.sum((0, 1))
-    # 196,608 draws: within 5 sigma each.
-    sigma = (p.exp() * (1 - p.exp()) / (64 * 64 * 48)).sqrt()
+    # 49,152 draws: within 5 sigma each.
+    sigma = (p.exp() * (1 - p.exp()) / (16 * 64 * 48)).sqrt()
     assert ((shares - p.exp()).abs() < 5 * sigma).all()
     assert 5 < cache.ids_per_token() < 40
 
@@ -210,6 +268,21 @@ def test_a_recipe_is_read_with_paths_relative_to_it(tmp_path: Path) -> None:
     assert recipe.digest == read_train_recipe(path).digest
     path.write_text(RECIPE.replace("steps = 10", "steps = 11"), encoding="utf-8")
     assert recipe.digest != read_train_recipe(path).digest
+
+
+def test_the_recipes_of_the_documentation_are_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- recipe: .*? -->\n```toml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "recipe.toml"
+    learn = []
+    for block in blocks:
+        path.write_text(block, encoding="utf-8")
+        learn.append(read_train_recipe(path).learn)
+    assert learn == ["weights", "codes"]
+    # The first has every key of its tables but decay, which is of wsd.
+    keys = set(re.findall(r"^(\w+) =", blocks[0], re.MULTILINE))
+    for table in (DataOptions, LossOptions, OptimizerOptions, ScheduleOptions, BatchOptions):
+        assert {f.name for f in fields(table)} - keys <= {"decay", "scale_rate"}
 
 
 @pytest.mark.parametrize(

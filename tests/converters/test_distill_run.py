@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from edgellm.converters import convert
 from edgellm.converters.checkpoint import Checkpoint
-from edgellm.converters.distill import TrainProgress, TrainRecipe, TrainReport, train
+from edgellm.converters.distill import TrainProgress, TrainRecipe, TrainReport, run, train
 from edgellm.converters.distill.curves import read_curve
 from edgellm.converters.distill.recipe import (
     BatchOptions,
@@ -23,6 +24,8 @@ from edgellm.converters.distill.recipe import (
     ScheduleOptions,
 )
 from edgellm.converters.distill.refined import RefinedStudent
+from edgellm.converters.extras import text_blobs
+from edgellm.converters.plan import Job
 from edgellm.converters.reference import Reference
 
 from edgellm import load
@@ -30,6 +33,22 @@ from edgellm.edgefile import read_header, read_tensor
 from edgellm.errors import EdgeError
 
 STEPS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_tokenizer() -> Iterator[None]:
+    """Compiling one and proving it takes longer than a run here; all runs have the same."""
+    compiled: dict[bytes, dict[str, bytes]] = {}
+
+    def blobs(job: Job) -> dict[str, bytes]:
+        key = (job.checkpoint.directory / "tokenizer.json").read_bytes()
+        if key not in compiled:
+            compiled[key] = text_blobs(job)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "text_blobs", blobs)
+        yield
 
 
 @pytest.fixture(scope="module")
