@@ -54,7 +54,8 @@ TEST_CASE_FIXTURE(Fixture, "logits past the windows do not depend on how the que
 
 TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever its length") {
   const uint64_t reserved = cache.figures().reserved_bytes;
-  CHECK(reserved == kv_bytes_for(model.groups(), kContext));
+  const uint64_t of_pages = kv_bytes_for(model.groups(), kContext);
+  CHECK(reserved == of_pages + Session::bytes_besides_kv(model));
   uint64_t most = 0;
   for (int i = 0; i < kContext; i += 4) {
     feed(random_ids(4, static_cast<uint32_t>(i)));
@@ -63,7 +64,7 @@ TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever i
     REQUIRE(held <= reserved);
     most = std::max(most, held);
   }
-  CHECK(most == reserved);
+  CHECK(most == of_pages);
   const auto n_all = static_cast<size_t>(n_pages_for(kContext));
   CHECK(reserved < n_all * test::kPageBytes * 3);  // of six without windows
   session.reset();
@@ -74,7 +75,8 @@ TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever i
 TEST_CASE("sessions that fill the budget are never refused a page") {
   HashModel model{{0, 40}};
   Batcher batcher{model};
-  KvCache cache{model.groups(), 2 * kv_bytes_for(model.groups(), kContext)};
+  const uint64_t n_bytes = kv_bytes_for(model.groups(), kContext);
+  KvCache cache{model.groups(), 2 * (n_bytes + Session::bytes_besides_kv(model))};
   const auto first = Session::create(batcher, cache, {.n_ctx = kContext}).take();
   const auto second = Session::create(batcher, cache, {.n_ctx = kContext}).take();
   CHECK(Session::create(batcher, cache, {.n_ctx = 1}).status().code() == Code::kMemoryBudget);
@@ -202,7 +204,8 @@ TEST_CASE("random walks give the logits of fresh sessions") {
     const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
     HashModel model{{below(2) * 100, 1 + below(90), 1 + below(300)}};
     Batcher batcher{model};
-    KvCache cache{model.groups(), kv_bytes_for(model.groups(), kContext)};
+    const uint64_t n_bytes = kv_bytes_for(model.groups(), kContext);
+    KvCache cache{model.groups(), n_bytes + Session::bytes_besides_kv(model)};
     const auto session = Session::create(batcher, cache, {.n_ctx = kContext}).take();
     std::vector<int32_t> ids;
     for (int action = 0; action < 30; ++action) {
