@@ -186,7 +186,7 @@ def test_higher_priorities_are_read_first(demo_path):
         prompts = [[5 + at] * 200 for at in range(2)]
         low = model.stream(prompts[0], max_tokens=1)
         high = model.stream(prompts[1], max_tokens=1, priority=1)
-        first = chat.stream("Tell me a story. " * 20, max_tokens=1, priority=2)
+        first = chat.stream("Tell me a story. " * 40, max_tokens=1, priority=2)
         lanes = [low.session, high.session, first.session]
         assert [lane.pending > 130 for lane in lanes] == [True] * 3
         read = []
