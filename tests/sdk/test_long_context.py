@@ -12,6 +12,7 @@ import edgellm
 import tiny_model
 from edgellm import _native
 from edgellm.errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
+from edgellm.options import KV_FORMATS
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def some_ids(n: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(2, tiny_model.N_VOCAB, n).tolist()
 
 
-@pytest.mark.parametrize("kv", ["F16", "K8V8"])
+@pytest.mark.parametrize("kv", KV_FORMATS)
 def test_keys_of_a_shifted_text_stand_where_those_of_the_shorter_text_do(one_layer, kv):
     ids, more = some_ids(300), some_ids(40, 1)
     with edgellm.load(one_layer, kv=kv) as model:
@@ -57,7 +58,7 @@ def test_keys_of_a_shifted_text_stand_where_those_of_the_shorter_text_do(one_lay
         assert np.abs(untouched - fresh).max() > 0.1 * scale
 
 
-@pytest.mark.parametrize("kv", ["F16", "K8V8"])
+@pytest.mark.parametrize("kv", KV_FORMATS)
 def test_compressed_sessions_have_the_same_bits_for_any_threads_and_cut(one_layer, kv):
     ids, more = some_ids(400), some_ids(30, 1)
     results = []
