@@ -127,6 +127,10 @@ struct LoadOptions {
   // How keys and values are kept, docs/KV.md: "F16" or "K8V8" (8 bits, half the bytes).
   // feature_unsupported for another name.
   std::string kv_format = "F16";
+  // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
+  // (docs/SESSIONS.md); "": none. Processes may share it.
+  std::string kv_cache_dir;
+  uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -138,6 +142,13 @@ struct KvFigures {
   uint64_t used_bytes = 0;      // in all pages, each counted once
   int64_t n_reused_tokens = 0;  // that were found so far
   int64_t n_evicted_tokens = 0;
+  // In LoadOptions::kv_cache_dir: bytes of its files as far as known; then, of this model, tokens
+  // written and read, files that were damaged and are gone, and writes that failed.
+  uint64_t disk_bytes = 0;
+  int64_t n_disk_written_tokens = 0;
+  int64_t n_disk_read_tokens = 0;
+  int64_t n_disk_damaged_files = 0;
+  int64_t n_disk_failed_writes = 0;
 };
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
@@ -176,12 +187,12 @@ class Model {
   double verified_fraction() const;
   KvFigures kv_figures() const;
   // Gives back so many bytes of KV that no session holds, least recently used first, or all there
-  // are. Returns how many.
+  // are, to the kv_cache_dir if there is one. Returns how many.
   uint64_t trim(uint64_t n_bytes = UINT64_MAX);
   // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
   // runs that were cancelled included; empty for a layer without experts. Waits for a step.
   std::vector<std::vector<uint64_t>> expert_load() const;
-  // Frees everything but what Tokenizers still use. A run() in another thread throws "cancelled";
+  // Frees everything but what Tokenizers still use; KV goes to the kv_cache_dir if there is one. A run() in another thread throws "cancelled";
   // later calls throw "invalid_argument". Idempotent.
   void close();
   bool is_closed() const;
@@ -291,6 +302,7 @@ struct SessionStats {
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;              // passes over the weights
   int64_t n_reused_tokens = 0;      // not processed: their KV was there from other texts
+  int64_t n_disk_tokens = 0;        // of these: it was read from LoadOptions::kv_cache_dir
   int64_t n_recomputed_tokens = 0;  // once more, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;
