@@ -85,8 +85,14 @@ typedef struct edgellm_load_options {
   uint64_t max_memory_bytes; /* file + scratch + KV; 0: what the machine has available */
   int32_t n_ctx;             /* check the memory for a session of this size now; 0: one KV page */
   int32_t kv_format;         /* EDGELLM_KV_... */
+  /* UTF-8: a directory for KV of texts that leave memory, for this user alone, and the bytes that
+   * its files may take, 0: 1 GiB. No directory: none (docs/SESSIONS.md). */
+  const char* kv_cache_dir;
+  size_t n_kv_cache_dir_bytes;
+  uint64_t kv_cache_disk_bytes;
 } edgellm_load_options;
-#define EDGELLM_LOAD_OPTIONS_INIT {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, 0}
+#define EDGELLM_LOAD_OPTIONS_INIT \
+  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, 0, NULL, 0, 0}
 
 typedef struct edgellm_model_info {
   size_t struct_size;
@@ -213,8 +219,10 @@ typedef struct edgellm_session_stats {
   double decode_ms;
   uint64_t kv_bytes;           /* in pages held now */
   int64_t n_recomputed_tokens; /* once more, after a rewind; their time is in prefill_ms */
+  int64_t n_reused_tokens;     /* not processed: their KV was there from other texts */
+  int64_t n_disk_tokens;       /* of these: it was read from kv_cache_dir */
 } edgellm_session_stats;
-#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Filters apply in the order of the fields, to softmax(logits / temperature). */
 typedef struct edgellm_sampler_params {

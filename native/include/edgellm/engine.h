@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "edgellm/weights.h"
+
 namespace edgellm {
 
 // code(): the stable name of what went wrong ("leaf_hash"); category(): the class of error that the
@@ -129,7 +131,7 @@ struct LoadOptions {
   std::string kv_format = "F16";
   // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
   // (docs/SESSIONS.md); "": none. Processes may share it.
-  std::string kv_cache_dir;
+  std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
 };
 
@@ -192,8 +194,8 @@ class Model {
   // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
   // runs that were cancelled included; empty for a layer without experts. Waits for a step.
   std::vector<std::vector<uint64_t>> expert_load() const;
-  // Frees everything but what Tokenizers still use; KV goes to the kv_cache_dir if there is one. A run() in another thread throws "cancelled";
-  // later calls throw "invalid_argument". Idempotent.
+  // Frees everything but what Tokenizers still use; KV goes to the kv_cache_dir if there is one. A
+  // run() in another thread throws "cancelled"; later calls throw "invalid_argument". Idempotent.
   void close();
   bool is_closed() const;
 
@@ -460,39 +462,6 @@ std::vector<FormatInfo> format_table();
 std::vector<std::pair<std::string, std::string>> error_table();  // (code, category)
 double measure_read_bandwidth(int n_threads = 0);                // bytes per second
 double measure_int8_peak(int n_threads = 0);                     // multiply-accumulates per second
-
-// Weights. Row-major f32 [n_rows][n_cols]; importance is empty or [n_cols] and >= 0.
-std::vector<std::byte> encode_tensor(std::string_view format, std::span<const float> weights,
-                                     int64_t n_rows, int64_t n_cols,
-                                     std::span<const float> importance = {}, int n_threads = 0);
-// Rows [row0, row0 + n) as f32 [n][n_cols] of a tensor whose stored bytes are `data`.
-std::vector<float> decode_rows(std::string_view format, std::span<const std::byte> data,
-                               int64_t n_rows, int64_t n_cols, int64_t row0, int64_t n);
-
-// GPTQ's search in one block of columns of a matrix (Frantar et al. 2022; docs/COMPRESSION.md), all
-// arrays row-major and finite, n_cols a multiple of the format's group and at most 1024, d_row > 0.
-// A weight becomes d_row * scale * level; docs/FORMAT.md gives the scale of a scale byte.
-struct GptqCodes {
-  std::vector<uint8_t> scale_bytes;  // [n_rows, n_cols / group]
-  std::vector<int8_t> levels;        // [n_rows, n_cols]
-};
-// target [n_rows, n_cols]; upper [n_cols, n_cols], the block's part of U with H^-1 = U^T U. moved
-// [n_rows, n_cols] is written: columns after the block change by -moved x U[block, after].
-GptqCodes gptq_sweep(std::string_view format, int64_t n_rows, int64_t n_cols,
-                     std::span<const float> target, std::span<const float> upper,
-                     std::span<const float> d_row, std::span<float> moved, int n_threads = 1);
-struct GptqDescent {
-  std::span<const float> weights;         // [n_rows, n_cols]
-  std::span<const float> errors;          // [n_rows, n_cols], weights - quantized
-  std::span<const float> pulls;           // [n_rows, n_cols], errors of all columns x H[:, block]
-  std::span<const float> hessian;         // [n_cols, n_cols], H[block, block]
-  std::span<const float> group_uppers;    // [n_groups, group, group], of H_gg
-  std::span<const float> group_inverses;  // [n_groups, group, group], H_gg^-1
-};
-// One pass of block coordinate descent over the groups; codes in, codes out.
-GptqCodes gptq_descend(std::string_view format, int64_t n_rows, int64_t n_cols,
-                       const GptqDescent& descent, std::span<const float> d_row, GptqCodes codes,
-                       int n_threads = 1);
 
 // Text from a file or a model, made safe for a terminal: C0 except \n and \t, DEL, C1 and
 // bidirectional controls become visible, ill-formed UTF-8 becomes U+FFFD.

@@ -105,11 +105,16 @@ std::string kv_format_of(int32_t format) {
 edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   const edgellm_load_options options =
       read_struct(given, edgellm_load_options EDGELLM_LOAD_OPTIONS_INIT, "options");
-  return {.n_threads = options.n_threads,
-          .verify = verify_of(options.verify),
-          .max_memory_bytes = options.max_memory_bytes,
-          .n_ctx = options.n_ctx,
-          .kv_format = kv_format_of(options.kv_format)};
+  edgellm::LoadOptions out{.n_threads = options.n_threads,
+                           .verify = verify_of(options.verify),
+                           .max_memory_bytes = options.max_memory_bytes,
+                           .n_ctx = options.n_ctx,
+                           .kv_format = kv_format_of(options.kv_format)};
+  if (options.n_kv_cache_dir_bytes > 0) {
+    out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
+  }
+  if (options.kv_cache_disk_bytes > 0) out.kv_cache_disk_bytes = options.kv_cache_disk_bytes;
+  return out;
 }
 
 }  // namespace

@@ -181,6 +181,8 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.decode_ms = facts.decode_ms;
     out.kv_bytes = facts.kv_bytes;
     out.n_recomputed_tokens = facts.n_recomputed_tokens;
+    out.n_reused_tokens = facts.n_reused_tokens;
+    out.n_disk_tokens = facts.n_disk_tokens;
     write_struct(out, stats, "stats");
   });
 }

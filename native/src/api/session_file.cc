@@ -69,16 +69,16 @@ edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
 edge::Status Model::Impl::open_disk(const LoadOptions& options) {
   if (options.kv_cache_dir.empty()) return {};
   const bool is_unchecked = options.verify == Verify::kNever;
-  std::string identity = is_unchecked ? "unverified " EDGELLM_VERSION : EDGELLM_VERSION;
+  std::string depends_on = is_unchecked ? "unverified " EDGELLM_VERSION : EDGELLM_VERSION;
   for (const auto& [name, text] : identity_with(nullptr).items()) {
-    identity += '\n' + name + ' ' + text;
+    depends_on += '\n' + name + ' ' + text;
   }
   const auto may_write = [this, is_unchecked] {
     return is_unchecked || (verifier->status().is_ok() && verifier->verified_fraction() == 1);
   };
   auto opened = edge::KvDisk::open({.directory = options.kv_cache_dir,
                                     .budget_bytes = options.kv_cache_disk_bytes,
-                                    .identity = std::move(identity),
+                                    .identity = std::move(depends_on),
                                     .may_write = may_write},
                                    cache->groups());
   EDGE_RETURN_IF_ERROR(opened.status());

@@ -5,8 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <optional>
+#include <cstdlib>
 
 #include "base/posix_file.h"
 #include "base/private_directory.h"
@@ -198,15 +197,16 @@ void remove_stale_temporaries(const std::string& path) {
 }
 
 Result<PrivateDirectory> PrivateDirectory::open(const std::string& path) {
-  std::error_code error;
-  std::filesystem::path whole = std::filesystem::absolute(path, error);
-  if (!whole.has_filename()) whole = whole.parent_path();
-  std::filesystem::create_directories(whole.parent_path(), error);
   const auto refused = [&](const std::string& why) {
     return Status{Code::kFileWriteFailed,
                   path + ": " + why + "; give a directory of your own, or the name of a new one"};
   };
   if (path.find('\0') != std::string::npos) return refused("has a byte of zero in its name");
+  std::string whole = path;
+  while (whole.size() > 1 && whole.back() == '/') whole.pop_back();
+  for (size_t at = whole.find('/', 1); at != std::string::npos; at = whole.find('/', at + 1)) {
+    ::mkdir(whole.substr(0, at).c_str(), 0777);
+  }
   struct stat s;
   if ((::mkdir(whole.c_str(), 0700) != 0 && errno != EEXIST) || ::lstat(whole.c_str(), &s) != 0) {
     return refused("cannot be made: " + errno_text(errno));
@@ -214,7 +214,11 @@ Result<PrivateDirectory> PrivateDirectory::open(const std::string& path) {
   if (!S_ISDIR(s.st_mode)) return refused("is no directory");
   if (s.st_uid != ::geteuid()) return refused("belongs to another user");
   if ((s.st_mode & 077) != 0) return refused("is open to other users (chmod 700 makes it private)");
-  return PrivateDirectory(whole.string());
+  char* const absolute = ::realpath(whole.c_str(), nullptr);
+  if (absolute == nullptr) return refused("cannot be found: " + errno_text(errno));
+  whole = absolute;
+  std::free(absolute);
+  return PrivateDirectory(std::move(whole));
 }
 
 std::vector<PrivateDirectory::File> PrivateDirectory::files() const {

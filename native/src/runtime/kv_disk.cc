@@ -1,7 +1,7 @@
 #include "runtime/kv_disk.h"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -32,9 +32,8 @@ constexpr uint64_t header_bytes(size_t n_ids, size_t n_pages) {
 }
 
 // All of a file but its pages: magic, version, number of pages, name, ids, XXH64 of every page.
-template <class Byte>
 std::vector<std::byte> header_of(const KvDisk::Name& name, std::span<const int32_t> ids,
-                                 KvDisk::Pages<Byte> pages) {
+                                 KvDisk::Pages<const std::byte> pages) {
   std::vector<std::byte> header;
   const auto add = [&](std::span<const std::byte> bytes) {
     header.insert(header.end(), bytes.begin(), bytes.end());
@@ -121,8 +120,9 @@ bool KvDisk::read(const Name& name, std::span<const int32_t> ids, Pages<std::byt
   parts.insert(parts.end(), pages.begin(), pages.end());
   const PrivateDirectory::Found found = directory_.read(file, parts);
   if (found == PrivateDirectory::Found::kNothing) return false;
+  const std::vector<std::span<const std::byte>> arrived(pages.begin(), pages.end());
   const bool is_whole =
-      found == PrivateDirectory::Found::kFile && header == header_of(name, ids, pages);
+      found == PrivateDirectory::Found::kFile && header == header_of(name, ids, arrived);
   if (!is_whole) directory_.remove(file);
   const std::lock_guard lock(mutex_);
   figures_.n_read_tokens += is_whole ? static_cast<int64_t>(ids.size()) : 0;
@@ -134,7 +134,7 @@ void KvDisk::touch(const Name& name) const { directory_.touch(file_name(name)); 
 
 // Removes what is too much for so many bytes more, and what was left by processes that died.
 void KvDisk::look(uint64_t n_wanted_bytes) {
-  std::vector<PrivateDirectory::File> ours;
+  std::multimap<int64_t, PrivateDirectory::File> ours;  // by last use
   uint64_t n_bytes = 0;
   for (PrivateDirectory::File& file : directory_.files()) {
     const std::string_view written = file_of(file.name);
@@ -144,15 +144,12 @@ void KvDisk::look(uint64_t n_wanted_bytes) {
       continue;
     }
     n_bytes += file.n_bytes;
-    ours.push_back(std::move(file));
+    ours.emplace(file.used_ns, std::move(file));
   }
   const uint64_t n_most = budget_bytes_ - std::min(budget_bytes_, n_wanted_bytes);
-  if (n_bytes > n_most) {
-    std::ranges::sort(ours, {}, &PrivateDirectory::File::used_ns);
-    for (size_t i = 0; i < ours.size() && n_bytes > n_most; ++i) {
-      directory_.remove(ours[i].name);
-      n_bytes -= ours[i].n_bytes;
-    }
+  for (auto oldest = ours.begin(); oldest != ours.end() && n_bytes > n_most; ++oldest) {
+    directory_.remove(oldest->second.name);
+    n_bytes -= oldest->second.n_bytes;
   }
   figures_.n_bytes = n_bytes;
   n_bytes_since_look_ = 0;
