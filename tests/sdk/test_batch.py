@@ -82,7 +82,7 @@ def test_the_memory_cap_makes_prompts_wait_and_refuses_what_never_fits(tiny_edge
     with edgellm.load(tiny_edge) as loose:
         native = loose._native
         fixed = native.file_bytes + native.scratch_bytes
-        cache = native.kv_bytes()
+        cache = native.kv_bytes() + native.session_bytes
         expected = loose.generate_batch(PROMPTS, max_tokens=64, stop_ids=())
     with edgellm.load(tiny_edge, max_memory=fixed + 2 * cache) as model:
         found = model.generate_batch(PROMPTS, max_tokens=64, stop_ids=())
