@@ -54,9 +54,9 @@ edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
   return {Code::kMemoryBudget,
           "needs " + edge::mib_text(total_bytes) + " (file " + edge::mib_text(need.file_bytes) +
               ", scratch " + edge::mib_text(need.scratch_bytes) + ", logits " +
-              edge::mib_text(need.session_bytes) + ", KV cache for " +
-              std::to_string(need.n_ctx) + " tokens " + edge::mib_text(need.kv_bytes) + ") and " +
-              edge::mib_text(limit_bytes) + " may be used; " + advice};
+              edge::mib_text(need.session_bytes) + ", KV cache for " + std::to_string(need.n_ctx) +
+              " tokens " + edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
+              " may be used; " + advice};
 }
 
 edge::VerifyMode verify_mode(Verify verify) {

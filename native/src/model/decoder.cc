@@ -478,7 +478,8 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
 void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows,
                            std::span<float* const> hidden) {
   ActRows act = scratch_->model_act;
-  const bool is_direct = act.n_cols_padded == spec_->d_model && are_adjacent(hidden, spec_->d_model);
+  const bool is_direct =
+      act.n_cols_padded == spec_->d_model && are_adjacent(hidden, spec_->d_model);
   act.f = is_direct ? hidden.front() : scratch_->hidden;
   backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
                        ActNeeds{.f32 = true}, act);

@@ -8,7 +8,7 @@ namespace edge {
 
 // Rows are indices into the step's rows, ascending, in one of the lists at most.
 struct StepOutputs {
-  std::span<const int32_t> rows = {};   // whose logits are wanted; without any the head does not run
+  std::span<const int32_t> rows = {};  // whose logits are wanted; without any the head does not run
   std::span<float* const> logits = {};  // of each of them, where its [n_vocab] go
   std::span<const int32_t> hidden_rows = {};
   // Of each of them, where its [d_model] go: what the head reads, the final norm's output before it

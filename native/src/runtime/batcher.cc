@@ -22,7 +22,7 @@ constexpr size_t kMostLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
 constexpr double kPromptShare = 0.2;  // of a step's time
 constexpr double kMostPromptMs = 20;
 // How long, since each of them may be late once: who misses a step waits for all of the next.
-constexpr double kPatience = 2.5;  // times as long
+constexpr double kPatience = 2.5;   // times as long
 constexpr double kNewShare = 0.25;  // of the newest measurement in BatchSeat::away_ms
 
 Status stopped_status() { return {Code::kCancelled, "the sequence was stopped"}; }
@@ -139,8 +139,7 @@ void Batcher::lead(Lock& lock, BatchWaiter& waiter) {
 }
 
 void Batcher::await_return(Lock& lock, BatchWaiter& waiter) {
-  const int64_t until_ns =
-      last_end_ns_ + static_cast<int64_t>(kPatience * prompt_await_ms() * 1e6);
+  const int64_t until_ns = last_end_ns_ + static_cast<int64_t>(kPatience * prompt_await_ms() * 1e6);
   while (!awaited_.empty()) {
     const int64_t left_ns = until_ns - monotonic_ns();
     if (left_ns <= 0) break;

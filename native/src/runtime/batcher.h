@@ -57,9 +57,9 @@ class StepPart {
   StepPart(const StepPart&) = delete;
   StepPart& operator=(const StepPart&) = delete;
 
-  virtual int n_most_rows() const = 0;                   // that a step could have of it, >= 1
-  virtual bool wants_all_logits() const = 0;             // of all rows, not only of the last one
-  virtual bool stops() = 0;                              // asked between the operations of a step
+  virtual int n_most_rows() const = 0;        // that a step could have of it, >= 1
+  virtual bool wants_all_logits() const = 0;  // of all rows, not only of the last one
+  virtual bool stops() = 0;                   // asked between the operations of a step
   // Appends its rows and where what it wants of them goes, which stays there until finish(), or
   // nothing on failure.
   virtual Status begin(int n_rows, StepRows& step) = 0;

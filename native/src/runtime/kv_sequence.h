@@ -106,9 +106,9 @@ class KvSequence {
   KvPlan plan_;
   uint64_t promised_bytes_ = 0;  // of the cache, for pages that it may own
   uint64_t n_bytes_besides_ = 0;
-  PrefixNode* node_ = nullptr;   // of the last published page; null: publishes nothing
-  int n_published_ = 0;          // pages up to there
-  int n_shared_pages_ = 0;       // these, and one more where rewind() went inside it
+  PrefixNode* node_ = nullptr;  // of the last published page; null: publishes nothing
+  int n_published_ = 0;         // pages up to there
+  int n_shared_pages_ = 0;      // these, and one more where rewind() went inside it
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
 };

@@ -260,9 +260,8 @@ void Session::record(int n_rows, double step_ms) {
 
 Status Session::check_rewind(int n_tokens) const {
   if (n_tokens >= 0 && n_tokens <= n_done_) return {};
-  return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) +
-                                      ": must be from 0 to " + std::to_string(n_done_) +
-                                      ", the tokens processed"};
+  return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) + ": must be from 0 to " +
+                                      std::to_string(n_done_) + ", the tokens processed"};
 }
 
 // Whether rewind() does.

@@ -258,8 +258,8 @@ TEST_CASE("closing a model cancels a run in another thread and ends its sessions
 TEST_CASE("a closed session gives its memory back and refuses use") {
   const TinyFile file;
   const edgellm::ModelInfo info = load(file).info();
-  const uint64_t cap = info.file_bytes + info.scratch_bytes + info.session_bytes +
-                       info.kv_bytes_per_token * 32;
+  const uint64_t cap =
+      info.file_bytes + info.scratch_bytes + info.session_bytes + info.kv_bytes_per_token * 32;
   const Model model =
       Model::load(file.path(), {.verify = edgellm::Verify::kNever, .max_memory_bytes = cap});
   Session session(model, 32);
