@@ -12,7 +12,7 @@ static int n_failures = 0;
 static void check_at(int is_ok, int line, const char* what) {
   if (is_ok) return;
   ++n_failures;
-  fprintf(stderr, "c_api_test.c:%d: %s (last error: %s)\n", line, what, edgellm_last_error(NULL));
+  fprintf(stderr, "line %d: %s (last error: %s)\n", line, what, edgellm_last_error(NULL));
 }
 
 #define CHECK(condition) check_at(!!(condition), __LINE__, #condition)
