@@ -177,9 +177,10 @@ def test_a_chat_that_is_compressed_goes_on_beyond_its_context(demo):
         # Going back to what is gone reads all of it again, for which there is no room.
         with pytest.raises(ContextOverflowError):
             chat.edit(len(chat.turns) - 3, "Stop.", max_tokens=100)
+        for _ in range(n_ctx // 48):
+            full.send("Go on.", max_tokens=40, stop_ids=[])
         with pytest.raises(ContextOverflowError):
-            while True:
-                full.send("Go on.", max_tokens=40, stop_ids=[])
+            full.send("Go on.", max_tokens=40, stop_ids=[])
 
 
 def test_memory_that_is_trimmed_goes_back_to_the_system(demo):
