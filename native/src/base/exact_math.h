@@ -6,12 +6,14 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/inline.h"
+
 namespace edge {
 
 constexpr double kLn2 = 0.693147180559945309417;
 
 // e^x for x <= 0; exactly 1 at 0 and 0 below -700. Branch-free, so that compilers vectorise loops.
-inline double exp_nonpositive(double x) {
+EDGE_INLINE double exp_nonpositive(double x) {
   constexpr double kLog2E = 1.44269504088896340736;
   constexpr double kLn2High = 6.93147180369123816490e-01;  // 33 bits: n * kLn2High is exact
   constexpr double kLn2Low = 1.90821492927058770002e-10;
@@ -41,7 +43,7 @@ inline double exp_nonpositive(double x) {
 }
 
 // ln x for normal x > 0.
-inline double log_positive(double x) {
+EDGE_INLINE double log_positive(double x) {
   const uint64_t bits = std::bit_cast<uint64_t>(x);
   int64_t exponent = static_cast<int64_t>(bits >> 52) - 1023;
   double m = std::bit_cast<double>((bits & 0xFFFFFFFFFFFFFull) | (1023ull << 52));  // 1 <= m < 2

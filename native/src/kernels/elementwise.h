@@ -37,6 +37,13 @@ struct ElementwiseKernels {
 
   bool (*is_finite_row)(const float* x, int64_t n);
 
+  // The lowest index of the largest of n > 0 finite values.
+  int64_t (*argmax_row)(const float* x, int64_t n);
+
+  // Sum of exp((x[i] - max) * scale) in double, over 16 lanes and one fixed tree; no x is more than
+  // max, scale > 0. Unless terms is null, terms[i] is each of them. exp is base/exact_math.h's.
+  double (*exp_sum)(const float* x, int64_t n, double max, double scale, double* terms);
+
   // y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). y may be gate or up.
   void (*swiglu)(const float* gate, const float* up, int64_t n, float* y);
 

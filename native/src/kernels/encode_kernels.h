@@ -34,7 +34,6 @@ struct EncodeKernels {
 };
 
 extern const EncodeKernels kEncode_scalar;
-extern const EncodeKernels kEncode_x86_sse41;
 extern const EncodeKernels kEncode_x86_avx2;
 extern const EncodeKernels kEncode_x86_avx512bw;
 extern const EncodeKernels kEncode_arm_neon;

@@ -48,7 +48,6 @@ struct GptqKernels {
 };
 
 extern const GptqKernels kGptq_scalar;
-extern const GptqKernels kGptq_x86_sse41;
 extern const GptqKernels kGptq_x86_avx2;
 extern const GptqKernels kGptq_x86_avx512bw;
 extern const GptqKernels kGptq_arm_neon;

@@ -88,8 +88,8 @@ KernelTable make_table(Isa isa) {
       return {isa,
               &kElementwise_x86_sse41,
               &kAttention_x86_sse41,
-              &kEncode_x86_sse41,
-              &kGptq_x86_sse41,
+              &kEncode_scalar,  // conversion on such old machines: slow rather than large
+              &kGptq_scalar,
               &kVariants_x86_sse41};
 #elif defined(__aarch64__) || defined(_M_ARM64)
     case Isa::kNeonI8mm:  // only the integer matmuls and dot products differ

@@ -4,17 +4,19 @@
 #include <bit>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/exact_math.h"
+#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
 #include "runtime/philox.h"
 
 namespace edge {
 namespace {
 
-constexpr size_t kLanes = 16;        // of every long sum, as in the kernels
 constexpr uint32_t kXtcPurpose = 1;  // of random draws; 0 is the choice of the token
 
 struct Candidate {
@@ -30,70 +32,88 @@ bool is_worse(const Candidate& a, const Candidate& b) {
 
 bool is_finite(float x) { return (std::bit_cast<uint32_t>(x) & 0x7F800000u) != 0x7F800000u; }
 
+const ElementwiseKernels& kernels() { return *active_kernels().elementwise; }
+
 // The lowest id among the largest logits.
 size_t argmax(std::span<const float> logits) {
-  size_t best = 0;
-  for (size_t i = 1; i < logits.size(); ++i) {
-    if (logits[i] > logits[best]) best = i;
-  }
-  return best;
+  const int64_t n = static_cast<int64_t>(logits.size());
+  return static_cast<size_t>(kernels().argmax_row(logits.data(), n));
 }
 
-// Sum of exp((logits - max) * inverse_temperature) over 16 lanes and one fixed tree.
-double softmax_mass(std::span<const float> logits, double max, double inverse_temperature) {
-  double lanes[kLanes] = {};
-  const size_t n_whole = logits.size() / kLanes * kLanes;
-  for (size_t i = 0; i < n_whole; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      lanes[j] += exp_nonpositive((static_cast<double>(logits[i + j]) - max) * inverse_temperature);
-    }
-  }
-  for (size_t i = n_whole; i < logits.size(); ++i) {
-    lanes[i - n_whole] +=
-        exp_nonpositive((static_cast<double>(logits[i]) - max) * inverse_temperature);
-  }
-  for (size_t width = kLanes / 2; width >= 1; width /= 2) {
-    for (size_t j = 0; j < width; ++j) lanes[j] += lanes[j + width];
-  }
-  return lanes[0];
-}
-
-// Pops candidates best first until the filters say stop: what may be drawn, in total order.
-std::vector<Candidate> filtered(std::vector<Candidate> heap, double mass,
-                                const SamplerParams& params) {
-  std::make_heap(heap.begin(), heap.end(), is_worse);
-  const size_t n_most =
-      params.top_k > 0 ? std::min(heap.size(), static_cast<size_t>(params.top_k)) : heap.size();
-  const bool needs_top_k_mass = params.top_k > 0 && params.top_p < 1;
-  std::vector<Candidate> kept;
-  double top_k_mass = 0;
-  while (kept.size() < n_most) {
-    // Weights fall: past these two cuts nothing can be kept any more. top_p of a top_k set needs
-    // the mass of the whole set first, so its cut comes below.
-    if (!kept.empty() && !needs_top_k_mass) {
-      if (heap.front().weight < params.min_p) break;
-      if (params.top_p < 1 && top_k_mass >= params.top_p * mass) break;
-    }
-    std::pop_heap(heap.begin(), heap.end(), is_worse);
-    kept.push_back(heap.back());
-    top_k_mass += heap.back().weight;
-    heap.pop_back();
-  }
-  if (!needs_top_k_mass) return kept;
-  size_t n_kept = 1;
-  double sum = kept[0].weight;
-  while (n_kept < kept.size() && sum < params.top_p * top_k_mass &&
-         kept[n_kept].weight >= params.min_p) {
-    sum += kept[n_kept++].weight;
-  }
-  kept.resize(n_kept);
-  return kept;
+// ln of the sum of exp(logits - max).
+double log_softmax_mass(std::span<const float> logits, double max) {
+  const int64_t n = static_cast<int64_t>(logits.size());
+  return log_positive(kernels().exp_sum(logits.data(), n, max, 1.0, nullptr));
 }
 
 double total_weight(std::span<const Candidate> candidates) {
   double mass = 0;
   for (const Candidate& candidate : candidates) mass += candidate.weight;
   return mass;
+}
+
+// Where a list by falling weight ends: before the first candidate that is one too many, weighs too
+// little, or follows on enough mass. The first one always stays.
+struct Cut {
+  size_t n_most;
+  double min_weight;
+  double mass;
+};
+
+// Moves candidates to `kept`, best first, up to the cut. False if they run out before, though
+// others, each of less weight than `floor`, might follow.
+bool take_best(std::vector<Candidate> heap, double floor, const Cut& cut,
+               std::vector<Candidate>& kept) {
+  std::make_heap(heap.begin(), heap.end(), is_worse);
+  double sum = 0;
+  while (kept.size() < cut.n_most) {
+    if (!kept.empty() && sum >= cut.mass) return true;
+    if (heap.empty()) return floor <= cut.min_weight;
+    if (!kept.empty() && heap.front().weight < cut.min_weight) return true;
+    std::pop_heap(heap.begin(), heap.end(), is_worse);
+    kept.push_back(heap.back());
+    sum += heap.back().weight;
+    heap.pop_back();
+  }
+  return true;
+}
+
+std::vector<Candidate> candidates_from(std::span<const float> logits,
+                                       std::span<const double> weights, double floor) {
+  std::vector<Candidate> candidates;
+  if (floor == 0) candidates.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (weights[i] >= floor) candidates.push_back({logits[i], static_cast<int32_t>(i), weights[i]});
+  }
+  return candidates;
+}
+
+// What top_k, top_p and min_p leave of all candidates, in total order. Nearly always a few of them
+// hold nearly all mass, so the others are looked at only if those do not suffice.
+std::vector<Candidate> filtered(std::span<const float> logits, std::span<const double> weights,
+                                double mass, const SamplerParams& params) {
+  constexpr double kFloors[] = {1e-2, 1e-4, 1e-8, 0};
+  constexpr double kUnlimited = std::numeric_limits<double>::infinity();
+  const bool needs_top_k_mass = params.top_k > 0 && params.top_p < 1;
+  Cut cut{params.top_k > 0 ? static_cast<size_t>(params.top_k) : logits.size(), 0, kUnlimited};
+  if (!needs_top_k_mass) {
+    cut.min_weight = params.min_p;
+    if (params.top_p < 1) cut.mass = params.top_p * mass;
+  }
+  std::vector<Candidate> kept;
+  for (const double floor : kFloors) {
+    kept.clear();
+    if (take_best(candidates_from(logits, weights, floor), floor, cut, kept)) break;
+  }
+  if (!needs_top_k_mass) return kept;
+  const double enough = params.top_p * total_weight(kept);
+  size_t n_kept = 1;
+  double sum = kept[0].weight;
+  while (n_kept < kept.size() && sum < enough && kept[n_kept].weight >= params.min_p) {
+    sum += kept[n_kept++].weight;
+  }
+  kept.resize(n_kept);
+  return kept;
 }
 
 // The candidate at share u of the mass, summed in the order given.
@@ -157,21 +177,17 @@ void exclude_top_choices(std::vector<Candidate>& candidates, double threshold) {
   std::erase_if(candidates, [&](const Candidate& c) { return is_top(c) && c.id != id; });
 }
 
-// What may be drawn at a temperature above 0; at least one weight is positive.
-std::vector<Candidate> drawable(std::span<const float> logits, const SamplerParams& params,
-                                uint64_t step) {
-  const double max = static_cast<double>(logits[argmax(logits)]);
-  const double inverse = 1.0 / params.temperature;
-  std::vector<Candidate> candidates(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    candidates[i] = {logits[i], static_cast<int32_t>(i),
-                     exp_nonpositive((static_cast<double>(logits[i]) - max) * inverse)};
-  }
+// What may be drawn at a temperature above 0; `best` is the argmax. At least one weight is
+// positive.
+std::vector<Candidate> drawable(std::span<const float> logits, size_t best,
+                                const SamplerParams& params, uint64_t step) {
+  const double max = static_cast<double>(logits[best]);
+  std::vector<double> weights(logits.size());
+  const double mass = kernels().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), max,
+                                        1.0 / params.temperature, weights.data());
   const bool has_filter = params.top_k > 0 || params.top_p < 1 || params.min_p > 0;
-  if (has_filter) {
-    const double mass = params.top_p < 1 ? softmax_mass(logits, max, inverse) : 0;
-    candidates = filtered(std::move(candidates), mass, params);
-  }
+  std::vector<Candidate> candidates =
+      has_filter ? filtered(logits, weights, mass, params) : candidates_from(logits, weights, 0);
   if (params.typical_p < 1) keep_typical(candidates, params.typical_p);
   if (params.xtc_probability > 0 &&
       uniform_draw(params.seed, step, kXtcPurpose) < params.xtc_probability) {
@@ -236,11 +252,13 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
   std::vector<float> storage;
   EDGE_ASSIGN_OR_RETURN(const std::span<const float> scores,
                         ruled(logits, rules, history, storage));
-  const int32_t id = params.temperature == 0
-                         ? static_cast<int32_t>(argmax(scores))
-                         : draw(drawable(scores, params, step), uniform_draw(params.seed, step));
-  const double max = static_cast<double>(logits[argmax(logits)]);
-  const double log_mass = log_positive(softmax_mass(logits, max, 1.0));
+  const size_t top = argmax(logits);
+  const size_t best = scores.data() == logits.data() ? top : argmax(scores);
+  const int32_t id = params.temperature == 0 ? static_cast<int32_t>(best)
+                                             : draw(drawable(scores, best, params, step),
+                                                    uniform_draw(params.seed, step));
+  const double max = static_cast<double>(logits[top]);
+  const double log_mass = log_softmax_mass(logits, max);
   return SampledToken{id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass};
 }
 
@@ -253,11 +271,12 @@ Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
   EDGE_ASSIGN_OR_RETURN(const std::span<const float> scores,
                         ruled(logits, rules, history, storage));
   std::vector<TokenShare> shares;
+  const size_t best = argmax(scores);
   if (params.temperature == 0) {
-    shares.push_back({static_cast<int32_t>(argmax(scores)), 1.0});
+    shares.push_back({static_cast<int32_t>(best), 1.0});
     return shares;
   }
-  const std::vector<Candidate> candidates = drawable(scores, params, step);
+  const std::vector<Candidate> candidates = drawable(scores, best, params, step);
   const double mass = total_weight(candidates);
   for (const Candidate& candidate : candidates) {
     if (candidate.weight > 0) shares.push_back({candidate.id, candidate.weight / mass});
@@ -281,7 +300,7 @@ Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, in
   std::partial_sort(candidates.begin(), end, candidates.end(),
                     [](const Candidate& a, const Candidate& b) { return is_worse(b, a); });
   const double max = static_cast<double>(logits[argmax(logits)]);
-  const double log_mass = log_positive(softmax_mass(logits, max, 1.0));
+  const double log_mass = log_softmax_mass(logits, max);
   std::vector<SampledToken> best;
   for (auto candidate = candidates.begin(); candidate != end; ++candidate) {
     best.push_back({candidate->id, static_cast<double>(candidate->logit) - max - log_mass});

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "base/exact_math.h"
 #include "base/half.h"
 #include "base/sha256.h"
 #include "doctest/doctest.h"
@@ -280,6 +281,43 @@ TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") 
     x[63] = FLT_MAX;
     CHECK(kernels.quantize_row(x.data(), 64, 1, q.data(), d.data(), bias.data()));
     CHECK(q[63] == 127);
+  }
+}
+
+TEST_CASE("argmax_row finds the first of the largest") {
+  for (const Isa isa : supported_isas()) {
+    CAPTURE(isa_name(isa));
+    const ElementwiseKernels& kernels = *kernel_table(isa).elementwise;
+    for (const int64_t n : {1, 5, 16, 17, 33, 100}) {
+      for (int64_t at = 0; at < n; ++at) {
+        Floats x(static_cast<size_t>(n), -2.0f);
+        for (int64_t i = at; i < n; i += 3) x[static_cast<size_t>(i)] = i % 2 == 0 ? 0.0f : -0.0f;
+        CHECK(kernels.argmax_row(x.data(), n) == at);
+      }
+    }
+  }
+}
+
+TEST_CASE("exp_sum gives the sum and the terms of double arithmetic, the same on every level") {
+  for (const int64_t n : {1, 16, 31, 1000}) {
+    Floats x(static_cast<size_t>(n));
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      x[static_cast<size_t>(i)] = static_cast<float>(-(i * i % 997)) * 0.37f;
+      sum += std::exp(1.25 * (static_cast<double>(x[static_cast<size_t>(i)]) - 0.5));
+    }
+    const double scalar =
+        kernel_table(Isa::kScalar).elementwise->exp_sum(x.data(), n, 0.5, 1.25, nullptr);
+    CHECK(scalar == doctest::Approx(sum).epsilon(1e-12));
+    for (const Isa isa : supported_isas()) {
+      CAPTURE(isa_name(isa));
+      const ElementwiseKernels& kernels = *kernel_table(isa).elementwise;
+      std::vector<double> terms(x.size());
+      CHECK(kernels.exp_sum(x.data(), n, 0.5, 1.25, terms.data()) == scalar);
+      for (size_t i = 0; i < x.size(); ++i) {
+        CHECK(terms[i] == exp_nonpositive((static_cast<double>(x[i]) - 0.5) * 1.25));
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // The element-wise kernels with NEON.
 #include "kernels/elementwise.h"
 
+#include "base/exact_math.h"
 #include "kernels/arm_neon/vec16.h"
 
 namespace edge {

@@ -111,6 +111,59 @@ bool row_is_finite(const float* x, int64_t n) {
   return reduce_max_i(largest) < 0x7f800000;
 }
 
+int64_t row_argmax(const float* x, int64_t n) {
+  int32_t lane_at[16];
+  for (int32_t l = 0; l < 16; ++l) lane_at[l] = l;
+  const int64_t n_whole = n / 16 * 16;
+  const I stride = set1_i(16);
+  I index = load_i(lane_at), at = index;
+  V largest = set1(x[0]);
+  for (int64_t i = 0; i < n_whole; i += 16) {
+    const V v = load(x + i);
+    const M is_larger = cmp_gt(v, largest);
+    largest = select(is_larger, v, largest);
+    at = select(is_larger, index, at);
+    index = add(index, stride);
+  }
+  store_i(lane_at, at);
+  // A lane that nothing beat holds x[0] at its own number, of which only the first is true.
+  int64_t best = 0;
+  for (int64_t l = 0; l < 16 && n_whole > 0; ++l) {
+    const int64_t i = lane_at[l];
+    if (x[i] > x[best] || (x[i] == x[best] && i < best)) best = i;
+  }
+  for (int64_t i = n_whole; i < n; ++i) {
+    if (x[i] > x[best]) best = i;
+  }
+  return best;
+}
+
+double row_exp_sum(const float* x, int64_t n, double max, double scale, double* terms) {
+  double sums[16] = {};
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t lanes = n - i < 16 ? n - i : 16;
+    double term[16];
+    if (lanes == 16) {
+      for (int l = 0; l < 16; ++l) {
+        term[l] = exp_nonpositive((static_cast<double>(x[i + l]) - max) * scale);
+      }
+      for (int l = 0; l < 16; ++l) sums[l] += term[l];
+    } else {
+      for (int64_t l = 0; l < lanes; ++l) {
+        term[l] = exp_nonpositive((static_cast<double>(x[i + l]) - max) * scale);
+        sums[l] += term[l];
+      }
+    }
+    if (terms != nullptr) {
+      memcpy(terms + i, term, static_cast<size_t>(lanes) * sizeof term[0]);
+    }
+  }
+  for (int width = 8; width >= 1; width /= 2) {
+    for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
+  }
+  return sums[0];
+}
+
 void row_swiglu(const float* gate, const float* up, int64_t n, float* y) {
   EDGE_FOR_LANES(i, lanes, n) {
     store_some(y + i, mul(silu(load_some(gate + i, lanes)), load_some(up + i, lanes)), lanes);
@@ -163,6 +216,8 @@ constexpr ElementwiseKernels kTable = {
     .quantize_row_x2 = row_quantize_x2,
     .add_norm_quantize_row = row_add_norm_quantize,
     .is_finite_row = row_is_finite,
+    .argmax_row = row_argmax,
+    .exp_sum = row_exp_sum,
     .swiglu = row_swiglu,
     .add = row_add,
     .rope_row = row_rope,

@@ -1,6 +1,7 @@
 // The element-wise kernels in plain C++.
 #include "kernels/elementwise.h"
 
+#include "base/exact_math.h"
 #include "kernels/scalar/vec16.h"
 
 namespace edge {

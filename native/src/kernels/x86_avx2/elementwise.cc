@@ -1,6 +1,7 @@
 // The element-wise kernels with AVX2, FMA and F16C.
 #include "kernels/elementwise.h"
 
+#include "base/exact_math.h"
 #include "kernels/x86_avx2/vec16.h"
 
 namespace edge {

@@ -1,6 +1,7 @@
 // The element-wise kernels with AVX-512.
 #include "kernels/elementwise.h"
 
+#include "base/exact_math.h"
 #include "kernels/x86_avx512bw/vec16.h"
 
 namespace edge {

@@ -1,6 +1,7 @@
 // The element-wise kernels with SSE4.1.
 #include "kernels/elementwise.h"
 
+#include "base/exact_math.h"
 #include "kernels/x86_sse41/vec16.h"
 
 namespace edge {
