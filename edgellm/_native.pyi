@@ -173,7 +173,9 @@ class Model:
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
     def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
-    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
+    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
+    @property
+    def session_bytes(self) -> int: ...  # that it reserves besides, for logits
     @property
     def scratch_bytes(self) -> int: ...
     @property
@@ -345,6 +347,10 @@ class Session:
     def kept_ranges(self) -> list[tuple[int, int]]: ...  # (first, end) that any kv head sees
     @property
     def n_dropped(self) -> int: ...  # of n_tokens, those that a kv head does not see
+    def most_tokens_after(self, n_tokens: int) -> int:
+        """How many tokens the session may come to have after rewind(n_tokens): n_ctx, and as many
+        more as were shifted or compressed out of its KV before, within the model's positions."""
+
     def set_priority(self, priority: int) -> None:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 

@@ -44,7 +44,8 @@ class SessionStats(TypedDict):
 
 class KvFigures(TypedDict):
     budget_bytes: int  # what the memory cap leaves for KV
-    reserved_bytes: int  # promised to sessions, or taken by adapters
+    reserved_bytes: int  # promised to sessions, or taken by adapters, of which
+    session_bytes: int  # the logits of open sessions
     kept_bytes: int  # in pages that texts share, of which
     idle_bytes: int  # no session holds
     used_bytes: int  # in all pages, each counted once

@@ -194,19 +194,24 @@ def generate_several(
 ) -> list[Generation]:
     """`n` samples of one prompt, which is processed once: what separate generations with the seeds
     `options.sample_seed(i)` give."""
+    from . import _native
+
     if not 1 <= n <= _MOST_AT_ONCE:
         message = f"n must be in 1..{_MOST_AT_ONCE}, but is {n}"
         raise InvalidArgumentError(message, code="invalid_argument")
     prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
     check_room(len(prompt), options.max_tokens, model.n_ctx_train)
     # Every sample processes the last token, to have logits of its own.
-    base = processed(model, prompt[:-1], len(prompt) + options.max_tokens, adapter)
+    n_most = len(prompt) + options.max_tokens
+    base = _native.Session(model, n_most, adapter, namespace=options.namespace)
+    base.set_priority(options.priority)
+    base = processed(base, prompt[:-1])
 
     def start(at: int) -> TokenStream:
         session = base.fork()
         lease = SessionLease(session, ended=lambda _: session.close())
         try:
-            one = replace(options, seed=options.sample_seed(at))
+            one = replace(options, seed=options.sample_seed(at), namespace="")  # the session's
             stream = TokenStream(model, prompt, one, lease)
         except BaseException:
             session.close()
@@ -223,13 +228,8 @@ def generate_several(
         base.close()
 
 
-def processed(
-    model: _native.Model, ids: list[int], n_ctx: int, adapter: _native.Adapter | None
-) -> _native.Session:
-    """A session of `n_ctx` tokens at most that has processed `ids`, to be forked."""
-    from . import _native
-
-    session = _native.Session(model, n_ctx, adapter)
+def processed(session: _native.Session, ids: list[int]) -> _native.Session:
+    """The session, which has processed `ids`, to be forked; it is closed on an error."""
     try:
         session.append(ids)
         while not session.run(SLICE_MS):

@@ -16,11 +16,11 @@ from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, Pi
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
 from .long_context import compress_session, kept_tokens, stream_chat
-from .options import GenerateOptions, as_stops
+from .options import GenerateOptions, as_stops, check_standing
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
 from .results import Generation, KeptTokens
 from .sampling import SamplingArguments, SamplingRules
-from .stream import SessionLease, TokenStream, check_room
+from .stream import SessionLease, TokenStream, check_room, context_for
 from .transcript import Transcript, Turn, plain_sequence, template_digest
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Chat(Closing):
         tokens: Mapping[str, str] | None = None,
         variables: Mapping[str, Any] | None = None,
         adapter: Adapter | None = None,
+        namespace: str = "",
         started: datetime | None = None,
     ) -> None:
         """`tokens`: what the template calls the model's tokens, unless `variables` say it.
@@ -104,7 +105,10 @@ class Chat(Closing):
         self._active: TokenStream | None = None
         self._adapter = adapter
         self._is_from_disk = False  # the KV, until the next reply
-        self._session = _native.Session(model, n_ctx or 0, native_adapter(adapter))
+        check_standing(0, namespace)
+        self._session = _native.Session(
+            model, n_ctx or 0, native_adapter(adapter), namespace=namespace
+        )
         if policy == "shift":
             stream_chat(self._session)
 
@@ -172,8 +176,9 @@ class Chat(Closing):
 
     @property
     def context_tokens(self) -> tuple[int, int]:
-        """Tokens in the KV cache, and how many fit."""
-        return self._session.n_tokens, self._session.n_ctx
+        """Tokens in the KV cache, and how many fit. Of those that were read, the ones that it let
+        go take no room."""
+        return self._session.n_tokens - self._session.n_dropped, self._session.n_ctx
 
     @property
     def adapter(self) -> Adapter | None:
@@ -189,7 +194,10 @@ class Chat(Closing):
 
     def compress(self, ratio: float) -> KeptTokens | None:
         """Leave one of `ratio` tokens of the conversation in the KV cache, those that its end pays
-        attention to; the transcript stays. Returns what was kept, None for everything."""
+        attention to; the transcript stays. Returns what was kept, None for everything.
+
+        The others make room: the conversation may go on beyond `n_ctx` tokens, though not beyond
+        the positions of the model, as long as prompts repeat what was said."""
         self._finished()
         compress_session(self._session, ratio)
         return kept_tokens(self._session)
@@ -287,12 +295,16 @@ class Chat(Closing):
         prompt = self._compose(turns, new, n_dropped)
         if self._policy != "drop_oldest_turns":
             return prompt
-        n_before, n_ctx = len(prompt.ids), self._session.n_ctx
-        n_wanted = sampling.get("max_tokens") or n_ctx // _FREE_SHARE
-        while len(prompt.ids) + n_wanted > n_ctx and n_dropped < len(turns):
+        n_before = len(prompt.ids)
+        n_wanted = sampling.get("max_tokens") or self._session.n_ctx // _FREE_SHARE
+        while n_dropped < len(turns) and n_wanted > self._n_free(prompt.ids):
             n_dropped += 1
             prompt = self._compose(turns, new, n_dropped)
         return replace(prompt, dropped_tokens=n_before - len(prompt.ids))
+
+    def _n_free(self, prompt: Sequence[int]) -> int:
+        """Tokens that may follow the prompt."""
+        return context_for(self._session, prompt) - len(prompt)
 
     def _compose(self, turns: tuple[Turn, ...], new: dict[str, Any], n_dropped: int) -> _Prompt:
         conversation = [*self._conversation(turns, n_dropped), new]
@@ -315,7 +327,7 @@ class Chat(Closing):
         return self._encoder.encode(pieces)
 
     def _start(self, prompt: _Prompt, sampling: dict[str, Any]) -> TokenStream:
-        options = self._sampling(len(prompt.ids), sampling)
+        options = self._sampling(prompt.ids, sampling)
         before = prompt.turns[-1].n_dropped if prompt.turns else 0
         held = self._pending_text(prompt.continues) if prompt.continues else ""
 
@@ -338,22 +350,23 @@ class Chat(Closing):
             self._turns = prompt.turns
         return self._active
 
-    def _sampling(self, n_prompt: int, sampling: dict[str, Any]) -> GenerateOptions:
+    def _sampling(self, prompt: list[int], sampling: dict[str, Any]) -> GenerateOptions:
         named = dict(sampling)
         rules = {
             key: named.pop(key) for key in sampling if key in SamplingArguments.__annotations__
         }
         named["rules"] = SamplingRules(**rules)
-        n_ctx = self._session.n_ctx
+        is_endless = self._policy == "shift"
+        n_ctx = self._session.n_ctx if is_endless else context_for(self._session, prompt)
         if named.get("max_tokens") is None:
-            most = n_ctx // _FREE_SHARE if self._policy == "shift" else n_ctx - n_prompt
+            most = n_ctx // _FREE_SHARE if is_endless else n_ctx - len(prompt)
             named["max_tokens"] = max(1, most)
         if named.get("stop_ids") is None:
             named["stop_ids"] = self._stop_ids
         named["stop"] = (*as_stops(named.get("stop")), *self._stops)
         named["stop_ids"] = tuple(named["stop_ids"])
         try:
-            check_room(n_prompt, named["max_tokens"], n_ctx, self._policy == "shift")
+            check_room(len(prompt), named["max_tokens"], n_ctx, is_endless)
         except ContextOverflowError as error:
             hint = "" if self._policy else ", or choose policy='drop_oldest_turns'"
             raise ContextOverflowError(f"{error}{hint}", code=error.code) from error

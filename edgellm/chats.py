@@ -47,6 +47,7 @@ def restored_chat(
     kv: bool,
     template: str | Path | None,
     adapter: Adapter | None,
+    namespace: str,
 ) -> Chat:
     """`Model.restore()`: the chat in the file at `path`, whole or not at all."""
     from . import _native
@@ -70,6 +71,7 @@ def restored_chat(
             n_ctx=transcript.n_ctx,
             policy=cast("OverflowPolicy | None", transcript.policy),
             adapter=adapter,
+            namespace=namespace,
             started=transcript.started,
         )
     except InvalidArgumentError as error:

@@ -90,6 +90,7 @@ def _exact_plan(path: Path, limit_bytes: int) -> MemoryPlan:
         return MemoryPlan(
             file_bytes=native.file_bytes,
             scratch_bytes=native.scratch_bytes,
+            session_bytes=native.session_bytes,
             kv_groups=tuple(KvGroup(*group) for group in native.kv_groups),
             n_ctx_train=native.n_ctx_train,
             limit_bytes=limit_bytes,

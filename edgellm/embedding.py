@@ -171,6 +171,7 @@ def embed_ids(
     prompts: Sequence[Prompt],
     options: EmbedOptions,
     adapter: _native.Adapter | None = None,
+    priority: int = 0,
 ) -> npt.NDArray[np.float32]:
     """[len(prompts), d_model]. All prompts are checked before any work."""
     import numpy as np
@@ -196,6 +197,7 @@ def embed_ids(
         from . import _native
 
         session = _native.Session(model, len(texts[at]), adapter, reuse_prefix=False)
+        session.set_priority(priority)
         session.append(texts[at])
         return session
 

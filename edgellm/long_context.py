@@ -23,19 +23,8 @@ _COMPRESS_WINDOW = 32
 _LEAST_KEPT = 4
 
 
-def streaming_session(
-    model: _native.Model, window: int, adapter: _native.Adapter | None
-) -> _native.Session:
-    """A session that is never full: the first 32 and at least `window` last tokens stay."""
-    from . import _native
-
-    session = _native.Session(model, _context_of(window, model.n_ctx_train), adapter)
-    session.stream_within(N_SINK, window)
-    return session
-
-
 def stream_chat(session: _native.Session) -> None:
-    """The same for a session that is there: three quarters of its context stay."""
+    """A chat's session will never be full: three quarters of its context stay."""
     n_ctx = session.n_ctx
     if n_ctx < 4 * _PAGE:
         message = f"policy 'shift' needs an n_ctx of at least {4 * _PAGE}, but it is {n_ctx}"
@@ -43,8 +32,9 @@ def stream_chat(session: _native.Session) -> None:
     session.stream_within(N_SINK, n_ctx * 3 // 4 - N_SINK)
 
 
-def _context_of(window: int, n_most: int) -> int:
-    """Room for a quarter of the window besides it: every so many tokens, keys are turned."""
+def context_of(window: int, n_most: int) -> int:
+    """The context of a session that is never full, where the first 32 and at least `window` last
+    tokens stay. With room for a quarter of the window: every so many tokens, keys are turned."""
     room = max(_PAGE, window // 4 // _PAGE * _PAGE)
     if window + N_SINK + _PAGE > n_most:
         message = (

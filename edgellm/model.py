@@ -31,6 +31,7 @@ from .options import (
     GenerateOptions,
     LoadOptions,
     VerifyMode,
+    check_standing,
 )
 from .results import Generation, ModelInfo
 from .scoring import Pair, Score, score_pairs, split_texts
@@ -168,14 +169,17 @@ class Model(Closing):
         normalize: bool | None = None,
         truncate: bool = False,
         adapter: Adapter | None = None,
+        priority: int = 0,
     ) -> npt.NDArray[np.float32]:
         """One vector for each text, or for the text of these ids: float32 [n_texts, d_model].
 
         `pooling`: "mean" of all tokens, "last" or "cls", the first; None: as the model's author
         says, else "last". `normalize`: to length 1; None: as the author says, else yes.
         `truncate`: cut a text that is too long instead of refusing it. `adapter`: one of
-        `load_adapter()`. docs/EMBEDDINGS.md.
+        `load_adapter()`. `priority`: as for `stream()`; a namespace is not needed, since embeddings
+        neither find nor leave KV. docs/EMBEDDINGS.md.
         """
+        check_standing(priority)
         defaults = parse_defaults(self._native.blob("embedding"), self._path)
         options = EmbedOptions.chosen(
             defaults,
@@ -185,7 +189,7 @@ class Model(Closing):
             truncate=truncate,
         )
         prompts = prompts_of(texts, self._tokenizer, options)
-        return embed_ids(self._native, prompts, options, native_adapter(adapter))
+        return embed_ids(self._native, prompts, options, native_adapter(adapter), priority)
 
     def stream(
         self,
@@ -269,14 +273,20 @@ class Model(Closing):
         continuations: Sequence[str | Sequence[int]],
         *,
         adapter: Adapter | None = None,
+        priority: int = 0,
+        namespace: str = "",
     ) -> list[Score]:
         """How likely each continuation is right after the prompt, which is processed once.
+        `priority`, `namespace`: as for `stream()`.
 
         Texts are tokenized together with the prompt, ids are taken as they are; where one side is
         ids, the other's text is tokenized by itself. InvalidArgumentError, ContextOverflowError.
         """
         pairs = [self._pair(prompt, continuation) for continuation in continuations]
-        return score_pairs(self._native, pairs, native_adapter(adapter))
+        check_standing(priority, namespace)
+        return score_pairs(
+            self._native, pairs, native_adapter(adapter), priority=priority, namespace=namespace
+        )
 
     def _pair(self, prompt: str | Sequence[int], more: str | Sequence[int]) -> Pair:
         if isinstance(prompt, str) and isinstance(more, str) and more:
@@ -295,6 +305,7 @@ class Model(Closing):
         policy: OverflowPolicy | None = None,
         variables: Mapping[str, Any] | None = None,
         adapter: Adapter | None = None,
+        namespace: str = "",
     ) -> Chat:
         """A conversation whose turns reuse one KV cache; see `Chat`.
 
@@ -303,6 +314,7 @@ class Model(Closing):
         model has. `policy`: what to do when the context is full; None is an error, and
         "drop_oldest_turns" says in the result what it dropped, "shift" lets old tokens go one by
         one, at the price that later ones carry traces of them. `adapter`: one of `load_adapter()`.
+        `namespace`: as for `stream()`, of all its turns; `priority` is each turn's own.
         """
         return new_chat(
             self._native,
@@ -316,6 +328,7 @@ class Model(Closing):
             n_ctx=n_ctx,
             policy=policy,
             adapter=adapter,
+            namespace=namespace,
         )
 
     def restore(
@@ -325,11 +338,13 @@ class Model(Closing):
         kv: bool = True,
         template: str | Path | None = None,
         adapter: Adapter | None = None,
+        namespace: str = "",
     ) -> Chat:
         """The chat that `Chat.save()` has written, with its KV, so that nothing is computed again:
         the next tokens are those that the saved one would have given.
 
-        `template`, `adapter`: as for `chat()`, those that the chat was saved with. `kv=False`: the
+        `template`, `adapter`: as for `chat()`, those that the chat was saved with; `namespace`: the
+        one that it goes on in, which files do not tell. `kv=False`: the
         conversation only, which any model can go on with; its first reply reads all of it.
 
         SessionError: a broken file, or one that was saved with another model, tokenizer, template,
@@ -343,6 +358,7 @@ class Model(Closing):
             kv=kv,
             template=template,
             adapter=adapter,
+            namespace=namespace,
         )
 
     def kv_figures(self) -> KvFigures:

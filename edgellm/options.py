@@ -23,6 +23,7 @@ DEFAULT_KV_CACHE_DISK_BYTES = 2**30
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 _MAX_COMPRESS = 1000.0
+_MAX_NAMESPACE_BYTES = 1024
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -102,6 +103,8 @@ class GenerateArguments(SamplingArguments, total=False):
     logprobs: int
     compress: float
     window: int
+    priority: int
+    namespace: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,10 @@ class GenerateOptions:
     its end pays attention to; 1 leaves all. `window=1024` lets a text of any length run in the
     memory of the first 32 and about so many last tokens; 0: it ends where the context does. The
     result says what was kept; docs/KV.md what it costs.
+
+    `priority`: where a step of the model has not room for all texts that go on at the same time,
+    higher ones go first. `namespace`: texts begin with KV that others have left only where theirs
+    is the same, so that how fast a prompt is read tells nothing of other tenants' prompts.
     """
 
     max_tokens: int
@@ -131,6 +138,8 @@ class GenerateOptions:
     rules: SamplingRules = field(default_factory=SamplingRules)
     compress: float = 1.0
     window: int = 0
+    priority: int = 0
+    namespace: str = ""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -153,6 +162,7 @@ class GenerateOptions:
             raise _fail(f"window must be in 0..2**31-1 (0: none), but is {self.window}")
         if self.compress > 1 and self.window > 0:
             raise _fail("compress and window do not go together; choose one")
+        check_standing(self.priority, self.namespace)
         if self.rules.min_tokens > self.max_tokens:
             raise _fail(
                 f"min_tokens must be at most max_tokens, {self.max_tokens}, but is "
@@ -174,6 +184,19 @@ class GenerateOptions:
     def sample_seed(self, i: int) -> int:
         """The seed of the i-th of several samples of one prompt."""
         return (self.seed + i) % (_MAX_SEED + 1)
+
+
+def check_standing(priority: int, namespace: str = "") -> None:
+    """Of a text among others. InvalidArgumentError."""
+    if not -(2**31) <= priority < 2**31:
+        raise _fail(f"priority must be in -2**31..2**31-1, but is {priority}")
+    if not isinstance(namespace, str):
+        raise _fail(f"namespace must be a str, but is {type(namespace).__name__}")
+    n_bytes = len(namespace.encode("utf-8", "surrogatepass"))
+    if n_bytes > _MAX_NAMESPACE_BYTES:
+        raise _fail(f"namespace may have {_MAX_NAMESPACE_BYTES} bytes as UTF-8, but has {n_bytes}")
+    if any("\ud800" <= character <= "\udfff" for character in namespace):
+        raise _fail("namespace holds half of a surrogate pair, which UTF-8 cannot hold")
 
 
 def as_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
 _KEPT_TOKENS = 128  # that layers with a window keep before what it sees
 _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
-_HEAD_ROWS = 16
+_HEAD_ROWS, _HEAD_COLS = 16, 16384  # of logits that are on their way to several texts
 # Matrices that read the normed residual.
 _MODEL_READERS = (
     *("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_router", "ffn_gate_exps"),
@@ -61,6 +61,7 @@ class MemoryPlan:
 
     file_bytes: int
     scratch_bytes: int
+    session_bytes: int  # of a text besides its KV: the logits of its last token
     kv_groups: tuple[KvGroup, ...]  # by ascending window
     n_ctx_train: int
     limit_bytes: int
@@ -84,7 +85,7 @@ class MemoryPlan:
     def n_ctx_fit(self) -> int:
         """The longest context that fits, in whole pages and of those that the model was trained
         for; 0 if not even one page does."""
-        left = self.limit_bytes - self.file_bytes - self.scratch_bytes
+        left = self.limit_bytes - self.bytes_at(0)
         sizes = range(PAGE_TOKENS, self.n_ctx_train + PAGE_TOKENS, PAGE_TOKENS)
         return bisect_right(sizes, left, key=self.kv_bytes_at) * PAGE_TOKENS
 
@@ -94,8 +95,9 @@ class MemoryPlan:
         return self.bytes_at(self.n_ctx_train)
 
     def bytes_at(self, n_ctx: int) -> int:
-        """With a context of so many tokens."""
-        return self.file_bytes + self.scratch_bytes + self.kv_bytes_at(n_ctx)
+        """With one text of so many tokens."""
+        besides = self.file_bytes + self.scratch_bytes + self.session_bytes
+        return besides + self.kv_bytes_at(n_ctx)
 
     def kv_bytes_at(self, n_ctx: int) -> int:
         """The KV alone."""
@@ -116,6 +118,7 @@ def plan_of_spec(
     return MemoryPlan(
         file_bytes=file_bytes,
         scratch_bytes=_scratch_bytes(spec, layers, acts),
+        session_bytes=4 * _n_logits(spec),
         kv_groups=_kv_groups(spec, layers, kv),
         n_ctx_train=_int(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
@@ -171,7 +174,7 @@ def file_bytes_as(header: EdgeHeader, format: str) -> int:
 def formats_that_fit(header: EdgeHeader, limit_bytes: int) -> list[tuple[str, int]]:
     """(format, file bytes) of smaller forms of this model that fit with one KV page, best first."""
     plan = plan_of(header, limit_bytes)
-    room = limit_bytes - plan.scratch_bytes - plan.kv_bytes_at(PAGE_TOKENS)
+    room = limit_bytes - (plan.bytes_at(PAGE_TOKENS) - plan.file_bytes)
     sizes = ((file_bytes_as(header, format), format) for format in _ADVISED)
     fitting = sorted((size, name) for size, name in sizes if size < header.file_bytes)
     return [(name, size) for size, name in reversed(fitting) if size <= room]
@@ -209,8 +212,8 @@ def _stored_as(tensor: TensorInfo, format: str) -> int:
 
 def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     """Rows of activations as floats and in the forms that the matrices which read them want, and
-    logits and hidden states of a few rows: as native/src/model/decoder.cc lays it out."""
-    d_model, n_vocab = _int(spec, "d_model"), _int(spec, "n_vocab")
+    some logits and the hidden states of a few rows: as native/src/model/decoder.cc lays it out."""
+    d_model = _int(spec, "d_model")
     heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
     queries = max(round_up(d_model, 16), round_up(heads, 16))
     n_tables = 1 + any(la.get("rope") == "local" for la in layers)
@@ -222,9 +225,12 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
         (_widest(layers, "d_ffn"), ("ffn_down",)),
     ):
         row_bytes += _act_bytes(width, acts, readers)
-    n_head = 0 if n_vocab % 16 == 0 else round_up(n_vocab, 16)
-    n_head += 0 if d_model % 32 == 0 else round_up(d_model, 32)
+    n_head = min(round_up(_n_logits(spec), 16), _HEAD_COLS) + round_up(d_model, 32)
     return _MAX_ROWS * row_bytes + 4 * _HEAD_ROWS * n_head + _expert_bytes(spec, layers, acts)
+
+
+def _n_logits(spec: Fields) -> int:
+    return 0 if spec.get("headless") is True else _int(spec, "n_vocab")
 
 
 def _expert_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:

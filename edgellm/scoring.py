@@ -37,7 +37,12 @@ class Score:
 
 
 def score_pairs(
-    model: _native.Model, pairs: Sequence[Pair], adapter: _native.Adapter | None = None
+    model: _native.Model,
+    pairs: Sequence[Pair],
+    adapter: _native.Adapter | None = None,
+    *,
+    priority: int = 0,
+    namespace: str = "",
 ) -> list[Score]:
     """All pairs are checked before any work: InvalidArgumentError, ContextOverflowError."""
     checked = [_checked(model, at, *pair) for at, pair in enumerate(pairs)]
@@ -49,12 +54,18 @@ def score_pairs(
     first = inputs[0]
     n_same = next((n for n in range(n_same) if any(i[n] != first[n] for i in inputs)), n_same)
     readers = [_Reader(more, n_skip=len(prompt) - 1 - n_same) for prompt, more in checked]
-    base = processed(model, first[:n_same], max(map(len, inputs)), adapter) if n_same else None
 
-    def start(at: int) -> _native.Session:
+    def new(n_ctx: int) -> _native.Session:
         from . import _native
 
-        session = _native.Session(model, len(inputs[at]), adapter) if base is None else base.fork()
+        session = _native.Session(model, n_ctx, adapter, namespace=namespace)
+        session.set_priority(priority)
+        return session
+
+    base = processed(new(max(map(len, inputs))), first[:n_same]) if n_same else None
+
+    def start(at: int) -> _native.Session:
+        session = new(len(inputs[at])) if base is None else base.fork()
         session.append(inputs[at][n_same:])
         return session
 

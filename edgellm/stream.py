@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
-from .long_context import compress_session, kept_tokens, streaming_session
+from .long_context import N_SINK, compress_session, context_of, kept_tokens
 from .options import GenerateOptions
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
@@ -58,11 +58,19 @@ class SessionLease:
         self.n_from_disk = 0  # of these
         self.first_mismatch: int | None = None
 
+    @staticmethod
+    def check(options: GenerateOptions) -> None:
+        """Refuse what a session is made with."""
+        if options.compress > 1 or options.window > 0:
+            message = "compress and window are for texts of their own; use Chat.compress()"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        if options.namespace:
+            message = "namespace is for whole chats; give it to Model.chat()"
+            raise InvalidArgumentError(message, code="invalid_argument")
+
     def begin(self, prompt: list[int]) -> None:
         """Rewind to the longest common prefix, short of the last token, and queue the rest."""
-        held = self.session.token_ids
-        n_most = min(len(held), len(prompt) - 1)
-        n_same = next((n for n in range(n_most) if held[n] != prompt[n]), n_most)
+        n_same, n_most = n_common(self.session.token_ids, prompt)
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
         self.n_held = n_same - self.session.n_recompute
@@ -98,11 +106,11 @@ class TokenStream(Closing):
         self._options = options
         self._lease = lease
         self._lock = RLock()
-        n_ctx = model.n_ctx_train if lease is None else lease.session.n_ctx
-        if lease is not None and (options.compress > 1 or options.window > 0):
-            message = "compress and window are for texts of their own; use Chat.compress()"
-            raise InvalidArgumentError(message, code="invalid_argument")
-        is_endless = options.window > 0 if lease is None else lease.is_endless
+        if lease is None:
+            n_ctx, is_endless = model.n_ctx_train, options.window > 0
+        else:
+            lease.check(options)
+            n_ctx, is_endless = context_for(lease.session, self._prompt), lease.is_endless
         check_room(len(self._prompt), 1 if is_endless else options.max_tokens, n_ctx, is_endless)
         if options.logprobs > model.n_vocab:
             message = f"logprobs is {options.logprobs}, but the vocabulary has {model.n_vocab} ids"
@@ -124,15 +132,17 @@ class TokenStream(Closing):
             raise UnsupportedError(message, code="tokenizer_unsupported")
         self._decoder = None if tokenizer is None else _native.StreamDecoder(tokenizer, False)
         if lease is None:
+            n_most = len(self._prompt) + options.max_tokens
             if options.window > 0:
-                self._session = streaming_session(model, options.window, adapter)
-            else:
-                n_most = len(self._prompt) + options.max_tokens
-                self._session = _native.Session(model, n_most, adapter)
+                n_most = context_of(options.window, model.n_ctx_train)
+            self._session = _native.Session(model, n_most, adapter, namespace=options.namespace)
+            if options.window > 0:
+                self._session.stream_within(N_SINK, options.window)
             self._session.append(self._prompt)
         else:
             lease.begin(self._prompt)
             self._session = lease.session
+        self._session.set_priority(options.priority)
         if self._decoder is not None:
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
@@ -340,6 +350,20 @@ def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[i
             message = f"{name}[{at}] is {token_id}, but this model's ids are 0..{n_vocab - 1}"
             raise InvalidArgumentError(message, code="token_out_of_range")
     return plain
+
+
+def n_common(held: Sequence[int], prompt: Sequence[int]) -> tuple[int, int]:
+    """Tokens that a prompt has in common with those held, and the most that it could have: its last
+    one is always processed."""
+    n_most = min(len(held), len(prompt) - 1)
+    return next((n for n in range(n_most) if held[n] != prompt[n]), n_most), n_most
+
+
+def context_for(session: _native.Session, prompt: Sequence[int]) -> int:
+    """How many tokens a text may come to have that begins with `prompt` and goes on in `session`:
+    more than its n_ctx where what it holds of them was compressed."""
+    n_same, _ = n_common(session.token_ids, prompt)
+    return session.most_tokens_after(max(n_same, 0))
 
 
 def check_room(n_prompt: int, max_tokens: int, n_ctx: int, is_endless: bool = False) -> None:

@@ -29,6 +29,7 @@ class ShownPlan:
                 "kv_bytes_per_token": memory.kv_bytes_per_token,
                 "kv_groups": [asdict(group) for group in memory.kv_groups],
                 "scratch_bytes": memory.scratch_bytes,
+                "session_bytes": memory.session_bytes,
                 "n_ctx_train": memory.n_ctx_train,
                 "kv_bytes_by_context": {str(n): memory.kv_bytes_at(n) for n in _contexts(memory)},
                 "bytes_by_context": {str(n): memory.bytes_at(n) for n in _contexts(memory)},

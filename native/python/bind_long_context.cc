@@ -20,6 +20,7 @@ void bind_long_context(py::class_<Session>& session) {
            py::arg("window") = 32, py::arg("pool") = 7)
       .def("trim", &Session::trim, py::arg("n_bytes") = UINT64_MAX, Unlocked())
       .def_property_readonly("kept_ranges", py::cpp_function(&Session::kept_ranges, Unlocked()))
+      .def("most_tokens_after", &Session::most_tokens_after, py::arg("n_tokens"), Unlocked())
       .def_property_readonly("n_dropped", py::cpp_function(&Session::n_dropped, Unlocked()));
 }
 

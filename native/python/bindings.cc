@@ -115,8 +115,9 @@ py::dict kv_dict(const Model& model) {
   const edgellm::KvFigures figures = model.kv_figures();
   return py::dict(
       "budget_bytes"_a = figures.budget_bytes, "reserved_bytes"_a = figures.reserved_bytes,
-      "kept_bytes"_a = figures.kept_bytes, "idle_bytes"_a = figures.idle_bytes,
-      "used_bytes"_a = figures.used_bytes, "n_reused_tokens"_a = figures.n_reused_tokens,
+      "session_bytes"_a = figures.session_bytes, "kept_bytes"_a = figures.kept_bytes,
+      "idle_bytes"_a = figures.idle_bytes, "used_bytes"_a = figures.used_bytes,
+      "n_reused_tokens"_a = figures.n_reused_tokens,
       "n_evicted_tokens"_a = figures.n_evicted_tokens, "disk_bytes"_a = figures.disk_bytes,
       "n_disk_written_tokens"_a = figures.n_disk_written_tokens,
       "n_disk_read_tokens"_a = figures.n_disk_read_tokens,
@@ -335,6 +336,7 @@ void bind_model(py::module_& m) {
                                return groups;
                              })
       .def("kv_bytes", &Model::kv_bytes, py::arg("n_ctx") = 0)
+      .def_property_readonly("session_bytes", info(&edgellm::ModelInfo::session_bytes))
       .def_property_readonly("scratch_bytes", info(&edgellm::ModelInfo::scratch_bytes))
       .def_property_readonly("file_bytes", info(&edgellm::ModelInfo::file_bytes))
       .def_property_readonly("load_ms", info(&edgellm::ModelInfo::load_ms))

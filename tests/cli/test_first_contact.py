@@ -145,7 +145,8 @@ def test_a_model_larger_than_the_memory_names_formats_that_then_do_fit(tiny_chec
     made = edgellm("convert", tiny_checkpoint, "big.edge", "--format", "E8_32", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     native = _native.Model.load(tmp_path / "big.edge")
-    need = native.file_bytes + native.scratch_bytes + 32 * native.kv_bytes_per_token
+    need = native.file_bytes + native.scratch_bytes + native.session_bytes
+    need += 32 * native.kv_bytes_per_token
     native.close()
 
     fits = edgellm("run", "big.edge", "hi", "-n", 1, "--max-memory", need, cwd=tmp_path)

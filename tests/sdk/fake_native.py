@@ -63,6 +63,7 @@ class Model:
     n_vocab = N_VOCAB
     file_bytes = 1000
     kv_bytes_per_token = 16
+    session_bytes = 4 * N_VOCAB
 
     def kv_bytes(self, n_ctx: int = 0) -> int:
         return 16 * (n_ctx or N_CTX)
@@ -132,7 +133,7 @@ class Session:
         self._ids: list[int] = []
         self._n_tokens = self._n_sampled = 0
         self._cancelled = self._closed = False
-        self.n_dropped = 0
+        self.n_dropped = self.priority = 0
         LIVE_SESSIONS.add(id(self))
 
     def append(self, ids: Sequence[int]) -> None:
@@ -146,6 +147,12 @@ class Session:
         self._queue.clear()
         del self._ids[n_tokens:]
         self._n_tokens = n_tokens
+
+    def most_tokens_after(self, n_tokens: int) -> int:
+        return self._n_ctx
+
+    def set_priority(self, priority: int) -> None:
+        self.priority = priority
 
     def run(self, budget_ms: float = 80.0) -> bool:
         self._check()

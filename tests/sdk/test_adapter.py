@@ -128,7 +128,7 @@ def test_the_memory_of_adapters_is_counted_and_given_back(tiny_edge, peft, tmp_p
     with edgellm.load(tiny_edge) as loose:
         native = loose._native
         fixed = native.file_bytes + native.scratch_bytes
-        cache = native.kv_bytes_per_token * native.n_ctx_train
+        cache = native.kv_bytes() + native.session_bytes
         info = loose.load_adapter(tmp_path / "a.edge").info()
     assert info.scratch_bytes == adapter_scratch_bytes(header, info.rank)
     most = fixed + cache + info.file_bytes + info.scratch_bytes

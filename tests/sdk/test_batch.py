@@ -82,7 +82,7 @@ def test_the_memory_cap_makes_prompts_wait_and_refuses_what_never_fits(tiny_edge
     with edgellm.load(tiny_edge) as loose:
         native = loose._native
         fixed = native.file_bytes + native.scratch_bytes
-        cache = native.kv_bytes()
+        cache = native.kv_bytes() + native.session_bytes
         expected = loose.generate_batch(PROMPTS, max_tokens=64, stop_ids=())
     with edgellm.load(tiny_edge, max_memory=fixed + 2 * cache) as model:
         found = model.generate_batch(PROMPTS, max_tokens=64, stop_ids=())
@@ -150,6 +150,7 @@ def test_eight_threads_share_steps_and_have_what_each_has_alone(tiny, apart):
         for at, p in enumerate([*PROMPTS, "x" * 60, "y" * 7, "z"])
     ]
     expected = [content(apart.generate(p, stop_ids=(), **options)) for p, options in wanted]
+    vectors, scores = apart.embed(PROMPTS), apart.score("The answer is", PROMPTS)
     found: list[Any] = [None] * len(wanted)
 
     def work(at: int) -> None:
@@ -157,8 +158,10 @@ def test_eight_threads_share_steps_and_have_what_each_has_alone(tiny, apart):
         for _ in range(3):
             found[at] = content(tiny.generate(prompt, stop_ids=(), **options))
             assert found[at] == expected[at]
-        if at == 0:  # beside it, embeddings, scores and a batch
-            assert np.array_equal(tiny.embed(PROMPTS), apart.embed(PROMPTS))
+            if at < 3:  # beside it, embeddings, scores and a batch
+                assert np.array_equal(tiny.embed(PROMPTS, priority=at), vectors)
+                assert tiny.score("The answer is", PROMPTS, priority=-at) == scores
+        if at == 0:
             tiny.generate_batch(PROMPTS, max_tokens=5)
 
     threads = [threading.Thread(target=work, args=(at,)) for at in range(len(wanted))]
@@ -167,6 +170,32 @@ def test_eight_threads_share_steps_and_have_what_each_has_alone(tiny, apart):
     for thread in threads:
         thread.join()
     assert found == expected
+
+
+def test_higher_priorities_are_read_first(demo_path):
+    from edgellm import _native
+
+    with edgellm.load(demo_path) as model, model.chat(template="chatml") as chat:
+        prompts = [[5 + at] * 200 for at in range(2)]
+        low = model.stream(prompts[0], max_tokens=1)
+        high = model.stream(prompts[1], max_tokens=1, priority=1)
+        first = chat.stream("Tell me a story. " * 20, max_tokens=1, priority=2)
+        lanes = [low.session, high.session, first.session]
+        assert [lane.pending > 130 for lane in lanes] == [True] * 3
+        read = []
+        for _ in range(2):
+            _native.run_batch(lanes, 0.0)
+            read.append([lane.n_tokens for lane in lanes])
+        assert read[0][:2] == [0, 0]
+        assert read[1][0] == 0 < read[1][1]
+        assert model.generate(prompts[0], max_tokens=1, priority=-(2**31)).token_ids
+        for priority in (2**31, -(2**31) - 1):
+            with pytest.raises(edgellm.InvalidArgumentError, match="priority"):
+                model.generate("a", max_tokens=1, priority=priority)
+            with pytest.raises(edgellm.InvalidArgumentError, match="priority"):
+                model.embed("a", priority=priority)
+            with pytest.raises(edgellm.InvalidArgumentError, match="priority"):
+                model.score("a", ["b"], priority=priority)
 
 
 def reference(model: edgellm.Model, prompt: list[int], more: list[int]) -> Any:

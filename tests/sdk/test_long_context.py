@@ -156,6 +156,33 @@ def test_a_chat_is_compressed_between_turns(demo):
             chat.send("Go on.", max_tokens=10, compress=4)
 
 
+def test_a_chat_that_is_compressed_goes_on_beyond_its_context(demo):
+    n_ctx = 192
+    with demo.chat(n_ctx=n_ctx, template="chatml") as chat, demo.chat(n_ctx=n_ctx) as full:
+        n_said = 0
+        while n_said < 2 * n_ctx:
+            reply = chat.send("Go on.", max_tokens=40, stop_ids=[])
+            assert len(reply.token_ids) == 40
+            assert n_said == 0 or reply.stats.reused_tokens > n_said - 8
+            chat.compress(4)
+            n_said = chat._session.n_tokens
+            assert chat.context_tokens[0] < n_ctx // 2
+        n_free = n_ctx - chat.context_tokens[0]
+        with pytest.raises(ContextOverflowError, match=str(n_said + n_free)):
+            chat.send("Go on.", max_tokens=n_free)
+        # Without max_tokens it takes what is left, here of the positions.
+        last = chat.send("Go on.", stop_ids=[], stop=["\n\n\n"])
+        assert n_said < chat._session.n_tokens + 1 <= demo.info().n_ctx
+        assert last.finish_reason == "length"
+        # Going back to what is gone reads all of it again, for which there is no room.
+        with pytest.raises(ContextOverflowError):
+            chat.edit(len(chat.turns) - 3, "Stop.", max_tokens=100)
+        for _ in range(n_ctx // 48):
+            full.send("Go on.", max_tokens=40, stop_ids=[])
+        with pytest.raises(ContextOverflowError):
+            full.send("Go on.", max_tokens=40, stop_ids=[])
+
+
 def test_memory_that_is_trimmed_goes_back_to_the_system(demo):
     session = _native.Session(demo._native, 512, reuse_prefix=False)
     run(session, demo.tokenize("word " * 400)[:500])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,57 @@ def test_nothing_is_kept_where_no_memory_is_meant_for_it() -> None:
         assert model.generate(PROMPT, max_tokens=2).stats.reused_tokens == 0
     with pytest.raises(edgellm.errors.InvalidArgumentError, match="prefix_cache"):
         edgellm.load("demo", prefix_cache=-1)
+
+
+def test_tenants_share_nothing(model: edgellm.Model) -> None:
+    n_prompt = len(model.tokenize(PROMPT))
+
+    def reused(namespace: str) -> int:
+        return model.generate(PROMPT, max_tokens=1, namespace=namespace).stats.reused_tokens
+
+    found = [reused(name) for name in ("", "a", "b", "a", "")]
+    assert found == [0, 0, 0, n_prompt - 1, n_prompt - 1]
+    batch = model.generate_batch([PROMPT], max_tokens=1, namespace="c")
+    assert batch[0].stats.reused_tokens == 0
+    several = model.generate_n(PROMPT, 2, max_tokens=1, namespace="d")
+    assert several[0].stats.reused_tokens == 0
+    assert several[1].stats.reused_tokens == n_prompt - 1  # of the first one's
+    before = model.kv_figures()["n_reused_tokens"]
+    alone = model.score(PROMPT, [" She"], namespace="e")
+    assert model.kv_figures()["n_reused_tokens"] == before
+    assert model.score(PROMPT, [" She"]) == alone
+    assert model.kv_figures()["n_reused_tokens"] > before
+    with model.chat(namespace="f", system=PROMPT, template="chatml") as one:
+        assert one.send("Who?", max_tokens=1).stats.reused_tokens == 0
+    with model.chat(namespace="f", system=PROMPT, template="chatml") as one:
+        assert one.send("Who?", max_tokens=1).stats.reused_tokens > n_prompt - 32
+        with pytest.raises(edgellm.errors.InvalidArgumentError, match=r"Model\.chat"):
+            one.send("Who?", max_tokens=1, namespace="g")
+
+
+def test_a_chat_from_disk_goes_on_in_the_namespace_it_is_given(model, tmp_path) -> None:
+    with model.chat(namespace="a", system=PROMPT, template="chatml") as chat:
+        chat.send("Who was she?", max_tokens=4)
+        chat.save(tmp_path / "a.session")
+    model.trim()
+    options = {"template": "chatml", "namespace": "b"}
+    with model.restore(tmp_path / "a.session", **options) as chat:
+        chat.send("And then?", max_tokens=4)
+    with model.chat(system=PROMPT, **options) as chat:
+        assert chat.send("Who was she?", max_tokens=1).stats.reused_tokens > 0
+    with model.chat(system=PROMPT, template="chatml", namespace="a") as chat:
+        assert chat.send("Who was she?", max_tokens=1).stats.reused_tokens == 0
+
+
+def test_what_is_no_namespace_is_refused(model: edgellm.Model) -> None:
+    nothing: Any = None
+    for name in ("x" * 1025, "\ud800", nothing):
+        with pytest.raises(edgellm.errors.InvalidArgumentError, match="namespace"):
+            model.generate("a", max_tokens=1, namespace=name)
+        with pytest.raises(edgellm.errors.InvalidArgumentError, match="namespace"):
+            model.chat(template="chatml", namespace=name)
+        with pytest.raises(edgellm.errors.InvalidArgumentError, match="namespace"):
+            model.score("a", ["b"], namespace=name)
 
 
 def test_chats_share_their_system_prompt_and_say_where_they_part(model: edgellm.Model) -> None:

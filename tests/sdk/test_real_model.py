@@ -86,7 +86,7 @@ def test_a_dropped_stream_gives_its_memory_back(tiny_edge):
     with edgellm.load(tiny_edge) as loose:
         native = loose._native
         fixed = native.file_bytes + native.scratch_bytes
-        cache = native.kv_bytes_per_token * native.n_ctx_train
+        cache = native.kv_bytes() + native.session_bytes
     with edgellm.load(tiny_edge, max_memory=fixed + cache + cache // 2) as model:
         for _ in range(3):
             stream = model.stream(PROMPT, max_tokens=100)

@@ -82,9 +82,14 @@ typedef struct edgellm_load_options {
   size_t struct_size;
   int32_t n_threads;         /* 0: the physical cores this process may use */
   int32_t verify;            /* EDGELLM_VERIFY_... */
-  uint64_t max_memory_bytes; /* file + scratch + KV; 0: what the machine has available */
+  uint64_t max_memory_bytes; /* file + scratch + sessions; 0: what the machine has available */
   int32_t n_ctx;             /* check the memory for a session of this size now; 0: one KV page */
   int32_t kv_format;         /* EDGELLM_KV_... */
+  double latency_budget_ms;  /* of a step that reads a prompt while other sessions decode; 0: twice
+                                what one without a prompt takes */
+  /* KV of ended texts that is kept for those that begin alike; 0: an eighth of the memory for KV;
+   * EDGELLM_NO_PREFIX_CACHE: none */
+  uint64_t prefix_cache_bytes;
   /* UTF-8: a directory for KV of texts that leave memory, for this user alone, and the bytes that
    * its files may take, 0: 1 GiB. No directory: none (docs/SESSIONS.md). */
   const char* kv_cache_dir;
@@ -92,7 +97,8 @@ typedef struct edgellm_load_options {
   uint64_t kv_cache_disk_bytes;
 } edgellm_load_options;
 #define EDGELLM_LOAD_OPTIONS_INIT \
-  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, 0, NULL, 0, 0}
+  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, EDGELLM_KV_DEFAULT, 0, 0, NULL, 0, 0}
+#define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
   size_t struct_size;
@@ -106,10 +112,27 @@ typedef struct edgellm_model_info {
   uint64_t scratch_bytes;
   uint64_t file_bytes;
   double load_ms;
-  char root[72];    /* 64 hex digits and NUL: the identity of the model */
-  char backend[16]; /* "cpu" and NUL */
+  char root[72];          /* 64 hex digits and NUL: the identity of the model */
+  char backend[16];       /* "cpu" and NUL */
+  char kv_format[16];     /* "F16", "K8V8", ... and NUL */
+  uint64_t session_bytes; /* that a session reserves besides its KV, for logits */
 } edgellm_model_info;
-#define EDGELLM_MODEL_INFO_INIT {sizeof(edgellm_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+#define EDGELLM_MODEL_INFO_INIT \
+  {sizeof(edgellm_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, 0}
+
+/* KV pages of a model in bytes, and what became of those of earlier texts. */
+typedef struct edgellm_kv_figures {
+  size_t struct_size;
+  uint64_t budget_bytes;
+  uint64_t reserved_bytes; /* promised to sessions, or taken by adapters, of which */
+  uint64_t session_bytes;  /* the logits of open sessions */
+  uint64_t kept_bytes;     /* in pages that texts share, of which */
+  uint64_t idle_bytes;     /* no session holds */
+  uint64_t used_bytes;     /* in all pages, each counted once */
+  int64_t n_reused_tokens; /* that were found so far */
+  int64_t n_evicted_tokens;
+} edgellm_kv_figures;
+#define EDGELLM_KV_FIGURES_INIT {sizeof(edgellm_kv_figures), 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* options may be NULL: the defaults. The path is UTF-8 and holds no NUL. */
 EDGELLM_API edgellm_status edgellm_model_load(const char* path, size_t n_path_bytes,
@@ -120,6 +143,12 @@ EDGELLM_API edgellm_status edgellm_model_get_info(const edgellm_model* model,
 /* The KV that a session of n_ctx tokens (0: the most) reserves, the most that it ever holds. */
 EDGELLM_API edgellm_status edgellm_model_kv_bytes(const edgellm_model* model, int32_t n_ctx,
                                                   uint64_t* kv_bytes);
+EDGELLM_API edgellm_status edgellm_model_get_kv_figures(const edgellm_model* model,
+                                                        edgellm_kv_figures* figures);
+/* Gives back n_bytes of KV that no session holds, least recently used first, or all there are
+ * (UINT64_MAX). *n_freed (may be NULL): how many it were. */
+EDGELLM_API edgellm_status edgellm_model_trim(edgellm_model* model, uint64_t n_bytes,
+                                              uint64_t* n_freed);
 EDGELLM_API edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids,
                                                  size_t capacity, size_t* n_needed);
 /* The architecture as JSON. */
@@ -205,10 +234,12 @@ typedef struct edgellm_session_state {
   size_t struct_size;
   int32_t n_ctx;
   int32_t n_vocab;
-  int32_t n_tokens;  /* processed */
-  int32_t n_pending; /* appended, not yet processed */
+  int32_t n_tokens;    /* processed */
+  int32_t n_pending;   /* appended, not yet processed */
+  int32_t n_recompute; /* of n_tokens, those that the next run computes again */
+  int32_t n_dropped;   /* of n_tokens, those that a kv head does not see: shifted or compressed */
 } edgellm_session_state;
-#define EDGELLM_SESSION_STATE_INIT {sizeof(edgellm_session_state), 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATE_INIT {sizeof(edgellm_session_state), 0, 0, 0, 0, 0, 0}
 
 typedef struct edgellm_session_stats {
   size_t struct_size;
@@ -235,9 +266,33 @@ typedef struct edgellm_sampler_params {
 } edgellm_sampler_params;
 #define EDGELLM_SAMPLER_PARAMS_INIT {sizeof(edgellm_sampler_params), 0, 0, 1, 0, 0}
 
+enum {
+  EDGELLM_SESSION_APART = 1 /* neither finds KV that other texts have left nor leaves its own */
+};
+
+typedef struct edgellm_session_options {
+  size_t struct_size;
+  int32_t n_ctx;          /* 0: as many positions as the model was trained for */
+  int32_t priority;       /* as edgellm_session_set_priority() */
+  const char* name_space; /* only texts of the same one share KV: of one tenant, for example */
+  size_t n_name_space_bytes;
+  const edgellm_adapter* adapter; /* as edgellm_session_set_adapter() */
+  uint64_t flags;                 /* EDGELLM_SESSION_... */
+} edgellm_session_options;
+#define EDGELLM_SESSION_OPTIONS_INIT {sizeof(edgellm_session_options), 0, 0, NULL, 0, NULL, 0}
+
 /* n_ctx 0: as many positions as the model was trained for. */
 EDGELLM_API edgellm_status edgellm_session_create(const edgellm_model* model, int32_t n_ctx,
                                                   edgellm_session** session);
+/* options may be NULL: the defaults. */
+EDGELLM_API edgellm_status edgellm_session_create_with(const edgellm_model* model,
+                                                       const edgellm_session_options* options,
+                                                       edgellm_session** session);
+/* Another one with the same tokens, queue and logits; common KV is held once. */
+EDGELLM_API edgellm_status edgellm_session_fork(const edgellm_session* session,
+                                                edgellm_session** other);
+/* Before sessions of lower priority where a step has not room for all; 0 at first. */
+EDGELLM_API edgellm_status edgellm_session_set_priority(edgellm_session* session, int32_t priority);
 EDGELLM_API edgellm_status edgellm_session_get_state(const edgellm_session* session,
                                                      edgellm_session_state* state);
 /* The processed tokens. */
@@ -250,6 +305,14 @@ EDGELLM_API edgellm_status edgellm_session_append(edgellm_session* session, cons
    nothing is pending. */
 EDGELLM_API edgellm_status edgellm_session_run(edgellm_session* session, double budget_ms,
                                                int32_t* is_done);
+/* Runs sessions of one model, none twice, in steps that they share, until one that had tokens
+ * pending has none, or budget_ms are spent; at least one step. statuses[n_sessions]: how each went,
+ * is_done[n_sessions]: 1 when nothing is pending. The status of the call says whether it was a
+ * right one; edgellm_last_error() is about the last session that failed. Sessions that other
+ * threads run share steps as well: this is for one thread that has many. */
+EDGELLM_API edgellm_status edgellm_run_together(edgellm_session* const* sessions, size_t n_sessions,
+                                                double budget_ms, edgellm_status* statuses,
+                                                int32_t* is_done);
 /* As run, with the logits [n_processed][n_vocab] of the tokens processed now; *n_floats of them.
  * The buffer must hold those of all pending tokens: *n_needed. With a smaller one nothing runs. */
 EDGELLM_API edgellm_status edgellm_session_run_with_logits(edgellm_session* session,
@@ -267,6 +330,29 @@ EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* sess
  * they are those of the last kept token. In a model whose layers have windows more than 128 tokens
  * back may be gone: the next run then first computes the kept tokens again. */
 EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
+/* Long contexts (docs/KV.md). What they take out of the KV still counts as a token; such KV is
+ * neither shared nor saved, and a rewind to before the gap computes all again.
+ * Tokens [n_sink, n_sink + n_drop) of the KV go, and the others move down; multiples of 32, n_sink
+ * at least 32. */
+EDGELLM_API edgellm_status edgellm_session_shift(edgellm_session* session, int32_t n_sink,
+                                                 int32_t n_drop);
+/* From now on a full KV shifts out all but n_sink and at least `window` of the last tokens. */
+EDGELLM_API edgellm_status edgellm_session_stream_within(edgellm_session* session, int32_t n_sink,
+                                                         int32_t window);
+/* Leaves every kv head n_keep tokens: the first n_sink, the last `window`, and those that these pay
+ * attention to, shares pooled over `pool` tokens; 4, 32 and 7 are good numbers. Processes the
+ * window once more. */
+EDGELLM_API edgellm_status edgellm_session_compress(edgellm_session* session, int32_t n_keep,
+                                                    int32_t n_sink, int32_t window, int32_t pool);
+/* Gives KV back until the system has got n_bytes (UINT64_MAX: all), as far as the next run can
+ * compute it again with the same bits. *n_freed (may be NULL): what the system got. */
+EDGELLM_API edgellm_status edgellm_session_trim(edgellm_session* session, uint64_t n_bytes,
+                                                uint64_t* n_freed);
+/* Of the tokens processed, those that at least one kv head sees: pairs (first, end), one after the
+ * other; *n_needed counts numbers. */
+EDGELLM_API edgellm_status edgellm_session_kept_ranges(const edgellm_session* session,
+                                                       int32_t* ranges, size_t capacity,
+                                                       size_t* n_needed);
 /* What was processed, with its KV, to a file that is there whole or not at all; tokens that are
  * pending are refused. note: kept with it, at most 64 MiB. */
 EDGELLM_API edgellm_status edgellm_session_save(const edgellm_session* session, const char* path,

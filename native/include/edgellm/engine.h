@@ -115,7 +115,8 @@ enum class Verify { kOnce, kAlways, kNever };
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
   Verify verify = Verify::kOnce;  // once: in the background; what it finds fails the next run()
-  uint64_t max_memory_bytes = 0;  // cap on file + scratch + KV; 0: what the machine has available
+  // Cap on file + scratch + what sessions take, KV and logits; 0: what the machine has available.
+  uint64_t max_memory_bytes = 0;
   // Check the cap for a session of this size now; 0: one KV page. Where a file has rotary tables
   // for short and for long contexts it decides between them for good, 0 like n_ctx_train; no
   // session is longer than the table is meant for.
@@ -138,7 +139,8 @@ struct LoadOptions {
 // KV pages of a model in bytes, and what became of those of earlier texts.
 struct KvFigures {
   uint64_t budget_bytes = 0;
-  uint64_t reserved_bytes = 0;  // promised to sessions, or taken by adapters
+  uint64_t reserved_bytes = 0;  // promised to sessions, or taken by adapters, of which
+  uint64_t session_bytes = 0;   // the logits of open sessions
   uint64_t kept_bytes = 0;      // in pages that texts share, of which
   uint64_t idle_bytes = 0;      // no session holds
   uint64_t used_bytes = 0;      // in all pages, each counted once
@@ -171,6 +173,7 @@ struct ModelInfo {
   std::string kv_format;            // as in LoadOptions
   uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
   std::vector<KvGroup> kv_groups;   // by ascending window
+  uint64_t session_bytes = 0;       // that a session reserves besides its KV, for logits
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
   int n_threads = 0;
@@ -182,7 +185,7 @@ class Model {
  public:
   static Model load(const std::string& path, const LoadOptions& options = {});
   const ModelInfo& info() const;
-  // What Session(model, n_ctx) reserves, which is the most that it ever holds.
+  // The KV that Session(model, n_ctx) reserves, which is the most that it ever holds.
   uint64_t kv_bytes(int n_ctx = 0) const;
   std::optional<Tokenizer> tokenizer() const;                    // nullopt if the file has none
   std::optional<std::string> blob(std::string_view name) const;  // a copy; nullopt if absent
@@ -390,6 +393,9 @@ class Session {
   // and append it again. Layers with a window keep what it sees and 128 tokens before; farther back
   // rewind() costs the next run() the time to compute the kept tokens again, with the same bits.
   void rewind(int n_tokens);
+  // How many tokens the session may come to have after rewind(n_tokens): n_ctx(), and as many more
+  // as were shifted or compressed out of its KV before that, within the positions of the model.
+  int most_tokens_after(int n_tokens) const;
   // Long contexts (docs/KV.md). What they take out of the KV still counts in n_tokens() and stands
   // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
   // all again.

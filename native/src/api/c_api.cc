@@ -102,6 +102,11 @@ std::string kv_format_of(int32_t format) {
   }
 }
 
+uint64_t prefix_cache_of(uint64_t n_bytes) {
+  if (n_bytes == EDGELLM_NO_PREFIX_CACHE) return 0;
+  return n_bytes == 0 ? edgellm::LoadOptions{}.prefix_cache_bytes : n_bytes;
+}
+
 edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   const edgellm_load_options options =
       read_struct(given, edgellm_load_options EDGELLM_LOAD_OPTIONS_INIT, "options");
@@ -109,6 +114,8 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
                            .verify = verify_of(options.verify),
                            .max_memory_bytes = options.max_memory_bytes,
                            .n_ctx = options.n_ctx,
+                           .latency_budget_ms = options.latency_budget_ms,
+                           .prefix_cache_bytes = prefix_cache_of(options.prefix_cache_bytes),
                            .kv_format = kv_format_of(options.kv_format)};
   if (options.n_kv_cache_dir_bytes > 0) {
     out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
@@ -184,6 +191,8 @@ edgellm_status edgellm_model_get_info(const edgellm_model* model, edgellm_model_
     out.load_ms = facts.load_ms;
     copy_name(facts.root, out.root);
     copy_name(facts.backend, out.backend);
+    copy_name(facts.kv_format, out.kv_format);
+    out.session_bytes = facts.session_bytes;
     write_struct(out, info, "info");
   });
 }

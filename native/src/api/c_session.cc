@@ -1,4 +1,6 @@
 // c_api.h: sessions.
+#include <optional>
+
 #include "api/c_support.h"
 
 namespace {
@@ -9,6 +11,7 @@ using edge::capi::input;
 using edge::capi::path_input;
 using edge::capi::raise_too_small;
 using edge::capi::read_struct;
+using edge::capi::refuse;
 using edge::capi::required;
 using edge::capi::text_input;
 using edge::capi::write_out;
@@ -51,9 +54,30 @@ edgellm_status run_with_rows(edgellm_session* session, float* buffer, size_t cap
 
 edgellm_status edgellm_session_create(const edgellm_model* model, int32_t n_ctx,
                                       edgellm_session** session) {
+  edgellm_session_options options = EDGELLM_SESSION_OPTIONS_INIT;
+  options.n_ctx = n_ctx;
+  return edgellm_session_create_with(model, &options, session);
+}
+
+edgellm_status edgellm_session_create_with(const edgellm_model* model,
+                                           const edgellm_session_options* options,
+                                           edgellm_session** session) {
   return guarded([&] {
     required(session, "session");
-    edgellm::Session made(required(model, "model").model, n_ctx);
+    const edgellm_session_options given =
+        read_struct(options, edgellm_session_options EDGELLM_SESSION_OPTIONS_INIT, "options");
+    if ((given.flags & ~uint64_t{EDGELLM_SESSION_APART}) != 0) {
+      refuse("options->flags is " + std::to_string(given.flags) +
+             "; this library knows EDGELLM_SESSION_APART");
+    }
+    const edgellm::PrefixReuse reuse{
+        .is_on = (given.flags & EDGELLM_SESSION_APART) == 0,
+        .name_space = std::string(
+            text_input(given.name_space, given.n_name_space_bytes, "options->name_space"))};
+    std::optional<edgellm::Adapter> adapter;
+    if (given.adapter != nullptr) adapter = given.adapter->adapter;
+    edgellm::Session made(required(model, "model").model, given.n_ctx, adapter, reuse);
+    made.set_priority(given.priority);
     *session = new edgellm_session{.session = std::move(made), .append_mutex = {}};
   });
 }
@@ -67,6 +91,8 @@ edgellm_status edgellm_session_get_state(const edgellm_session* session,
     out.n_vocab = from.n_vocab();
     out.n_tokens = from.n_tokens();
     out.n_pending = from.n_pending();
+    out.n_recompute = from.n_recompute();
+    out.n_dropped = from.n_dropped();
     write_struct(out, state, "state");
   });
 }

@@ -133,6 +133,17 @@ bool write_text(std::string_view text, Out* buffer, size_t capacity, size_t* n_n
 // the size it had, so that programs built before stay welcome.
 template <class T>
 constexpr size_t kFirstBytes = sizeof(T);
+template <>
+inline constexpr size_t kFirstBytes<edgellm_load_options> =
+    offsetof(edgellm_load_options, latency_budget_ms);
+template <>
+inline constexpr size_t kFirstBytes<edgellm_model_info> = offsetof(edgellm_model_info, kv_format);
+template <>
+inline constexpr size_t kFirstBytes<edgellm_session_state> =
+    offsetof(edgellm_session_state, n_recompute);
+template <>
+inline constexpr size_t kFirstBytes<edgellm_session_stats> =
+    offsetof(edgellm_session_stats, n_reused_tokens);
 constexpr size_t kMaxStructBytes = 4096;  // more is no size but an uninitialised struct
 
 template <class T>

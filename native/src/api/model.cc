@@ -29,7 +29,8 @@ constexpr uint64_t kIdleShare = 8;  // of the KV budget, for texts that no sessi
 struct MemoryNeed {
   uint64_t file_bytes = 0;
   uint64_t scratch_bytes = 0;
-  uint64_t kv_bytes = 0;  // of n_ctx tokens
+  uint64_t session_bytes = 0;  // besides its KV
+  uint64_t kv_bytes = 0;       // of n_ctx tokens
   int n_ctx = 0;
   std::span<const edge::KvGroup> kv_groups;
 };
@@ -41,9 +42,10 @@ uint64_t saturating_sum(uint64_t a, uint64_t b) {
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
 edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
   const uint64_t fixed_bytes = saturating_sum(need.file_bytes, need.scratch_bytes);
-  const uint64_t total_bytes = saturating_sum(fixed_bytes, need.kv_bytes);
+  const uint64_t besides_bytes = saturating_sum(fixed_bytes, need.session_bytes);
+  const uint64_t total_bytes = saturating_sum(besides_bytes, need.kv_bytes);
   if (total_bytes <= limit_bytes) return limit_bytes - fixed_bytes;
-  const uint64_t left_bytes = fixed_bytes < limit_bytes ? limit_bytes - fixed_bytes : 0;
+  const uint64_t left_bytes = limit_bytes - std::min(besides_bytes, limit_bytes);
   const int n_ctx_fit = edge::fitting_n_ctx(need.kv_groups, left_bytes, need.n_ctx);
   const std::string advice = n_ctx_fit == 0
                                  ? "no context fits; use a smaller file, or free memory"
@@ -51,9 +53,10 @@ edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
                                        "; use that, a smaller file, or free memory";
   return {Code::kMemoryBudget,
           "needs " + edge::mib_text(total_bytes) + " (file " + edge::mib_text(need.file_bytes) +
-              ", scratch " + edge::mib_text(need.scratch_bytes) + ", KV cache for " +
-              std::to_string(need.n_ctx) + " tokens " + edge::mib_text(need.kv_bytes) + ") and " +
-              edge::mib_text(limit_bytes) + " may be used; " + advice};
+              ", scratch " + edge::mib_text(need.scratch_bytes) + ", logits " +
+              edge::mib_text(need.session_bytes) + ", KV cache for " + std::to_string(need.n_ctx) +
+              " tokens " + edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
+              " may be used; " + advice};
 }
 
 edge::VerifyMode verify_mode(Verify verify) {
@@ -122,6 +125,7 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
     info.kv_groups.push_back({group.window, group.page_bytes / edge::kPageTokens});
     info.kv_bytes_per_token += group.page_bytes / edge::kPageTokens;
   }
+  info.session_bytes = edge::Session::bytes_besides_kv(model);
   info.scratch_bytes = model.decoder->scratch_bytes();
   info.file_bytes = model.file->file_bytes();
 }
@@ -150,6 +154,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   const MemoryNeed need{
       .file_bytes = model.file->file_bytes(),
       .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
+      .session_bytes = edge::Session::bytes_besides_kv(model),
       .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
       .n_ctx = n_ctx,
       .kv_groups = kv.groups};
@@ -292,6 +297,7 @@ KvFigures Model::kv_figures() const {
     const edge::KvDiskFigures disk = impl_->disk ? impl_->disk->figures() : edge::KvDiskFigures{};
     return KvFigures{.budget_bytes = impl_->kv_budget_bytes,
                      .reserved_bytes = cache.reserved_bytes,
+                     .session_bytes = cache.besides_bytes,
                      .kept_bytes = cache.kept_bytes,
                      .idle_bytes = cache.idle_bytes,
                      .used_bytes = cache.used_bytes,

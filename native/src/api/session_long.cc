@@ -42,6 +42,12 @@ std::vector<std::pair<int32_t, int32_t>> Session::kept_ranges() const {
   });
 }
 
+int Session::most_tokens_after(int n_tokens) const {
+  return with_session(impl_, [&](const edge::Session& session) {
+    return edge::api::take_or_throw(session.most_tokens_after(n_tokens));
+  });
+}
+
 int Session::n_dropped() const {
   return with_session(impl_, [](const edge::Session& session) { return session.n_dropped(); });
 }

@@ -16,13 +16,31 @@ Status cancelled() { return {Code::kCancelled, "cancelled between two operations
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
 
-// From rows `stride` apart to rows next to each other; nothing if either is null.
-void copy_rows(const float* from, int64_t stride, size_t n_rows, int64_t n_cols, float* to) {
-  if (from == nullptr || to == nullptr) return;
-  for (size_t r = 0; r < n_rows; ++r) {
-    std::copy_n(from + static_cast<int64_t>(r) * stride, n_cols,
-                to + static_cast<int64_t>(r) * n_cols);
+// Whether rows of n_cols lie next to each other.
+bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
+  for (size_t r = 1; r < rows.size(); ++r) {
+    if (rows[r] != rows[r - 1] + n_cols) return false;
   }
+  return true;
+}
+
+// From rows `stride` apart to column `begin` of each of `to`.
+void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<float* const> to,
+               int64_t begin) {
+  for (float* row : to) {
+    std::copy_n(from, n_cols, row + begin);
+    from += stride;
+  }
+}
+
+// Rows [begin, begin + n) of a matrix; begin is a multiple of 16.
+Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t n) {
+  Tensor part = matrix;
+  const size_t bytes = strip_bytes(matrix.format, matrix.n_tiles());
+  part.data += static_cast<size_t>(begin / kTileRows) * bytes;
+  part.n_rows = n;
+  part.n_bytes = static_cast<size_t>(part.n_strips()) * bytes;
+  return part;
 }
 
 // What a feed-forward network reads first.
@@ -47,11 +65,13 @@ struct Decoder::Scratch {
   MoeBuffers experts;
   std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
   RopeTable rope, local_rope, no_rope;
+  // Of rows on their way to where they are wanted: a part of the vocabulary, and hidden states.
   int64_t logits_stride = 0;
-  float* logits = nullptr;  // [kHeadRows][logits_stride], only if n_vocab is not a multiple of 16
-  float* hidden = nullptr;  // [kHeadRows][d_model padded], only if that is not d_model
+  float* logits = nullptr;  // [kHeadRows][logits_stride], null without a head
+  float* hidden = nullptr;  // [kHeadRows][d_model padded]
 
   static constexpr int kHeadRows = 16;
+  static constexpr int64_t kHeadCols = 16384;  // at a time: 1 MiB, which stays in a cache
 };
 
 namespace {
@@ -195,13 +215,11 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   if (spec.uses_local_rope()) {
     EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.local_rope));
   }
-  s.logits_stride = round_up(spec.n_vocab, kTileRows);
-  if (s.logits_stride != spec.n_vocab) {
+  if (!spec.headless) {
+    s.logits_stride = std::min(round_up(spec.n_vocab, kTileRows), Scratch::kHeadCols);
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
   }
-  if (s.model_act.n_cols_padded != spec.d_model) {
-    EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
-  }
+  EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
   n_bytes = allocator.n_bytes;
   return {};
 }
@@ -279,7 +297,7 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
     if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
-  write_outputs(more, outputs);
+  EDGE_RETURN_IF_ERROR(write_outputs(more, outputs, should_stop));
   return b.end_step();
 }
 
@@ -440,37 +458,51 @@ void Decoder::expect_layer(size_t layer) {
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
-void Decoder::write_outputs(const Residual& more, const StepOutputs& outputs) {
-  const auto n_vocab = static_cast<size_t>(spec_->n_vocab);
-  const auto d_model = static_cast<size_t>(spec_->d_model);
+Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
+                              const StopCheck& should_stop) {
   for (size_t begin = 0; begin < outputs.rows.size(); begin += Scratch::kHeadRows) {
+    if (should_stop && should_stop()) return cancelled();
     const size_t n = std::min<size_t>(outputs.rows.size() - begin, Scratch::kHeadRows);
     ActRows act = scratch_->model_act;
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
                          norm_of(weights_->output_norm), needs_of({&weights_->output}), act);
-    expect_layer(0);  // of the next token
-    write_logits(act, outputs.logits + begin * n_vocab);
+    write_logits(act, outputs.logits.subspan(begin, n));
   }
   for (size_t begin = 0; begin < outputs.hidden_rows.size(); begin += Scratch::kHeadRows) {
     const size_t n = std::min<size_t>(outputs.hidden_rows.size() - begin, Scratch::kHeadRows);
-    write_hidden(more, outputs.hidden_rows.subspan(begin, n), outputs.hidden + begin * d_model);
+    write_hidden(more, outputs.hidden_rows.subspan(begin, n), outputs.hidden.subspan(begin, n));
   }
+  return {};
 }
 
-void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows, float* hidden) {
-  const Scratch& s = *scratch_;
-  ActRows act = s.model_act;
-  act.f = s.hidden == nullptr ? hidden : s.hidden;
+void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows,
+                           std::span<float* const> hidden) {
+  ActRows act = scratch_->model_act;
+  const bool is_direct =
+      act.n_cols_padded == spec_->d_model && are_adjacent(hidden, spec_->d_model);
+  act.f = is_direct ? hidden.front() : scratch_->hidden;
   backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
                        ActNeeds{.f32 = true}, act);
-  copy_rows(s.hidden, act.n_cols_padded, rows.size(), spec_->d_model, hidden);
+  if (!is_direct) copy_rows(act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
 }
 
-void Decoder::write_logits(const ActRows& act, float* logits) {
+// Rows of several sequences go through scratch, some columns after the others.
+void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
   const Scratch& s = *scratch_;
-  float* out = s.logits == nullptr ? logits : s.logits;
-  backend_->head(act, weights_->output, spec_->final_softcap, out, s.logits_stride);
-  copy_rows(s.logits, s.logits_stride, static_cast<size_t>(act.n_rows), spec_->n_vocab, logits);
+  const Tensor& output = weights_->output;
+  const int64_t n_vocab = spec_->n_vocab;
+  if (n_vocab % kTileRows == 0 && are_adjacent(logits, n_vocab)) {
+    expect_layer(0);  // of the next token
+    return backend_->head(act, output, spec_->final_softcap, logits.front(), n_vocab);
+  }
+  for (int64_t begin = 0; begin < n_vocab; begin += s.logits_stride) {
+    const int64_t end = std::min(begin + s.logits_stride, n_vocab);
+    const Tensor next = rows_of(output, end, std::min(n_vocab - end, s.logits_stride));
+    end < n_vocab ? backend_->expect({&next}) : expect_layer(0);
+    backend_->head(act, rows_of(output, begin, end - begin), spec_->final_softcap, s.logits,
+                   s.logits_stride);
+    copy_rows(s.logits, s.logits_stride, end - begin, logits, begin);
+  }
 }
 
 }  // namespace edge

@@ -82,9 +82,11 @@ class Decoder {
   // shares: as in StepOutputs, of the layers from this one on; null: not wanted.
   Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more, float* shares);
   Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
-  void write_outputs(const Residual& more, const StepOutputs& outputs);
-  void write_hidden(const Residual& more, std::span<const int32_t> rows, float* hidden);
-  void write_logits(const ActRows& act, float* logits);
+  Status write_outputs(const Residual& more, const StepOutputs& outputs,
+                       const StopCheck& should_stop);
+  void write_hidden(const Residual& more, std::span<const int32_t> rows,
+                    std::span<float* const> hidden);
+  void write_logits(const ActRows& act, std::span<float* const> logits);
   FloatRows residual_stream() const;
   Norm norm_of(const NormWeights& weights) const;
   AttentionShape attention_shape(const LayerSpec& layer) const;

@@ -8,11 +8,12 @@ namespace edge {
 
 // Rows are indices into the step's rows, ascending, in one of the lists at most.
 struct StepOutputs {
-  std::span<const int32_t> rows = {};  // whose logits are wanted; may be empty
-  float* logits = nullptr;             // [rows.size()][n_vocab]; without rows the head does not run
+  std::span<const int32_t> rows = {};  // whose logits are wanted; without any the head does not run
+  std::span<float* const> logits = {};  // of each of them, where its [n_vocab] go
   std::span<const int32_t> hidden_rows = {};
-  float* hidden = nullptr;  // [hidden_rows.size()][d_model], what the head reads: the final norm's
-                            // output before it is quantized
+  // Of each of them, where its [d_model] go: what the head reads, the final norm's output before it
+  // is quantized.
+  std::span<float* const> hidden = {};
   // [kv heads of all layers, layer by layer][slots up to the last row's]: how much attention each
   // slot gets from all rows, which are of one sequence without windows; null: not wanted.
   float* shares = nullptr;

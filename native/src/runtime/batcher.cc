@@ -13,19 +13,17 @@ struct BatchWaiter {
   std::condition_variable wakes;
 };
 
-// What the sequences of a step wanted, before it goes to each of them.
-struct Batcher::Buffers {
-  std::vector<float> logits, hidden;
-};
-
 namespace {
 
 constexpr std::chrono::milliseconds kPollPeriod{20};  // of a waiting thread, for stops()
-constexpr int kFewRows = 16;  // of a stopped sequence: the step is not begun anew without them
+constexpr double kMostStopMs = 40;  // that a prompt that was stopped waits for the end of a step
 constexpr size_t kMostLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
-// How long a step waits for the sequences of the one before.
-constexpr double kAwaitShare = 0.2;  // of a step's time
-constexpr double kMostAwaitMs = 20;
+// Which sequences of the step before a step waits for: those that as a rule are away no longer.
+constexpr double kPromptShare = 0.2;  // of a step's time
+constexpr double kMostPromptMs = 20;
+// How long, since each of them may be late once: who misses a step waits for all of the next.
+constexpr double kPatience = 2.5;   // times as long
+constexpr double kNewShare = 0.25;  // of the newest measurement in BatchSeat::away_ms
 
 Status stopped_status() { return {Code::kCancelled, "the sequence was stopped"}; }
 
@@ -33,18 +31,9 @@ bool goes_first(const BatchSeat& a, const BatchSeat& b) {
   return a.priority != b.priority ? a.priority > b.priority : a.ticket < b.ticket;
 }
 
-// Room for n_floats, which is reused.
-float* reserve(std::vector<float>& values, size_t n_floats) {
-  if (values.size() < n_floats) values.resize(n_floats);
-  return values.data();
-}
+double ms_since(int64_t start_ns) { return static_cast<double>(monotonic_ns() - start_ns) * 1e-6; }
 
 }  // namespace
-
-Batcher::Batcher(StepModel& model, double latency_budget_ms)
-    : model_(model), latency_budget_ms_(latency_budget_ms), buffers_(std::make_unique<Buffers>()) {}
-
-Batcher::~Batcher() = default;
 
 void Batcher::step(std::span<StepPart* const> parts) {
   BatchWaiter waiter;
@@ -75,11 +64,13 @@ void Batcher::step(std::span<StepPart* const> parts) {
   for (StepPart* part : parts) {
     if (part->state_ == StepPart::State::kWaiting) withdraw(*part);
   }
+  if (leader_ == nullptr && !waiting_.empty()) waiting_.front()->waiter_->wakes.notify_one();
 }
 
-double Batcher::await_ms() const {
+// How soon sequences are back that steps wait for.
+double Batcher::prompt_await_ms() const {
   const int n_awaited = std::max(1, static_cast<int>(awaited_.size()));
-  return std::min(kAwaitShare * clock_.decode_ms(n_awaited), kMostAwaitMs);
+  return std::min(kPromptShare * clock_.decode_ms(n_awaited), kMostPromptMs);
 }
 
 void Batcher::arrive(StepPart& part, BatchWaiter& waiter) {
@@ -90,8 +81,10 @@ void Batcher::arrive(StepPart& part, BatchWaiter& waiter) {
   part.is_stopped_ = false;
   if (seat.ticket == 0) {
     seat.ticket = next_ticket_++;
-    const double away_ms = static_cast<double>(monotonic_ns() - seat.last_end_ns) * 1e-6;
-    seat.comes_late = seat.last_end_ns != 0 && away_ms > await_ms();
+    const double most_ms = 2 * prompt_await_ms();  // who comes back after minutes may be prompt yet
+    if (seat.last_end_ns != 0) {
+      seat.away_ms += kNewShare * (std::min(ms_since(seat.last_end_ns), most_ms) - seat.away_ms);
+    }
   }
   waiting_.push_back(&part);
   if (!seat.is_awaited) return;
@@ -134,16 +127,19 @@ void Batcher::lead(Lock& lock, BatchWaiter& waiter) {
   const std::vector<StepPart*> parts = choose();
   const uint64_t n_forks = n_forks_;
   lock.unlock();
-  make(parts, waiter);
+  const std::vector<StepPart*> again = make(parts, waiter);
   lock.lock();
   if (n_forks_ != n_forks) return;  // the other threads' parts are gone
   leader_ = nullptr;
+  for (StepPart* part : again) {
+    part->state_ = StepPart::State::kWaiting;
+    waiting_.push_back(part);
+  }
   hand_out(parts);
-  if (!waiting_.empty()) waiting_.front()->waiter_->wakes.notify_one();
 }
 
 void Batcher::await_return(Lock& lock, BatchWaiter& waiter) {
-  const int64_t until_ns = last_end_ns_ + static_cast<int64_t>(await_ms() * 1e6);
+  const int64_t until_ns = last_end_ns_ + static_cast<int64_t>(kPatience * prompt_await_ms() * 1e6);
   while (!awaited_.empty()) {
     const int64_t left_ns = until_ns - monotonic_ns();
     if (left_ns <= 0) break;
@@ -165,7 +161,6 @@ std::vector<StepPart*> Batcher::choose() {
     rows_left -= n_rows;
     part->n_rows_ = n_rows;
     part->state_ = StepPart::State::kInStep;
-    part->seat_.ticket = 0;
     chosen.push_back(part);
   };
   for (StepPart* part : waiting_) {
@@ -188,10 +183,13 @@ std::vector<StepPart*> Batcher::choose() {
 
 void Batcher::hand_out(std::span<StepPart* const> parts) {
   last_end_ns_ = monotonic_ns();
+  const double prompt_ms = prompt_await_ms();
   for (StepPart* part : parts) {
+    if (part->state_ != StepPart::State::kInStep) continue;
     BatchSeat& seat = part->seat_;
+    seat.ticket = 0;
     seat.last_end_ns = last_end_ns_;
-    if (part->status_.is_ok() && !seat.comes_late) {
+    if (part->status_.is_ok() && seat.away_ms <= prompt_ms) {
       seat.is_awaited = true;
       awaited_.push_back(&seat);
     }
@@ -200,96 +198,72 @@ void Batcher::hand_out(std::span<StepPart* const> parts) {
   }
 }
 
-void Batcher::make(std::vector<StepPart*> parts, const BatchWaiter& leader) {
+std::vector<StepPart*> Batcher::make(std::vector<StepPart*> parts, const BatchWaiter& leader) {
   const auto is_stopped = [](const StepPart* part) { return part->is_stopped_.load(); };
   const uint64_t n_forks = n_forks_;
-  while (!parts.empty()) {
-    const Status status = attempt(parts, leader);
-    if (n_forks_ != n_forks) return;
-    if (status.is_ok()) {
-      for (StepPart* part : parts) {
-        if (is_stopped(part) && part->status_.is_ok()) part->status_ = stopped_status();
-      }
-      return;
-    }
-    for (StepPart* part : parts) part->status_ = is_stopped(part) ? stopped_status() : status;
-    if (status.code() == Code::kCancelled) {
-      if (std::erase_if(parts, is_stopped) == 0) return;  // the model is being closed
-    } else {
-      if (parts.size() == 1) return;
-      for (StepPart* part : parts) {  // whose failure is it?
-        std::vector<StepPart*> alone = {part};
-        if (Status own = attempt(alone, leader); !own.is_ok()) part->status_ = std::move(own);
-        if (n_forks_ != n_forks) return;
-      }
-      return;
+  const Status status = attempt(parts, leader);
+  if (n_forks_ != n_forks) return {};
+  const bool is_any_stopped = std::ranges::any_of(parts, is_stopped);
+  for (StepPart* part : parts) {
+    if (is_stopped(part) && (part->status_.is_ok() || !status.is_ok())) {
+      part->status_ = stopped_status();
+    } else if (!status.is_ok()) {
+      part->status_ = status;
     }
   }
+  if (status.is_ok() || parts.size() == 1) return {};
+  if (status.code() == Code::kCancelled) {
+    if (!is_any_stopped) return {};  // the model is being closed
+    std::erase_if(parts, is_stopped);
+    return parts;
+  }
+  for (StepPart* part : parts) {  // whose failure is it?
+    std::vector<StepPart*> alone = {part};
+    if (Status own = attempt(alone, leader); !own.is_ok()) part->status_ = std::move(own);
+    if (n_forks_ != n_forks) return {};
+  }
+  return {};
 }
 
 Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader) {
   StepRows step;
   int n_prompt_rows = 0;
   std::erase_if(parts, [&](StepPart* part) {
-    const size_t n_rows = step.rows.size();
-    const size_t n_logits = step.logit_rows.size(), n_hidden = step.hidden_rows.size();
     part->status_ = part->begin(part->n_rows_, step);
-    if (!part->status_.is_ok()) {
-      step.rows.resize(n_rows);
-      step.logit_rows.resize(n_logits);
-      step.hidden_rows.resize(n_hidden);
-      return true;
-    }
-    part->n_logit_rows_ = step.logit_rows.size() - n_logits;
-    part->n_hidden_rows_ = step.hidden_rows.size() - n_hidden;
-    if (part->n_rows_ > 1) n_prompt_rows += part->n_rows_;
-    return false;
+    if (part->status_.is_ok() && part->n_rows_ > 1) n_prompt_rows += part->n_rows_;
+    return !part->status_.is_ok();
   });
   if (parts.empty()) return {};
+  const int n_decode_rows = static_cast<int>(step.rows.size()) - n_prompt_rows;
+  const double expected_ms = [&] {
+    const Lock lock(mutex_);
+    return clock_.step_ms(n_decode_rows, n_prompt_rows);
+  }();
   const int64_t start_ns = monotonic_ns();
-  const Status status = run_model(parts, step, [&] {
-    int n_stopped = 0, n_rows = 0;
+  int64_t stopped_ns = 0;
+  // A text that decodes ends with its token. A prompt's thread is not kept waiting, but others lose
+  // what was made of their step: not for a few milliseconds.
+  const auto should_stop = [&] {
+    bool are_all = true, is_prompt = false;
     for (StepPart* part : parts) {
       if (part->waiter_ == &leader && !part->is_stopped_) part->is_stopped_ = part->stops();
-      if (part->is_stopped_) ++n_stopped, n_rows += part->n_rows_;
+      are_all = are_all && part->is_stopped_;
+      is_prompt = is_prompt || (part->is_stopped_ && part->n_rows_ > 1);
     }
-    return n_rows > kFewRows || n_stopped == static_cast<int>(parts.size());
-  });
-  const double step_ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
+    if (are_all || !is_prompt) return are_all;
+    if (stopped_ns == 0) stopped_ns = monotonic_ns();
+    return std::max(expected_ms - ms_since(start_ns), ms_since(stopped_ns)) > kMostStopMs;
+  };
+  const StepOutputs outputs{.rows = step.logit_rows,
+                            .logits = step.logits,
+                            .hidden_rows = step.hidden_rows,
+                            .hidden = step.hidden};
+  const Status status = model_.step(step.rows, outputs, should_stop);
+  const double step_ms = ms_since(start_ns);
   for (StepPart* part : parts) part->status_ = part->finish(status.is_ok(), step_ms);
   if (!status.is_ok()) return status;
   const Lock lock(mutex_);
-  clock_.record(static_cast<int>(step.rows.size()) - n_prompt_rows, n_prompt_rows, step_ms);
-  return {};
-}
-
-Status Batcher::run_model(std::span<StepPart* const> parts, const StepRows& step,
-                          const StopCheck& should_stop) {
-  const auto n_vocab = static_cast<size_t>(model_.n_vocab());
-  const auto d_model = static_cast<size_t>(model_.d_model());
-  StepOutputs outputs{.rows = step.logit_rows, .hidden_rows = step.hidden_rows};
-  StepPart* sole = parts.size() == 1 ? parts.front() : nullptr;  // gets its rows without a copy
-  if (!step.logit_rows.empty()) {
-    const size_t n_floats = step.logit_rows.size() * n_vocab;
-    outputs.logits = sole ? sole->room(n_floats) : reserve(buffers_->logits, n_floats);
-  }
-  if (!step.hidden_rows.empty()) {
-    const size_t n_floats = step.hidden_rows.size() * d_model;
-    outputs.hidden = sole ? sole->room(n_floats) : reserve(buffers_->hidden, n_floats);
-  }
-  EDGE_RETURN_IF_ERROR(model_.step(step.rows, outputs, should_stop));
-  if (sole != nullptr) return {};
-  const auto hand_over = [](StepPart* part, size_t n_floats, const float*& from) {
-    if (n_floats == 0) return;
-    std::copy_n(from, n_floats, part->room(n_floats));
-    from += n_floats;
-  };
-  const float* logits = outputs.logits;
-  const float* hidden = outputs.hidden;
-  for (StepPart* part : parts) {
-    hand_over(part, part->n_logit_rows_ * n_vocab, logits);
-    hand_over(part, part->n_hidden_rows_ * d_model, hidden);
-  }
+  clock_.record(n_decode_rows, n_prompt_rows, step_ms);
   return {};
 }
 
@@ -297,10 +271,6 @@ void Batcher::before_fork() { mutex_.lock(); }
 
 void Batcher::after_fork(bool is_child) {
   if (is_child) {
-    if (leader_ != nullptr) {
-      static_cast<void>(buffers_.release());  // perhaps half-way through a change
-      buffers_ = std::make_unique<Buffers>();
-    }
     waiting_.clear();
     awaited_.clear();
     leader_ = nullptr;

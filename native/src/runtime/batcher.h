@@ -9,7 +9,8 @@
 // A step has one row of every sequence that has no more than one to give, then rows of prompts: as
 // many as the latency budget leaves, or as fit. Higher priorities go first, then who has waited
 // longest. What a sequence gets depends neither on its company nor on how it was cut. Nor does the
-// failure or the end of one disturb another: such a step is made again without it.
+// failure or the end of one disturb another: such a step is made again without it, unless it is
+// nearly over.
 //
 // Knows rows and sequences, nothing of tokens, text and sampling.
 #pragma once
@@ -17,7 +18,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -31,8 +31,9 @@ namespace edge {
 // The rows of a step while it is being put together.
 struct StepRows {
   std::vector<RowInput> rows;
-  std::vector<int32_t> logit_rows;   // as StepOutputs.rows
-  std::vector<int32_t> hidden_rows;  // as StepOutputs.hidden_rows
+  // As in StepOutputs.
+  std::vector<int32_t> logit_rows, hidden_rows;
+  std::vector<float*> logits, hidden;
 };
 
 // What the batcher remembers of a sequence from one step to the next. The sequence keeps it, and
@@ -41,8 +42,8 @@ struct BatchSeat {
   int priority = 0;         // higher ones first
   uint64_t ticket = 0;      // its place among those that wait; 0: it does not
   int64_t last_end_ns = 0;  // of its last step
+  double away_ms = 0;       // as a rule, between its steps
   bool is_awaited = false;  // by the next step
-  bool comes_late = false;  // it was not back in time after its last step: nobody waits for it
 };
 
 struct BatchWaiter;  // a thread in Batcher::step()
@@ -56,11 +57,12 @@ class StepPart {
   StepPart(const StepPart&) = delete;
   StepPart& operator=(const StepPart&) = delete;
 
-  virtual int n_most_rows() const = 0;                   // that a step could have of it, >= 1
-  virtual bool wants_all_logits() const = 0;             // of all rows, not only of the last one
-  virtual bool stops() = 0;                              // asked between the operations of a step
-  virtual Status begin(int n_rows, StepRows& step) = 0;  // appends its rows; again after a failure
-  virtual float* room(size_t n_floats) = 0;              // for what it wanted, until finish()
+  virtual int n_most_rows() const = 0;        // that a step could have of it, >= 1
+  virtual bool wants_all_logits() const = 0;  // of all rows, not only of the last one
+  virtual bool stops() = 0;                   // asked between the operations of a step
+  // Appends its rows and where what it wants of them goes, which stays there until finish(), or
+  // nothing on failure.
+  virtual Status begin(int n_rows, StepRows& step) = 0;
   // The step's end: of a step that was made, or else nothing has happened.
   virtual Status finish(bool is_made, double step_ms) = 0;
 
@@ -78,7 +80,6 @@ class StepPart {
   BatchWaiter* waiter_ = nullptr;
   State state_ = State::kIdle;
   int n_rows_ = 0;  // in the step
-  size_t n_logit_rows_ = 0, n_hidden_rows_ = 0;
   Status status_;
   std::atomic<bool> is_stopped_{false};
 };
@@ -87,8 +88,8 @@ class Batcher {
  public:
   // latency_budget_ms: what a step with prompts may take while others decode; 0: StepClock. `model`
   // must outlive it.
-  explicit Batcher(StepModel& model, double latency_budget_ms = 0);
-  ~Batcher();
+  explicit Batcher(StepModel& model, double latency_budget_ms = 0)
+      : model_(model), latency_budget_ms_(latency_budget_ms) {}
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
 
@@ -107,9 +108,8 @@ class Batcher {
 
  private:
   using Lock = std::unique_lock<std::mutex>;
-  struct Buffers;
 
-  double await_ms() const;
+  double prompt_await_ms() const;
   void arrive(StepPart& part, BatchWaiter& waiter);
   void withdraw(StepPart& part);
   void lead(Lock& lock, BatchWaiter& waiter);
@@ -117,12 +117,11 @@ class Batcher {
   std::vector<StepPart*> choose();
   void hand_out(std::span<StepPart* const> parts);
   void poll(Lock& lock, std::span<StepPart* const> parts);
-  // Gives every part its status.
-  void make(std::vector<StepPart*> parts, const BatchWaiter& leader);
+  // Gives every part its status but those that it returns: they have to go again, without others
+  // that were stopped meanwhile.
+  std::vector<StepPart*> make(std::vector<StepPart*> parts, const BatchWaiter& leader);
   // One step of these parts, without those that cannot begin: kCancelled also when one has stopped.
   Status attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader);
-  Status run_model(std::span<StepPart* const> parts, const StepRows& step,
-                   const StopCheck& should_stop);
 
   StepModel& model_;
   const double latency_budget_ms_;
@@ -134,7 +133,6 @@ class Batcher {
   int64_t last_end_ns_ = 0;
   std::atomic<uint64_t> n_forks_{0};  // whose child this process is
   StepClock clock_;                   // under mutex_
-  std::unique_ptr<Buffers> buffers_;  // of who leads
 };
 
 }  // namespace edge

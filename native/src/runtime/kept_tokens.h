@@ -25,7 +25,8 @@ class KeptTokens {
   bool is_all() const { return n_gone_ == 0; }
   bool is_shifted() const { return n_shifted_ > 0; }
   bool is_compressed() const { return n_gone_ > n_shifted_; }
-  int n_gone() const { return n_gone_; }  // tokens without a slot, per head
+  int n_gone() const { return n_gone_; }        // tokens without a slot, per head
+  int n_shifted() const { return n_shifted_; }  // of these, whose positions others have taken
   int tail() const { return tail_; }
   // KV of tokens before this one was made when more was there: computed again it would differ.
   int n_fixed() const { return n_fixed_; }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/checked.h"
 #include "runtime/mib_text.h"
 
 namespace edge {
@@ -29,18 +30,27 @@ uint64_t KvCache::free_bytes() const {
   return taken_bytes < budget_bytes_ ? budget_bytes_ - taken_bytes : 0;
 }
 
-Status KvCache::reserve(int n_ctx) {
-  const uint64_t n_bytes = kv_bytes_for(groups_, n_ctx);
+Status KvCache::reserve(int n_ctx, uint64_t n_bytes_besides) {
+  const uint64_t n_bytes =
+      checked_add(kv_bytes_for(groups_, n_ctx), n_bytes_besides).value_or(UINT64_MAX);
   const std::lock_guard lock(mutex_);
   if (n_bytes > free_bytes()) {
+    const uint64_t left_bytes = free_bytes() - std::min(free_bytes(), n_bytes_besides);
     return {Code::kMemoryBudget,
             "the KV cache needs " + mib_text(n_bytes) + " and " + mib_text(free_bytes()) +
                 " are left; use an n_ctx of at most " +
-                std::to_string(fitting_n_ctx(groups_, free_bytes(), n_ctx)) +
+                std::to_string(fitting_n_ctx(groups_, left_bytes, n_ctx)) +
                 " (prompt and new tokens together), close other sessions or raise max_memory"};
   }
   reserved_bytes_ += n_bytes;
+  besides_bytes_ += n_bytes_besides;
   return Status::ok();
+}
+
+void KvCache::unreserve(uint64_t n_bytes, uint64_t n_bytes_besides) {
+  const std::lock_guard lock(mutex_);
+  reserved_bytes_ -= n_bytes + n_bytes_besides;
+  besides_bytes_ -= n_bytes_besides;
 }
 
 Status KvCache::claim(uint64_t n_bytes, std::string_view what) {
@@ -162,6 +172,7 @@ uint64_t KvCache::idle_bytes() const {
 KvCacheFigures KvCache::figures() const {
   const std::lock_guard lock(mutex_);
   KvCacheFigures figures{.reserved_bytes = reserved_bytes_,
+                         .besides_bytes = besides_bytes_,
                          .kept_bytes = kept_bytes_,
                          .idle_bytes = idle_bytes_,
                          .used_bytes = used_bytes_,

@@ -25,6 +25,7 @@ namespace edge {
 
 struct KvCacheFigures {
   uint64_t reserved_bytes = 0;  // promised to sequences, or claimed
+  uint64_t besides_bytes = 0;   // of these, what sequences take besides pages
   uint64_t kept_bytes = 0;      // in pages that the prefix tree keeps, of which
   uint64_t idle_bytes = 0;      // no sequence holds
   uint64_t used_bytes = 0;      // in pages that have an owner
@@ -40,9 +41,11 @@ class KvCache {
 
   std::span<const KvGroup> groups() const { return groups_; }
 
-  // The most pages of all groups that a sequence of n_ctx tokens holds. kMemoryBudget when they,
-  // what is reserved and what is kept would pass the budget.
-  Status reserve(int n_ctx);
+  // The most pages of all groups that a sequence of n_ctx tokens holds, and bytes that it takes
+  // besides. kMemoryBudget when they, what is reserved and what is kept would pass the budget.
+  Status reserve(int n_ctx, uint64_t n_bytes_besides = 0);
+  // What is still reserved of both.
+  void unreserve(uint64_t n_bytes, uint64_t n_bytes_besides);
 
   // Bytes of the budget that something else takes from now on, until it gives them back;
   // kMemoryBudget when they are not free. `what` is for the message.
@@ -108,6 +111,7 @@ class KvCache {
   mutable std::mutex mutex_;
   mutable std::vector<Pool> pools_;  // of the groups, then of their first pages
   uint64_t reserved_bytes_ = 0;
+  uint64_t besides_bytes_ = 0;
   uint64_t kept_bytes_ = 0;
   uint64_t idle_bytes_ = 0;
   uint64_t used_bytes_ = 0;

@@ -20,15 +20,17 @@ KvSequence::KvSequence(KvCache& cache, int n_ctx, PrefixTree* tree, std::string_
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::create(KvCache& cache, int n_ctx, PrefixTree* tree,
-                                                       std::string_view key) {
+                                                       std::string_view key,
+                                                       uint64_t n_bytes_besides) {
   if (n_ctx < 1) {
     return {Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be at least 1"};
   }
   std::unique_ptr<KvSequence> sequence(new KvSequence(cache, n_ctx, tree, key));
-  const auto reserve = [&] { return cache.reserve(n_ctx); };
+  const auto reserve = [&] { return cache.reserve(n_ctx, n_bytes_besides); };
   EDGE_RETURN_IF_ERROR(tree != nullptr ? tree->with_room(reserve) : reserve());
   sequence->promised_bytes_ = kv_bytes_for(cache.groups(), n_ctx);
+  sequence->n_bytes_besides_ = n_bytes_besides;
   return sequence;
 }
 
@@ -36,7 +38,7 @@ KvSequence::~KvSequence() {
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     for (const PageId page : plan_.held_pages(group)) cache_.release(page);
   }
-  cache_.unclaim(promised_bytes_);
+  cache_.unreserve(promised_bytes_, n_bytes_besides_);
   if (node_ != nullptr) {
     tree_->leave(node_);
   } else if (tree_ != nullptr) {
@@ -282,7 +284,7 @@ void KvSequence::settle(std::span<const int32_t> ids) {
 
 Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {
   EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> other,
-                        KvSequence::create(cache_, n_ctx(), tree_, key_));
+                        KvSequence::create(cache_, n_ctx(), tree_, key_, n_bytes_besides_));
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     const auto first = static_cast<size_t>(plan_.first_page(group));
     for (size_t number = 0; number < first; ++number) {

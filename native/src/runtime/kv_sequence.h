@@ -31,10 +31,12 @@ namespace edge {
 class KvSequence {
  public:
   // Of n_ctx >= 1 tokens at most: kInvalidArgument, kMemoryBudget. `cache` and `tree` must outlive
-  // it; without a tree it shares nothing. `key`: PrefixTree's.
+  // it; without a tree it shares nothing. `key`: PrefixTree's. n_bytes_besides: what its owner
+  // takes, for the account.
   static Result<std::unique_ptr<KvSequence>> create(KvCache& cache, int n_ctx,
                                                     PrefixTree* tree = nullptr,
-                                                    std::string_view key = {});
+                                                    std::string_view key = {},
+                                                    uint64_t n_bytes_besides = 0);
   ~KvSequence();
   KvSequence(const KvSequence&) = delete;
   KvSequence& operator=(const KvSequence&) = delete;
@@ -110,10 +112,11 @@ class KvSequence {
   std::string key_;
   KvPlan plan_;
   uint64_t promised_bytes_ = 0;  // of the cache, for pages that it may own
-  PrefixNode* node_ = nullptr;   // of the last published page; null: publishes nothing
-  int n_published_ = 0;          // pages up to there
+  uint64_t n_bytes_besides_ = 0;
+  PrefixNode* node_ = nullptr;  // of the last published page; null: publishes nothing
+  int n_published_ = 0;         // pages up to there
   int64_t n_disk_tokens_ = 0;
-  int n_shared_pages_ = 0;  // these, and one more where rewind() went inside it
+  int n_shared_pages_ = 0;      // these, and one more where rewind() went inside it
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
 };

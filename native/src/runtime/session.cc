@@ -36,7 +36,9 @@ class Session::Part final : public StepPart {
     n_rows_ = n_rows;
     is_last_ = n_rows == s.n_left();
     n_before_ = kept() != nullptr ? kept()->size() : 0;
-    std::vector<int32_t>& wanted = hidden_ != nullptr ? step.hidden_rows : step.logit_rows;
+    const bool is_hidden = hidden_ != nullptr;
+    std::vector<int32_t>& wanted = is_hidden ? step.hidden_rows : step.logit_rows;
+    const size_t n_wanted_before = wanted.size();
     for (int i = 0; i < n_rows; ++i) {
       const int slot = plan.first_position + i;
       const bool is_new = s.kept_.token_of(slot) >= s.n_done_;
@@ -45,17 +47,13 @@ class Session::Part final : public StepPart {
       }
       step.rows.push_back(s.row_at(slot));
     }
-    return {};
-  }
-
-  float* room(size_t n_floats) override {
-    if (kept() != nullptr) {
-      kept()->resize(n_before_ + n_floats);
-      return kept()->data() + n_before_;
+    const size_t n_wanted = wanted.size() - n_wanted_before;
+    const auto n_cols = static_cast<size_t>(is_hidden ? s.model().d_model() : s.model().n_vocab());
+    float* to = n_wanted > 0 ? room(n_wanted * n_cols) : nullptr;
+    for (size_t i = 0; i < n_wanted; ++i) {
+      (is_hidden ? step.hidden : step.logits).push_back(to + i * n_cols);
     }
-    session_.logits_at_ = -1;  // until the step has succeeded
-    session_.logits_.resize(n_floats);
-    return session_.logits_.data();
+    return {};
   }
 
   Status finish(bool is_made, double step_ms) override {
@@ -79,6 +77,17 @@ class Session::Part final : public StepPart {
  private:
   std::vector<float>* kept() const { return logits_ != nullptr ? logits_ : hidden_; }
 
+  // For what is wanted of the step.
+  float* room(size_t n_floats) {
+    if (kept() != nullptr) {
+      kept()->resize(n_before_ + n_floats);
+      return kept()->data() + n_before_;
+    }
+    session_.logits_at_ = -1;  // until the step has succeeded
+    session_.logits_.resize(n_floats);
+    return session_.logits_.data();
+  }
+
   Session& session_;
   std::vector<float>* const logits_;
   std::vector<float>* const hidden_;
@@ -92,10 +101,15 @@ class Session::Part final : public StepPart {
 Result<std::unique_ptr<Session>> Session::create(Batcher& batcher, KvCache& cache,
                                                  const SessionOptions& options) {
   EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv,
-                        KvSequence::create(cache, options.n_ctx, options.tree, options.key));
+                        KvSequence::create(cache, options.n_ctx, options.tree, options.key,
+                                           bytes_besides_kv(batcher.model())));
   std::unique_ptr<Session> session(new Session(batcher, std::move(kv)));
   session->adapter_ = options.adapter;
   return session;
+}
+
+uint64_t Session::bytes_besides_kv(const StepModel& model) {
+  return model.has_head() ? static_cast<uint64_t>(model.n_vocab()) * sizeof(float) : 0;
 }
 
 Result<std::unique_ptr<Session>> Session::fork() const {
@@ -244,14 +258,22 @@ void Session::record(int n_rows, double step_ms) {
   stats_.prefill_ms += step_ms;
 }
 
-Status Session::rewind(int n_tokens) {
-  if (n_tokens < 0 || n_tokens > n_done_) {
-    return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) +
-                                        ": must be from 0 to " + std::to_string(n_done_) +
-                                        ", the tokens processed"};
-  }
+Status Session::check_rewind(int n_tokens) const {
+  if (n_tokens >= 0 && n_tokens <= n_done_) return {};
+  return {Code::kInvalidArgument, "rewind to " + std::to_string(n_tokens) + ": must be from 0 to " +
+                                      std::to_string(n_done_) + ", the tokens processed"};
+}
+
+// Whether rewind() does.
+bool Session::keeps_kv_at(int n_tokens) const {
   const int n_kept = std::min(n_tokens, n_computed());
-  const bool keeps_kv = n_kept >= kept_.tail() && kv_->plan().is_whole_at(kept_.slot_of(n_kept));
+  return n_kept >= kept_.tail() && kv_->plan().is_whole_at(kept_.slot_of(n_kept));
+}
+
+Status Session::rewind(int n_tokens) {
+  EDGE_RETURN_IF_ERROR(check_rewind(n_tokens));
+  const int n_kept = std::min(n_tokens, n_computed());
+  const bool keeps_kv = keeps_kv_at(n_tokens);
   if (!keeps_kv && n_tokens > n_ctx() && !is_streaming()) {
     return {Code::kContextOverflow,
             "rewind to " + std::to_string(n_tokens) + ": the KV for that is gone, and so many " +

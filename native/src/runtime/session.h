@@ -53,14 +53,16 @@ struct SessionStats {
 
 class Session {
  public:
-  // Reserves KV for n_ctx tokens. `batcher`, `cache` and what the options name must outlive the
-  // session.
+  // Reserves KV for n_ctx tokens and bytes_besides_kv(). `batcher`, `cache` and what the options
+  // name must outlive the session.
   static Result<std::unique_ptr<Session>> create(Batcher& batcher, KvCache& cache,
                                                  const SessionOptions& options);
   // Another one with the same tokens, queue and logits, which shares the pages of those that are
   // shared and has copies of the others. kMemoryBudget, kOutOfMemory.
   Result<std::unique_ptr<Session>> fork() const;
   ~Session();
+  // Of a session of this model: the logits of its last token.
+  static uint64_t bytes_besides_kv(const StepModel& model);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -109,6 +111,10 @@ class Session {
   // they are those of the last kept token; to sample again at another one, rewind to one token less
   // and append it again. Past pages that are gone it makes the next run longer (above).
   Status rewind(int n_tokens);
+
+  // How many tokens the session may come to have after rewind(n_tokens): n_ctx(), and as many more
+  // as have left the KV before that, within the positions of the model.
+  Result<int> most_tokens_after(int n_tokens) const;
 
   // Takes tokens [n_sink, n_sink + n_drop) of the KV out and turns the keys behind to where they
   // come to stand: from there on as if the text had gone on without them, but for what later tokens
@@ -169,6 +175,8 @@ class Session {
   Status run_alone(Run run, double budget_ms, const StopCheck& should_stop);
   int n_computed() const { return kv_->n_tokens() + kept_.n_gone(); }
   bool is_streaming() const { return n_stream_drop_ > 0; }
+  Status check_rewind(int n_tokens) const;
+  bool keeps_kv_at(int n_tokens) const;
   RowInput row_at(int slot) const;
   Status check_room(size_t n_more) const;
   int most_rows() const;

@@ -106,6 +106,14 @@ Status Session::check_room(size_t n_more) const {
   return Status::ok();
 }
 
+Result<int> Session::most_tokens_after(int n_tokens) const {
+  EDGE_RETURN_IF_ERROR(check_rewind(n_tokens));
+  if (kept_.is_all() || !keeps_kv_at(n_tokens)) return n_ctx();
+  const int64_t n_most = int64_t{n_ctx()} + kept_.n_gone();
+  const int64_t n_positions = int64_t{model().max_positions()} + kept_.n_shifted();
+  return static_cast<int>(std::min({n_most, n_positions, int64_t{INT32_MAX}}));
+}
+
 // No step goes beyond the place where the KV is shifted, so that this does not depend on the cut.
 int Session::most_rows() const {
   if (!is_streaming()) return n_left();

@@ -46,9 +46,14 @@ double StepClock::decode_ms(int n_rows) const {
   return 0;
 }
 
+double StepClock::step_ms(int n_decode_rows, int n_prompt_rows) const {
+  if (n_decode_rows == 0) return n_prompt_rows * prompt_row_ms_;
+  return decode_ms(n_decode_rows) + n_prompt_rows * mixed_row_ms();
+}
+
 int StepClock::prompt_rows(int n_decode_rows, double budget_ms) const {
   const double alone_ms = decode_ms(n_decode_rows);
-  const double row_ms = mixed_row_ms_ > 0 ? mixed_row_ms_ : prompt_row_ms_;
+  const double row_ms = mixed_row_ms();
   if (alone_ms == 0 || row_ms == 0) return kFirstPromptRows;
   const double left_ms = budget_ms > 0 ? budget_ms - alone_ms : (kStretch - 1) * alone_ms;
   return static_cast<int>(std::clamp(std::floor(left_ms / row_ms), 1.0, double{kMostRows}));

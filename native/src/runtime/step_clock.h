@@ -17,12 +17,15 @@ class StepClock {
   void record(int n_decode_rows, int n_prompt_rows, double step_ms);
   // Of a step of so many rows that decode; 0: none was measured yet, of any number.
   double decode_ms(int n_rows) const;
+  // Of a step of such rows, as far as it can be known; 0: not at all.
+  double step_ms(int n_decode_rows, int n_prompt_rows) const;
   // Prompt rows beside n_decode_rows >= 1 within budget_ms (0: kStretch); >= 1, or no prompt would
   // ever be read.
   int prompt_rows(int n_decode_rows, double budget_ms) const;
 
  private:
   static constexpr size_t kMostRows = 128;
+  double mixed_row_ms() const { return mixed_row_ms_ > 0 ? mixed_row_ms_ : prompt_row_ms_; }
   std::array<double, kMostRows + 1> decode_ms_{};  // by rows; 0: not measured
   double mixed_row_ms_ = 0;                        // a row of a prompt beside rows that decode
   double prompt_row_ms_ = 0;                       // in steps of prompts alone

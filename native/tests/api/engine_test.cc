@@ -174,15 +174,21 @@ TEST_CASE("a cap on memory is checked at load and for every session") {
   CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = 1000}); }) == "memory_budget");
   const edgellm::ModelInfo info = load(file).info();
   const uint64_t page_bytes = info.kv_bytes_per_token * 32;
-  const uint64_t cap = info.file_bytes + info.scratch_bytes + 3 * page_bytes;
-  CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = cap, .n_ctx = 97}); }) ==
+  const uint64_t fixed_bytes = info.file_bytes + info.scratch_bytes;
+  const uint64_t cap = fixed_bytes + 3 * page_bytes + 2 * info.session_bytes;
+  CHECK(info.session_bytes == uint64_t{edge::test::kTinyVocab} * sizeof(float));
+  const uint64_t alone = cap - info.session_bytes;
+  CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 97}); }) ==
         "memory_budget");
+  CHECK_NOTHROW(Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 96}));
   const Model model = Model::load(
       file.path(), {.verify = edgellm::Verify::kNever, .max_memory_bytes = cap, .n_ctx = 96});
   CHECK(code_of([&] { Session(model, 97); }) == "memory_budget");
   const Session first(model, 64);
   CHECK(code_of([&] { Session(model, 33); }) == "memory_budget");
+  CHECK(model.kv_figures().session_bytes == info.session_bytes);
   CHECK_NOTHROW(Session(model, 32));
+  CHECK(model.kv_figures().reserved_bytes == 2 * page_bytes + info.session_bytes);
 }
 
 TEST_CASE("arguments out of range are refused by code") {
@@ -252,7 +258,8 @@ TEST_CASE("closing a model cancels a run in another thread and ends its sessions
 TEST_CASE("a closed session gives its memory back and refuses use") {
   const TinyFile file;
   const edgellm::ModelInfo info = load(file).info();
-  const uint64_t cap = info.file_bytes + info.scratch_bytes + info.kv_bytes_per_token * 32;
+  const uint64_t cap =
+      info.file_bytes + info.scratch_bytes + info.session_bytes + info.kv_bytes_per_token * 32;
   const Model model =
       Model::load(file.path(), {.verify = edgellm::Verify::kNever, .max_memory_bytes = cap});
   Session session(model, 32);

@@ -58,14 +58,16 @@ std::vector<float> logits_with_all_pages(const TinyFile& tiny, const std::vector
     const size_t n = std::min<size_t>(edge::Decoder::kMaxRows, ids.size() - first);
     std::vector<edge::RowInput> rows;
     std::vector<int32_t> wanted;
+    std::vector<float*> to;
     for (size_t i = 0; i < n; ++i) {
       edge::RowInput& row = rows.emplace_back();
       row.token = ids[first + i];
       row.position = row.slot = static_cast<int32_t>(first + i);
       row.kv = {tables.data()};
       wanted.push_back(static_cast<int32_t>(i));
+      to.push_back(logits.data() + (first + i) * kTinyVocab);
     }
-    const edge::StepOutputs outputs{.rows = wanted, .logits = logits.data() + first * kTinyVocab};
+    const edge::StepOutputs outputs{.rows = wanted, .logits = to};
     REQUIRE(decoder->step(rows, outputs, {}).is_ok());
   }
   return logits;
@@ -157,7 +159,7 @@ TEST_CASE("memory of a model with windows is what was said, to the byte") {
     CHECK(model.kv_bytes() == model.kv_bytes(kContext));
     CHECK(error_of([&] { model.kv_bytes(kContext + 1); }).starts_with("invalid_argument"));
   }
-  const uint64_t cap = info.file_bytes + info.scratch_bytes + kv_bytes;
+  const uint64_t cap = info.file_bytes + info.scratch_bytes + info.session_bytes + kv_bytes;
   const auto load = [&](uint64_t max_memory_bytes, int n_ctx) {
     return Model::load(file.path(), {.max_memory_bytes = max_memory_bytes, .n_ctx = n_ctx});
   };

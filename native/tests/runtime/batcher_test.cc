@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <random>
 #include <thread>
@@ -28,7 +29,7 @@ struct WatchedModel final : StepModel {
   HashModel inner{{0, 40, 7}};
   std::vector<size_t> n_sequences;  // by step
   int32_t broken_token = -1;
-  std::atomic<bool> is_held{false};
+  std::atomic<int> n_free{1 << 30};  // steps: later ones are held
   std::atomic<int> n_begun{0};
 
   int n_vocab() const override { return kVocab; }
@@ -41,8 +42,8 @@ struct WatchedModel final : StepModel {
       if (seen.empty() || seen.back() != row.kv.tables) seen.push_back(row.kv.tables);
     }
     n_sequences.push_back(seen.size());
-    ++n_begun;
-    while (is_held) {
+    const int number = ++n_begun;
+    while (number > n_free) {
       if (should_stop()) return {Code::kCancelled, "stopped"};
       std::this_thread::yield();
     }
@@ -212,7 +213,7 @@ TEST_CASE_FIXTURE(Fixture, "one that is stopped leaves a step under way, and one
   REQUIRE(other->append(random_ids(5, 2)).is_ok());
   REQUIRE(waiting->append(random_ids(5, 3)).is_ok());
   std::vector<Session::Run> runs = {{.session = stopped.get()}, {.session = other.get()}};
-  model.is_held = true;
+  model.n_free = 0;
   std::thread together([&] { Session::run_together(runs, kNoBudgetMs); });
   while (model.n_begun < 1) std::this_thread::yield();
   Status late;
@@ -224,7 +225,7 @@ TEST_CASE_FIXTURE(Fixture, "one that is stopped leaves a step under way, and one
   CHECK(waiting->n_pending() == 5);
   stopped->cancel_flag()->store(true);
   while (model.n_begun < 2) std::this_thread::yield();
-  model.is_held = false;
+  model.n_free = 99;
   together.join();
   CHECK(runs[0].status.code() == Code::kCancelled);
   CHECK(runs[1].status.is_ok());
@@ -232,6 +233,86 @@ TEST_CASE_FIXTURE(Fixture, "one that is stopped leaves a step under way, and one
   CHECK(copy(other->logits().value()) == model.inner.expected(random_ids(5, 2)));
   REQUIRE(stopped->run(kNoBudgetMs, nullptr).is_ok());
   CHECK(copy(stopped->logits().value()) == model.inner.expected(random_ids(40, 1)));
+}
+
+namespace {
+
+// A session that runs in a thread of its own.
+struct Runner {
+  Runner(Session& session, std::vector<float>* hidden = nullptr)
+      : thread([this, &session, hidden] {
+          const StopCheck counts = [this] { return ++n_asked < 0; };
+          status = hidden != nullptr ? session.run_with_hidden(kNoBudgetMs, *hidden, counts)
+                                     : session.run(kNoBudgetMs, nullptr, counts);
+          is_over = true;
+        }) {}
+  // Until it waits for a step; one that waits is asked every 20 ms.
+  void await_waiting() const {
+    while (n_asked < 2) std::this_thread::yield();
+  }
+  bool ends_soon() const {
+    for (int i = 0; i < 2000 && !is_over; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return is_over;
+  }
+
+  Status status;
+  std::atomic<int> n_asked{0};
+  std::atomic<bool> is_over{false};
+  std::thread thread;
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a prompt that is stopped does not wait for what the others go on with") {
+  const auto first = session(), stopped = session(), other = session();
+  REQUIRE(first->append(random_ids(1, 1)).is_ok());
+  REQUIRE(stopped->append(random_ids(20, 2)).is_ok());
+  REQUIRE(other->append(random_ids(5, 3)).is_ok());
+  model.n_free = 0;
+  Runner begins(*first);
+  while (model.n_begun < 1) std::this_thread::yield();
+  Runner leaves(*stopped), stays(*other);
+  leaves.await_waiting();
+  stays.await_waiting();
+  model.n_free = 1;
+  while (model.n_begun < 2) std::this_thread::yield();
+  stopped->cancel_flag()->store(true);
+  CHECK(leaves.ends_soon());  // while the step that the other one begins again is held
+  model.n_free = 99;
+  for (Runner* runner : {&begins, &leaves, &stays}) runner->thread.join();
+  CHECK(model.n_sequences == std::vector<size_t>{1, 2, 1});
+  CHECK(leaves.status.code() == Code::kCancelled);
+  CHECK(stopped->n_pending() == 20);
+  CHECK(stays.status.is_ok());
+  CHECK(copy(other->logits().value()) == model.inner.expected(random_ids(5, 3)));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "threads that want hidden states share steps with those that want text") {
+  const auto first = session(), embedded = session(), text = session();
+  REQUIRE(first->append(random_ids(1, 1)).is_ok());
+  REQUIRE(embedded->append(random_ids(20, 2)).is_ok());
+  REQUIRE(text->append(random_ids(5, 3)).is_ok());
+  std::vector<float> hidden;
+  model.n_free = 0;
+  Runner begins(*first);
+  while (model.n_begun < 1) std::this_thread::yield();
+  Runner embeds(*embedded, &hidden), writes(*text);
+  embeds.await_waiting();
+  writes.await_waiting();
+  model.n_free = 99;
+  for (Runner* runner : {&begins, &embeds, &writes}) {
+    runner->thread.join();
+    CHECK(runner->status.is_ok());
+  }
+  CHECK(model.n_sequences == std::vector<size_t>{1, 2});
+  REQUIRE(hidden.size() == 20 * kHidden);
+  const std::vector<float> expected = model.inner.expected(random_ids(20, 2));
+  CHECK(std::equal(expected.begin(), expected.begin() + kHidden, hidden.end() - kHidden));
+  CHECK(copy(text->logits().value()) == model.inner.expected(random_ids(5, 3)));
 }
 
 TEST_CASE("a step with prompts takes what the latency budget leaves") {
@@ -242,7 +323,8 @@ TEST_CASE("a step with prompts takes what the latency budget leaves") {
   CHECK(clock.decode_ms(2) == 100);  // the nearest known
   CHECK(clock.prompt_rows(4, 0) == StepClock::kFirstPromptRows);
   clock.record(4, 16, 140);
-  CHECK(clock.prompt_rows(4, 0) == 40);    // 2.5 ms a row, 100 ms left
+  CHECK(clock.step_ms(4, 10) == 125);      // 2.5 ms a row
+  CHECK(clock.prompt_rows(4, 0) == 40);    // 100 ms left
   CHECK(clock.prompt_rows(4, 150) == 20);  // 50 ms left
   CHECK(clock.prompt_rows(4, 10) == 1);    // a prompt is read all the same
   CHECK(clock.prompt_rows(4, 1e9) == 128);

@@ -42,8 +42,8 @@ inline float share_of(const Kept& seen) {
   return static_cast<float>(hash_of(2166136261u, seen.value) >> 8 & 0xFF);
 }
 
-// The n numbers that are made of a hash, to `out` and on.
-inline void put(uint32_t hash, int n, float*& out) {
+// The n numbers that are made of a hash.
+inline void put(uint32_t hash, int n, float* out) {
   for (int j = 0; j < n; ++j) *out++ = static_cast<float>((hash >> j) & 0xFFFF);
 }
 
@@ -94,10 +94,11 @@ class HashModel final : public StepModel {
       }
       hashes.push_back(hash);
     }
-    float *logits = outputs.logits, *hidden = outputs.hidden;
-    for (const int32_t i : outputs.rows) put(hashes[static_cast<size_t>(i)], kVocab, logits);
-    for (const int32_t i : outputs.hidden_rows) {
-      put(hashes[static_cast<size_t>(i)], kHidden, hidden);
+    for (size_t i = 0; i < outputs.rows.size(); ++i) {
+      put(hashes[static_cast<size_t>(outputs.rows[i])], kVocab, outputs.logits[i]);
+    }
+    for (size_t i = 0; i < outputs.hidden_rows.size(); ++i) {
+      put(hashes[static_cast<size_t>(outputs.hidden_rows[i])], kHidden, outputs.hidden[i]);
     }
     return Status::ok();
   }
@@ -140,8 +141,7 @@ class HashModel final : public StepModel {
       for (size_t i = 0; i < ids.size(); ++i) values[i] = static_cast<int32_t>(hashes[i]);
     }
     std::vector<float> logits(kVocab);
-    float* out = logits.data();
-    put(hashes.back(), kVocab, out);
+    put(hashes.back(), kVocab, logits.data());
     return logits;
   }
 

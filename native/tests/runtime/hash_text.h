@@ -34,7 +34,8 @@ struct Text {
             {ids[static_cast<size_t>(position)], position, position, kv->view(), nullptr});
       }
       const std::vector<int32_t> last = {plan.n_new_tokens - 1};
-      const StepOutputs outputs{.rows = last, .logits = logits.data()};
+      float* const to[] = {logits.data()};
+      const StepOutputs outputs{.rows = last, .logits = to};
       REQUIRE(model.step(rows, outputs, {}).is_ok());
       REQUIRE(kv->commit(plan.n_new_tokens).is_ok());
       kv->publish(std::span(ids).first(static_cast<size_t>(kv->n_tokens())));

@@ -259,7 +259,7 @@ TEST_CASE_FIXTURE(Fixture, "sessions share the cache without seeing each other")
 TEST_CASE("a session is refused where its context would not fit the budget") {
   HashModel model;
   Batcher batcher{model};
-  KvCache cache(model.groups(), kPageBytes * 4);
+  KvCache cache(model.groups(), kPageBytes * 4 + Session::bytes_besides_kv(model));
   CHECK(Session::create(batcher, cache, {.n_ctx = 129}).status().code() == Code::kMemoryBudget);
   CHECK(Session::create(batcher, cache, {.n_ctx = 0}).status().code() == Code::kInvalidArgument);
   const auto session = Session::create(batcher, cache, {.n_ctx = 128}).take();

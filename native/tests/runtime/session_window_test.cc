@@ -54,7 +54,7 @@ TEST_CASE_FIXTURE(Fixture, "logits past the windows do not depend on how the que
 
 TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever its length") {
   const uint64_t reserved = cache.figures().reserved_bytes;
-  CHECK(reserved == kv_bytes_for(model.groups(), kContext));
+  CHECK(reserved == kv_bytes_for(model.groups(), kContext) + Session::bytes_besides_kv(model));
   uint64_t most = 0;
   for (int i = 0; i < kContext; i += 4) {
     feed(random_ids(4, static_cast<uint32_t>(i)));
@@ -74,7 +74,8 @@ TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever i
 TEST_CASE("sessions that fill the budget are never refused a page") {
   HashModel model{{0, 40}};
   Batcher batcher{model};
-  KvCache cache{model.groups(), 2 * kv_bytes_for(model.groups(), kContext)};
+  const uint64_t n_bytes = kv_bytes_for(model.groups(), kContext);
+  KvCache cache{model.groups(), 2 * (n_bytes + Session::bytes_besides_kv(model))};
   const auto first = Session::create(batcher, cache, {.n_ctx = kContext}).take();
   const auto second = Session::create(batcher, cache, {.n_ctx = kContext}).take();
   CHECK(Session::create(batcher, cache, {.n_ctx = 1}).status().code() == Code::kMemoryBudget);
@@ -202,7 +203,8 @@ TEST_CASE("random walks give the logits of fresh sessions") {
     const auto below = [&](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
     HashModel model{{below(2) * 100, 1 + below(90), 1 + below(300)}};
     Batcher batcher{model};
-    KvCache cache{model.groups(), kv_bytes_for(model.groups(), kContext)};
+    const uint64_t n_bytes = kv_bytes_for(model.groups(), kContext);
+    KvCache cache{model.groups(), n_bytes + Session::bytes_besides_kv(model)};
     const auto session = Session::create(batcher, cache, {.n_ctx = kContext}).take();
     std::vector<int32_t> ids;
     for (int action = 0; action < 30; ++action) {
