@@ -19,6 +19,7 @@ from command_line import edgellm as run_edgellm
 from edgellm.errors import FormatError, InvalidArgumentError
 
 PROMPT = "Once upon a time there was a little girl who lived in a house near the forest. " * 6
+LONG = PROMPT * 3
 N_NEW = 64
 
 
@@ -177,34 +178,47 @@ def test_the_command_line_has_it(directory, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
 @pytest.mark.parametrize("n_kills", [20, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_process_killed_while_it_writes_leaves_whole_files(directory, expected, n_kills):
+def test_a_process_killed_while_it_writes_leaves_whole_files(directory, n_kills):
     rng = random.Random(9)
     n_left = set()
     with load(directory) as model:
-        generate(model)
+        expected = model.generate(LONG, max_tokens=N_NEW, stop_ids=[]).token_ids
+        longest = _seconds_of_writing(model, directory)
         for _ in range(n_kills):
-            _kill_while_writing(model, directory, rng.uniform(0, 0.003))
+            _seconds_of_writing(model, directory, killed_after=rng.uniform(0, longest))
             n_left.add(len(pages(directory)))
     assert len(n_left) > 2, "no process was killed half-way"
     with load(directory) as model:  # looks
         assert all(page.suffix == ".kv" for page in pages(directory))
-        assert generate(model).token_ids == expected
+        assert model.generate(LONG, max_tokens=N_NEW, stop_ids=[]).token_ids == expected
         assert model.kv_figures()["n_disk_damaged_files"] == 0
 
 
-def _kill_while_writing(model: edgellm.Model, directory: Path, seconds: float) -> None:
-    """Lets a child give all KV to the directory, and kills it so long after the first page."""
-    for page in pages(directory) if directory.exists() else ():
+def _seconds_of_writing(
+    model: edgellm.Model, directory: Path, killed_after: float | None = None
+) -> float:
+    """How long a child takes to give all KV to the empty directory, unless it is killed."""
+    for page in pages(directory):
         page.unlink()
+    ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
+            os.write(theirs, b"x")
             model.trim()
+            os.write(theirs, b"x")
             time.sleep(60)
         finally:
             os._exit(1)
-    while not pages(directory):
-        time.sleep(0.0002)
-    time.sleep(seconds)
+    os.close(theirs)
+    os.read(ours, 1)
+    started = time.perf_counter()
+    if killed_after is None:
+        os.read(ours, 1)
+    else:
+        time.sleep(killed_after)
+    seconds = time.perf_counter() - started
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(ours)
+    return seconds

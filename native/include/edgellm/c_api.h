@@ -131,8 +131,13 @@ typedef struct edgellm_kv_figures {
   uint64_t used_bytes;     /* in all pages, each counted once */
   int64_t n_reused_tokens; /* that were found so far */
   int64_t n_evicted_tokens;
+  uint64_t disk_bytes; /* of the files in kv_cache_dir, as far as known; the rest by this model */
+  int64_t n_disk_written_tokens;
+  int64_t n_disk_read_tokens;
+  int64_t n_disk_damaged_files; /* found, and removed */
+  int64_t n_disk_failed_writes;
 } edgellm_kv_figures;
-#define EDGELLM_KV_FIGURES_INIT {sizeof(edgellm_kv_figures), 0, 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_KV_FIGURES_INIT {sizeof(edgellm_kv_figures), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* options may be NULL: the defaults. The path is UTF-8 and holds no NUL. */
 EDGELLM_API edgellm_status edgellm_model_load(const char* path, size_t n_path_bytes,
@@ -146,7 +151,7 @@ EDGELLM_API edgellm_status edgellm_model_kv_bytes(const edgellm_model* model, in
 EDGELLM_API edgellm_status edgellm_model_get_kv_figures(const edgellm_model* model,
                                                         edgellm_kv_figures* figures);
 /* Gives back n_bytes of KV that no session holds, least recently used first, or all there are
- * (UINT64_MAX). *n_freed (may be NULL): how many it were. */
+ * (UINT64_MAX); to kv_cache_dir if there is one. *n_freed (may be NULL): how many it were. */
 EDGELLM_API edgellm_status edgellm_model_trim(edgellm_model* model, uint64_t n_bytes,
                                               uint64_t* n_freed);
 EDGELLM_API edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids,

@@ -168,8 +168,8 @@ TEST_CASE("closing the model ends sessions that run together and in threads") {
   for (uint32_t i = 0; i < 4; ++i) {
     threads.emplace_back([&, i] {
       std::vector<Session> own;
-      for (uint32_t j = 0; j < 3; ++j) own.push_back(apart(model));
       try {
+        for (uint32_t j = 0; j < 3; ++j) own.push_back(apart(model));
         for (;; ++n_under_way) {
           for (Session& session : own) {
             session.rewind(0);
