@@ -22,6 +22,7 @@ void remember(double ms, double& known) {
 void StepClock::record(int n_decode_rows, int n_prompt_rows, double step_ms) {
   if (!(step_ms > 0)) return;
   if (n_prompt_rows == 0) {
+    n_mixed_ = 0;
     remember(step_ms, decode_ms_[std::min(static_cast<size_t>(n_decode_rows), kMostRows)]);
     return;
   }
@@ -29,10 +30,10 @@ void StepClock::record(int n_decode_rows, int n_prompt_rows, double step_ms) {
     remember(step_ms / n_prompt_rows, prompt_row_ms_);
     return;
   }
+  ++n_mixed_;
   const double alone_ms = decode_ms(n_decode_rows);
-  if (alone_ms > 0 && step_ms > alone_ms) {
-    remember((step_ms - alone_ms) / n_prompt_rows, mixed_row_ms_);
-  }
+  if (alone_ms == 0 || (step_ms <= alone_ms && mixed_row_ms_ == 0)) return;
+  remember(std::max(0.0, step_ms - alone_ms) / n_prompt_rows, mixed_row_ms_);
 }
 
 double StepClock::decode_ms(int n_rows) const {
@@ -52,11 +53,14 @@ double StepClock::step_ms(int n_decode_rows, int n_prompt_rows) const {
 }
 
 int StepClock::prompt_rows(int n_decode_rows, double budget_ms) const {
+  if (n_mixed_ >= kPlainEvery - 1) return 0;
   const double alone_ms = decode_ms(n_decode_rows);
   const double row_ms = mixed_row_ms();
   if (alone_ms == 0 || row_ms == 0) return kFirstPromptRows;
-  const double left_ms = budget_ms > 0 ? budget_ms - alone_ms : (kStretch - 1) * alone_ms;
-  return static_cast<int>(std::clamp(std::floor(left_ms / row_ms), 1.0, double{kMostRows}));
+  const bool has_budget = budget_ms > 0;
+  const double left_ms = has_budget ? budget_ms - alone_ms : (kStretch - 1) * alone_ms;
+  const double fewest = has_budget ? 1 : kFewestPromptRows;
+  return static_cast<int>(std::clamp(std::floor(left_ms / row_ms), fewest, double{kMostRows}));
 }
 
 }  // namespace edge

@@ -324,12 +324,18 @@ TEST_CASE("a step with prompts takes what the latency budget leaves") {
   CHECK(clock.prompt_rows(4, 0) == StepClock::kFirstPromptRows);
   clock.record(4, 16, 140);
   CHECK(clock.step_ms(4, 10) == 125);      // 2.5 ms a row
-  CHECK(clock.prompt_rows(4, 0) == 40);    // 100 ms left
+  CHECK(clock.prompt_rows(4, 0) == 30);    // 75 ms left
   CHECK(clock.prompt_rows(4, 150) == 20);  // 50 ms left
   CHECK(clock.prompt_rows(4, 10) == 1);    // a prompt is read all the same
   CHECK(clock.prompt_rows(4, 1e9) == 128);
   for (int i = 0; i < 100; ++i) clock.record(4, 0, 1e6);  // a machine that has become slow
   CHECK(clock.decode_ms(4) > 0.9e6);
+  clock.record(4, 16, 1e9);  // rows that seem to take far too long
+  CHECK(clock.prompt_rows(4, 0) >= StepClock::kFewestPromptRows);
+  for (int i = 2; i < StepClock::kPlainEvery; ++i) clock.record(4, 16, 1e6);
+  CHECK(clock.prompt_rows(4, 0) == 0);  // to learn what a step without a prompt takes now
+  clock.record(4, 0, 1e6);
+  CHECK(clock.prompt_rows(4, 0) > 0);
 }
 
 }  // namespace edge
