@@ -1,11 +1,13 @@
 """Several streams at once against one: tokens per second, and the gaps when a long prompt joins.
 
     python benchmarks/batched.py MODEL [--streams 8] [--decode 64] [--join 2000] [--rounds 3]
+        [--llama-batched-bench path/to/llama-batched-bench --gguf model.gguf]
 
 Prints JSON. `alone`: one stream; `batch`: Model.stream_batch(), one thread; `threads`: as many
 threads as streams, each with its own Model.stream(). Speeds count tokens after the last first
 token, sampling and text included; rounds alternate, the median counts. `gaps_ms`: between the
 tokens of a stream, in threads: `plain` before the prompt comes, `join` while it is read.
+`llama`: the same streams in llama.cpp's llama-batched-bench, which takes its turn in every round.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -52,6 +55,19 @@ def batch(model: edgellm.Model, prompts: list[list[int]], n_new: int) -> Stamps:
     return [(index, perf_counter()) for index, _ in stream]
 
 
+def llama(program: str, gguf: str, args: argparse.Namespace) -> float:
+    """Tokens per second of all streams while they decode."""
+    n_ctx = args.streams * (args.prompt + args.decode) + 64
+    options = {"-c": n_ctx, "-npp": args.prompt, "-ntg": args.decode, "-npl": args.streams}
+    if args.threads is not None:
+        options |= {"-t": args.threads, "-tb": args.threads}
+    command = [program, "-m", gguf, *(str(x) for pair in options.items() for x in pair)]
+    command += ["--output-format", "jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return float(json.loads(line)["speed_tg"])
+
+
 def in_threads(bodies: Iterable[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=body) for body in bodies]
     for thread in threads:
@@ -76,7 +92,7 @@ def join_gaps(
 ) -> dict[str, list[float]]:
     """Gaps in ms of every stream's tokens, before a prompt joins and while it is read."""
     stamps: list[list[float]] = [[] for _ in prompts]
-    joined = threading.Event()
+    joined = threading.Semaphore(0)
     over = threading.Event()
     span: list[float] = []
 
@@ -86,15 +102,16 @@ def join_gaps(
             with model.stream(prompts[index], max_tokens=n_most, stop_ids=()) as stream:
                 for n, _ in enumerate(stream):
                     stamps[index].append(perf_counter())
-                    if n >= n_plain:
-                        joined.set()
+                    if n == n_plain:
+                        joined.release()
                     if over.is_set():
                         return
         finally:
-            joined.set()
+            joined.release()
 
     def reader() -> None:
-        joined.wait()
+        for _ in prompts:  # until each has so many
+            joined.acquire()
         span.append(perf_counter())
         next(model.stream(long_prompt, max_tokens=1, stop_ids=()))
         span.append(perf_counter())
@@ -127,6 +144,8 @@ def main() -> None:
     parser.add_argument("--join", type=int, default=2000, help="tokens of the prompt; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--llama-batched-bench")
+    parser.add_argument("--gguf")
     args = parser.parse_args()
     model = edgellm.load(args.model, threads=args.threads, verify="never")
     n_vocab = model.info().n_vocab
@@ -138,6 +157,8 @@ def main() -> None:
         for name, way in ways.items():
             n_streams = 1 if name == "alone" else args.streams
             found[name].append(speed(way(model, prompts, args.decode), n_streams))
+        if args.llama_batched_bench is not None:
+            found.setdefault("llama", []).append(llama(args.llama_batched_bench, args.gguf, args))
     middle = {name: statistics.median(values) for name, values in found.items()}
     report = {
         "model": args.model,
@@ -150,6 +171,9 @@ def main() -> None:
         "batch_gain": middle["batch"] / middle["alone"],
         "threads_gain": middle["threads"] / middle["alone"],
     }
+    if "llama" in found:
+        pairs = zip(found["batch"], found["llama"], strict=True)
+        report["batch_to_llama"] = statistics.median(ours / theirs for ours, theirs in pairs)
     if args.join > 0:
         gaps = join_gaps(model, prompts, prompts_of(1, args.join, n_vocab, 2)[0], 24)
         median = statistics.median(gaps["plain"])

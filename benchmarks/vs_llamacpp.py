@@ -3,11 +3,12 @@ machine hits both, and the ratio is taken pair by pair.
 
     python benchmarks/vs_llamacpp.py --edge model.edge --gguf a.gguf --gguf b.gguf \
         --llama-bench path/to/llama-bench [--rounds 5] [--prefill 512] [--decode 128] \
-        [--depth 8192] [--busy 1] [--write docs/BENCHMARKS.md --section NAME]
+        [--depth 8192] [--kv K8V8] [--busy 1] [--write docs/BENCHMARKS.md --section NAME]
 
 Without --llama-bench the package llama-cpp-python (extra `bench`) runs in a process of its own.
 Decode is new tokens per second after --depth tokens of context (none unless asked), prefill is
-prompt tokens per second; with --depth llama.cpp runs with flash attention. Reads of the machine are
+prompt tokens per second; with --depth or quantized KV llama.cpp runs with flash attention. --kv
+K8V8 is q8_0 there. Reads of the machine are
 measured in every round, too. --busy loads the machine with so many processes that only count.
 --write replaces what stands between `<!-- race: NAME -->` and `<!-- /race: NAME -->` of that file.
 Nothing of llama.cpp is part of this repository.
@@ -31,8 +32,8 @@ EDGE_CODE = """
 import json, sys
 from edgellm import _native
 from time import perf_counter
-path, threads, prefill, decode, depth = sys.argv[1], *map(int, sys.argv[2:])
-model = _native.Model.load(path, n_threads=threads, verify="never")
+path, kv, threads, prefill, decode, depth = *sys.argv[1:3], *map(int, sys.argv[3:])
+model = _native.Model.load(path, n_threads=threads, verify="never", kv_format=kv)
 n_ctx = max(prefill, depth + decode + 1)
 session = _native.Session(model, n_ctx, reuse_prefix=False)
 ids = [(7919 * t + 13) % model.n_vocab for t in range(n_ctx)]
@@ -54,9 +55,11 @@ LLAMA_PYTHON_CODE = """
 import json, sys
 from time import perf_counter
 from llama_cpp import Llama
-path, threads, prefill, decode, depth = sys.argv[1], *map(int, sys.argv[2:])
+path, kv, threads, prefill, decode, depth = *sys.argv[1:3], *map(int, sys.argv[3:])
+kv_type = {"f16": 1, "q8_0": 8}[kv]  # of ggml
 llm = Llama(path, n_ctx=max(prefill, depth + decode) + 8, n_threads=threads,
-            n_threads_batch=threads, flash_attn=depth > 0, verbose=False)
+            n_threads_batch=threads, flash_attn=depth > 0 or kv_type != 1, type_k=kv_type,
+            type_v=kv_type, verbose=False)
 ids = [(7919 * t + 13) % llm.n_vocab() for t in range(max(prefill, depth + decode + 1))]
 def timed(work):
     start = perf_counter(); work(); return perf_counter() - start
@@ -66,6 +69,8 @@ llm.reset(); llm.eval(ids[:depth + 1])
 decode_s = timed(lambda: [llm.eval([i]) for i in ids[depth + 1:depth + decode + 1]])
 print(json.dumps({"prefill": prefill / prefill_s if prefill else 0, "decode": decode / decode_s}))
 """
+
+LLAMA_KV = {"F16": "f16", "K8V8": "q8_0"}  # nearest in bytes
 
 READ_CODE = """
 import sys
@@ -155,16 +160,19 @@ def numbers(args: argparse.Namespace) -> list[str]:
 
 
 def edge_runner(path: Path, args: argparse.Namespace) -> Runner:
-    return Runner(path, [sys.executable, "-c", EDGE_CODE, str(path), *numbers(args)])
+    return Runner(path, [sys.executable, "-c", EDGE_CODE, str(path), args.kv, *numbers(args)])
 
 
 def llama_runner(path: Path, args: argparse.Namespace) -> Runner:
+    kv = LLAMA_KV[args.kv]
     if args.llama_bench is None:
-        return Runner(path, [sys.executable, "-c", LLAMA_PYTHON_CODE, str(path), *numbers(args)])
+        code = [sys.executable, "-c", LLAMA_PYTHON_CODE]
+        return Runner(path, [*code, str(path), kv, *numbers(args)])
     command = [str(args.llama_bench), "-m", str(path), "-t", str(args.threads), "-r", "1"]
     command += ["-p", str(args.prefill), "-n", str(args.decode), "-o", "json"]
-    if args.depth:
-        command += ["-d", str(args.depth), "-fa", "1"]
+    command += ["-d", str(args.depth), "-ctk", kv, "-ctv", kv]
+    if args.depth or args.kv != "F16":
+        command += ["-fa", "1"]
     return LlamaBench(path, command)
 
 
@@ -268,6 +276,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prefill", type=int, default=0)
     parser.add_argument("--decode", type=int, default=128)
     parser.add_argument("--depth", type=int, default=0, help="tokens of context before decode")
+    parser.add_argument("--kv", choices=LLAMA_KV, default="F16")
     parser.add_argument("--busy", type=int, default=0, help="processes that only count, beside")
     parser.add_argument("--write", type=Path, help="Markdown file to write the table into")
     parser.add_argument("--section", help="of that file")

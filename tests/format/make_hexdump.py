@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgellm.edgefile import EdgeHeader, EdgeWriter, read_header
@@ -108,12 +109,18 @@ def linear_strip_bytes() -> bytes:
     return d_row + scales + zeros + nibbles
 
 
+def _two_rows(format_name: str, strip: bytes, parts: Sequence[tuple[str, int, int]]) -> list[str]:
+    """The opening of an example: the parts of a strip (what, start, bytes)."""
+    title = f"A strip of `{format_name}`, two rows of 32 columns, from the byte at which it begins:"
+    lines = [title, "", "```text"]
+    for what, start, n_bytes in parts:
+        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    return lines
+
+
 def _linear_example() -> list[str]:
     strip = linear_strip_bytes()
-    lines = ["A strip of `L4_32`, two rows of 32 columns, from the byte at which it begins:", ""]
-    lines.append("```text")
-    for what, start, n_bytes in _PARTS_L4:
-        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    lines = _two_rows("L4_32", strip, _PARTS_L4)
     (s,) = struct.unpack_from("<e", strip, 64 + 2 * ROW)
     zero = strip[96 + ROW]
     group, column = K // 8, K % 8
@@ -138,10 +145,7 @@ def bytes_strip_bytes() -> bytes:
 
 def _bytes_example() -> list[str]:
     strip = bytes_strip_bytes()
-    lines = ["A strip of `L8_32`, two rows of 32 columns, from the byte at which it begins:", ""]
-    lines.append("```text")
-    for what, start, n_bytes in _PARTS_L8:
-        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    lines = _two_rows("L8_32", strip, _PARTS_L8)
     (s,) = struct.unpack_from("<e", strip, 64 + 2 * ROW)
     quad, at = K // 4, 4 * ROW + K % 4
     q = strip[96 + 64 * quad + at]
@@ -165,10 +169,7 @@ def multiples_strip_bytes() -> bytes:
 
 def _multiples_example() -> list[str]:
     strip = multiples_strip_bytes()
-    lines = ["A strip of `K4_32`, two rows of 32 columns, from the byte at which it begins:", ""]
-    lines.append("```text")
-    for what, start, n_bytes in _PARTS_K4:
-        lines += [f"# {what}, the bytes of rows 0 and 1", _row(strip, start, n_bytes)]
+    lines = _two_rows("K4_32", strip, _PARTS_K4)
     (d,), (dmin,) = (struct.unpack_from("<e", strip, at + 2 * ROW) for at in (64, 96))
     sc, minimum = strip[128 + ROW], strip[144 + ROW]
     group, column = K // 8, K % 8

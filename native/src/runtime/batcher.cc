@@ -18,11 +18,13 @@ namespace {
 constexpr std::chrono::milliseconds kPollPeriod{20};  // of a waiting thread, for stops()
 constexpr double kMostStopMs = 40;  // that a prompt that was stopped waits for the end of a step
 constexpr size_t kMostLogitFloats = size_t{4} << 20;  // of one step: 16 MiB
-// Which sequences of the step before a step waits for: those that as a rule are away no longer.
-constexpr double kPromptShare = 0.2;  // of a step's time
-constexpr double kMostPromptMs = 20;
-// How long, since each of them may be late once: who misses a step waits for all of the next.
-constexpr double kPatience = 2.5;   // times as long
+// Which sequences of the step before a step waits for: those that as a rule are away no longer. Who
+// comes a little later waits for all of a step that it could have been in, and one row costs nearly
+// as much as eight.
+constexpr double kPromptShare = 0.25;  // of a step's time
+constexpr double kMostPromptMs = 100;
+// How long, since each of them may be late once.
+constexpr double kPatience = 2;     // times as long
 constexpr double kNewShare = 0.25;  // of the newest measurement in BatchSeat::away_ms
 
 Status stopped_status() { return {Code::kCancelled, "the sequence was stopped"}; }
@@ -70,7 +72,7 @@ void Batcher::step(std::span<StepPart* const> parts) {
 // How soon sequences are back that steps wait for.
 double Batcher::prompt_await_ms() const {
   const int n_awaited = std::max(1, static_cast<int>(awaited_.size()));
-  return std::min(kPromptShare * clock_.decode_ms(n_awaited), kMostPromptMs);
+  return std::min(kPromptShare * clock_.step_ms(n_awaited), kMostPromptMs);
 }
 
 void Batcher::arrive(StepPart& part, BatchWaiter& waiter) {
@@ -237,7 +239,7 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
   const int n_decode_rows = static_cast<int>(step.rows.size()) - n_prompt_rows;
   const double expected_ms = [&] {
     const Lock lock(mutex_);
-    return clock_.step_ms(n_decode_rows, n_prompt_rows);
+    return clock_.step_ms(n_decode_rows + n_prompt_rows);
   }();
   const int64_t start_ns = monotonic_ns();
   int64_t stopped_ns = 0;

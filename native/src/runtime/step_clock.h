@@ -1,6 +1,6 @@
-// StepClock: what steps took so far, and from that how many rows of prompts a step can have beside
-// rows of sequences that are decoding, without making those wait too long. Only steps really taken
-// are measured. For one thread at a time.
+// StepClock: what steps of so many rows took so far, and from that how many rows of prompts a step
+// can have beside rows of sequences that are decoding, without making those wait too long. Only
+// steps really taken are measured. For one thread at a time.
 #pragma once
 
 #include <array>
@@ -20,21 +20,19 @@ class StepClock {
   static constexpr int kPlainEvery = 8;
 
   void record(int n_decode_rows, int n_prompt_rows, double step_ms);
-  // Of a step of so many rows that decode; 0: none was measured yet, of any number.
-  double decode_ms(int n_rows) const;
-  // Of a step of such rows, as far as it can be known; 0: not at all.
-  double step_ms(int n_decode_rows, int n_prompt_rows) const;
+  // Of a step of so many rows, of whichever kind: linear between the nearest numbers measured, in
+  // proportion beyond the largest, that of the smallest below it. 0: nothing was measured yet.
+  double step_ms(int n_rows) const;
   // Prompt rows beside n_decode_rows >= 1 within budget_ms (0: kStretch): none when a plain step is
   // due, else >= 1, or no prompt would ever be read.
   int prompt_rows(int n_decode_rows, double budget_ms) const;
 
  private:
   static constexpr size_t kMostRows = 128;
-  double mixed_row_ms() const { return mixed_row_ms_ > 0 ? mixed_row_ms_ : prompt_row_ms_; }
-  std::array<double, kMostRows + 1> decode_ms_{};  // by rows; 0: not measured
-  double mixed_row_ms_ = 0;                        // a row of a prompt beside rows that decode
-  double prompt_row_ms_ = 0;                       // in steps of prompts alone
-  int n_mixed_ = 0;                                // steps with both since one without prompts
+  size_t known_from(size_t n_rows) const;  // the least number measured that is not less, or 0
+
+  std::array<double, kMostRows + 1> ms_{};  // by rows, never falling; 0: not measured
+  int n_mixed_ = 0;                         // steps with both kinds since one without prompts
 };
 
 }  // namespace edge

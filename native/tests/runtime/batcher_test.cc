@@ -318,24 +318,31 @@ TEST_CASE_FIXTURE(Fixture,
 TEST_CASE("a step with prompts takes what the latency budget leaves") {
   StepClock clock;
   CHECK(clock.prompt_rows(4, 0) == StepClock::kFirstPromptRows);
-  clock.record(4, 0, 100);
-  CHECK(clock.decode_ms(4) == 100);
-  CHECK(clock.decode_ms(2) == 100);  // the nearest known
+  clock.record(0, 128, 1340);  // a prompt alone
   CHECK(clock.prompt_rows(4, 0) == StepClock::kFirstPromptRows);
-  clock.record(4, 16, 140);
-  CHECK(clock.step_ms(4, 10) == 125);      // 2.5 ms a row
-  CHECK(clock.prompt_rows(4, 0) == 30);    // 75 ms left
-  CHECK(clock.prompt_rows(4, 150) == 20);  // 50 ms left
-  CHECK(clock.prompt_rows(4, 10) == 1);    // a prompt is read all the same
+  clock.record(4, 0, 100);
+  CHECK(clock.step_ms(4) == 100);
+  CHECK(clock.step_ms(2) == 100);         // the nearest known
+  CHECK(clock.step_ms(14) == 200);        // 10 ms a row
+  CHECK(clock.prompt_rows(4, 0) == 7);    // 75 ms left
+  CHECK(clock.prompt_rows(4, 150) == 5);  // 50 ms left
+  CHECK(clock.prompt_rows(4, 10) == 1);   // a prompt is read all the same
   CHECK(clock.prompt_rows(4, 1e9) == 128);
   for (int i = 0; i < 100; ++i) clock.record(4, 0, 1e6);  // a machine that has become slow
-  CHECK(clock.decode_ms(4) > 0.9e6);
-  clock.record(4, 16, 1e9);  // rows that seem to take far too long
-  CHECK(clock.prompt_rows(4, 0) >= StepClock::kFewestPromptRows);
-  for (int i = 2; i < StepClock::kPlainEvery; ++i) clock.record(4, 16, 1e6);
+  CHECK(clock.step_ms(4) > 0.9e6);
+  CHECK(clock.step_ms(128) >= clock.step_ms(4));
+  for (int i = 0; i < 100; ++i) clock.record(4, 8, 2e3);  // and fast again
+  CHECK(clock.step_ms(4) < 2.1e3);
   CHECK(clock.prompt_rows(4, 0) == 0);  // to learn what a step without a prompt takes now
-  clock.record(4, 0, 1e6);
-  CHECK(clock.prompt_rows(4, 0) > 0);
+  clock.record(4, 0, 1e3);
+  CHECK(clock.prompt_rows(4, 0) >= StepClock::kFewestPromptRows);
+}
+
+TEST_CASE("a step alone says that more rows take more in proportion, at most") {
+  StepClock clock;
+  clock.record(8, 0, 80);
+  CHECK(clock.step_ms(12) == 120);
+  CHECK(clock.prompt_rows(8, 0) == 6);
 }
 
 }  // namespace edge

@@ -269,15 +269,21 @@ EDGE_INLINE LinearGroup best_linear(const float* x, const float* h) {
   return best;
 }
 
-void encode_strip_l4(const EncodeStripArgs& args) {
+// Row scales of one, then tile by tile.
+template <typename Tile, typename EncodeTile>
+EDGE_INLINE void encode_unscaled_strip(const EncodeStripArgs& args, EncodeTile encode_tile) {
   const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
   float* const x = args.scratch;
   transpose_strip(args, n_cols_padded, x);
   float ones[16];
   store(ones, set1(1.0f));
   store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
-  auto* tile = reinterpret_cast<TileL4_32*>(args.out + kStripHeaderBytes);
-  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) {
+  auto* tile = reinterpret_cast<Tile*>(args.out + kStripHeaderBytes);
+  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) encode_tile(x, k0, tile);
+}
+
+void encode_strip_l4(const EncodeStripArgs& args) {
+  encode_unscaled_strip<TileL4_32>(args, [&](const float* x, int64_t k0, TileL4_32* tile) {
     const LinearGroup group = best_linear(x + 16 * k0, args.importance + k0);
     store_f16(tile->s, min(group.scale, set1(65504.0f)));
     const V scale = load_f16(tile->s);
@@ -290,7 +296,7 @@ void encode_strip_l4(const EncodeStripArgs& args) {
       q[k] = to_int(add(linear_level(load(x + 16 * (k0 + k)), inverse, origin), origin));
     }
     store_nibbles(tile->nibbles, q);
-  }
+  });
 }
 
 // ---- L8_32: Q8_0's rule, scales amax / 127; importance could move nothing that is worth it
@@ -305,14 +311,7 @@ EDGE_INLINE V round_away(V x) {
 }
 
 void encode_strip_l8(const EncodeStripArgs& args) {
-  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
-  float* const x = args.scratch;
-  transpose_strip(args, n_cols_padded, x);
-  float ones[16];
-  store(ones, set1(1.0f));
-  store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
-  auto* tile = reinterpret_cast<TileL8_32*>(args.out + kStripHeaderBytes);
-  for (int64_t k0 = 0; k0 < n_cols_padded; k0 += 32, ++tile) {
+  encode_unscaled_strip<TileL8_32>(args, [](const float* x, int64_t k0, TileL8_32* tile) {
     const V scale = div(largest_of(x + 16 * k0, 32), set1(127.0f));
     store_f16(tile->s, scale);
     // Weights are divided by the scale as it was before it became an f16, as ggml does.
@@ -324,20 +323,15 @@ void encode_strip_l8(const EncodeStripArgs& args) {
       q[k] = add(to_int(level), set1_i(kL8Zero));
     }
     store_quads(tile->quads, q);
-  }
+  });
 }
 
 #include "kernels/generic/encode_k4.inl.h"
 
 void encode_strip_f16(const EncodeStripArgs& args) {
-  const int64_t n_cols_padded = (args.n_cols + 31) / 32 * 32;
-  float* const x = args.scratch;
-  transpose_strip(args, n_cols_padded, x);
-  float ones[16];
-  store(ones, set1(1.0f));
-  store(reinterpret_cast<float*>(args.out), load_n(ones, args.n_rows));
-  TileF16* const tiles = reinterpret_cast<TileF16*>(args.out + kStripHeaderBytes);
-  for (int64_t k = 0; k < n_cols_padded; ++k) store_f16(tiles[k / 32].w[k % 32], load(x + 16 * k));
+  encode_unscaled_strip<TileF16>(args, [](const float* x, int64_t k0, TileF16* tile) {
+    for (int k = 0; k < 32; ++k) store_f16(tile->w[k], load(x + 16 * (k0 + k)));
+  });
 }
 
 constexpr EncodeKernels kTable = {
