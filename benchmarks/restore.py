@@ -4,9 +4,9 @@
 
 One process reads `--tokens` random ids, saves its session, and generates 64 tokens. Then another
 process (the files are in the page cache by then) opens and restores the session `--rounds` times,
-and goes on with it; and it finds the same prefix in a `kv_cache_dir`, once from disk and then from
-memory, where the difference is what reading costs. Wall-clock and processor time in ms, medians.
-The tokens must be those of the first process. Prints one JSON object.
+and goes on with it; and it finds the whole pages of the prefix in a `kv_cache_dir`, as often from
+disk as from memory, where the difference is what reading costs. Wall-clock and processor time in
+ms, medians. The tokens must be those of the first process. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from edgellm import _native
 
 N_NEW = 64
+PAGE_TOKENS = 32
 
 
 def prompt_of(model: _native.Model, n_tokens: int) -> list[int]:
@@ -85,16 +86,19 @@ def after(model: _native.Model, n_tokens: int, folder: Path, n_rounds: int) -> d
     restored.close()
     from_disk, from_memory = [], []
     prompt = prompt_of(model, n_tokens)
+    n_whole = (n_tokens - 1) // PAGE_TOKENS * PAGE_TOKENS
     for _ in range(n_rounds):
         for kept in (from_disk, from_memory):
-            session = _native.Session(model, n_tokens + N_NEW)
-            kept.append(timed(lambda: run(session, prompt)))  # noqa: B023
-            n_disk = session.stats["n_disk_tokens"]
-            assert (n_disk > 0) == (kept is from_disk), n_disk
-            if len(from_memory) == n_rounds:
-                assert continued(session) == ids
+            session = _native.Session(model, n_tokens)
+            kept.append(timed(lambda: run(session, prompt[: n_whole + 1])))  # noqa: B023
+            assert session.stats["n_reused_tokens"] == n_whole
+            assert session.stats["n_disk_tokens"] == (n_whole if kept is from_disk else 0)
             session.close()
         model.trim()
+    session = _native.Session(model, n_tokens + N_NEW)
+    run(session, prompt)
+    assert continued(session) == ids
+    session.close()
     medians = [
         [statistics.median(column) for column in zip(*rows, strict=True)]
         for rows in (times, from_disk, from_memory)

@@ -136,13 +136,18 @@ def test_damaged_files_cost_time_and_nothing_else(directory, expected):
         assert generate(model).token_ids == expected
 
 
-def test_adapters_formats_and_unverified_files_have_pages_of_their_own(directory, expected):
+def test_formats_namespaces_and_unverified_files_have_pages_of_their_own(directory, expected):
     for options in ({}, {"kv": "K8V8"}, {"verify": "never"}):
         arguments = {"verify": "always", **options}
         with edgellm.load("demo", kv_cache_dir=directory, **arguments) as model:
             assert generate(model).stats.reused_tokens == 0
     with load(directory) as model:
+        options = {"max_tokens": N_NEW, "stop_ids": []}
+        apart = model.generate(PROMPT, namespace="a tenant", **options)
+        assert (apart.token_ids, apart.stats.reused_tokens) == (expected, 0)
         assert generate(model).stats.reused_from == "disk"
+        model.trim()
+        assert model.generate(PROMPT, namespace="a tenant", **options).stats.reused_from == "disk"
 
 
 def test_the_budget_holds(directory):

@@ -32,7 +32,6 @@ class PrivateDirectory {
   // Makes it unless it is there: kFileWriteFailed, also for one that others may look into.
   static Result<PrivateDirectory> open(const std::string& path);
 
-  const std::string& path() const { return path_; }
   std::vector<File> files() const;  // regular ones
   bool has(const std::string& name) const;
   // Reads the whole file `name`, which must have the size of all parts, into them.

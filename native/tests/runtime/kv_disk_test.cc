@@ -2,7 +2,9 @@
 // becomes of the files.
 #include "runtime/kv_disk.h"
 
+#ifndef _WIN32
 #include <sys/stat.h>
+#endif
 
 #include <algorithm>
 #include <filesystem>
@@ -129,6 +131,7 @@ TEST_CASE("what depends on something else is never found") {
   CHECK(Process(directory).n_known(ids, "a key") == 96);
 }
 
+#ifndef _WIN32
 TEST_CASE("directory and files are private, and one that is not is refused") {
   const TempDirectory directory;
   Process first(directory);
@@ -158,6 +161,7 @@ TEST_CASE("directory and files are private, and one that is not is refused") {
   CHECK(open_to_all.code() == Code::kFileWriteFailed);
   CHECK(open_to_all.message().find("chmod 700") != std::string::npos);
 }
+#endif
 
 TEST_CASE("nothing is written while what is computed may be wrong") {
   const TempDirectory directory;
@@ -243,6 +247,7 @@ TEST_CASE("10,000 files that are not as they were written are computed again, an
   }
 }
 
+#ifndef _WIN32
 TEST_CASE("what is no file under a page's name does no harm and no link is followed") {
   const TempDirectory directory;
   const std::vector<int32_t> ids = random_ids(100, 3);
@@ -264,6 +269,7 @@ TEST_CASE("what is no file under a page's name does no harm and no link is follo
   CHECK(fs::exists(target));
   CHECK(first.disk->figures().n_damaged_files > 0);
 }
+#endif
 
 TEST_CASE("temporary files of processes that died go, nobody else's do") {
   const TempDirectory directory;
