@@ -33,8 +33,8 @@ _REAL_NUMBERS = ("damping", "drift", "reach", "act_kl")
 
 def read_recipe(path: Path) -> Recipe:
     """FormatError with the file and what is wrong in it; the name defaults to the file's."""
-    value = _read_toml(path)
-    _refuse_unknown(value, ("name", "calibration", "rules"), str(path))
+    value = read_toml(path)
+    refuse_unknown(value, ("name", "calibration", "rules"), str(path))
     name = _text(value, "name", str(path)) or path.stem
     rules = value.get("rules")
     if not isinstance(rules, list) or not rules:
@@ -90,7 +90,8 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file of at most MAX_RECIPE_BYTES. FormatError says what is wrong with it."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_RECIPE_BYTES + 1)
@@ -109,7 +110,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _rule(entry: Any, where: str) -> Rule:
     if not isinstance(entry, dict):
         raise FormatError(f"{where}: not a table", code="json_type")
-    _refuse_unknown(entry, (*_RULE_TEXTS, "act_kl", *sorted(_METHOD_NUMBERS)), where)
+    refuse_unknown(entry, (*_RULE_TEXTS, "act_kl", *sorted(_METHOD_NUMBERS)), where)
     texts = {key: _text(entry, key, where) for key in _RULE_TEXTS}
     pattern, format = texts["pattern"], texts["format"]
     if pattern is None or format is None:
@@ -139,7 +140,7 @@ def _method(entry: dict[str, Any], texts: dict[str, str | None], where: str) -> 
 def _calibration(value: Any, where: str) -> CalibrationOptions:
     if not isinstance(value, dict):
         raise FormatError(f"{where}: not a table", code="json_type")
-    _refuse_unknown(value, ("n_windows", "window_tokens"), where)
+    refuse_unknown(value, ("n_windows", "window_tokens"), where)
     numbers = {key: _number(value, key, where) for key in value}
     try:
         return CalibrationOptions(**numbers)
@@ -147,7 +148,8 @@ def _calibration(value: Any, where: str) -> CalibrationOptions:
         raise type(error)(f"{where}: {error}", code=error.code) from error
 
 
-def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """FormatError that names the keys that are not known, and those that are."""
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise FormatError(

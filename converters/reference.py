@@ -65,11 +65,11 @@ class Reference:
     def from_edge(cls, path: Path, n_ctx: int | None = None) -> Reference:
         header = read_header(path)
         spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
-        return cls(spec, _decoded(header), n_ctx)
+        return cls(spec, decoded_weights(header), n_ctx)
 
     def with_adapter(self, path: Path) -> Reference:
         """The same model through an adapter file: y = W x + B (A x)."""
-        halves = _decoded(read_header(path))
+        halves = decoded_weights(read_header(path))
         names = {name.rpartition(".")[0] for name in halves}
         result = copy.copy(self)
         result.changes = {
@@ -106,7 +106,7 @@ class Reference:
         return x
 
     def block(self, x: Tensor, index: int, store: StoreFn | None = None) -> Tensor:
-        """One layer of one sequence from position 0: x [n, d_model] -> [n, d_model]. Needs the
+        """One layer of sequences from position 0: x [..., n, d_model] -> the same. Needs the
         weights of this layer and the rotary tables only. store: what the cache does to k and v."""
         layer, prefix = self.spec.layers[index], f"layers.{index}."
         h = self._norm(x, prefix + "attn_norm") if layer.pre_norm else x
@@ -122,7 +122,7 @@ class Reference:
         return x + (self._norm(y, prefix + "ffn_post_norm") if layer.post_norm else y)
 
     def head(self, x: Tensor) -> Tensor:
-        """Hidden states of the last layer -> logits [n, n_vocab]."""
+        """Hidden states of the last layer -> logits [..., n, n_vocab]."""
         if self.spec.headless:
             raise UnsupportedError("the model has no head", code="feature_unsupported")
         name = "token_embd" if self.spec.tied_head else "output"
@@ -130,14 +130,18 @@ class Reference:
 
     def to_logits(self, x: Tensor, matrix: Tensor) -> Tensor:
         """The same with the head's matrix [n_vocab, d_model] given."""
-        return _softcapped(self.final_norm(x) @ matrix.T, self.spec.final_softcap)
+        return self.capped(self.final_norm(x) @ matrix.T)
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits as the model bounds them."""
+        return _softcapped(logits, self.spec.final_softcap)
 
     def final_norm(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> the head's input, same shape."""
         return self._norm(x, "output_norm")
 
     def linear(self, x: Tensor, name: str, rows: slice = ALL_ROWS) -> Tensor:
-        """x [n, n_cols] through matrix `name` of a layer, or through the rows of it that are one
+        """x [..., n_cols] through matrix `name` of a layer, or through the rows of it that are one
         expert's. Calibration overrides it to look on."""
         y = x @ self.weights[name][rows].T
         if name not in self.changes:
@@ -172,45 +176,50 @@ class Reference:
             name, factor = "rope_inv_freq_local", self.spec.rope_local_factor
         elif 0 < self.spec.n_ctx_original < self.n_ctx:
             name = "rope_inv_freq_long"
-        positions = torch.arange(n_tokens, dtype=torch.float32)
-        angles = positions[:, None] * self.weights[name][None, :]
+        frequencies = self.weights[name]
+        positions = torch.arange(n_tokens, dtype=torch.float32, device=frequencies.device)
+        angles = positions[:, None] * frequencies[None, :]
         return angles.cos() * factor, angles.sin() * factor
 
     def _rotate(self, x: Tensor, rope: str) -> Tensor:
-        """x: [n_heads, n, head_dim]; the first n_rope dimensions turn, halves paired."""
+        """x: [..., n_heads, n, head_dim]; the first n_rope dimensions turn, halves paired."""
         half = self.spec.n_rope // 2
         if rope == "none" or half == 0:
             return x
-        cos, sin = self._rotation(rope, x.shape[1])
+        cos, sin = self._rotation(rope, x.shape[-2])
         a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
         return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
     def _heads(self, h: Tensor, layer: LayerSpec, name: str, n_heads: int) -> Tensor:
-        """Queries, keys or values [n_heads, n, head_dim], normalised where the layer does that."""
+        """Queries, keys or values [..., n_heads, n, head_dim], normalised if the layer does."""
         flat = self._affine(h, name, layer.qkv_bias)
         is_normed = not name.endswith("attn_v")
         if is_normed and layer.qk_norm == "full":
             flat = self._rms_norm(flat, self.weights[name + "_norm"])
-        heads = flat.view(len(h), n_heads, layer.head_dim).transpose(0, 1)
+        heads = flat.view(*h.shape[:-1], n_heads, layer.head_dim).transpose(-3, -2)
         if is_normed and layer.qk_norm == "head":
             heads = self._rms_norm(heads, self.weights[name + "_norm"])
         return heads
 
     def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, store: StoreFn) -> Tensor:
-        n, n_kv_heads = len(h), layer.n_kv_heads
+        n_kv_heads = layer.n_kv_heads
         q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
         k = store(self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope))
         v = store(self._heads(h, layer, prefix + "attn_v", n_kv_heads))
         group = layer.n_heads // n_kv_heads
-        k, v = k.repeat_interleave(group, dim=0), v.repeat_interleave(group, dim=0)
-        scores = q @ k.transpose(1, 2) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
+        k, v = k.repeat_interleave(group, dim=-3), v.repeat_interleave(group, dim=-3)
+        scores = q @ k.transpose(-2, -1) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
         scores = _softcapped(scores, layer.attn_softcap)
-        seen = torch.ones(n, n, dtype=torch.bool).tril()
-        if layer.window:
-            seen = seen.triu(1 - layer.window)
-        mixed = scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
-        flat = mixed.transpose(0, 1).reshape(n, -1)
+        mixed = scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1) @ v
+        flat = mixed.transpose(-3, -2).flatten(-2)
         return self._affine(flat, prefix + "attn_o", layer.o_bias)
+
+    def _seen(self, h: Tensor, layer: LayerSpec) -> Tensor:
+        """Which keys (columns) a query (row) sees, to be broadcast to the scores. Training on
+        several documents in a row overrides it."""
+        n = h.shape[-2]
+        seen = torch.ones(n, n, dtype=torch.bool, device=h.device).tril()
+        return seen.triu(1 - layer.window) if layer.window else seen
 
     def _ffn(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
         if layer.n_experts:
@@ -225,6 +234,7 @@ class Reference:
 
     def _experts(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
         """The experts that the router chooses for each token, and the shared one."""
+        shape, h = h.shape, h.flatten(0, -2)
         shares = self._shares(h, layer, prefix)
         y = torch.zeros_like(h)
         for expert in range(layer.n_experts):
@@ -233,14 +243,14 @@ class Reference:
                 part = self._expert(h[tokens], layer, prefix, expert)
                 y = y.index_add(0, tokens, part * shares[tokens, expert, None])
         if not layer.d_shared:
-            return y
+            return y.view(shape)
         act = ACTIVATIONS[layer.ffn_act]
         gate = act(self.linear(h, prefix + "ffn_gate_shexp"))
         inner = gate * self.linear(h, prefix + "ffn_up_shexp")
         shared = self.linear(inner, prefix + "ffn_down_shexp")
         if layer.shared_gate:
             shared = shared * self.linear(h, prefix + "ffn_gate_inp_shexp").sigmoid()
-        return y + shared
+        return (y + shared).view(shape)
 
     def _shares(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
         """[n, n_experts]: what a chosen expert's output is multiplied by, 0 for the others."""
@@ -259,7 +269,7 @@ class Reference:
         return self.linear(gate * up, prefix + "ffn_down_exps", outer)
 
 
-def _decoded(header: EdgeHeader) -> dict[str, Tensor]:
+def decoded_weights(header: EdgeHeader) -> dict[str, Tensor]:
     """The tensors of a file in float32, blobs left out."""
     weights: dict[str, Tensor] = {}
     for name, info in header.tensors.items():

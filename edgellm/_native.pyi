@@ -134,7 +134,7 @@ class Model:
         prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
-        kv_format: "F16" or "K8V8"; UnsupportedError for another name.
+        kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
         """
@@ -176,6 +176,8 @@ class Model:
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
     def session_bytes(self) -> int: ...  # that it reserves besides, for logits
+    # bytes that the first page takes)
+    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
     @property
     def scratch_bytes(self) -> int: ...
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgellm.errors import FormatError, UnsupportedError
 
@@ -13,6 +14,10 @@ from ..recipe import CalibrationOptions
 from ..report import ConvertProgress, ProgressFn
 from .tokens import CalibrationTokens, read_tokens
 from .work import WorkDir, work_key
+
+if TYPE_CHECKING:
+    from edgellm._native import Tokenizer
+    from edgellm.chat_template import ChatTemplate
 
 
 def calibrated(
@@ -70,14 +75,20 @@ def text_tokens(
 ) -> CalibrationTokens:
     """By the checkpoint's own tokenizer and template; see read_tokens(). blobs: of
     extras.text_blobs()."""
+    tokenizer, template = text_reader(job.checkpoint.directory, blobs)
+    files = [Path(path) for path in paths]
+    return read_tokens(files, tokenizer, template, options, at_most=at_most)
+
+
+def text_reader(where: Path, blobs: Mapping[str, bytes]) -> tuple[Tokenizer, ChatTemplate | None]:
+    """What turns texts and chat logs into tokens, from the blobs of a file or of
+    extras.text_blobs(). where: named by the FormatError where there is no tokenizer."""
     from edgellm._native import Tokenizer
     from edgellm.chat_template import ChatTemplate, stored_tokens
 
-    where = job.checkpoint.directory
     if "tokenizer" not in blobs:
         raise FormatError(
-            f"{where}: no tokenizer files, so no text can be read for calibration; pass "
-            "CalibrationTokens",
+            f"{where}: no tokenizer files, so no text can be read; pass CalibrationTokens",
             code="tokenizer_invalid",
         )
     tokenizer = Tokenizer.from_blob(blobs["tokenizer"])
@@ -89,5 +100,4 @@ def text_tokens(
             variables=stored_tokens(blobs.get("special_tokens"), where),
             specials=[tokenizer.token_text(id) for id in special_ids],
         )
-    files = [Path(path) for path in paths]
-    return read_tokens(files, tokenizer, template, options, at_most=at_most)
+    return tokenizer, template

@@ -152,20 +152,7 @@ class _Encoder:
         if path.suffix != ".jsonl":
             return self._tokenizer.encode(text)
         where = f"{path}, byte {offset}"
-        record = _record(text, where)
-        if "text" in record:
-            return self._tokenizer.encode(record["text"])
-        if self._template is None:
-            raise FormatError(
-                f"{where}: a chat log, but the checkpoint has no chat template; use "
-                '{"text": ...} lines',
-                code="template_missing",
-            )
-        return [
-            token
-            for piece in self._template.pieces(record["messages"])
-            for token in self._tokenizer.encode(piece.text, special=not piece.plain, bos=False)
-        ]
+        return record_ids(read_record(text, where), where, self._tokenizer, self._template)
 
     def _model(self, path: Path) -> OwnText:
         if path not in self._models:
@@ -174,17 +161,36 @@ class _Encoder:
         return self._models[path]
 
 
-def _record(line: str, where: str) -> dict[str, Any]:
+def read_record(line: str, where: str) -> dict[str, Any]:
+    """The object of a line of a .jsonl, which has a text or messages."""
     try:
         record = json.loads(line)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not a JSON object: {error}", code="json_syntax") from error
-    if isinstance(record, dict):
-        if isinstance(record.get("text"), str):
-            return {"text": record["text"]}
-        if isinstance(record.get("messages"), list):
-            return {"messages": record["messages"]}
+    if isinstance(record, dict) and (
+        isinstance(record.get("text"), str) or isinstance(record.get("messages"), list)
+    ):
+        return record
     raise FormatError(
         f'{where}: neither {{"text": "..."}} nor {{"messages": [...]}}', code="json_type"
     )
+
+
+def record_ids(
+    record: dict[str, Any], where: str, tokenizer: Tokenizer, template: ChatTemplate | None
+) -> list[int]:
+    """The tokens of what read_record() gave; a chat log goes through the template."""
+    if isinstance(record.get("text"), str):
+        return tokenizer.encode(record["text"])
+    if template is None:
+        raise FormatError(
+            f"{where}: a chat log, but the checkpoint has no chat template; use "
+            '{"text": ...} lines',
+            code="template_missing",
+        )
+    return [
+        token
+        for piece in template.pieces(record["messages"])
+        for token in tokenizer.encode(piece.text, special=not piece.plain, bos=False)
+    ]

@@ -14,7 +14,7 @@ from edgellm.errors import InvalidArgumentError
 from .tiles import TILE_K, F32Array
 
 ROUNDED_ACTS = ("a8", "a8x2")
-_SMALLEST = np.float32(2.0**-100)  # a block whose largest magnitude is below is zero
+SMALLEST = np.float32(2.0**-100)  # a block whose largest magnitude is below is zero
 
 
 def rounded(inputs: F32Array, act: str) -> F32Array:
@@ -27,7 +27,7 @@ def rounded(inputs: F32Array, act: str) -> F32Array:
     n, n_cols = inputs.shape
     blocks = np.pad(inputs, ((0, 0), (0, -n_cols % TILE_K))).reshape(n, -1, TILE_K)
     amax = np.abs(blocks).max(axis=2, keepdims=True)
-    live = amax >= _SMALLEST
+    live = amax >= SMALLEST
     inverse = np.where(live, np.float32(127) / np.where(live, amax, 1), 0).astype(np.float32)
     step = np.where(live, amax / np.float32(127), 0).astype(np.float32)
     kept = step * np.rint(blocks * inverse)

@@ -71,6 +71,33 @@ def front_image(
     axes.set_xlabel("bits per weight, all tensors")
     axes.set_ylabel("KL(original || file), nats per token")
     axes.legend()
+    return _image(figure, format)
+
+
+def curve_image(lines: Sequence[dict[str, Any]], format: str) -> bytes:
+    """Loss of the next token (y) by tokens learnt from, of all text and of each kind. lines: of
+    converters/distill/curves.py. format: "png" or "svg"."""
+    figure, axes = _figure()
+    steps = [line for line in lines if "loss" in line]
+    axes.plot(
+        [line["n_tokens"] for line in steps],
+        [line["terms"]["next_token"] for line in steps],
+        color="0.2",
+        label="all",
+    )
+    names = sorted({name for line in steps for name in line["kinds"]})
+    for number, name in enumerate(names, start=1):
+        seen = [line for line in steps if name in line["kinds"]]
+        losses = [line["kinds"][name] for line in seen]
+        label = name if name.isidentifier() else f"kind {number}"
+        axes.plot([line["n_tokens"] for line in seen], losses, linewidth=1, label=label)
+    axes.set_xlabel("tokens learnt from")
+    axes.set_ylabel("loss of the next token, nats")
+    axes.legend()
+    return _image(figure, format)
+
+
+def _image(figure: Any, format: str) -> bytes:
     if format == "svg":
         return _svg(figure).encode()
     stream = io.BytesIO()

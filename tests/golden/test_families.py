@@ -12,8 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from edgellm.converters import convert
-from edgellm.converters.reference import Reference
+from edgellm.converters.checkpoint import Checkpoint
+from edgellm.converters.distill.save import stored_tensors
+from edgellm.converters.distill.student import PackedModel, checkpoint_weights
+from edgellm.converters.plan import Job, Options
+from edgellm.converters.reference import Reference, torch_tables
 from edgellm.converters.spec import LayerSpec
 
 from edgellm import _native
@@ -60,6 +65,45 @@ def test_reference_equals_transformers(name: str, saved: Saved) -> None:
     scale = float(np.abs(wanted).max())
     assert scale > 1, "weights too small for the comparison to mean anything"
     assert max_abs(wanted, got) <= 1e-4 * scale
+
+
+def batch_logits(job: Job, tokens: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+    weights = {**checkpoint_weights(job), **torch_tables(job.tables)}
+    model = PackedModel(job.spec, weights, documents)
+    with torch.inference_mode():
+        return model.head(model.last_hidden(tokens))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_trains_is_the_reference_in_batches_and_packed_windows(
+    name: str, saved: Saved
+) -> None:
+    """And its weights go back to what the family stores."""
+    directory, _ = saved(name)
+    n, cut = 40, 17
+    tokens = torch.tensor([family_ids(name)[:n], family_ids(name)[-n:]])
+    with Checkpoint(directory) as checkpoint:
+        job = Job(checkpoint, Options("F16", None, None, None))
+        alone = Reference.from_checkpoint(directory, n_ctx=n)
+        wanted = torch.stack([alone.logits(row.tolist()) for row in tokens])
+        close = 1e-5 * float(wanted.abs().max())
+        got = batch_logits(job, tokens, torch.zeros_like(tokens))
+        assert float((wanted - got).abs().max()) <= close
+
+        # Two documents in a window: the first always, the second where positions are relative.
+        both = batch_logits(job, tokens, (torch.arange(n) >= cut).long().expand(2, -1))
+        assert float((both[:, :cut] - wanted[:, :cut]).abs().max()) <= close
+        if not job.spec.n_positions:
+            second = torch.stack([alone.logits(row[cut:].tolist()) for row in tokens])
+            # Rotations of other positions round otherwise.
+            assert float((both[:, cut:] - second).abs().max()) <= 10 * close
+        assert float((both[:, cut:] - wanted[:, cut:]).abs().max()) > 100 * close
+
+        for stored, array in stored_tensors(job, checkpoint_weights(job)).items():
+            info = checkpoint.tensors[stored]
+            raw = checkpoint.file_bytes(info.path, info.offset_bytes, info.n_bytes)
+            original = raw.view("<f4").reshape(info.shape)
+            np.testing.assert_allclose(array, original, rtol=0, atol=3e-7)
 
 
 def test_longrope_is_chosen_by_the_planned_context(saved: Saved) -> None:

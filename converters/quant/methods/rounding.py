@@ -45,18 +45,8 @@ class Rounding:
         codes = codes_of(format, strips, *weights.shape)
         self._d_row, self._luts, self._first_scales = codes.d_row, codes.luts, codes.scales
         padded = np.pad(weights, ((0, 0), (0, codes.levels.shape[1] - self._n_cols)))
-        wide_luts = self._wide(codes.luts)
-        step = codes.d_row[:, None] * self._wide(codes.scales)
-        wanted = torch.where(step == 0, codes.levels, torch.from_numpy(padded) / step)
-        down, up = neighbours(self._levels, codes.levels, wide_luts)
-        # Outermost cells have no far side: a weight beyond them is as good as on the level.
-        low = torch.where(down < codes.levels, (codes.levels + down) / 2, codes.levels)
-        high = torch.where(up > codes.levels, (codes.levels + up) / 2, codes.levels)
-        inside = torch.minimum(torch.maximum(wanted, low), high)
-        # A border belongs to one of its two cells only.
-        off = self._levels.nearest(inside, wide_luts) != codes.levels
-        kept = torch.where(off, codes.levels + (inside - codes.levels) * 0.999, inside)
-        self._places = kept + firmness * (codes.levels - kept)
+        self._places = places_in_cells(torch.from_numpy(padded), codes, self._levels, firmness)
+        down, up = neighbours(self._levels, codes.levels, self._wide(codes.luts))
         self._gaps = torch.maximum(up - codes.levels, codes.levels - down)
         self._offsets = torch.zeros_like(self._places)
         self._stretch = torch.zeros_like(codes.scales)
@@ -95,6 +85,25 @@ class Rounding:
 
     def _wide(self, of_groups: Tensor) -> Tensor:
         return of_groups.repeat_interleave(self._levels.group, dim=1)
+
+
+def places_in_cells(weights: Tensor, codes: Codes, levels: Levels, firmness: float) -> Tensor:
+    """Weights [n_rows, n_cols], padded as the codes are, in units of levels: in the cells that the
+    codes chose, and there moved by `firmness`, 0 to 1, towards the level."""
+    wide_luts, wide_scales = (
+        part.repeat_interleave(levels.group, dim=1) for part in (codes.luts, codes.scales)
+    )
+    step = codes.d_row[:, None] * wide_scales
+    wanted = torch.where(step == 0, codes.levels, weights / step)
+    down, up = neighbours(levels, codes.levels, wide_luts)
+    # Outermost cells have no far side: a weight beyond them is as good as on the level.
+    low = torch.where(down < codes.levels, (codes.levels + down) / 2, codes.levels)
+    high = torch.where(up > codes.levels, (codes.levels + up) / 2, codes.levels)
+    inside = torch.minimum(torch.maximum(wanted, low), high)
+    # A border belongs to one of its two cells only.
+    off = levels.nearest(inside, wide_luts) != codes.levels
+    kept = torch.where(off, codes.levels + (inside - codes.levels) * 0.999, inside)
+    return kept + firmness * (codes.levels - kept)
 
 
 def neighbours(levels: Levels, values: Tensor, luts: Tensor) -> tuple[Tensor, Tensor]:
