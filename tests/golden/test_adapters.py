@@ -77,7 +77,7 @@ def test_the_chain_holds_with_an_adapter(name: str, made: Made) -> None:
     base, adapter = made(name)
     ids = family_ids(name)
     reference = Reference.from_edge(base, n_ctx=len(ids)).with_adapter(adapter)
-    wanted = reference.logits(ids, kv_f16=True).numpy()
+    wanted = reference.logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(base, adapter, ids, n_threads=2)) <= 1e-6
 
 

@@ -72,7 +72,7 @@ def test_native_equals_the_reference_for_prefill_and_64_decode_steps(
     name: str, folder: Path
 ) -> None:
     path, ids = edge_file(folder, name, "F16"), ids_of(name)
-    wanted = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     assert nmse(wanted, logits_in_steps(path, ids)) <= 1e-6
 
 
@@ -97,8 +97,8 @@ def test_scalar_in_one_piece_has_the_bits_of_the_best_kernels_in_steps(folder: P
 
 def test_the_planned_context_chooses_the_rotary_table_for_good(folder: Path) -> None:
     path, ids = edge_file(folder, "two_contexts", "F16"), ids_of("two_contexts")
-    short = Reference.from_edge(path, n_ctx=64).logits(ids[:64], kv_f16=True).numpy()
-    long = Reference.from_edge(path, n_ctx=65).logits(ids[:64], kv_f16=True).numpy()
+    short = Reference.from_edge(path, n_ctx=64).logits(ids[:64], kv="F16").numpy()
+    long = Reference.from_edge(path, n_ctx=65).logits(ids[:64], kv="F16").numpy()
     assert nmse(short, long) > 1e-3
     assert nmse(short, logits_in_steps(path, ids[:64], n_ctx=64)) <= 1e-6
     assert nmse(long, logits_in_steps(path, ids[:64], n_ctx=65)) <= 1e-6

@@ -84,7 +84,7 @@ def test_the_reference_equals_transformers_on_a_padded_batch(
 def test_native_vectors_equal_those_of_the_reference(edge_files: list[Path]) -> None:
     for path in edge_files:
         reference = Reference.from_edge(path, n_ctx=max(LENGTHS))
-        states = [reference.hidden(text, kv_f16=True).numpy() for text in texts_of(path.stem)]
+        states = [reference.hidden(text, kv="F16").numpy() for text in texts_of(path.stem)]
         with edgellm.load(path, threads=2, n_ctx=max(LENGTHS)) as model:
             for text, hidden in zip(texts_of(path.stem), states, strict=True):
                 got = model.embed(text, pooling="mean", normalize=False)[0]

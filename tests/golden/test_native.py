@@ -60,7 +60,7 @@ def test_native_equals_the_reference_on_tiny_models(name: str, format: str, tmp_
     out = tmp_path / "model.edge"
     convert(tiny_checkpoint(tmp_path, case), out, format=format, act="f32")
     ids = case_ids(case)
-    wanted = Reference.from_edge(out).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(out).logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(out, ids)) <= 1e-6
 
 
@@ -72,7 +72,7 @@ def test_native_equals_the_reference_on_real_models(
     path = make_edge(model, format, "f32")
     with np.load(shared_model(model) / "expected" / "logits64.npz") as expected:
         ids = expected["input_ids"].tolist()
-    wanted = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(path, ids)) <= 1e-6
 
 
@@ -84,7 +84,7 @@ def test_f16_logits_are_as_close_to_fp32_as_f16_storage_allows(
     path = make_edge(model, "F16")
     with np.load(shared_model(model) / "expected" / "logits64.npz") as expected:
         ids, wanted = expected["input_ids"].tolist(), expected["logits"]
-    rounded = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    rounded = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     storage_error = max_abs(wanted, rounded)
     native_error = max_abs(wanted, native_logits(path, ids))
     print(f"{model}: F16 max abs {native_error:.2e}, of which storage {storage_error:.2e}")
