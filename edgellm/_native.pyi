@@ -119,7 +119,7 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
-        kv_format: str = "F16",
+        kv_format: str = "K8V8",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -168,16 +168,11 @@ class Model:
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
-<<<<<<< HEAD
     def kv_groups(self) -> list[tuple[int, int, int]]: ...  # (window or 0, bytes per token, more
     # bytes that the first page takes)
-    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
-=======
-    def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
     def session_bytes(self) -> int: ...  # that it reserves besides, for logits
->>>>>>> d643d8b8cace408448c8dc63b8ea6474dc892a2f
     @property
     def scratch_bytes(self) -> int: ...
     @property

@@ -170,7 +170,7 @@ for name in sys.argv[2:]:
 
 def native_logits(path: Path, ids: list[int], n_threads: int) -> Logits:
     """[len(ids), n_vocab], the last N_DECODED of them token by token."""
-    model = _native.Model.load(str(path), n_threads=n_threads, verify="never")
+    model = _native.Model.load(str(path), n_threads=n_threads, verify="never", kv_format="F16")
     session = _native.Session(model, len(ids))
     n_prompt = len(ids) - N_DECODED
     parts = []

@@ -49,7 +49,7 @@ def make_edge(tmp_path_factory: pytest.TempPathFactory) -> MakeEdge:
 
 
 def native_logits(path: Path, ids: list[int]) -> npt.NDArray[np.float32]:
-    with edgellm.load(path, verify="never") as model:
+    with edgellm.load(path, kv="F16", verify="never") as model:
         return model.logits(ids)
 
 
@@ -94,7 +94,7 @@ def test_f16_logits_are_as_close_to_fp32_as_f16_storage_allows(
 @pytest.mark.parametrize("model", SHARED_MODELS)
 def test_f16_gives_the_expected_greedy_tokens(model: str, make_edge: MakeEdge) -> None:
     expected = np.load(shared_model(model) / "expected" / "greedy.npz")
-    with edgellm.load(make_edge(model, "F16"), verify="never") as native:
+    with edgellm.load(make_edge(model, "F16"), kv="F16", verify="never") as native:
         for i in range(3):
             prompt = expected[f"prompt_ids_{i}"].tolist()
             wanted = expected[f"output_ids_{i}"].tolist()
@@ -122,7 +122,7 @@ def test_quantized_models_stay_close_to_fp32(model: str, format: str, make_edge:
         sequences = [expected["input_ids"].tolist()]
     sequences += _long_texts(model, n_tokens=min(256, fp32.spec.n_ctx_train), n_sequences=6)
     kls = []
-    with edgellm.load(path, verify="never") as native:
+    with edgellm.load(path, kv="F16", verify="never") as native:
         for ids in sequences:
             kls.append(mean_kl(fp32.logits(ids).numpy(), native.logits(ids)))
     n_tokens = sum(map(len, sequences[1:]))
