@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
+import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +233,54 @@ def test_a_refined_run_goes_on_to_the_same_file(
     interrupted(two, at=5)
     train(two)
     assert one.out.read_bytes() == two.out.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("learn", ["weights", "codes"])
+def test_kills_at_any_write_change_no_bit(
+    recipe: TrainRecipe, tiny_checkpoint: Path, learn: str, tmp_path: Path
+) -> None:
+    if learn == "codes":
+        start = tmp_path / "start.edge"
+        convert(tiny_checkpoint, start, format="E4_32")
+        out = tmp_path / "out.edge"
+        recipe = distilling(recipe, tiny_checkpoint, student=start, out=out, learn=learn)
+    train(recipe)
+    again = replace(recipe, out=tmp_path / "again" / recipe.out.name)
+    again.out.parent.mkdir()
+    rng = np.random.default_rng(3)
+    n_kills = 0
+    while not ended_before_kill(again, at_sync=int(rng.integers(1, 12))):
+        assert not again.out.exists()
+        n_kills += 1
+        assert n_kills < 60
+    assert n_kills >= 3
+    assert written(again) == written(recipe)
+
+
+def ended_before_kill(recipe: TrainRecipe, at_sync: int) -> bool:
+    """Trains in a process that kills itself when it is about to sync a file for the nth time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the child does not have
+        child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+        return not os.WIFSIGNALED(status)
+    calls = itertools.count(1)
+    sync = os.fsync
+
+    def kill_or_sync(descriptor: int) -> None:
+        if next(calls) == at_sync:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = kill_or_sync
+    try:
+        train(recipe)
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
 
 
 def test_bf16_products_learn_too(recipe: TrainRecipe) -> None:
