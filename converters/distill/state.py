@@ -68,6 +68,10 @@ class StateDir:
                 return state
         return None
 
+    def oldest_step(self) -> int:
+        """From which a run may have to go on."""
+        return min((int(path.name.partition("-")[2]) for path in self._steps()), default=0)
+
     def save(self, state: State) -> None:
         from safetensors.torch import save_file
 

@@ -26,12 +26,14 @@ from edgellm.converters.distill.recipe import (
     DataOptions,
     LossOptions,
     OptimizerOptions,
+    OwnOptions,
     ScheduleOptions,
 )
 from edgellm.converters.distill.refined import RefinedStudent
 from edgellm.converters.extras import text_blobs
 from edgellm.converters.plan import Job
 from edgellm.converters.reference import Reference
+from safetensors.numpy import load_file
 
 from edgellm import load
 from edgellm.edgefile import read_header, read_tensor
@@ -233,6 +235,38 @@ def test_a_refined_run_goes_on_to_the_same_file(
     interrupted(two, at=5)
     train(two)
     assert one.out.read_bytes() == two.out.read_bytes()
+
+
+@pytest.mark.parametrize("learn", ["weights", "scales"])
+def test_a_student_learns_on_text_of_its_own(
+    recipe: TrainRecipe, tiny_checkpoint: Path, learn: str, tmp_path: Path
+) -> None:
+    """Of a block of steps the model as it was at its first; a run that goes on in between has it
+    still."""
+    own = distilling(recipe, tiny_checkpoint, own=OwnOptions(0.5, every=3, prompt_tokens=4))
+    if learn == "scales":
+        start = tmp_path / "start.edge"
+        convert(tiny_checkpoint, start, format="E2_16")
+        own = replace(own, student=start, out=tmp_path / "own.edge", learn=learn)
+    else:
+        own = replace(own, loss=replace(own.loss, divergence="reverse_kl", next_token=0.5))
+    train(own)
+    [block] = own.work_dir.glob("own-*")
+    assert block.name == "own-00000003"  # of the last three steps; older ones are not needed
+    assert [path.name for path in block.iterdir()] == ["tokens.safetensors"]
+    tokens = load_file(block / "tokens.safetensors")["tokens"]
+    assert tokens.shape == (6, 48)
+    assert len(np.unique(tokens[:, 4:], axis=0)) == 6
+
+    again = replace(own, out=tmp_path / "again" / own.out.name)
+    again.out.parent.mkdir()
+    interrupted(again, at=5)
+    train(again)
+    assert written(again) == written(own)
+    plain = replace(own, own=None, out=tmp_path / "plain" / own.out.name)
+    plain.out.parent.mkdir()
+    train(plain)
+    assert written(plain) != written(own)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
