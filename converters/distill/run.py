@@ -98,6 +98,12 @@ class _Run:
         self._begin()
         end_ids = self._student.spec.eos_ids
         tokenizer, template = text_reader(recipe.student, blobs)
+        if tokenizer.n_vocab > self._student.spec.n_vocab:
+            raise FormatError(
+                f"{recipe.student}: its tokenizer has {tokenizer.n_vocab} tokens, the model "
+                f"{self._student.spec.n_vocab}",
+                code="tokenizer_invalid",
+            )
         self._reader = TextReader(tokenizer, template, end_ids[0] if end_ids else -1)
         data = recipe.data
         self._data = pack(

@@ -55,8 +55,8 @@ class StateDir:
             found = _read_json(folder / "state.json")
             if found is not None and found.get("key") != key:
                 raise InvalidArgumentError(
-                    f"{root}: holds a run of another recipe, model or text; remove it, or choose "
-                    "another `work`",
+                    f"{root}: holds a run of another recipe, model, text, number of threads or "
+                    "torch; remove it, or choose another `work`",
                     code="invalid_argument",
                 )
 
