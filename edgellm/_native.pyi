@@ -132,7 +132,7 @@ class Model:
         prefix_cache_bytes: KV of ended texts kept for those that begin alike; None: 1/8 of all.
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
-        kv_format: "F16" or "K8V8"; UnsupportedError for another name.
+        kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         """
 
     def close(self) -> None:
@@ -168,10 +168,16 @@ class Model:
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
+<<<<<<< HEAD
+    def kv_groups(self) -> list[tuple[int, int, int]]: ...  # (window or 0, bytes per token, more
+    # bytes that the first page takes)
+    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
+=======
     def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
     def session_bytes(self) -> int: ...  # that it reserves besides, for logits
+>>>>>>> d643d8b8cace408448c8dc63b8ea6474dc892a2f
     @property
     def scratch_bytes(self) -> int: ...
     @property

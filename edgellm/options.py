@@ -15,7 +15,7 @@ from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
-KvFormat = Literal["F16", "K8V8"]
+KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "F16"
 _MAX_SEED = 2**64 - 1
@@ -37,7 +37,8 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
-    `kv`: how keys and values are kept, "F16" or "K8V8", which takes half as much (docs/KV.md).
+    `kv`: how keys and values are kept, "F16", "K8V8", which takes half as much, "K8V4" or "K6V4",
+    two fifths and a third, of which answers differ a little more (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go

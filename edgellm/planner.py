@@ -40,6 +40,7 @@ class KvGroup:
 
     window: int  # tokens that a query sees; 0: all
     bytes_per_token: int
+    first_page_extra: int = 0  # bytes by which the first page takes more
 
     @property
     def most_tokens(self) -> int:
@@ -52,7 +53,7 @@ class KvGroup:
         n_tokens = round_up(n_ctx, PAGE_TOKENS)
         if 0 < self.window < n_ctx:
             n_tokens = min(n_tokens, self.most_tokens)
-        return n_tokens * self.bytes_per_token
+        return n_tokens * self.bytes_per_token + (self.first_page_extra if n_ctx > 0 else 0)
 
 
 @dataclass(frozen=True)
@@ -150,18 +151,26 @@ def _head_bytes(head_dim: int, kv: str) -> int:
     n_groups = max(1, (head_dim + 63) // 64)
     channels = max(16, round_up((head_dim + n_groups - 1) // n_groups, 16))
     n_scales = (head_dim + channels - 1) // channels
-    return round_up(head_dim, 4) + round_up(head_dim, 16) + 2 * 2 * n_scales
+    keys = {"K8": round_up(head_dim, 4), "K6": round_up(head_dim, 16) // 4 * 3}
+    values = {"V8": round_up(head_dim, 16), "V4": round_up(head_dim, 32) // 2}
+    return keys[kv[:2]] + values[kv[2:]] + 2 * 2 * n_scales
 
 
 def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup, ...]:
     """A window as wide as the context is none."""
+    first_kv = "F16" if kv.endswith("V4") else kv
     n_bytes: defaultdict[int, int] = defaultdict(int)
+    first_bytes: defaultdict[int, int] = defaultdict(int)
     for layer in layers:
         window = _int(layer, "window")
-        head_bytes = _head_bytes(_int(layer, "head_dim"), kv)
-        layer_bytes = _int(layer, "n_kv_heads") * head_bytes
-        n_bytes[window if window < _int(spec, "n_ctx_train") else 0] += layer_bytes
-    return tuple(KvGroup(*group) for group in sorted(n_bytes.items()))
+        window = window if window < _int(spec, "n_ctx_train") else 0
+        n_heads, head_dim = _int(layer, "n_kv_heads"), _int(layer, "head_dim")
+        n_bytes[window] += n_heads * _head_bytes(head_dim, kv)
+        first_bytes[window] += n_heads * _head_bytes(head_dim, first_kv)
+    return tuple(
+        KvGroup(window, n_bytes[window], PAGE_TOKENS * (first_bytes[window] - n_bytes[window]))
+        for window in sorted(n_bytes)
+    )
 
 
 def file_bytes_as(header: EdgeHeader, format: str) -> int:

@@ -18,7 +18,8 @@ SCHEMA_VERSION = 1
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 KvOption = Annotated[
-    str | None, typer.Option("--kv", help="Keep keys and values as F16 or K8V8. Default: F16.")
+    str | None,
+    typer.Option("--kv", help="Keep keys and values as F16, K8V8, K8V4 or K6V4. Default: F16."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")

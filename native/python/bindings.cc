@@ -318,9 +318,10 @@ void bind_model(py::module_& m) {
       .def_property_readonly("kv_bytes_per_token", info(&edgellm::ModelInfo::kv_bytes_per_token))
       .def_property_readonly("kv_groups",
                              [](const Model& model) {
-                               std::vector<std::pair<int, uint64_t>> groups;
+                               std::vector<std::tuple<int, uint64_t, uint64_t>> groups;
                                for (const edgellm::KvGroup& group : model.info().kv_groups) {
-                                 groups.emplace_back(group.window, group.bytes_per_token);
+                                 groups.emplace_back(group.window, group.bytes_per_token,
+                                                     group.first_page_extra);
                                }
                                return groups;
                              })

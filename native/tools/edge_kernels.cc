@@ -26,7 +26,7 @@ constexpr const char* kUsage =
     "edge_kernels --compiler\n"
     "  FORMAT: E2_16, E3_32, E4_16, E4_32, E6_16, E8_32, K4_32, L4_32 or L8_32; the level is the "
     "best one, or EDGELLM_ISA\n"
-    "  KV: F16, K8V8\n"
+    "  KV: F16, K8V8, K8V4, K6V4\n"
     "  --rows K: that many rows only; above 16 the kernel of prefill\n"
     "  --calls N: of every measurement (default 200)\n"
     "  --positions N: of one key-value head (default 1024, in cache; 262144 is not)";
@@ -163,10 +163,7 @@ struct AttentionProblem {
     for (int first = 0; first < options.n_positions; first += edge::kSegmentTokens) {
       edge::AttentionSegmentArgs args;
       args.pages = pages.data() + first / kPagePositions;
-      args.format = format;
-      args.parts = edge::kv_head_parts(format, options.head_dim);
-      args.head_dim = options.head_dim;
-      args.scale_channels = edge::kv_scale_channels(options.head_dim);
+      args.kv = edge::kv_head(format, options.head_dim);
       args.scale = 1;
       args.n_queries = options.n_queries;
       for (int i = 0; i < options.n_queries; ++i) {

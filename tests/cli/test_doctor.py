@@ -15,6 +15,7 @@ from edgellm import doctor, planner
 from edgellm.cli.exits import Exit
 from edgellm.doctor_model import check_model
 from edgellm.edgefile import EdgeWriter, read_header, read_tensor
+from edgellm.options import KV_FORMATS
 
 VERDICTS = ("ok", "warning", "failure")
 
@@ -167,16 +168,18 @@ def test_memory_for_part_of_the_context_is_a_warning_and_for_none_a_failure():
     assert none.error.code == "memory_budget"
 
 
+@pytest.mark.parametrize("kv", KV_FORMATS)
 @pytest.mark.parametrize("name", ["demo_path", "tiny_edge"])
-def test_the_plan_from_the_header_is_that_of_the_runtime(name, request):
+def test_the_plan_from_the_header_is_that_of_the_runtime(name, kv, request):
     from edgellm import _native
 
     path = request.getfixturevalue(name)
-    native = _native.Model.load(path)
-    plan = planner.plan_of(read_header(path), 1 << 30)
+    native = _native.Model.load(path, kv_format=kv)
+    plan = planner.plan_of(read_header(path), 1 << 30, kv)
     assert plan.scratch_bytes == native.scratch_bytes
     assert plan.kv_bytes_per_token == native.kv_bytes_per_token
-    assert [(group.window, group.bytes_per_token) for group in plan.kv_groups] == native.kv_groups
+    assert plan.kv_groups == tuple(planner.KvGroup(*group) for group in native.kv_groups)
+    assert all(plan.kv_bytes_at(n) == native.kv_bytes(n) for n in (1, 32, 33, 128))
     assert plan.file_bytes == native.file_bytes
     assert plan.n_ctx_train == native.n_ctx_train
     native.close()

@@ -17,6 +17,7 @@ from edgellm.converters.reference import Reference
 import edgellm
 from edgellm import InvalidArgumentError, _native
 from edgellm.edgefile import read_header
+from edgellm.options import KV_FORMATS
 from edgellm.planner import KvGroup, plan_of
 from edgellm.stream import SessionLease
 from golden.blocks import CASES, ids_of, write_case
@@ -114,11 +115,11 @@ def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path)
     model = _native.Model.load(str(path), n_threads=2, verify="never")
     plan = plan_of(read_header(path), limit_bytes=0)
     assert plan.kv_groups == (KvGroup(0, 2 * 2 * 2 * 12 * 2), KvGroup(3, 2 * 2 * 12 * 2))
-    int8 = _native.Model.load(str(path), n_threads=2, verify="never", kv_format="K8V8")
-    int8_plan = plan_of(read_header(path), limit_bytes=0, kv="K8V8")
-    for n_ctx in (1, 33, 130, 192, 193, len(ids), 400):
-        assert plan.kv_bytes_at(n_ctx) == model.kv_bytes(n_ctx)
-        assert int8_plan.kv_bytes_at(n_ctx) == int8.kv_bytes(n_ctx)
+    for kv in KV_FORMATS:
+        other = _native.Model.load(str(path), n_threads=2, verify="never", kv_format=kv)
+        other_plan = plan_of(read_header(path), limit_bytes=0, kv=kv)
+        for n_ctx in (1, 33, 130, 192, 193, len(ids), 400):
+            assert other_plan.kv_bytes_at(n_ctx) == other.kv_bytes(n_ctx)
     session = _native.Session(model, len(ids), reuse_prefix=False)
     session.append(ids)
     while not session.run():

@@ -17,15 +17,20 @@ PROMPTS = ["Hello, world", "a", "The quick brown fox jumps over the lazy dog", "
 
 
 @pytest.fixture
-def tiny(tiny_edge: Path) -> Iterator[edgellm.Model]:
-    with edgellm.load(tiny_edge, threads=2) as loaded:
+def kv() -> str:
+    return "F16"
+
+
+@pytest.fixture
+def tiny(tiny_edge: Path, kv: str) -> Iterator[edgellm.Model]:
+    with edgellm.load(tiny_edge, threads=2, kv=kv) as loaded:
         yield loaded
 
 
 @pytest.fixture
-def apart(tiny_edge: Path) -> Iterator[edgellm.Model]:
+def apart(tiny_edge: Path, kv: str) -> Iterator[edgellm.Model]:
     """Another one, which shares no KV with `tiny`."""
-    with edgellm.load(tiny_edge, threads=1) as loaded:
+    with edgellm.load(tiny_edge, threads=1, kv=kv) as loaded:
         yield loaded
 
 
@@ -35,7 +40,9 @@ def content(generation: edgellm.Generation) -> edgellm.Generation:
     return replace(generation, stats=zero)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 16])
+@pytest.mark.parametrize(
+    ("at_once", "kv"), [(1, "F16"), (2, "K8V8"), (16, "F16"), (16, "K8V4"), (3, "K6V4")]
+)
 def test_a_batch_is_its_prompts_one_by_one(tiny, apart, at_once):
     options: dict[str, Any] = {
         "max_tokens": 20,
@@ -179,7 +186,7 @@ def test_higher_priorities_are_read_first(demo_path):
         prompts = [[5 + at] * 200 for at in range(2)]
         low = model.stream(prompts[0], max_tokens=1)
         high = model.stream(prompts[1], max_tokens=1, priority=1)
-        first = chat.stream("Tell me a story. " * 20, max_tokens=1, priority=2)
+        first = chat.stream("Tell me a story. " * 40, max_tokens=1, priority=2)
         lanes = [low.session, high.session, first.session]
         assert [lane.pending > 130 for lane in lanes] == [True] * 3
         read = []

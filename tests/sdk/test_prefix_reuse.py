@@ -8,16 +8,23 @@ from typing import Any
 import pytest
 
 import edgellm
+from edgellm.options import KV_FORMATS
 
 PROMPT = "Once upon a time there was a little girl who lived in a house near the forest. " * 4
 
 
 @pytest.fixture
-def model() -> Iterator[edgellm.Model]:
-    with edgellm.load("demo") as loaded:
+def kv() -> str:
+    return "F16"
+
+
+@pytest.fixture
+def model(kv: str) -> Iterator[edgellm.Model]:
+    with edgellm.load("demo", kv=kv) as loaded:
         yield loaded
 
 
+@pytest.mark.parametrize("kv", KV_FORMATS)
 def test_a_text_that_was_read_is_not_read_again(model: edgellm.Model) -> None:
     n_prompt = len(model.tokenize(PROMPT))
     first = model.generate(PROMPT, max_tokens=8)
@@ -25,6 +32,8 @@ def test_a_text_that_was_read_is_not_read_again(model: edgellm.Model) -> None:
     again = model.generate(PROMPT, max_tokens=8)
     assert again.stats.reused_tokens == n_prompt - 1
     assert (again.token_ids, again.logprobs) == (first.token_ids, first.logprobs)
+    forks = model.generate_n(PROMPT, 2, max_tokens=8)
+    assert [one.token_ids for one in forks] == [first.token_ids] * 2
     longer = model.generate(PROMPT + first.text, max_tokens=2)
     assert longer.stats.reused_tokens >= n_prompt - 1
 

@@ -17,15 +17,16 @@ import pytest
 
 import edgellm
 from edgellm import FormatError, InvalidArgumentError, SessionError, _native
+from edgellm.options import KV_FORMATS
 from edgellm.transcript import Transcript
 
 FIRST, SECOND = "How do I show the current date?", "And the time?"
 SAMPLING = {"max_tokens": 24, "temperature": 0.8, "seed": 3}
 
 
-@pytest.fixture(scope="module")
-def demo(demo_path) -> Iterator[edgellm.Model]:
-    with edgellm.load(demo_path, prefix_cache=0) as model:
+@pytest.fixture(scope="module", params=["F16"])
+def demo(request, demo_path) -> Iterator[edgellm.Model]:
+    with edgellm.load(demo_path, kv=request.param, prefix_cache=0) as model:
         yield model
 
 
@@ -44,6 +45,7 @@ def same(a: edgellm.Generation, b: edgellm.Generation) -> bool:
     return (a.text, a.token_ids, a.logprobs) == (b.text, b.token_ids, b.logprobs)
 
 
+@pytest.mark.parametrize("demo", KV_FORMATS, indirect=True)
 def test_a_restored_chat_goes_on_as_the_saved_one_and_says_from_where(demo, saved):
     path, after, turns = saved
     with demo.restore(path) as chat:

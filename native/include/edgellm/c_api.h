@@ -75,7 +75,9 @@ enum {
 enum {
   EDGELLM_KV_DEFAULT = 0,
   EDGELLM_KV_F16 = 1,
-  EDGELLM_KV_K8V8 = 2 /* 8 bits, half the bytes */
+  EDGELLM_KV_K8V8 = 2, /* 8 bits, half the bytes */
+  EDGELLM_KV_K8V4 = 3, /* values 4 bits, the first 32 tokens F16 */
+  EDGELLM_KV_K6V4 = 4  /* keys 6 bits as well */
 };
 
 typedef struct edgellm_load_options {

@@ -125,8 +125,8 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
-  // How keys and values are kept, docs/KV.md: "F16" or "K8V8" (8 bits, half the bytes).
-  // feature_unsupported for another name.
+  // How keys and values are kept, docs/KV.md: "F16", "K8V8" (8 bits, half the bytes), "K8V4" or
+  // "K6V4". feature_unsupported for another name.
   std::string kv_format = "F16";
 };
 
@@ -144,8 +144,9 @@ struct KvFigures {
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
 struct KvGroup {
-  int window = 0;                // tokens that a query sees; 0: all
-  uint64_t bytes_per_token = 0;  // keys and values
+  int window = 0;                 // tokens that a query sees; 0: all
+  uint64_t bytes_per_token = 0;   // keys and values
+  uint64_t first_page_extra = 0;  // bytes by which the first 32 tokens take more
 };
 
 struct ModelInfo {

@@ -97,6 +97,10 @@ std::string kv_format_of(int32_t format) {
       return "F16";
     case EDGELLM_KV_K8V8:
       return "K8V8";
+    case EDGELLM_KV_K8V4:
+      return "K8V4";
+    case EDGELLM_KV_K6V4:
+      return "K6V4";
     default:
       refuse("options->kv_format is " + std::to_string(format) + "; it must be EDGELLM_KV_...");
   }

@@ -1,6 +1,4 @@
 // Facts about the machine and the build, and the weight codecs for the offline tools.
-#include <algorithm>
-#include <atomic>
 #include <string>
 
 #include "api/guard.h"
@@ -20,24 +18,8 @@ using edge::api::entry;
 using edge::api::raise;
 using edge::api::take_or_throw;
 
-constexpr size_t kReadBytes = size_t{256} << 20;  // far more than any cache
-constexpr size_t kReadUnitBytes = size_t{4} << 20;
-constexpr int kReadRuns = 5;  // the best one counts: others may have been disturbed
-
 int threads_or_default(int n_threads) {
   return n_threads > 0 ? n_threads : edge::default_n_threads();
-}
-
-// Folds a range in a way that compilers vectorise and cannot leave out.
-uint64_t read_all(const std::byte* data, size_t n_bytes) {
-  const uint64_t* words = reinterpret_cast<const uint64_t*>(data);
-  uint64_t lanes[8] = {};
-  for (size_t i = 0; i < n_bytes / sizeof(uint64_t); i += 8) {
-    for (size_t j = 0; j < 8; ++j) lanes[j] ^= words[i + j];
-  }
-  uint64_t all = 0;
-  for (const uint64_t lane : lanes) all ^= lane;
-  return all;
 }
 
 edge::Format tiled_format(std::string_view name) {
@@ -113,28 +95,8 @@ std::vector<std::pair<std::string, std::string>> error_table() {
 }
 
 double measure_read_bandwidth(int n_threads) {
-  return entry([&] {
-    const edge::PageBuffer buffer = take_or_throw(edge::PageBuffer::allocate(kReadBytes));
-    std::atomic<uint64_t> sink{0};
-    const int64_t n_units = kReadBytes / kReadUnitBytes;
-    const auto at = [&](int64_t unit) {
-      return buffer.data() + static_cast<size_t>(unit) * kReadUnitBytes;
-    };
-    // Written first: untouched pages would all be the one zero page of the OS.
-    edge::parallel_for(threads_or_default(n_threads), n_units, [&](int64_t unit, int) {
-      std::fill_n(at(unit), kReadUnitBytes, static_cast<std::byte>(unit));
-    });
-    double best = 0;
-    for (int run = 0; run < kReadRuns; ++run) {
-      const int64_t start_ns = edge::monotonic_ns();
-      edge::parallel_for(threads_or_default(n_threads), n_units, [&](int64_t unit, int) {
-        sink.fetch_xor(read_all(at(unit), kReadUnitBytes), std::memory_order_relaxed);
-      });
-      const double seconds = static_cast<double>(edge::monotonic_ns() - start_ns) * 1e-9;
-      best = std::max(best, static_cast<double>(kReadBytes) / std::max(seconds, 1e-9));
-    }
-    return best;
-  });
+  return entry(
+      [&] { return take_or_throw(edge::measure_read_bytes_per_s(threads_or_default(n_threads))); });
 }
 
 double measure_int8_peak(int n_threads) {

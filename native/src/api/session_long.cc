@@ -68,8 +68,7 @@ edge::Status Model::Impl::keep_slots(const edge::KvView& view,
                                      std::span<const std::vector<int32_t>> kept) {
   const std::lock_guard lock(step_turn);
   if (is_closing) return {edge::Code::kCancelled, "the model was closed"};
-  decoder->keep_slots(view, kept);
-  return {};
+  return decoder->keep_slots(view, kept);
 }
 
 }  // namespace edgellm

@@ -2,8 +2,8 @@
 // (kernels). Layers with the same window are a group; a page holds the keys and values of 32
 // consecutive positions of one sequence for the layers of one group. So a group with a window can
 // let go of pages that no query sees any more.
-// kernels/kv_format.h gives what a page holds of one kv head; the heads of a layer follow each
-// other.
+// kernels/kv_format.h gives what a page holds of one kv head, and the format of page 0, which may
+// be another; the heads of a layer follow each other.
 #pragma once
 
 #include <cstddef>
@@ -24,27 +24,25 @@ struct KvLayerLayout {
   int head_dim = 0;
   int group = 0;
   KvFormat format = KvFormat::kF16;
+  size_t first_offset_bytes = 0;  // in page 0
 
-  size_t layer_bytes() const {
-    return kv_head_bytes(format, head_dim) * static_cast<size_t>(n_kv_heads);
+  bool has_own_first_page() const { return kv_first_format(format) != format; }
+  KvFormat format_of(int page_number) const {
+    return page_number == 0 ? kv_first_format(format) : format;
   }
-  // In bytes from the beginning of the page.
-  KvHeadParts parts(int kv_head) const {
-    const size_t begin =
-        offset_bytes + kv_head_bytes(format, head_dim) * static_cast<size_t>(kv_head);
-    KvHeadParts parts = kv_head_parts(format, head_dim);
-    for (size_t* part : {&parts.keys, &parts.key_scales, &parts.values, &parts.value_scales}) {
-      *part += begin;
-    }
-    return parts;
+  size_t layer_bytes(int page_number) const {
+    return kv_head_bytes(format_of(page_number), head_dim) * static_cast<size_t>(n_kv_heads);
+  }
+  KvHead head(int page_number, int kv_head_index) const {
+    const KvFormat of_page = format_of(page_number);
+    const size_t begin = page_number == 0 ? first_offset_bytes : offset_bytes;
+    return kv_head(of_page, head_dim,
+                   begin + kv_head_bytes(of_page, head_dim) * static_cast<size_t>(kv_head_index));
   }
   // Slot `number` of a sequence, whose page is `page`.
-  KvSlot slot(std::byte* page, int number, int kv_head) const {
+  KvSlot slot(std::byte* page, int number, int kv_head_index) const {
     return {.page = reinterpret_cast<uint8_t*>(page),
-            .format = format,
-            .parts = parts(kv_head),
-            .head_dim = head_dim,
-            .scale_channels = kv_scale_channels(head_dim),
+            .head = head(number / kPageTokens, kv_head_index),
             .slot = number % kPageTokens};
   }
 };

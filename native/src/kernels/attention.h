@@ -18,7 +18,7 @@ constexpr int kSegmentTokens = 256;
 constexpr int kMaxQueries = 4;  // of one call
 constexpr int kMaxHeadDim = 1024;
 
-// A query as int8 keys meet it, in groups of `scale_channels`: q is about q8 * scale.
+// A query as int8 keys meet it, in their groups (KvHead::channels): q is about q8 * scale.
 struct QueryInt8 {
   int8_t* q = nullptr;     // [head_dim rounded up to 4], the padding zero
   float* scale = nullptr;  // [n_scales]
@@ -27,10 +27,7 @@ struct QueryInt8 {
 
 struct AttentionSegmentArgs {
   const uint8_t* const* pages = nullptr;  // of the segment: pages[0] holds its first position
-  KvFormat format = KvFormat::kF16;
-  KvHeadParts parts;  // of the kv head in a page
-  int head_dim = 0;
-  int scale_channels = 0;
+  KvHead kv;                              // in each of them
   float scale = 0;
   float softcap = 0;                 // > 0: a score s becomes softcap * tanh(s / softcap)
   int n_queries = 0;                 // 1..kMaxQueries
@@ -51,14 +48,11 @@ struct AttentionKernels {
   void (*finish)(const float* o, float l, int head_dim, float* out);
   // Per group: amax, scale = amax / 127 and q = round_even(x * (127 / amax)) as for activations;
   // False, with `out` unspecified, if a value is not finite.
-  bool (*quantize_query)(const float* query, int head_dim, int scale_channels,
-                         const QueryInt8& out);
+  bool (*quantize_query)(const float* query, int head_dim, int channels, const QueryInt8& out);
   // Put a key or a value [head_dim] to its place. False, with the place unspecified, if it has a
   // value that is not finite or too large for the format.
   bool (*store_key)(const KvSlot& to, const float* key);
   bool (*store_value)(const KvSlot& to, const float* value);
-  // The key as attention sees it, [head_dim].
-  void (*load_key)(const KvSlot& from, float* key);
 };
 
 extern const AttentionKernels kAttention_scalar;

@@ -66,4 +66,7 @@ const KernelTable& active_kernels();
 // has none, for 16) on data in cache.
 double measure_int8_macs_per_s(int n_threads);
 
+// Bytes per second of plain reads of memory outside any cache. kOutOfMemory without 256 MiB.
+Result<double> measure_read_bytes_per_s(int n_threads);
+
 }  // namespace edge

@@ -1,15 +1,19 @@
 // How pages hold keys and values: the formats, and where the parts of one kv head lie. A page has
 // 32 consecutive positions. docs/KERNELS.md gives the arithmetic, docs/KV.md the bytes per token.
 //
-// Per kv head, in this order; what is padded is zero and never read into a result:
+// Per kv head, keys then their scales, values then theirs; what is padded is never read into a
+// result. Scales are f16 [n_scales][32].
 //   F16    keys f16 [head_dim][32] (transposed: 16 positions are one vector), values f16
-//          [32][head_dim]
-//   K8     keys u8 [head_dim / 4 rounded up][32][4], k + 128, then scales f16 [n_scales][32]
-//   V8     values u8 [8][head_dim rounded up to 16][4], v + 128, the four bytes being positions 0,
-//   2,
-//          1 and 3 of four, then scales f16 [n_scales][32]
-// One scale is for g = head_dim / ceil(head_dim / 64) channels, rounded up to 16, of one token:
-// what a token takes depends on nothing but that token.
+//          [32][head_dim], no scales
+//   K8     u8 [head_dim / 4 rounded up][32][4], k + 128: quads, four channels of each position
+//   K6     u8 [head_dim / 16 rounded up][3][32][4], k + 32: four quads, of which the first three
+//          are the low six bits of three bytes and the last their top bits, lowest first
+//   V8     u8 [8][head_dim rounded up to 16][4], v + 128, the four bytes being positions 0, 2, 1
+//          and 3 of four
+//   V4     u8 [8][head_dim / 32 rounded up][16][4], v + 8, positions as in V8: the low half of a
+//          byte is channel c of 32, the high half channel c + 16
+// A scale is for some channels of one token: what a token takes depends on nothing but that token.
+// Formats with values below 8 bits have page 0, which all attention goes to, as F16.
 #pragma once
 
 #include <stddef.h>
@@ -19,62 +23,87 @@ namespace edge {
 
 constexpr int kPageTokens = 32;
 
-enum class KvFormat : uint8_t { kF16, kK8V8 };
+enum class KvFormat : uint8_t { kF16, kK8V8, kK8V4, kK6V4 };
 
-constexpr struct {
+struct KvFormatInfo {
   KvFormat format;
   const char* name;
-} kKvFormats[] = {{KvFormat::kF16, "F16"}, {KvFormat::kK8V8, "K8V8"}};
+  int key_bits;
+  int value_bits;
+};
+constexpr KvFormatInfo kKvFormats[] = {{KvFormat::kF16, "F16", 16, 16},
+                                       {KvFormat::kK8V8, "K8V8", 8, 8},
+                                       {KvFormat::kK8V4, "K8V4", 8, 4},
+                                       {KvFormat::kK6V4, "K6V4", 6, 4}};
 
-// Where the parts of one kv head begin, in bytes from the beginning of its page.
-struct KvHeadParts {
+// Of page 0.
+constexpr KvFormat kv_first_format(KvFormat format) {
+  return kKvFormats[static_cast<size_t>(format)].value_bits < 8 ? KvFormat::kF16 : format;
+}
+
+// One kv head of a page. Offsets are in bytes from the beginning of the page.
+struct KvHead {
+  int head_dim = 0;
+  int key_bits = 16;
+  int value_bits = 16;
+  int channels = 0;  // that share a scale; the last ones of a head may be fewer
   size_t keys = 0;
   size_t key_scales = 0;
   size_t values = 0;
   size_t value_scales = 0;
+  size_t end = 0;
 };
 
 // The key and value of one token, layer and kv head.
 struct KvSlot {
   uint8_t* page = nullptr;
-  KvFormat format = KvFormat::kF16;
-  KvHeadParts parts;
-  int head_dim = 0;
-  int scale_channels = 0;
+  KvHead head;
   int slot = 0;  // 0..31
 };
 
-// Channels that share a scale; the last ones of a head may be fewer.
+constexpr int kv_round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+// Channels that share a scale, of a query, too.
 constexpr int kv_scale_channels(int head_dim) {
   const int n_groups = (head_dim + 63) / 64;
-  return ((head_dim + n_groups - 1) / n_groups + 15) / 16 * 16;
+  return kv_round_up((head_dim + n_groups - 1) / n_groups, 16);
 }
 constexpr int kv_n_scales(int head_dim) {
   return (head_dim + kv_scale_channels(head_dim) - 1) / kv_scale_channels(head_dim);
 }
 
-// Of a head that begins at byte 0.
-constexpr KvHeadParts kv_head_parts(KvFormat format, int head_dim) {
-  const auto dim = static_cast<size_t>(head_dim);
-  KvHeadParts parts;
-  if (format == KvFormat::kF16) {
-    parts.key_scales = parts.values = kPageTokens * dim * sizeof(uint16_t);
-    parts.value_scales = 2 * parts.values;
-    return parts;
-  }
-  const size_t scale_bytes =
-      static_cast<size_t>(kv_n_scales(head_dim)) * kPageTokens * sizeof(uint16_t);
-  parts.key_scales = kPageTokens * ((dim + 3) / 4 * 4);
-  parts.values = parts.key_scales + scale_bytes;
-  parts.value_scales = parts.values + kPageTokens * ((dim + 15) / 16 * 16);
-  return parts;
+// Bytes of a token's key and value, without scales.
+constexpr int kv_key_bytes(int head_dim, int bits) {
+  if (bits == 6) return kv_round_up(head_dim, 16) / 4 * 3;
+  return bits == 8 ? kv_round_up(head_dim, 4) : 2 * head_dim;
+}
+constexpr int kv_value_bytes(int head_dim, int bits) {
+  if (bits == 4) return kv_round_up(head_dim, 32) / 2;
+  return bits == 8 ? kv_round_up(head_dim, 16) : 2 * head_dim;
+}
+
+// That begins at byte `begin` of its page.
+constexpr KvHead kv_head(KvFormat format, int head_dim, size_t begin = 0) {
+  const KvFormatInfo& info = kKvFormats[static_cast<size_t>(format)];
+  KvHead head{.head_dim = head_dim, .key_bits = info.key_bits, .value_bits = info.value_bits};
+  head.channels = kv_scale_channels(head_dim);
+  const auto page_bytes = [](int token_bytes) {
+    return static_cast<size_t>(kPageTokens) * static_cast<size_t>(token_bytes);
+  };
+  const auto scale_bytes = [&](int bits) {
+    return bits == 16 ? 0 : page_bytes(2 * kv_n_scales(head_dim));
+  };
+  head.keys = begin;
+  head.key_scales = head.keys + page_bytes(kv_key_bytes(head_dim, info.key_bits));
+  head.values = head.key_scales + scale_bytes(info.key_bits);
+  head.value_scales = head.values + page_bytes(kv_value_bytes(head_dim, info.value_bits));
+  head.end = head.value_scales + scale_bytes(info.value_bits);
+  return head;
 }
 
 // Keys and values of one head in a page.
 constexpr size_t kv_head_bytes(KvFormat format, int head_dim) {
-  const size_t end = kv_head_parts(format, head_dim).value_scales;
-  if (format == KvFormat::kF16) return end;
-  return end + static_cast<size_t>(kv_n_scales(head_dim)) * kPageTokens * sizeof(uint16_t);
+  return kv_head(format, head_dim).end;
 }
 
 }  // namespace edge

@@ -1,5 +1,7 @@
-// What the integer units of this machine can do: the ceiling that benchmarks compare with.
+// What the integer units and the memory of this machine can do: the ceilings that benchmarks
+// compare with.
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "base/os.h"
@@ -7,13 +9,29 @@
 #include "kernels/kernels.h"
 
 namespace edge {
+namespace {
+
+constexpr int kRounds = 5;  // the best one counts: others may have been disturbed
+
+// Folds a range in a way that compilers vectorise and cannot leave out.
+uint64_t fold(const std::byte* data, size_t n_bytes) {
+  const uint64_t* words = reinterpret_cast<const uint64_t*>(data);
+  uint64_t lanes[8] = {};
+  for (size_t i = 0; i < n_bytes / sizeof(uint64_t); i += 8) {
+    for (size_t j = 0; j < 8; ++j) lanes[j] ^= words[i + j];
+  }
+  uint64_t all = 0;
+  for (const uint64_t lane : lanes) all ^= lane;
+  return all;
+}
+
+}  // namespace
 
 double measure_int8_macs_per_s(int n_threads) {
   constexpr int64_t kTiles = 8;  // with four strips and 64 rows 32 KiB: in cache
   constexpr int64_t kStrips = 4;
   constexpr int kGemmRows = 64;
   constexpr int64_t kCalls = 200;  // of one unit
-  constexpr int kRounds = 5;
   const MatmulFn gemm = active_kernels().gemm(Format::kE8_32, Act::kA8);
   const MatmulFn fn = gemm != nullptr ? gemm : active_kernels().matmul(Format::kE8_32, Act::kA8);
   const int n_rows = gemm != nullptr ? kGemmRows : kMaxKRows;
@@ -35,6 +53,30 @@ double measure_int8_macs_per_s(int n_threads) {
   const double macs =
       static_cast<double>(n_threads * kCalls * kStrips * kTiles) * kTileK * kTileRows * n_rows;
   return macs / best_s;
+}
+
+Result<double> measure_read_bytes_per_s(int n_threads) {
+  constexpr size_t kBytes = size_t{256} << 20;  // far more than any cache
+  constexpr size_t kUnitBytes = size_t{4} << 20;
+  EDGE_ASSIGN_OR_RETURN(const PageBuffer buffer, PageBuffer::allocate(kBytes));
+  const auto at = [&](int64_t unit) {
+    return buffer.data() + static_cast<size_t>(unit) * kUnitBytes;
+  };
+  const int64_t n_units = kBytes / kUnitBytes;
+  // Written first: untouched pages would all be the one zero page of the OS.
+  parallel_for(n_threads, n_units, [&](int64_t unit, int) {
+    std::fill_n(at(unit), kUnitBytes, static_cast<std::byte>(unit));
+  });
+  std::atomic<uint64_t> sink{0};
+  double best_s = 1e300;
+  for (int round = 0; round < kRounds; ++round) {
+    const int64_t start_ns = monotonic_ns();
+    parallel_for(n_threads, n_units, [&](int64_t unit, int) {
+      sink.fetch_xor(fold(at(unit), kUnitBytes), std::memory_order_relaxed);
+    });
+    best_s = std::min(best_s, static_cast<double>(monotonic_ns() - start_ns) * 1e-9);
+  }
+  return static_cast<double>(kBytes) / best_s;
 }
 
 }  // namespace edge

@@ -320,13 +320,15 @@ Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
   return {};
 }
 
-void Decoder::keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept) {
+Status Decoder::keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept) {
   size_t at = 0;
   for (size_t l = 0; l < spec_->layers.size(); ++l) {
     for (int kv_head = 0; kv_head < spec_->layers[l].n_kv_heads; ++kv_head) {
-      backend_->keep_slots(view, kv_.layers[l], kv_head, kept[at++]);
+      if (backend_->keep_slots(view, kv_.layers[l], kv_head, kept[at++])) continue;
+      return {Code::kNumeric, "a key or value is too large for the first page, which is F16"};
     }
   }
+  return {};
 }
 
 Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& more,

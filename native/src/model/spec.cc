@@ -309,14 +309,19 @@ KvLayout ModelSpec::kv_layout(KvFormat format) const {
   std::set<int> windows;
   for (const LayerSpec& layer : layers) windows.insert(window_of(layer));
   KvLayout layout;
-  for (const int window : windows) layout.groups.push_back({.window = window, .page_bytes = 0});
+  for (const int window : windows) layout.groups.push_back({.window = window});
   layout.layers.reserve(layers.size());
   for (const LayerSpec& layer : layers) {
     const auto group = std::distance(windows.begin(), windows.find(window_of(layer)));
-    size_t& page_bytes = layout.groups[static_cast<size_t>(group)].page_bytes;
-    const KvLayerLayout kv{page_bytes, layer.n_kv_heads, layer.head_dim, static_cast<int>(group),
-                           format};
-    page_bytes += kv.layer_bytes();
+    KvGroup& pages = layout.groups[static_cast<size_t>(group)];
+    const KvLayerLayout kv{.offset_bytes = pages.page_bytes,
+                           .n_kv_heads = layer.n_kv_heads,
+                           .head_dim = layer.head_dim,
+                           .group = static_cast<int>(group),
+                           .format = format,
+                           .first_offset_bytes = pages.first_page_bytes};
+    pages.page_bytes += kv.layer_bytes(1);
+    pages.first_page_bytes += kv.layer_bytes(0);
     layout.layers.push_back(kv);
   }
   return layout;

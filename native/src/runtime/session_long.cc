@@ -176,7 +176,10 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
     kept.push_back(choose_slots(row, compression));
   }
   EDGE_RETURN_IF_ERROR(kv_->detach());
-  EDGE_RETURN_IF_ERROR(model().keep_slots(kv_->view(), kept));
+  if (const Status status = model().keep_slots(kv_->view(), kept); !status.is_ok()) {
+    if (status.code() == Code::kNumeric) drop_kv();
+    return status;
+  }
   kv_->rewind(compression.n_keep);
   kept_.compress(kept, n_window, n_done_);
   return Status::ok();

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "base/half.h"
 #include "doctest/doctest.h"
 #include "kernels/kernels.h"
+#include "kernels/kv_slot.h"
 
 namespace edge {
 namespace {
@@ -28,7 +28,7 @@ struct Sequence {
     std::mt19937 rng(seed);
     std::normal_distribution<float> normal;
     for (int t = 0; t < n_positions; ++t) {
-      if (t % kPageTokens == 0) pages.emplace_back(kv.layer_bytes());
+      if (t % kPageTokens == 0) pages.emplace_back(kv.layer_bytes(t / kPageTokens));
       float head[kHeadDim];
       for (int h = 0; h < kv.n_kv_heads; ++h) {
         const KvSlot slot = kv.slot(pages.back().data(), t, h);
@@ -65,8 +65,10 @@ bool same_bits(const float* a, const float* b, size_t n) {
 }
 
 TEST_CASE("attention gives the same bits whole and split by segment, alone and in company") {
-  for (const auto& [n_kv_heads, format] :
-       {std::pair{1, KvFormat::kF16}, {3, KvFormat::kF16}, {3, KvFormat::kK8V8}}) {
+  for (const auto& [n_kv_heads, format] : {std::pair{1, KvFormat::kF16},
+                                           {3, KvFormat::kF16},
+                                           {3, KvFormat::kK8V8},
+                                           {3, KvFormat::kK6V4}}) {
     const AttentionShape shape{2 * n_kv_heads, n_kv_heads, kHeadDim, 0.25f};
     const KvLayerLayout kv{0, n_kv_heads, kHeadDim, 0, format};
     const Sequence longer(kv, 17000, 1);  // more than one wave of 64 segments
@@ -94,43 +96,55 @@ std::vector<double> attended(const Sequence& sequence, const RowInput& row,
                              const AttentionShape& shape, const KvLayerLayout& kv) {
   std::mt19937 rng(static_cast<uint32_t>(row.position));
   std::normal_distribution<float> normal;
-  std::vector<double> q(kHeadDim), out(kHeadDim, 0.0);
-  for (double& x : q) x = static_cast<double>(normal(rng));
+  std::vector<float> q(kHeadDim), key(kHeadDim), value(kHeadDim);
+  for (float& x : q) x = normal(rng);
+  int8_t levels[kHeadDim];
+  float step = 0;
+  int32_t sum = 0;
+  REQUIRE(active_kernels().attention->quantize_query(q.data(), kHeadDim, kHeadDim,
+                                                     {levels, &step, &sum}));
+  std::vector<double> out(kHeadDim, 0.0);
   double total = 0;
   const int first = shape.window > 0 ? std::max(0, row.slot + 1 - shape.window) : 0;
   for (int t = first; t <= row.slot; ++t) {
-    const std::vector<std::byte>& page = sequence.pages[static_cast<size_t>(t / kPageTokens)];
-    const auto at = [&](size_t i) {
-      uint16_t half;
-      std::memcpy(&half, page.data() + 2 * i, 2);
-      return static_cast<double>(half_to_float(half));
-    };
-    const auto slot = static_cast<size_t>(t % kPageTokens);
+    const KvSlot slot = kv.slot(sequence.pointers[static_cast<size_t>(t / kPageTokens)], t, 0);
+    load_key(slot, key.data());
+    load_value(slot, value.data());
     double score = 0;
-    for (size_t i = 0; i < kHeadDim; ++i) score += q[i] * at(i * kPageTokens + slot);
+    for (size_t i = 0; i < kHeadDim; ++i) {
+      const float seen = slot.head.key_bits == 16 ? q[i] : static_cast<float>(levels[i]) * step;
+      score += static_cast<double>(seen) * static_cast<double>(key[i]);
+    }
     score *= static_cast<double>(shape.scale);
     const double cap = static_cast<double>(shape.softcap);
     if (cap > 0) score = cap * std::tanh(score / cap);
     const double p = std::exp(score);
     total += p;
-    for (size_t i = 0; i < kHeadDim; ++i) {
-      out[i] += p * at(kv.parts(0).values / 2 + slot * kHeadDim + i);
-    }
+    for (size_t i = 0; i < kHeadDim; ++i) out[i] += p * static_cast<double>(value[i]);
   }
   for (double& x : out) x /= total;
   return out;
 }
 
 TEST_CASE("a window hides what is before it, whole or split, alone or in company") {
-  for (const int window : {1, 40, 256, 300, 1000}) {
+  for (const auto& [window, format] : {std::pair{1, KvFormat::kF16},
+                                       {40, KvFormat::kF16},
+                                       {256, KvFormat::kF16},
+                                       {300, KvFormat::kF16},
+                                       {1000, KvFormat::kF16},
+                                       {0, KvFormat::kK6V4},
+                                       {40, KvFormat::kK6V4},
+                                       {300, KvFormat::kK8V4}}) {
     CAPTURE(window);
     AttentionShape shape{2, 1, kHeadDim, 0.25f, 2.0f, window};
-    const KvLayerLayout kv{0, 1, kHeadDim};
+    const KvLayerLayout kv{0, 1, kHeadDim, 0, format};
     const Sequence sequence(kv, 1400, 3);
     std::vector<RowInput> rows;  // groups of four queries whose windows begin on both sides of 256
-    for (const int position : {0, 39, 254, 255, 256, 295, 511, 512, 555, 556, 1299, 1300}) {
+    for (const int position : {0, 31, 39, 254, 255, 256, 295, 511, 512, 555, 556, 1299, 1300}) {
       rows.push_back({0, position, position, sequence.view()});
     }
+    // Integer values meet weights of 15 bits.
+    const double tolerance = format == KvFormat::kF16 ? 1e-5 : 1e-4;
     const std::vector<float> whole = attend(rows, shape, kv, 1);
     for (const int n_threads : {2, 16}) {
       const std::vector<float> split = attend(rows, shape, kv, n_threads);
@@ -143,7 +157,7 @@ TEST_CASE("a window hides what is before it, whole or split, alone or in company
       CHECK(same_bits(got, alone.data(), 2 * kHeadDim));
       const std::vector<double> expected = attended(sequence, rows[row], shape, kv);
       for (size_t i = 0; i < kHeadDim; ++i) {
-        CHECK(std::fabs(static_cast<double>(got[i]) - expected[i]) < 1e-5);
+        CHECK(std::fabs(static_cast<double>(got[i]) - expected[i]) < tolerance);
       }
     }
   }

@@ -59,6 +59,14 @@ TEST_CASE("the KV layout packs the layers of a page without gaps") {
   REQUIRE(kv.groups.size() == 1);
   CHECK(kv.groups[0].window == 0);
   CHECK(kv.groups[0].page_bytes == first_bytes + second_bytes);
+  CHECK(kv.groups[0].bytes_of(0) == kv.groups[0].page_bytes);
+
+  const edge::KvLayout small = spec.value().kv_layout(edge::KvFormat::kK6V4);
+  // Keys of 6 bits, values of 4 and two scales a token; F16 in page 0.
+  CHECK(small.layers[1].offset_bytes == size_t{32} * 4 * (12 + 16 + 4));
+  CHECK(small.groups[0].page_bytes == size_t{32} * (4 + 2) * (12 + 16 + 4));
+  CHECK(small.layers[1].first_offset_bytes == first_bytes);
+  CHECK(small.groups[0].bytes_of(0) == first_bytes + second_bytes);
 }
 
 TEST_CASE("layers with the same window share pages; a window as wide as the context is none") {

@@ -1,7 +1,8 @@
 // A model made of hashes: what a group keeps of a token is its position and, in the first group,
 // its id, in every other one the hash of what the group before sees there; the logits of a row are
 // the hash of what the last group sees and how far back it stands. Any mistake of a session in
-// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head.
+// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; page 0
+// of all but the first group is in a format of its own.
 #pragma once
 
 #include <algorithm>
@@ -58,10 +59,13 @@ class HashModel final : public StepModel {
   bool has_head() const override { return !is_headless; }
   int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
   int max_positions() const override { return n_positions; }
-  // Group g has pages of g + 1 times kPageBytes.
+  // Group g has pages of g + 1 times kPageBytes, page 0 twice as large from the second on.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
-    for (const int window : windows_) groups.push_back({window, kPageBytes * (groups.size() + 1)});
+    for (const int window : windows_) {
+      const size_t page_bytes = kPageBytes * (groups.size() + 1);
+      groups.push_back({window, page_bytes, groups.empty() ? 0 : 2 * page_bytes});
+    }
     return groups;
   }
 
@@ -82,10 +86,10 @@ class HashModel final : public StepModel {
         for (int page = first / kPageTokens; page <= row.slot / kPageTokens; ++page) {
           if (table.pages[page] == nullptr) return {Code::kInvalidArgument, "a page is gone"};
         }
-        write(table, row.slot, {value, row.position});
+        write(table, group, row.slot, {value, row.position});
         hash = 2166136261u;
         for (int slot = first; slot <= row.slot; ++slot) {
-          const Kept seen = read(table, slot);
+          const Kept seen = read(table, group, slot);
           hash = hash_of(hash, seen, row.position);
           if (outputs.shares == nullptr) continue;
           outputs.shares[group * n_slots + static_cast<size_t>(slot)] += share_of(seen);
@@ -108,9 +112,9 @@ class HashModel final : public StepModel {
       const KvTable& table = slots.view.tables[group];
       for (int slot = slots.first; slot < slots.first + slots.n; ++slot) {
         if (table.pages[slot / kPageTokens] == nullptr) continue;
-        Kept kept = read(table, slot);
+        Kept kept = read(table, group, slot);
         kept.position -= n_by;
-        write(table, slot, kept);
+        write(table, group, slot, kept);
       }
     }
     return Status::ok();
@@ -120,7 +124,7 @@ class HashModel final : public StepModel {
     for (size_t group = 0; group < windows_.size(); ++group) {
       const KvTable& table = view.tables[group];
       int to = 0;
-      for (const int32_t from : kept[group]) write(table, to++, read(table, from));
+      for (const int32_t from : kept[group]) write(table, group, to++, read(table, group, from));
     }
     return Status::ok();
   }
@@ -151,16 +155,23 @@ class HashModel final : public StepModel {
   bool is_headless = false;
 
  private:
-  static std::byte* place(const KvTable& table, int slot) {
-    return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * sizeof(Kept);
+  // Tokens stand twice as far apart in a page 0 of its own format, and upside down.
+  static bool is_other(size_t group, int slot) { return group > 0 && slot < kPageTokens; }
+  static std::byte* place(const KvTable& table, size_t group, int slot) {
+    const size_t each = is_other(group, slot) ? 2 * sizeof(Kept) : sizeof(Kept);
+    return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * each;
   }
-  static Kept read(const KvTable& table, int slot) {
+  static Kept turned(size_t group, int slot, const Kept& kept) {
+    return is_other(group, slot) ? Kept{~kept.value, ~kept.position} : kept;
+  }
+  static Kept read(const KvTable& table, size_t group, int slot) {
     Kept kept;
-    std::memcpy(&kept, place(table, slot), sizeof kept);
-    return kept;
+    std::memcpy(&kept, place(table, group, slot), sizeof kept);
+    return turned(group, slot, kept);
   }
-  static void write(const KvTable& table, int slot, const Kept& kept) {
-    std::memcpy(place(table, slot), &kept, sizeof kept);
+  static void write(const KvTable& table, size_t group, int slot, const Kept& kept) {
+    const Kept stored = turned(group, slot, kept);
+    std::memcpy(place(table, group, slot), &stored, sizeof stored);
   }
 
   std::vector<int> windows_;

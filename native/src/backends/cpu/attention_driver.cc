@@ -11,24 +11,31 @@ constexpr int kWaveSegments = 64;  // summed before they are merged; bounds the 
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-int n_segments_of(int n_positions) { return (n_positions + kSegmentTokens - 1) / kSegmentTokens; }
-
 }  // namespace
 
 AttentionDriver::AttentionDriver(const AttentionKernels& kernels, int n_threads)
     : kernels_(kernels), n_threads_(n_threads) {}
 
-int AttentionDriver::Group::n_positions() const {
-  return *std::max_element(n_visible, n_visible + n_queries);
+int AttentionDriver::segment_of(int position) const {
+  if (!kv_.has_own_first_page()) return position / kSegmentTokens;
+  return position < kPageTokens ? 0 : 1 + position / kSegmentTokens;
 }
 
-int AttentionDriver::Group::first_segment() const {
-  return *std::min_element(first, first + n_queries) / kSegmentTokens;
+AttentionDriver::Segment AttentionDriver::segment_at(int number) const {
+  if (!kv_.has_own_first_page()) {
+    return {number * kSegmentTokens, (number + 1) * kSegmentTokens};
+  }
+  if (number == 0) return {0, kPageTokens};
+  return {std::max(kPageTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
 }
 
-bool AttentionDriver::Group::sees(int query, int segment) const {
-  const int begin = segment * kSegmentTokens;
-  return n_visible[query] > begin && first[query] < begin + kSegmentTokens;
+int AttentionDriver::first_segment(const Group& group) const {
+  return segment_of(*std::min_element(group.first, group.first + group.n_queries));
+}
+
+int AttentionDriver::end_segment(const Group& group) const {
+  const int* n_visible = group.n_visible;
+  return segment_of(*std::max_element(n_visible, n_visible + group.n_queries) - 1) + 1;
 }
 
 bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const AttentionShape& shape,
@@ -42,16 +49,16 @@ bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   is_finite_.store(true, std::memory_order_relaxed);
   if (kv.format != KvFormat::kF16) place_int8_queries();
   int n_segments = 0;
-  int first_segment = groups_.front().first_segment();
+  int first = first_segment(groups_.front());
   for (const Group& group : groups_) {
-    n_segments = std::max(n_segments, n_segments_of(group.n_positions()));
-    first_segment = std::min(first_segment, group.first_segment());
+    n_segments = std::max(n_segments, end_segment(group));
+    first = std::min(first, first_segment(group));
   }
   const auto n_groups = static_cast<int64_t>(groups_.size());
-  if (n_segments - first_segment > 1 && n_threads_ > 1 &&
+  if (n_segments - first > 1 && n_threads_ > 1 &&
       n_groups < int64_t{kMinUnitsPerThread} * n_threads_) {
     for (const Group& group : groups_) quantize_queries(group);
-    run_split(first_segment, n_segments);
+    run_split(first, n_segments);
     return is_finite_.load(std::memory_order_relaxed);
   }
   // Per thread: the sums so far and those of one segment.
@@ -121,10 +128,9 @@ void AttentionDriver::quantize_queries(const Group& group) {
 
 void AttentionDriver::run_whole(const Group& group, float* scratch) {
   float* next = scratch + group_floats();
-  const int n_segments = n_segments_of(group.n_positions());
-  const int first_segment = group.first_segment();
-  attend(group, first_segment, scratch);
-  for (int segment = first_segment + 1; segment < n_segments; ++segment) {
+  const int first = first_segment(group), end = end_segment(group);
+  attend(group, first, scratch);
+  for (int segment = first + 1; segment < end; ++segment) {
     attend(group, segment, next);
     merge(group, segment, scratch, next);
   }
@@ -157,23 +163,24 @@ void AttentionDriver::run_split(int first_segment, int n_segments) {
   }
 }
 
-void AttentionDriver::attend(const Group& group, int segment, float* partials) {
-  const int begin = segment * kSegmentTokens;
+void AttentionDriver::attend(const Group& group, int number, float* partials) {
+  const Segment segment = segment_at(number);
   bool is_done[kMaxQueries] = {};
   for (int i = 0; i < group.n_queries; ++i) {
-    if (is_done[i] || !group.sees(i, segment)) continue;
-    const int first = std::max(0, group.first[i] - begin);
+    if (is_done[i] || !segment.is_seen(group, i)) continue;
+    const int first = std::max(segment.begin, group.first[i]);
     AttentionSegmentArgs args = args_of(group, segment);
-    args.first = first;
+    args.first = first - segment.origin();
     int who[kMaxQueries];
     for (int other = i; other < group.n_queries; ++other) {
-      if (!group.sees(other, segment) || std::max(0, group.first[other] - begin) != first) continue;
+      if (!segment.is_seen(group, other)) continue;
+      if (std::max(segment.begin, group.first[other]) != first) continue;
       is_done[other] = true;
       const int at = args.n_queries++;
       who[at] = other;
       args.q[at] = group.q[other];
       args.q8[at] = group.q8[other];
-      args.n_visible[at] = std::min(kSegmentTokens, group.n_visible[other] - begin);
+      args.n_visible[at] = std::min(segment.end, group.n_visible[other]) - segment.origin();
       args.o[at] = partial(partials, other).o();
     }
     kernels_.segment(args);
@@ -185,24 +192,22 @@ void AttentionDriver::attend(const Group& group, int segment, float* partials) {
   }
 }
 
-AttentionSegmentArgs AttentionDriver::args_of(const Group& group, int segment) const {
+AttentionSegmentArgs AttentionDriver::args_of(const Group& group, const Segment& segment) const {
   AttentionSegmentArgs args;
-  args.pages = reinterpret_cast<const uint8_t* const*>(group.pages +
-                                                       segment * (kSegmentTokens / kPageTokens));
-  args.format = kv_.format;
-  args.parts = kv_.parts(group.kv_head);
-  args.head_dim = shape_.head_dim;
-  args.scale_channels = kv_scale_channels(shape_.head_dim);
+  args.pages =
+      reinterpret_cast<const uint8_t* const*>(group.pages + segment.origin() / kPageTokens);
+  args.kv = kv_.head(segment.begin / kPageTokens, group.kv_head);
   args.scale = shape_.scale;
   args.softcap = shape_.softcap;
   return args;
 }
 
-void AttentionDriver::merge(const Group& group, int segment, float* sums, float* next) {
+void AttentionDriver::merge(const Group& group, int number, float* sums, float* next) {
+  const Segment segment = segment_at(number);
   for (int i = 0; i < group.n_queries; ++i) {
-    if (!group.sees(i, segment)) continue;
+    if (!segment.is_seen(group, i)) continue;
     const Partial sum = partial(sums, i), more = partial(next, i);
-    if (group.begins(i, segment)) {
+    if (number == segment_of(group.first[i])) {  // there is nothing to merge with
       std::copy_n(more.at, 2 + shape_.head_dim, sum.at);
     } else {
       kernels_.merge(&sum.m(), &sum.l(), sum.o(), more.m(), more.l(), more.o(), shape_.head_dim);

@@ -2,7 +2,7 @@
 // of 256 positions together. A unit is such a group over its whole context, or, where groups are
 // too few for the threads (decoding a long context), one group and one segment. Either way a
 // query's segments combine in ascending order, so the bits are the same. Segments before a window
-// are left out.
+// are left out. A page 0 in a format of its own is a segment of its own.
 #pragma once
 
 #include <atomic>
@@ -37,12 +37,17 @@ class AttentionDriver {
     QueryInt8 q8[kMaxQueries];        // empty where keys are F16
     int first[kMaxQueries] = {};      // position from which a query sees
     int n_visible[kMaxQueries] = {};  // and up to which, exclusive
+  };
+  // Positions [begin, end), whose sums are made together.
+  struct Segment {
+    int begin = 0;
+    int end = 0;
 
-    int n_positions() const;
-    int first_segment() const;
-    bool sees(int query, int segment) const;
-    // Whether it is the first segment that the query sees: there is nothing to merge with.
-    bool begins(int query, int segment) const { return segment == first[query] / kSegmentTokens; }
+    bool is_seen(const Group& group, int query) const {
+      return group.n_visible[query] > begin && group.first[query] < end;
+    }
+    // Position 0 of its pages, of which the first may be another segment's.
+    int origin() const { return begin / kSegmentTokens * kSegmentTokens; }
   };
   // What one query has summed over one segment or several: [m, l, o[head_dim]].
   struct Partial {
@@ -59,11 +64,16 @@ class AttentionDriver {
   void run_whole(const Group& group, float* scratch);
   void run_split(int first_segment, int n_segments);
   // Puts what the queries sum over a segment to `partials`.
-  void attend(const Group& group, int segment, float* partials);
+  void attend(const Group& group, int number, float* partials);
   // Of the segment and the kv head, without queries.
-  AttentionSegmentArgs args_of(const Group& group, int segment) const;
-  void merge(const Group& group, int segment, float* sums, float* next);
+  AttentionSegmentArgs args_of(const Group& group, const Segment& segment) const;
+  void merge(const Group& group, int number, float* sums, float* next);
   void finish(const Group& group, float* sums);
+
+  int segment_of(int position) const;
+  Segment segment_at(int number) const;
+  int first_segment(const Group& group) const;
+  int end_segment(const Group& group) const;
 
   Partial partial(float* base, int query) const { return {base + query * partial_floats_}; }
   int64_t group_floats() const { return int64_t{kMaxQueries} * partial_floats_; }

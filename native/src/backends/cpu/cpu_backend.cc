@@ -174,9 +174,9 @@ class CpuBackend final : public Backend {
     return kv_editor_.turn_keys(slots, kv, turn);
   }
 
-  void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
+  bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                   std::span<const int32_t> kept) override {
-    kv_editor_.keep_slots(view, kv, kv_head, kept);
+    return kv_editor_.keep_slots(view, kv, kv_head, kept);
   }
 
   void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,

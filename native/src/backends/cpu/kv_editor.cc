@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "base/exact_math.h"
 #include "base/thread_pool.h"
 #include "kernels/attention.h"
+#include "kernels/kv_slot.h"
 #include "kernels/variants.h"
 
 namespace edge {
@@ -21,47 +21,6 @@ void turn_back(const std::vector<float>& cos, const std::vector<float>& sin, flo
     const float x1 = key[i], x2 = key[i + half];
     key[i] = x1 * cos[i] + x2 * sin[i];
     key[i + half] = x2 * cos[i] - x1 * sin[i];
-  }
-}
-
-// n pieces of piece_bytes, each `stride` behind the one before.
-void copy_pieces(const uint8_t* from, uint8_t* to, int n, size_t stride, size_t piece_bytes) {
-  for (int i = 0; i < n; ++i) {
-    std::memcpy(to + static_cast<size_t>(i) * stride, from + static_cast<size_t>(i) * stride,
-                piece_bytes);
-  }
-}
-
-void move_f16(const KvSlot& from, const KvSlot& to) {
-  const auto at = [](const KvSlot& slot, size_t part, int element) {
-    return slot.page + part + static_cast<size_t>(element) * sizeof(uint16_t);
-  };
-  copy_pieces(at(from, from.parts.keys, from.slot), at(to, to.parts.keys, to.slot), from.head_dim,
-              kPageTokens * sizeof(uint16_t), sizeof(uint16_t));
-  std::memcpy(at(to, to.parts.values, to.slot * to.head_dim),
-              at(from, from.parts.values, from.slot * from.head_dim),
-              static_cast<size_t>(from.head_dim) * sizeof(uint16_t));
-}
-
-void move_int8(const KvSlot& from, const KvSlot& to) {
-  constexpr size_t kByteOf[4] = {0, 2, 1, 3};  // of a position among four
-  const auto quad = [](const KvSlot& slot) {
-    return slot.page + slot.parts.keys + static_cast<size_t>(slot.slot) * 4;
-  };
-  const auto value = [&](const KvSlot& slot) {
-    const size_t row_bytes = 4 * ((static_cast<size_t>(slot.head_dim) + 15) / 16 * 16);
-    return slot.page + slot.parts.values + static_cast<size_t>(slot.slot / 4) * row_bytes +
-           kByteOf[slot.slot % 4];
-  };
-  const auto scale = [](const KvSlot& slot, size_t part) {
-    return slot.page + part + static_cast<size_t>(slot.slot) * sizeof(uint16_t);
-  };
-  const int n_scales = kv_n_scales(from.head_dim);
-  copy_pieces(quad(from), quad(to), (from.head_dim + 3) / 4, size_t{4} * kPageTokens, 4);
-  copy_pieces(value(from), value(to), from.head_dim, 4, 1);
-  for (const auto part : {&KvHeadParts::key_scales, &KvHeadParts::value_scales}) {
-    copy_pieces(scale(from, from.parts.*part), scale(to, to.parts.*part), n_scales,
-                kPageTokens * sizeof(uint16_t), sizeof(uint16_t));
   }
 }
 
@@ -82,7 +41,7 @@ bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, cons
     float key[kMaxHeadDim];
     for (int kv_head = 0; kv_head < kv.n_kv_heads; ++kv_head) {
       const KvSlot slot = kv.slot(pages[number / kPageTokens], number, kv_head);
-      kernels_.attention->load_key(slot, key);
+      load_key(slot, key);
       turn_back(cos, sin, key);
       if (!kernels_.attention->store_key(slot, key)) is_finite.store(false);
     }
@@ -90,16 +49,30 @@ bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, cons
   return is_finite.load();
 }
 
-void KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
+// In the format of another page.
+bool KvEditor::store_again(const KvSlot& from, const KvSlot& to) const {
+  float key[kMaxHeadDim], value[kMaxHeadDim];
+  load_key(from, key);
+  load_value(from, value);
+  return kernels_.attention->store_key(to, key) && kernels_.attention->store_value(to, value);
+}
+
+bool KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                           std::span<const int32_t> kept) {
   std::byte* const* pages = view.tables[kv.group].pages;
+  bool is_finite = true;
   for (size_t i = 0; i < kept.size(); ++i) {
     const auto to = static_cast<int>(i);
     if (kept[i] == to) continue;
     const KvSlot source = kv.slot(pages[kept[i] / kPageTokens], kept[i], kv_head);
     const KvSlot target = kv.slot(pages[to / kPageTokens], to, kv_head);
-    kv.format == KvFormat::kF16 ? move_f16(source, target) : move_int8(source, target);
+    if (to >= kPageTokens || kept[i] < kPageTokens || !kv.has_own_first_page()) {
+      move_slot(source, target);
+    } else {
+      is_finite &= store_again(source, target);
+    }
   }
+  return is_finite;
 }
 
 void KvEditor::attention_shares(std::span<const RowInput> rows, const float* q,
@@ -145,11 +118,11 @@ void KvEditor::share_head(const AttentionShape& shape, const KvLayerLayout& kv,
   }
 }
 
-// keys[dim][slot] of the first n_keys slots of a page.
-void KvEditor::load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int n_keys,
-                         Scratch& scratch) const {
+// keys[dim][slot] of the page that begins with slot0, of which n_keys are used.
+void KvEditor::load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int slot0,
+                         int n_keys, Scratch& scratch) {
   for (int slot = 0; slot < n_keys; ++slot) {
-    kernels_.attention->load_key(kv.slot(page, slot, kv_head), scratch.key.data());
+    load_key(kv.slot(page, slot0 + slot, kv_head), scratch.key.data());
     for (int dim = 0; dim < kv.head_dim; ++dim) {
       scratch.keys[static_cast<size_t>(dim * kPageTokens + slot)] =
           scratch.key[static_cast<size_t>(dim)];
@@ -164,7 +137,8 @@ void KvEditor::score_block(const AttentionShape& shape, const KvLayerLayout& kv,
   const size_t n_slots = scratch.sums.size();
   for (size_t slot0 = 0; slot0 < n_slots; slot0 += kPageTokens) {
     const size_t n = std::min<size_t>(kPageTokens, n_slots - slot0);
-    load_page(kv, table.pages[slot0 / kPageTokens], kv_head, static_cast<int>(n), scratch);
+    load_page(kv, table.pages[slot0 / kPageTokens], kv_head, static_cast<int>(slot0),
+              static_cast<int>(n), scratch);
     for (size_t i = 0; i < n_queries; ++i) {
       const float* query = scratch.queries[first_query + i];
       float sums[kPageTokens] = {};

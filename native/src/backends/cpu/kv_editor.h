@@ -22,7 +22,7 @@ class KvEditor {
   void attention_shares(std::span<const RowInput> rows, const float* q, const AttentionShape& shape,
                         const KvLayerLayout& kv, float* shares);
   bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn);
-  void keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
+  bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                   std::span<const int32_t> kept);
 
  private:
@@ -40,8 +40,9 @@ class KvEditor {
   };
   void share_head(const AttentionShape& shape, const KvLayerLayout& kv, const KvTable& table,
                   int kv_head, Scratch& scratch) const;
-  void load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int n_keys,
-                 Scratch& scratch) const;
+  static void load_page(const KvLayerLayout& kv, std::byte* page, int kv_head, int slot0,
+                        int n_keys, Scratch& scratch);
+  bool store_again(const KvSlot& from, const KvSlot& to) const;
   void score_block(const AttentionShape& shape, const KvLayerLayout& kv, const KvTable& table,
                    int kv_head, size_t first_query, size_t n_queries, Scratch& scratch) const;
   void add_shares(const float* scores, int n_visible, Scratch& scratch) const;

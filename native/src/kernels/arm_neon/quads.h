@@ -1,8 +1,8 @@
-// Dot products of four unsigned bytes and four signed ones in each of 16 lanes, for the keys of
-// kernels/kv_format.h, and how much of attention fits the registers of this level.
+// Bytes of keys and values (kernels/kv_format.h) as all levels of ARM multiply them, and how much
+// of attention fits their registers. dot() is each level's own.
 #pragma once
 
-#include "kernels/arm_neon/words.h"
+#include "kernels/arm_neon/vec16.h"
 
 namespace edge::arm_neon {
 
@@ -21,15 +21,29 @@ EDGE_INLINE Quads load_quads(const uint8_t* p) {
   return {signed_bytes(p), signed_bytes(p + 16), signed_bytes(p + 32), signed_bytes(p + 48)};
 }
 EDGE_INLINE void prepare_quad(const int8_t* q, int32_t* words) { memcpy(words, q, 4); }
-// Pairs of products in i16: 2 * 128 * 127 < 2^15.
-EDGE_INLINE int32x4_t dot4(int32x4_t acc, int8x16_t k, int8x8_t q) {
-  const int16x8_t low = vmull_s8(vget_low_s8(k), q);
-  const int16x8_t high = vmull_s8(vget_high_s8(k), q);
-  return vpadalq_s16(acc, vpaddq_s16(low, high));
+
+// Four positions of 16 channels.
+struct Words {
+  int16x8_t low[4], high[4];
+};
+EDGE_INLINE Words load_words(const uint8_t* p) {
+  const uint8x16x4_t bytes = vld4q_u8(p);
+  const uint8x16_t in_order[4] = {bytes.val[0], bytes.val[2], bytes.val[1], bytes.val[3]};
+  Words v;
+  for (int i = 0; i < 4; ++i) {
+    v.low[i] = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(in_order[i])));
+    v.high[i] = vreinterpretq_s16_u16(vmovl_high_u8(in_order[i]));
+  }
+  return v;
 }
-EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
-  const int8x8_t q = vreinterpret_s8_s32(vdup_n_s32(words[0]));
-  return {dot4(acc.a, k.a, q), dot4(acc.b, k.b, q), dot4(acc.c, k.c, q), dot4(acc.d, k.d, q)};
+EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) {
+  for (int i = 0; i < 4; ++i) {
+    acc.a = vmlal_n_s16(acc.a, vget_low_s16(v.low[i]), w[i]);
+    acc.b = vmlal_high_n_s16(acc.b, v.low[i], w[i]);
+    acc.c = vmlal_n_s16(acc.c, vget_low_s16(v.high[i]), w[i]);
+    acc.d = vmlal_high_n_s16(acc.d, v.high[i], w[i]);
+  }
+  return acc;
 }
 
 }  // namespace edge::arm_neon

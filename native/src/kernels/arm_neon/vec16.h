@@ -76,6 +76,10 @@ EDGE_INLINE int8x16_t low_bytes(I x) {
 }
 EDGE_INLINE void store_i8(int8_t* p, I x) { vst1q_s8(p, low_bytes(x)); }
 EDGE_INLINE void store_u8(uint8_t* p, I x) { vst1q_u8(p, vreinterpretq_u8_s8(low_bytes(x))); }
+EDGE_INLINE void store_i16(int16_t* p, I x) {
+  vst1q_s16(p, vmovn_high_s32(vmovn_s32(x.a), x.b));
+  vst1q_s16(p + 8, vmovn_high_s32(vmovn_s32(x.c), x.d));
+}
 EDGE_INLINE V load_f16(const uint16_t* p) {
   const float16x8_t lo = vreinterpretq_f16_u16(vld1q_u16(p));
   const float16x8_t hi = vreinterpretq_f16_u16(vld1q_u16(p + 8));

@@ -6,9 +6,6 @@ namespace {
 
 constexpr int kLanes = 16;
 constexpr int kPagePositions = kPageTokens;
-constexpr int kMaxQuads = kMaxHeadDim / 4;
-constexpr int kZeroOfK8 = 128;
-constexpr int kZeroOfV8 = 128;
 
 EDGE_INLINE float as_float(int32_t bits) {
   float x;
@@ -32,12 +29,12 @@ EDGE_INLINE const uint16_t* page_halves(const AttentionSegmentArgs& args, int pa
 template <int kQ>
 EDGE_INLINE void page_scores_f16(const AttentionSegmentArgs& args, int page, int next_page,
                                  float (*scores)[kSegmentTokens]) {
-  const uint16_t* keys = page_halves(args, page, args.parts.keys);
-  const uint16_t* next_keys = page_halves(args, next_page, args.parts.keys);
-  const uint16_t* values = page_halves(args, page, args.parts.values);
+  const uint16_t* keys = page_halves(args, page, args.kv.keys);
+  const uint16_t* next_keys = page_halves(args, next_page, args.kv.keys);
+  const uint16_t* values = page_halves(args, page, args.kv.values);
   V sum[kQ][2];
   for (int i = 0; i < kQ; ++i) sum[i][0] = sum[i][1] = zero();
-  for (int dim = 0; dim < args.head_dim; ++dim) {
+  for (int dim = 0; dim < args.kv.head_dim; ++dim) {
     const int at = dim * kPagePositions;
     EDGE_PREFETCH(next_keys + at);
     EDGE_PREFETCH(values + at);
@@ -57,91 +54,11 @@ EDGE_INLINE void page_scores_f16(const AttentionSegmentArgs& args, int page, int
   }
 }
 
-// The same with int8 keys, for kScoreVectors times 16 positions from `slot` on. quads: of each
-// query, as prepare_quad() made them. prefetch: bytes of which a line is fetched per quad of keys.
-template <int kQ>
-EDGE_INLINE void page_scores_k8(const AttentionSegmentArgs& args, int page, int slot,
-                                const int32_t (*quads)[kMaxQuads * kQuadWords],
-                                const uint8_t* prefetch, float (*scores)[kSegmentTokens]) {
-  constexpr int kQuadBytes = 4 * kPagePositions;
-  const uint8_t* keys = args.pages[page] + args.parts.keys + 4 * slot;
-  const uint16_t* key_scales = page_halves(args, page, args.parts.key_scales) + slot;
-  V score[kQ][kScoreVectors];
-  EDGE_UNROLL
-  for (int i = 0; i < kQ; ++i) {
-    EDGE_UNROLL
-    for (int v = 0; v < kScoreVectors; ++v) score[i][v] = zero();
-  }
-  int quad = 0;
-  for (int begin = 0, group = 0; begin < args.head_dim; begin += args.scale_channels, ++group) {
-    const int end =
-        args.head_dim - begin < args.scale_channels ? args.head_dim : begin + args.scale_channels;
-    I dots[kQ][kScoreVectors];
-    EDGE_UNROLL
-    for (int i = 0; i < kQ; ++i) {
-      EDGE_UNROLL
-      for (int v = 0; v < kScoreVectors; ++v) {
-        dots[i][v] = set1_i((kQuadOffset - kZeroOfK8) * args.q8[i].sum[group]);
-      }
-    }
-    for (; 4 * quad < end; ++quad) {
-      EDGE_PREFETCH(prefetch + quad * kQuadBytes);
-      EDGE_PREFETCH(prefetch + quad * kQuadBytes + kQuadBytes / 2);
-      Quads k[kScoreVectors];
-      EDGE_UNROLL
-      for (int v = 0; v < kScoreVectors; ++v) {
-        k[v] = load_quads(keys + quad * kQuadBytes + 4 * kLanes * v);
-      }
-      EDGE_UNROLL
-      for (int i = 0; i < kQ; ++i) {
-        EDGE_UNROLL
-        for (int v = 0; v < kScoreVectors; ++v) {
-          dots[i][v] = dot(dots[i][v], k[v], quads[i] + quad * kQuadWords);
-        }
-      }
-    }
-    EDGE_UNROLL
-    for (int v = 0; v < kScoreVectors; ++v) {
-      const V key_scale = load_f16(key_scales + group * kPagePositions + kLanes * v);
-      EDGE_UNROLL
-      for (int i = 0; i < kQ; ++i) {
-        const V step = mul(set1(args.q8[i].scale[group]), key_scale);
-        score[i][v] = fma(to_float(dots[i][v]), step, score[i][v]);
-      }
-    }
-  }
-  const V scale = set1(args.scale);
-  for (int i = 0; i < kQ; ++i) {
-    float* out = scores[i] + page * kPagePositions + slot;
-    EDGE_UNROLL
-    for (int v = 0; v < kScoreVectors; ++v) store(out + kLanes * v, mul(score[i][v], scale));
-  }
-}
-
 template <int kQ>
 EDGE_INLINE void scores_f16(const AttentionSegmentArgs& args, int last_page,
                             float (*scores)[kSegmentTokens]) {
   for (int page = args.first / kPagePositions; page <= last_page; ++page) {
     page_scores_f16<kQ>(args, page, page < last_page ? page + 1 : page, scores);
-  }
-}
-
-template <int kQ>
-EDGE_INLINE void scores_k8(const AttentionSegmentArgs& args, int last_page,
-                           float (*scores)[kSegmentTokens]) {
-  alignas(64) int32_t quads[kQ][kMaxQuads * kQuadWords];
-  for (int i = 0; i < kQ; ++i) {
-    for (int quad = 0; 4 * quad < args.head_dim; ++quad) {
-      prepare_quad(args.q8[i].q + 4 * quad, quads[i] + quad * kQuadWords);
-    }
-  }
-  for (int page = args.first / kPagePositions; page <= last_page; ++page) {
-    const uint8_t* next = args.pages[page < last_page ? page + 1 : page] + args.parts.keys;
-    page_scores_k8<kQ>(args, page, 0, quads, next, scores);
-    if constexpr (kScoreVectors == 1) {
-      const uint8_t* values = args.pages[page] + args.parts.values;
-      page_scores_k8<kQ>(args, page, kLanes, quads, values, scores);
-    }
   }
 }
 
@@ -210,13 +127,13 @@ EDGE_INLINE V load_values(const uint16_t* values, int n) {
 template <int kQ, int kBlocks, bool kIsWhole>
 EDGE_INLINE void add_values(const AttentionSegmentArgs& args, const float* const* p, int first,
                             int last, int column, V (*sum)[kBlocks]) {
-  const int n_columns = kIsWhole ? kLanes : args.head_dim - column;
+  const int n_columns = kIsWhole ? kLanes : args.kv.head_dim - column;
   while (first < last) {
     const int page_end = (first / kPagePositions + 1) * kPagePositions;
     const int end = page_end < last ? page_end : last;
-    const uint16_t* row = page_halves(args, first / kPagePositions, args.parts.values) +
-                          (first % kPagePositions) * args.head_dim + column;
-    for (int t = first; t < end; ++t, row += args.head_dim) {
+    const uint16_t* row = page_halves(args, first / kPagePositions, args.kv.values) +
+                          (first % kPagePositions) * args.kv.head_dim + column;
+    for (int t = first; t < end; ++t, row += args.kv.head_dim) {
       V weight[kQ];
       EDGE_UNROLL
       for (int i = 0; i < kQ; ++i) weight[i] = set1(p[i][t]);
@@ -258,7 +175,7 @@ EDGE_INLINE void weighted_values(const AttentionSegmentArgs& args, const float (
       if (kIsWhole) {
         store(args.o[i] + at, sum[i][b]);
       } else {
-        store_n(args.o[i] + at, sum[i][b], args.head_dim - at);
+        store_n(args.o[i] + at, sum[i][b], args.kv.head_dim - at);
       }
     }
   }
@@ -280,98 +197,7 @@ EDGE_INLINE void weighted_columns(const AttentionSegmentArgs& args,
   if (column < end) weighted_values<kQ, 1, false>(args, p, column);
 }
 
-// Weights of one scale group as integers: w = p * value scale of what a query sees, over the
-// largest of them times 32767. Returns what a product with them is to be multiplied with.
-EDGE_INLINE float integer_weights(const AttentionSegmentArgs& args, const float* p, int query,
-                                  int group, int last_page, int16_t* weights, int32_t* total) {
-  const int first_page = args.first / kPagePositions;
-  const int first = args.first, end = args.n_visible[query];
-  float w[kSegmentTokens];
-  V largest = zero();
-  for (int page = first_page; page <= last_page; ++page) {
-    const uint16_t* scales =
-        page_halves(args, page, args.parts.value_scales) + group * kPagePositions;
-    for (int slot = 0; slot < kPagePositions; slot += kLanes) {
-      const int t = page * kPagePositions + slot;
-      V x = mul(load(p + t), load_f16(scales + slot));
-      if (t < first || t + kLanes > end) x = select(seen_lanes(t, first, end), x, zero());
-      store(w + t, x);
-      largest = max(x, largest);
-    }
-  }
-  constexpr float kLevels = 32767.0f;
-  const float top = as_float(reduce_max_i(as_i(largest)));
-  const bool is_zero = top < 0x1p-100f;
-  const V inverse = set1(is_zero ? 0.0f : kLevels / top);
-  I sum = zero_i();
-  for (int t = first_page * kPagePositions; t < (last_page + 1) * kPagePositions; t += kLanes) {
-    const I level = to_int(mul(load(w + t), inverse));
-    store_i16(weights + t, level);
-    sum = add(sum, level);
-  }
-  *total = reduce_add_i(sum);
-  return is_zero ? 0.0f : top / kLevels;
-}
-
-// o of kQ queries for kBlocks blocks of 16 columns: exact sums over all positions.
-template <int kQ, int kBlocks>
-EDGE_INLINE void integer_values(const AttentionSegmentArgs& args, int last_page,
-                                const int16_t (*weights)[kSegmentTokens], const int32_t* totals,
-                                const float* steps, int column) {
-  const int row_bytes = 4 * ((args.head_dim + kLanes - 1) & -kLanes);
-  I sum[kQ][kBlocks];
-  EDGE_UNROLL
-  for (int i = 0; i < kQ; ++i) {
-    EDGE_UNROLL
-    for (int b = 0; b < kBlocks; ++b) sum[i][b] = set1_i((kWordOffset - kZeroOfV8) * totals[i]);
-  }
-  for (int page = args.first / kPagePositions; page <= last_page; ++page) {
-    const uint8_t* row = args.pages[page] + args.parts.values + 4 * column;
-    for (int quad = 0; quad < kPagePositions / 4; ++quad, row += row_bytes) {
-      const int t = page * kPagePositions + 4 * quad;
-      Words v[kBlocks];
-      EDGE_UNROLL
-      for (int b = 0; b < kBlocks; ++b) v[b] = load_words(row + 4 * kLanes * b);
-      EDGE_UNROLL
-      for (int i = 0; i < kQ; ++i) {
-        EDGE_UNROLL
-        for (int b = 0; b < kBlocks; ++b) sum[i][b] = dot_words(sum[i][b], v[b], weights[i] + t);
-      }
-    }
-  }
-  EDGE_UNROLL
-  for (int i = 0; i < kQ; ++i) {
-    EDGE_UNROLL
-    for (int b = 0; b < kBlocks; ++b) {
-      const int at = column + kLanes * b;
-      const int n = args.head_dim - at < kLanes ? args.head_dim - at : kLanes;
-      store_some(args.o[i] + at, mul(to_float(sum[i][b]), set1(steps[i])), n);
-    }
-  }
-}
-
-template <int kQ>
-EDGE_INLINE void values_v8(const AttentionSegmentArgs& args, int last_page,
-                           const float (*p)[kSegmentTokens]) {
-  constexpr int kBlocks = kValueSums / kQ >= 4 ? 4 : kValueSums / kQ >= 2 ? 2 : 1;
-  alignas(64) int16_t weights[kQ][kSegmentTokens];
-  int32_t totals[kQ];
-  float steps[kQ];
-  for (int begin = 0, group = 0; begin < args.head_dim; begin += args.scale_channels, ++group) {
-    for (int i = 0; i < kQ; ++i) {
-      steps[i] = integer_weights(args, p[i], i, group, last_page, weights[i], totals + i);
-    }
-    const int n =
-        args.head_dim - begin < args.scale_channels ? args.head_dim - begin : args.scale_channels;
-    int column = begin;
-    for (; column + kBlocks * kLanes <= begin + n; column += kBlocks * kLanes) {
-      integer_values<kQ, kBlocks>(args, last_page, weights, totals, steps, column);
-    }
-    for (; column < begin + n; column += kLanes) {
-      integer_values<kQ, 1>(args, last_page, weights, totals, steps, column);
-    }
-  }
-}
+#include "kernels/generic/integer_attention.inl.h"
 
 template <int kQ>
 void segment_queries(AttentionSegmentArgs& args) {
@@ -381,20 +207,19 @@ void segment_queries(AttentionSegmentArgs& args) {
     if (args.n_visible[i] > n_visible) n_visible = args.n_visible[i];
   }
   const int last_page = (n_visible - 1) / kPagePositions;
-  const bool is_f16 = args.format == KvFormat::kF16;
-  if (is_f16) {
+  if (args.kv.key_bits == 16) {
     scores_f16<kQ>(args, last_page, scores);
   } else {
-    scores_k8<kQ>(args, last_page, scores);
+    integer_scores<kQ>(args, last_page, scores);
   }
   for (int i = 0; i < kQ; ++i) {
     if (args.softcap > 0) cap_scores(scores[i], args.first, args.n_visible[i], args.softcap);
     softmax_parts(scores[i], args.first, args.n_visible[i], &args.m[i], &args.l[i]);
   }
-  if (is_f16) {
-    weighted_columns<kQ>(args, scores, 0, args.head_dim);
+  if (args.kv.value_bits == 16) {
+    weighted_columns<kQ>(args, scores, 0, args.kv.head_dim);
   } else {
-    values_v8<kQ>(args, last_page, scores);
+    all_integer_values<kQ>(args, last_page, scores);
   }
 }
 

@@ -13,8 +13,8 @@ namespace edge::scalar {
 
 namespace edge {
 
-const AttentionKernels kAttention_scalar = {
-    scalar::segment,   scalar::merge,       scalar::finish,  scalar::quantize_query,
-    scalar::store_key, scalar::store_value, scalar::load_key};
+const AttentionKernels kAttention_scalar = {scalar::segment,   scalar::merge,
+                                            scalar::finish,    scalar::quantize_query,
+                                            scalar::store_key, scalar::store_value};
 
 }  // namespace edge

@@ -31,8 +31,6 @@ EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
   return acc;
 }
 
-constexpr int kWordOffset = 0;  // what load_words() takes off each byte
-
 // Values: four positions of 16 channels, whose bytes are positions 0, 2, 1 and 3.
 struct Words {
   uint8_t bytes[64];
@@ -49,10 +47,6 @@ EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) {
     acc.v[l] += int{b[0]} * w[0] + int{b[2]} * w[1] + int{b[1]} * w[2] + int{b[3]} * w[3];
   }
   return acc;
-}
-// Lanes must be in -32768..32767.
-EDGE_INLINE void store_i16(int16_t* p, I x) {
-  for (int l = 0; l < 16; ++l) p[l] = static_cast<int16_t>(x.v[l]);
 }
 
 }  // namespace edge::scalar

@@ -49,12 +49,15 @@ EDGE_INLINE I load_i(const int32_t* p) {
 EDGE_INLINE void store_i(int32_t* p, I x) { memcpy(p, x.v, sizeof x.v); }
 EDGE_INLINE I load_u8(const uint8_t* p) { EDGE_LANES(I, p[l]); }
 EDGE_INLINE I load_i8(const int8_t* p) { EDGE_LANES(I, p[l]); }
-// Lanes must be in -128..127 (i8) or 0..255 (u8).
+// Lanes must be in -128..127 (i8), 0..255 (u8) or -32768..32767 (i16).
 EDGE_INLINE void store_i8(int8_t* p, I x) {
   for (int l = 0; l < 16; ++l) p[l] = static_cast<int8_t>(x.v[l]);
 }
 EDGE_INLINE void store_u8(uint8_t* p, I x) {
   for (int l = 0; l < 16; ++l) p[l] = static_cast<uint8_t>(x.v[l]);
+}
+EDGE_INLINE void store_i16(int16_t* p, I x) {
+  for (int l = 0; l < 16; ++l) p[l] = static_cast<int16_t>(x.v[l]);
 }
 EDGE_INLINE V load_f16(const uint16_t* p) { EDGE_LANES(V, half_to_float(p[l])); }
 EDGE_INLINE void store_f16(uint16_t* p, V x) {

@@ -13,8 +13,8 @@ namespace edge::x86_avx2 {
 
 namespace edge {
 
-const AttentionKernels kAttention_x86_avx2 = {
-    x86_avx2::segment,   x86_avx2::merge,       x86_avx2::finish,  x86_avx2::quantize_query,
-    x86_avx2::store_key, x86_avx2::store_value, x86_avx2::load_key};
+const AttentionKernels kAttention_x86_avx2 = {x86_avx2::segment,   x86_avx2::merge,
+                                              x86_avx2::finish,    x86_avx2::quantize_query,
+                                              x86_avx2::store_key, x86_avx2::store_value};
 
 }  // namespace edge

@@ -83,6 +83,9 @@ EDGE_INLINE void store_u8(uint8_t* p, I x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
 }
+EDGE_INLINE void store_i16(int16_t* p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), pack_i16(x));
+}
 EDGE_INLINE V load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(load_16_bytes(p)), _mm256_cvtph_ps(load_16_bytes(p + 8))};
 }

@@ -15,7 +15,6 @@ namespace edge {
 
 const AttentionKernels kAttention_x86_avx512bw = {
     x86_avx512bw::segment,        x86_avx512bw::merge,     x86_avx512bw::finish,
-    x86_avx512bw::quantize_query, x86_avx512bw::store_key, x86_avx512bw::store_value,
-    x86_avx512bw::load_key};
+    x86_avx512bw::quantize_query, x86_avx512bw::store_key, x86_avx512bw::store_value};
 
 }  // namespace edge

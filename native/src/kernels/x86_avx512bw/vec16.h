@@ -50,6 +50,9 @@ EDGE_INLINE void store_i8(int8_t* p, I x) {
 EDGE_INLINE void store_u8(uint8_t* p, I x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.a));
 }
+EDGE_INLINE void store_i16(int16_t* p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x.a));
+}
 EDGE_INLINE V load_f16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }

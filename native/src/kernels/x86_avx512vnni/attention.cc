@@ -1,7 +1,7 @@
 #include "kernels/attention.h"
 
 #include "base/inline.h"
-#include "kernels/x86_avx512bw/vec16.h"
+#include "kernels/x86_avx512bw/bytes16.h"
 
 namespace edge::x86_avx512vnni {
 
@@ -12,9 +12,7 @@ constexpr int kScoreVectors = 2;
 constexpr int kValueSums = 16;
 constexpr int kQuadOffset = 0;
 
-struct Quads {
-  __m512i a;
-};
+using Quads = I;
 EDGE_INLINE Quads load_quads(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 EDGE_INLINE void prepare_quad(const int8_t* q, int32_t* words) { memcpy(words, q, 4); }
 // In assembly: GCC 12 copies the sums of a loop from register to register around the intrinsics.
@@ -23,24 +21,14 @@ EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
   return acc;
 }
 
-constexpr int kWordOffset = 0;
+#include "kernels/generic/value_words.inl.h"
 
-struct Words {
-  __m512i even, odd;
-};
-EDGE_INLINE Words load_words(const uint8_t* p) {
-  const __m512i bytes = _mm512_loadu_si512(p);
-  return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
-}
 EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) {
   int32_t pairs[2];
   memcpy(pairs, w, sizeof pairs);
   asm("vpdpwssd %2, %1, %0" : "+v"(acc.a) : "v"(v.even), "v"(_mm512_set1_epi32(pairs[0])));
   asm("vpdpwssd %2, %1, %0" : "+v"(acc.a) : "v"(v.odd), "v"(_mm512_set1_epi32(pairs[1])));
   return acc;
-}
-EDGE_INLINE void store_i16(int16_t* p, I x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x.a));
 }
 
 // clang-format off: attention is written on math
@@ -54,7 +42,6 @@ namespace edge {
 
 const AttentionKernels kAttention_x86_avx512vnni = {
     x86_avx512vnni::segment,        x86_avx512vnni::merge,     x86_avx512vnni::finish,
-    x86_avx512vnni::quantize_query, x86_avx512vnni::store_key, x86_avx512vnni::store_value,
-    x86_avx512vnni::load_key};
+    x86_avx512vnni::quantize_query, x86_avx512vnni::store_key, x86_avx512vnni::store_value};
 
 }  // namespace edge

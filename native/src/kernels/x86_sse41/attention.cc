@@ -13,8 +13,8 @@ namespace edge::x86_sse41 {
 
 namespace edge {
 
-const AttentionKernels kAttention_x86_sse41 = {
-    x86_sse41::segment,   x86_sse41::merge,       x86_sse41::finish,  x86_sse41::quantize_query,
-    x86_sse41::store_key, x86_sse41::store_value, x86_sse41::load_key};
+const AttentionKernels kAttention_x86_sse41 = {x86_sse41::segment,   x86_sse41::merge,
+                                               x86_sse41::finish,    x86_sse41::quantize_query,
+                                               x86_sse41::store_key, x86_sse41::store_value};
 
 }  // namespace edge

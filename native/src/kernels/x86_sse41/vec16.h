@@ -78,6 +78,10 @@ EDGE_INLINE I load_i8(const int8_t* p) {
 EDGE_INLINE void store_i8(int8_t* p, I x) {
   store_16_bytes(p, _mm_packs_epi16(_mm_packs_epi32(x.a, x.b), _mm_packs_epi32(x.c, x.d)));
 }
+EDGE_INLINE void store_i16(int16_t* p, I x) {
+  store_16_bytes(p, _mm_packs_epi32(x.a, x.b));
+  store_16_bytes(p + 8, _mm_packs_epi32(x.c, x.d));
+}
 EDGE_INLINE void store_u8(uint8_t* p, I x) {
   store_16_bytes(p, _mm_packus_epi16(_mm_packs_epi32(x.a, x.b), _mm_packs_epi32(x.c, x.d)));
 }

@@ -85,6 +85,9 @@ EDGE_INLINE void probe_ints(const ProbeInput& in, ProbeOutput& out, I a, I b) {
   put(out, "store_u8", bytes, sizeof bytes);
   store_i8(reinterpret_cast<int8_t*>(bytes), sar(a, 24));
   put(out, "store_i8", bytes, sizeof bytes);
+  int16_t words[16];
+  store_i16(words, sar(b, 16));
+  put(out, "store_i16", words, sizeof words);
 }
 
 EDGE_INLINE void probe(const ProbeInput& in, ProbeOutput& out) {
