@@ -119,7 +119,9 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
-        kv_format: str = "F16",
+        kv_format: str = "K8V8",
+        kv_cache_dir: str | os.PathLike[str] | None = None,
+        kv_cache_disk_bytes: int = 2**30,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -133,6 +135,8 @@ class Model:
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
+        kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
+            FormatError for a directory that cannot be used or that others may look into.
         """
 
     def close(self) -> None:
