@@ -172,12 +172,12 @@ class Model:
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
-    def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
+    def kv_groups(self) -> list[tuple[int, int, int]]:
+        """By window (0: none), with the bytes of a token and what page 0 takes beyond its own."""
+
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
     def session_bytes(self) -> int: ...  # that it reserves besides, for logits
-    # bytes that the first page takes)
-    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
     @property
     def scratch_bytes(self) -> int: ...
     @property
