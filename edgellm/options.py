@@ -18,7 +18,7 @@ VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
-DEFAULT_KV: KvFormat = "F16"
+DEFAULT_KV: KvFormat = "K8V8"
 DEFAULT_KV_CACHE_DISK_BYTES = 2**30
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
@@ -39,8 +39,8 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
-    `kv`: how keys and values are kept, "F16", "K8V8", which takes half as much, "K8V4" or "K6V4",
-    two fifths and a third, of which answers differ a little more (docs/KV.md).
+    `kv`: how keys and values are kept: "K8V8"; "F16", which takes twice as much; "K8V4" or "K6V4",
+    three quarters and two thirds, of which answers differ a little more (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
     `kv_cache_dir`: a directory for KV that leaves memory, None for none; a later text, in a later

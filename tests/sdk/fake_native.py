@@ -83,7 +83,7 @@ class Model:
         )
     }
 
-    def __init__(self, n_threads: int, kv_format: str = "F16") -> None:
+    def __init__(self, n_threads: int, kv_format: str = "K8V8") -> None:
         self.n_threads = n_threads
         self.kv_format = kv_format
         self.closed = False
@@ -99,7 +99,7 @@ class Model:
         n_ctx: int,
         prefix_cache_bytes: int | None,
         latency_budget_ms: float = 0.0,
-        kv_format: str = "F16",
+        kv_format: str = "K8V8",
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
     ) -> Model:

@@ -73,7 +73,7 @@ enum {
 
 /* How keys and values are kept, docs/KV.md. */
 enum {
-  EDGELLM_KV_DEFAULT = 0,
+  EDGELLM_KV_DEFAULT = 0, /* K8V8 */
   EDGELLM_KV_F16 = 1,
   EDGELLM_KV_K8V8 = 2, /* 8 bits, half the bytes */
   EDGELLM_KV_K8V4 = 3, /* values 4 bits, the first 32 tokens F16 */
