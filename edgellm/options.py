@@ -6,6 +6,7 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Required, get_args
@@ -18,6 +19,7 @@ BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
+DEFAULT_KV_CACHE_DISK_BYTES = 2**30
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 _MAX_COMPRESS = 1000.0
@@ -41,6 +43,9 @@ class LoadOptions:
     three quarters and two thirds, of which answers differ a little more (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
+    `kv_cache_dir`: a directory for KV that leaves memory, None for none; a later text, in a later
+    process, too, begins with what is there. Up to `kv_cache_disk_bytes`, used least recently goes
+    first; private, and made if it is not there (docs/SESSIONS.md).
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     """
@@ -53,6 +58,8 @@ class LoadOptions:
     n_ctx: int | None = None
     prefix_cache: int | None = None
     latency_budget_ms: float | None = None
+    kv_cache_dir: str | os.PathLike[str] | None = None
+    kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -75,6 +82,12 @@ class LoadOptions:
             raise _fail(f"latency_budget_ms must be above 0 or None, but is {budget}")
         if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
             raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
+        if not 1 <= self.kv_cache_disk_bytes < 2**63:
+            raise _fail(
+                f"kv_cache_disk_bytes must be in 1..2**63-1, but is {self.kv_cache_disk_bytes}"
+            )
+        if self.kv_cache_dir is not None and not os.fspath(self.kv_cache_dir):
+            raise _fail("kv_cache_dir must be the name of a directory or None, but is empty")
 
 
 class GenerateArguments(SamplingArguments, total=False):

@@ -7,6 +7,7 @@ give the same tokens on any machine. Knows nothing of calibration.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,15 @@ class OwnText:
         self._model = Model.load(path)
         self._n_tokens = n_tokens
 
-    def ids(self, index: int) -> list[int]:
-        """Document `index`: from the start token, or from a random one where the model has none."""
+    def ids(self, index: int, prompt: Sequence[int] = ()) -> list[int]:
+        """Document `index`: it begins with `prompt`, else with the start token, or with a random
+        one where the model has none."""
         from edgellm._native import SamplerParams, Session
 
         session = Session(self._model, self._n_tokens)
         try:
             params = SamplerParams(temperature=1.0, seed=index)
-            session.append([self._first(index)])
+            session.append(list(prompt) or [self._first(index)])
             while True:
                 while not session.run(RUN_MS):
                     pass

@@ -119,7 +119,7 @@ class Optimizer:
 def orthogonalized(matrix: Tensor) -> Tensor:
     """U V^T of the matrix's singular value decomposition, nearly: singular values of 0.7 to 1.2."""
     a, b, c = _NEWTON_SCHULZ
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
     for _ in range(_MUON_STEPS):
         gram = x @ x.T

@@ -157,6 +157,21 @@ class CacheOptions:
 
 
 @dataclass(frozen=True)
+class OwnOptions:
+    """share: of a step's windows that the student continues itself, from prompt_tokens of the data;
+    written by the student as it is every `every` steps (own_text.py)."""
+
+    share: float
+    every: int = 50
+    prompt_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        _check(0 < self.share <= 1, "share is above 0 to 1")
+        _check(1 <= self.every <= 1 << 20, "every is 1 to 2^20")
+        _check(1 <= self.prompt_tokens <= 1 << 16, "prompt_tokens is 1 to 65536")
+
+
+@dataclass(frozen=True)
 class TrainRecipe:
     """learn: all "weights" of a checkpoint (one without weights begins at random), or of a .edge
     file the "scales" and norms alone, or with them the "codes". out: a Hugging Face directory for
@@ -176,6 +191,7 @@ class TrainRecipe:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     batch: BatchOptions = field(default_factory=BatchOptions)
     cache: CacheOptions | None = None
+    own: OwnOptions | None = None
 
     def __post_init__(self) -> None:
         _check_one_of("learn", self.learn, LEARN)
@@ -191,6 +207,9 @@ class TrainRecipe:
                 "a cache of samples serves forward_kl alone, without hidden states",
             )
             _check(self.loss.temperature == 1, "a cache holds samples at temperature 1")
+        if self.own is not None:
+            _check(self.loss.teacher > 0, "only a teacher can judge the student's own text")
+            _check(self.cache is None, "a cache does not know the student's own text")
         is_file = self.out.suffix == ".edge"
         _check(
             is_file == (self.learn != "weights"),
@@ -242,6 +261,7 @@ _TABLES: dict[str, type[Any]] = {
     "schedule": ScheduleOptions,
     "batch": BatchOptions,
     "cache": CacheOptions,
+    "own": OwnOptions,
 }
 
 

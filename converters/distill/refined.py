@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor
 
 from edgellm.edgefile import EdgeHeader, EdgeWriter, TensorInfo, read_tensor, verify
-from edgellm.errors import NumericError, UnsupportedError
+from edgellm.errors import FormatError, NumericError, UnsupportedError
 
+from ..layout import tensor_slots
 from ..quant import quant_format
 from ..quant.activations import ROUNDED_ACTS
 from ..recipe import EMBED_ROLE, HEAD_ROLE
@@ -66,7 +67,7 @@ class RefinedStudent:
 
     def __init__(self, path: Path, options: OptimizerOptions, *, with_codes: bool) -> None:
         self.header = verify(path)
-        self.spec = ModelSpec.from_json(self.header.metadata["edgellm.spec"])
+        self.spec = _checked_spec(self.header)
         tensors = [info for info in self.header.tensors.values() if info.format != _BLOB]
         self._acts = {info.name: info.act for info in tensors if info.act in ROUNDED_ACTS}
         self._matrices = {
@@ -107,15 +108,17 @@ class RefinedStudent:
     def tensor_bytes(self, name: str) -> bytes | memoryview:
         """What the file holds under a name now."""
         if name in self._matrices:
-            strips = self._matrices[name].strips()
-            if not np.isfinite(self._matrices[name].weights().detach().numpy()).all():
-                raise NumericError(
-                    f"{name}: training diverged; lower `rate` and `scale_rate`", code="numeric"
-                )
-            return strips.data
-        if name in self._vectors:
-            return self._vectors[name].detach().numpy().astype("<f4").tobytes()
-        return read_tensor(self.header, name)
+            values = self._matrices[name].weights()
+        elif name in self._vectors:
+            values = self._vectors[name]
+        else:
+            return read_tensor(self.header, name)
+        if not bool(values.detach().isfinite().all()):
+            message = f"{name}: training diverged; lower `rate` and `scale_rate`"
+            raise NumericError(message, code="numeric")
+        if name in self._matrices:
+            return self._matrices[name].strips().data
+        return values.detach().numpy().astype("<f4").tobytes()
 
     def _parameters(self, options: OptimizerOptions) -> Mapping[str, Learnt]:
         learnt: dict[str, Learnt] = {}
@@ -163,6 +166,22 @@ def write_refined(
         source = dict(header.source or {})
         writer.set_source({**source, "refined_from": header.metadata["edgellm.root"]})
     return warning
+
+
+def _checked_spec(header: EdgeHeader) -> ModelSpec:
+    """Of a model whose tensors are there."""
+    if header.spec.get("kind") == "adapter":
+        message = f"{header.path}: an adapter, not a model; give the model's file"
+        raise UnsupportedError(message, code="spec_unsupported")
+    spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
+    for slot in tensor_slots(spec):
+        info = header.tensors.get(slot.name)
+        if info is None or info.shape != slot.shape:
+            raise FormatError(
+                f"{header.path}: tensor '{slot.name}' is missing or not {list(slot.shape)}",
+                code="tensor_missing",
+            )
+    return spec
 
 
 def _matrix(header: EdgeHeader, info: TensorInfo, with_codes: bool) -> QuantizedMatrix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from .recipe import TrainRecipe
 if TYPE_CHECKING:
     from .curves import Curve
     from .optimizer import Optimizer
+    from .own_text import OwnWindows
     from .state import State, StateDir
     from .student import Student, Teacher, WholeStudent
     from .trainer import Trainer
@@ -96,6 +98,12 @@ class _Run:
         self._begin()
         end_ids = self._student.spec.eos_ids
         tokenizer, template = text_reader(recipe.student, blobs)
+        if tokenizer.n_vocab > self._student.spec.n_vocab:
+            raise FormatError(
+                f"{recipe.student}: its tokenizer has {tokenizer.n_vocab} tokens, the model "
+                f"{self._student.spec.n_vocab}",
+                code="tokenizer_invalid",
+            )
         self._reader = TextReader(tokenizer, template, end_ids[0] if end_ids else -1)
         data = recipe.data
         self._data = pack(
@@ -109,6 +117,7 @@ class _Run:
 
         recipe = self._recipe
         states = StateDir(recipe.work_dir, self._key())
+        self._own = self._own_windows()
         trainer = self._trainer()
         state = states.newest()
         before = self._before(trainer, recipe.work_dir)
@@ -139,7 +148,8 @@ class _Run:
         batch, n_steps = self._recipe.batch, self._recipe.schedule.steps
         for step in range(first, n_steps):
             n_tokens = (step + 1) * trainer.tokens_per_step
-            line = {**trainer.step(step), "n_tokens": n_tokens}
+            own = None if self._own is None else self._own.of_step(step, self._write_for_sampling)
+            line = {**trainer.step(step, own), "n_tokens": n_tokens}
             curve.add(line)
             done = step + 1
             is_due = batch.valid_every and (done % batch.valid_every == 0 or done == n_steps)
@@ -148,6 +158,8 @@ class _Run:
             if done % batch.save_every == 0 or done == n_steps:
                 curve.sync()
                 states.save(_state(self._student, trainer.optimizer, done, n_tokens))
+                if self._own is not None:
+                    self._own.forget(states.oldest_step())
             if self._progress is not None:
                 self._progress(TrainProgress("train", done, n_steps, line["loss"]))
         losses = [line["loss"] for line in read_curve(self._recipe.work_dir) if "loss" in line]
@@ -251,6 +263,32 @@ class _Run:
         parts = [self._recipe.digest, self._student_digest, self._teacher_digest]
         parts += [self._data.digest, str(torch.__version__), str(self._n_threads)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _own_windows(self) -> OwnWindows | None:
+        from .own_text import OwnWindows
+
+        recipe = self._recipe
+        if recipe.own is None:
+            return None
+        n_windows = recipe.batch.windows * recipe.batch.accumulate
+        return OwnWindows(recipe.work_dir, self._data, recipe.own, n_windows, recipe.batch.seed)
+
+    def _write_for_sampling(self, folder: Path) -> Path:
+        from ..pipeline import convert
+        from .refined import RefinedStudent, write_refined
+        from .save import save_checkpoint
+        from .student import WholeStudent
+
+        path = folder / "student.edge"
+        if isinstance(self._student, RefinedStudent):
+            write_refined(self._student, path, {}, None, self._n_threads)
+            return path
+        assert isinstance(self._student, WholeStudent)
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch) / "student"
+            save_checkpoint(self._checkpoint, self._job, self._student.weights, directory)
+            convert(directory, path, format="F16", n_threads=self._n_threads)
+        return path
 
     def _write(self, before: Divergence | None, after: Divergence | None, loss: float) -> None:
         recipe = self._recipe

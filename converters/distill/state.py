@@ -55,8 +55,8 @@ class StateDir:
             found = _read_json(folder / "state.json")
             if found is not None and found.get("key") != key:
                 raise InvalidArgumentError(
-                    f"{root}: holds a run of another recipe, model or text; remove it, or choose "
-                    "another `work`",
+                    f"{root}: holds a run of another recipe, model, text, number of threads or "
+                    "torch; remove it, or choose another `work`",
                     code="invalid_argument",
                 )
 
@@ -67,6 +67,10 @@ class StateDir:
             if state is not None:
                 return state
         return None
+
+    def oldest_step(self) -> int:
+        """From which a run may have to go on."""
+        return min((int(path.name.partition("-")[2]) for path in self._steps()), default=0)
 
     def save(self, state: State) -> None:
         from safetensors.torch import save_file

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from edgellm.errors import NumericError, UnsupportedError
 
 from ..report import Divergence
-from .data import Packed, step_windows
+from .data import Packed, Tokens, step_windows
 from .logit_cache import LogitCache
 from .losses import DIVERGENCE, hidden_distance, mean_of, next_token
 from .optimizer import Optimizer
@@ -62,15 +63,23 @@ class Trainer:
         batch = self._recipe.batch
         return batch.windows * batch.accumulate * int(self._data.tokens.shape[1])
 
-    def step(self, step: int) -> dict[str, Any]:
-        """Optimizer step `step`, from 0 -> its line of the curve without n_tokens. NumericError
-        where the loss is not finite; nothing has been changed by that step then."""
+    def step(self, step: int, own: Tokens | None = None) -> dict[str, Any]:
+        """Optimizer step `step`, from 0 -> its line of the curve without n_tokens. own: windows of
+        the student's own, instead of as many of the data; they have no next-token loss.
+        NumericError where the loss is not finite; nothing has been changed by that step then."""
         batch = self._recipe.batch
         n = batch.windows * batch.accumulate
         chosen = step_windows(len(self._data), step, n, batch.seed)
+        whole = self._data.batch(chosen)
+        is_own = np.arange(n) < (0 if own is None else len(own))
+        if own is not None:
+            whole.tokens[is_own] = own
+            whole.documents[is_own] = 0
         meter = _Meter(self._data.kinds)
-        for windows in np.split(chosen, batch.accumulate):
-            loss, terms, losses, counted = self._loss(windows)
+        for places in np.split(np.arange(n), batch.accumulate):
+            windows = chosen[places]
+            passed = _Pass(windows, whole.batch(places), torch.from_numpy(is_own[places]))
+            loss, terms, losses, counted = self._loss(passed)
             if not math.isfinite(float(loss.detach())):
                 raise NumericError(
                     f"step {step + 1}: the loss is {float(loss.detach())}; lower the rate, or "
@@ -112,23 +121,22 @@ class Trainer:
         with torch.no_grad():
             return self._log_probs(self._teacher.model(documents), tokens)
 
-    def _loss(
-        self, windows: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> tuple[Tensor, dict[str, float], Tensor, Tensor]:
+    def _loss(self, passed: _Pass) -> tuple[Tensor, dict[str, float], Tensor, Tensor]:
         """Of a forward pass: the whole, its terms, and next-token losses [b, n - 1] with which of
         them count."""
         options = self._recipe.loss
-        tokens, documents = _tensors(self._data.batch(windows))
+        tokens, documents = _tensors(passed.data)
         with self._precision():
             model = self._student.model(documents)
             hidden = model.last_hidden(tokens)
             logits = model.head(hidden).float()
         log_q = logits.log_softmax(-1)
         losses, counted = next_token(log_q, tokens, documents)
+        counted = counted & ~passed.is_own[:, None]
         terms = {"next_token": mean_of(losses, counted)}
         loss = options.next_token * terms["next_token"]
         if options.needs_teacher:
-            terms |= self._teacher_terms(windows, tokens, documents, model, hidden, logits)
+            terms |= self._teacher_terms(passed.windows, tokens, documents, model, hidden, logits)
             weights = {"teacher": options.teacher, "hidden": options.hidden}
             for name, weight in weights.items():
                 if name in terms:
@@ -172,6 +180,15 @@ class Trainer:
         if self._recipe.batch.dtype == "f32":
             return nullcontext()
         return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """windows: numbers in the data; is_own: [n_windows], which of them the student wrote."""
+
+    windows: np.ndarray[Any, np.dtype[np.int64]]
+    data: Packed
+    is_own: Tensor
 
 
 class _Meter:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
+import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +26,14 @@ from edgellm.converters.distill.recipe import (
     DataOptions,
     LossOptions,
     OptimizerOptions,
+    OwnOptions,
     ScheduleOptions,
 )
 from edgellm.converters.distill.refined import RefinedStudent
 from edgellm.converters.extras import text_blobs
 from edgellm.converters.plan import Job
 from edgellm.converters.reference import Reference
+from safetensors.numpy import load_file
 
 from edgellm import load
 from edgellm.edgefile import read_header, read_tensor
@@ -144,7 +151,7 @@ def test_a_damaged_step_is_passed_over_for_the_one_before(
 def test_another_recipe_does_not_go_on_with_a_runs_folder(recipe: TrainRecipe) -> None:
     interrupted(recipe, at=2)
     other = replace(recipe, optimizer=replace(recipe.optimizer, rate=1e-4))
-    with pytest.raises(EdgeError, match="another recipe, model or text"):
+    with pytest.raises(EdgeError, match="a run of another recipe"):
         train(other)
 
 
@@ -228,6 +235,86 @@ def test_a_refined_run_goes_on_to_the_same_file(
     interrupted(two, at=5)
     train(two)
     assert one.out.read_bytes() == two.out.read_bytes()
+
+
+@pytest.mark.parametrize("learn", ["weights", "scales"])
+def test_a_student_learns_on_text_of_its_own(
+    recipe: TrainRecipe, tiny_checkpoint: Path, learn: str, tmp_path: Path
+) -> None:
+    """Of a block of steps the model as it was at its first; a run that goes on in between has it
+    still."""
+    own = distilling(recipe, tiny_checkpoint, own=OwnOptions(0.5, every=3, prompt_tokens=4))
+    if learn == "scales":
+        start = tmp_path / "start.edge"
+        convert(tiny_checkpoint, start, format="E2_16")
+        own = replace(own, student=start, out=tmp_path / "own.edge", learn=learn)
+    else:
+        own = replace(own, loss=replace(own.loss, divergence="reverse_kl", next_token=0.5))
+    train(own)
+    [block] = own.work_dir.glob("own-*")
+    assert block.name == "own-00000003"  # of the last three steps; older ones are not needed
+    assert [path.name for path in block.iterdir()] == ["tokens.safetensors"]
+    tokens = load_file(block / "tokens.safetensors")["tokens"]
+    assert tokens.shape == (6, 48)
+    assert len(np.unique(tokens[:, 4:], axis=0)) == 6
+
+    again = replace(own, out=tmp_path / "again" / own.out.name)
+    again.out.parent.mkdir()
+    interrupted(again, at=5)
+    train(again)
+    assert written(again) == written(own)
+    plain = replace(own, own=None, out=tmp_path / "plain" / own.out.name)
+    plain.out.parent.mkdir()
+    train(plain)
+    assert written(plain) != written(own)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize("learn", ["weights", "codes"])
+def test_kills_at_any_write_change_no_bit(
+    recipe: TrainRecipe, tiny_checkpoint: Path, learn: str, tmp_path: Path
+) -> None:
+    if learn == "codes":
+        start = tmp_path / "start.edge"
+        convert(tiny_checkpoint, start, format="E4_32")
+        out = tmp_path / "out.edge"
+        recipe = distilling(recipe, tiny_checkpoint, student=start, out=out, learn=learn)
+    train(recipe)
+    again = replace(recipe, out=tmp_path / "again" / recipe.out.name)
+    again.out.parent.mkdir()
+    rng = np.random.default_rng(3)
+    n_kills = 0
+    while not ended_before_kill(again, at_sync=int(rng.integers(1, 12))):
+        assert not again.out.exists()
+        n_kills += 1
+        assert n_kills < 60
+    assert n_kills >= 3
+    assert written(again) == written(recipe)
+
+
+def ended_before_kill(recipe: TrainRecipe, at_sync: int) -> bool:
+    """Trains in a process that kills itself when it is about to sync a file for the nth time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that the child does not have
+        child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+        return not os.WIFSIGNALED(status)
+    calls = itertools.count(1)
+    sync = os.fsync
+
+    def kill_or_sync(descriptor: int) -> None:
+        if next(calls) == at_sync:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(descriptor)
+
+    os.fsync = kill_or_sync
+    try:
+        train(recipe)
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
 
 
 def test_bf16_products_learn_too(recipe: TrainRecipe) -> None:
