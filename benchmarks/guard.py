@@ -27,7 +27,7 @@ TOLERANCE = 0.02
 FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L4_32", "L8_32")
 GEMM_ROWS = 64
 ROWS = {"avx2": (1, 2, 4, 16, GEMM_ROWS), "sse41": (1, 2, 16, GEMM_ROWS), "scalar": (1, 16)}
-KV_FORMATS = ("F16", "K8V8")
+KV_FORMATS = ("F16", "K8V8", "K8V4", "K6V4")
 QUERIES = (1, 4)
 
 

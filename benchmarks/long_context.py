@@ -4,10 +4,10 @@
 
 KL: pieces of TEXT are read, then 64 more tokens of it with the whole KV and with a compressed one;
 the mean of KL(whole || compressed) over those tokens, in nats. Recall: "The secret name is NAME."
-is planted at a random place of a piece whose end asks for it; how often the most likely first token
-of the answer is the name's, and what share of the (layer, kv head)s still has the name's tokens (a
-random choice would keep 1/ratio). `window` in place of a ratio is StreamingLLM: the first and the
-last tokens, as many as ratio 4 keeps.
+is planted at a random place of a piece whose end asks for it; how often every token of the name is
+the most likely one after those before it, and how often all of them are still seen by a (layer, kv
+head). `window` in place of a ratio is StreamingLLM: the first and the last tokens, as many as ratio
+4 keeps.
 """
 
 from __future__ import annotations
@@ -81,23 +81,23 @@ def recall_of(
     ask = "\nThe secret name is"
     for _ in range(n):
         name = rng.choice(NAMES)
+        stem = model.tokenize(" The secret name is", bos=False)
         key = model.tokenize(f" The secret name is {name}.", bos=False)
         question = model.tokenize(ask, bos=False)
-        answer = model.tokenize(f"{ask} {name}", bos=False)[len(question)]
+        answer = model.tokenize(f"{ask} {name}", bos=False)[len(question) :]
         n_text = n_prompt - len(key) - len(question)
         start = rng.randrange(len(ids) - n_text)
         at = rng.randrange(n_text // 8, n_text * 7 // 8)
         text = ids[start : start + n_text]
         prompt = [*text[:at], *key, *text[at:], *question]
-        session = _native.Session(model._native, n_prompt + 8, reuse_prefix=False)
+        session = _native.Session(model._native, n_prompt + len(answer), reuse_prefix=False)
         run_rows(session, prompt[:-1])
         whole = session.fork()
         for column, one in [("whole", whole), *((str(r), shorten(session, r)) for r in ratios)]:
-            best = int(run_rows(one, prompt[-1:])[-1].argmax())
-            hits[column] += (best == answer) / n
             kept = {i for first, end in one.kept_ranges for i in range(first, end)}
-            places = [at + i for i, token in enumerate(key) if token == answer]
-            seen[column] += bool(places and kept.issuperset(places)) / n
+            seen[column] += kept.issuperset(range(at + len(stem), at + len(key) - 1)) / n
+            best = run_rows(one, [prompt[-1], *answer[:-1]]).argmax(axis=1)
+            hits[column] += (best.tolist() == answer) / n
     return {name: {"recall": hits[name], "seen_by_any_head": seen[name]} for name in columns}
 
 

@@ -25,6 +25,7 @@ from edgellm.errors import FormatError, NumericError, UnsupportedError
 from .archs import TensorSource, families_of
 from .checkpoint import F32Array
 from .peft import PeftAdapter, read_peft
+from .rotation import ValueRotation
 from .spec import ModelSpec
 
 KIND = "adapter"
@@ -84,7 +85,7 @@ def convert_adapter(src: Path, out: Path, *, base: Path) -> AdapterReport:
             rank, (n_rows, n_cols) = peft.pairs[places[name].module].rank, places[name].shape
             writer.plan(f"{name}.lora_a", "lora_a", format="F16", shape=(rank, n_cols), act="f32")
             writer.plan(f"{name}.lora_b", "lora_b", format="F16", shape=(n_rows, rank), act="f32")
-        for change in _changes(peft, places, names):
+        for change in _changes(peft, places, names, _stored_rotation(header, spec)):
             for half, values in (("lora_a", change.a), ("lora_b", change.b)):
                 full_name = f"{change.name}.{half}"
                 writer.add(full_name, _encoded(values, full_name).data)
@@ -213,6 +214,16 @@ def _stored_scales(header: EdgeHeader, roles: set[str]) -> dict[str, float]:
     return found
 
 
+def _stored_rotation(header: EdgeHeader, spec: ModelSpec) -> ValueRotation:
+    """Of the values of the model's layers."""
+    found = header.source.get("rotated_values", []) if isinstance(header.source, dict) else []
+    values = found if isinstance(found, list) else [None]
+    layers = [n for n in values if type(n) is int and 0 <= n < len(spec.layers)]
+    if len(layers) != len(values):
+        raise FormatError(f"{header.path}: source: 'rotated_values'", code="json_type")
+    return ValueRotation(spec, layers)
+
+
 def _ordered(places: Mapping[str, _Place], spec: ModelSpec) -> list[str]:
     """In execution order."""
     names = (f"layers.{index}.{role}" for index in range(len(spec.layers)) for role in ROLES)
@@ -220,13 +231,17 @@ def _ordered(places: Mapping[str, _Place], spec: ModelSpec) -> list[str]:
 
 
 def _changes(
-    peft: PeftAdapter, places: Mapping[str, _Place], names: list[str]
+    peft: PeftAdapter, places: Mapping[str, _Place], names: list[str], rotation: ValueRotation
 ) -> Iterator[_Change]:
     for name in names:
         place = places[name]
         a, b = peft.pairs[place.module].read()
-        rows = np.concatenate([b[part] for part in place.rows])
-        yield _Change(name, a, rows * np.float32(place.scale))
+        rows = np.concatenate([b[part] for part in place.rows]) * np.float32(place.scale)
+        if name.endswith(".attn_v"):
+            rows = rotation.apply(name, rows)
+        else:
+            a = rotation.apply(name, a)
+        yield _Change(name, a, rows)
 
 
 def _encoded(values: F32Array, name: str) -> Any:

@@ -8,7 +8,7 @@ sums have one order: the figures do not depend on the number of threads. Knows n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from edgellm._native import default_n_threads
 from edgellm.errors import NumericError, UnsupportedError
 
+from .kv_rounding import EXACT, KvRounding
 from .plan import Job
 from .quant import decode_matrix
 from .quant.methods.gptq import one_torch_thread
@@ -147,8 +148,20 @@ class HeldOut:
     def run(self, hidden: Tensor, first: int, layer: Callable[[int], Weights]) -> Tensor:
         """Inputs of layer `first` [n_windows, window_tokens, d_model] -> hidden states after the
         last; the input is left as it is."""
+        return self.run_each([(hidden, EXACT)], first, layer)[0]
+
+    def run_each(
+        self,
+        inputs: Sequence[tuple[Tensor, KvRounding]],
+        first: int,
+        layer: Callable[[int], Weights],
+    ) -> list[Tensor]:
+        """run() of several inputs, each with its own KV cache; every layer is read once."""
+        hidden = [states for states, _ in inputs]
         for index in range(first, len(self.spec.layers)):
-            hidden = self.advance(hidden, index, layer(index))
+            weights = layer(index)
+            for i, (_, kv) in enumerate(inputs):
+                hidden[i] = self.advance(hidden[i], index, weights, kv=kv)
         return hidden
 
     def advance(
@@ -157,32 +170,41 @@ class HeldOut:
         index: int,
         weights: Weights,
         model: Callable[[ModelSpec, dict[str, Tensor]], Reference] = Reference,
+        kv: KvRounding = EXACT,
     ) -> Tensor:
-        """Through one layer."""
+        """Through one layer: [n_windows, window_tokens, d_model], any number of windows."""
         reference = model(self.spec, {**weights, **self._shared})
 
         def task(window: int) -> Tensor:
             with torch.inference_mode():
-                return reference.block(hidden[window], index)
+                return reference.block(hidden[window], index, kv)
 
-        return torch.stack(self._each(task))
+        return torch.stack(self._each(task, len(hidden)))
 
-    def divergence(self, final: Tensor, head: Weights, base: Tensor | None = None) -> Divergence:
-        """Of a model with these hidden states and this head. base: hidden states of what it is
-        compared with, instead of the original model's. NumericError: not finite."""
+    def divergence(
+        self,
+        final: Tensor,
+        head: Weights,
+        base: Tensor | None = None,
+        base_head: Weights | None = None,
+    ) -> Divergence:
+        """Of a model with these hidden states, of all windows or the first ones, and this head.
+        base, base_head: of what it is compared with, instead of the original model's.
+        NumericError: not finite."""
         compared = self.final if base is None else base
+        compared_head = self._original_head if base_head is None else base_head
 
         def task(window: int) -> Tensor:
             with torch.inference_mode():
-                return self._window(window, compared[window], final[window], head)
+                return self._window(window, compared[window], compared_head, final[window], head)
 
-        sums = torch.stack(self._each(task)).sum(dim=0).tolist()
+        sums = torch.stack(self._each(task, len(final))).sum(dim=0).tolist()
         if not all(map(math.isfinite, sums)):
             raise NumericError(
                 "the logits overflow on the held-out text; the checkpoint is damaged",
                 code="numeric",
             )
-        n_windows, n = self.windows.shape
+        n_windows, n = len(final), self.windows.shape[1]
         n_tokens, n_targets = n_windows * n, n_windows * (n - 1)
         kl, same, before, after = sums
         return Divergence(
@@ -193,14 +215,16 @@ class HeldOut:
             n_tokens,
         )
 
-    def _window(self, window: int, base: Tensor, final: Tensor, head: Weights) -> Tensor:
+    def _window(
+        self, window: int, base: Tensor, base_head: Weights, final: Tensor, head: Weights
+    ) -> Tensor:
         """Sums over one window: KL, equal most likely tokens, losses before and after."""
         sums = torch.zeros(4, dtype=torch.float64)
         targets = self._targets[window, 1:]
         n_rows = max(1, LOGIT_VALUES // len(self._original_head[HEAD_ROLE]))
         for begin in range(0, len(final), n_rows):
             rows = slice(begin, begin + n_rows)
-            wanted = self._log_probs(base[rows], self._original_head)
+            wanted = self._log_probs(base[rows], base_head)
             got = self._log_probs(final[rows], head)
             sums[0] += (wanted.exp() * (wanted - got)).sum(dim=-1).double().sum()
             sums[1] += (wanted.argmax(dim=-1) == got.argmax(dim=-1)).sum()
@@ -212,6 +236,6 @@ class HeldOut:
     def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
         return Reference(self.spec, dict(head)).to_logits(rows, head[HEAD_ROLE]).log_softmax(dim=-1)
 
-    def _each(self, task: Callable[[int], Tensor]) -> list[Tensor]:
+    def _each(self, task: Callable[[int], Tensor], n_windows: int) -> list[Tensor]:
         with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:
-            return list(pool.map(task, range(len(self.windows))))
+            return list(pool.map(task, range(n_windows)))

@@ -151,6 +151,7 @@ def convert(
                 windows = rest if held_out is None else held_out
                 work = calibrated(job, tokens, root, blobs, digests, n_threads, progress, stats_dir)
             quality = _quality(job, blobs, work, windows, n_threads, progress)
+            job.settle_keys(quality is not None and quality.kv.keys_gain)
             tensors, source = _write(
                 job, Path(out), blobs, digests, work, quality, n_threads, progress
             )
@@ -250,7 +251,9 @@ def _write(
         writer.append("report", "report", report)
         source: dict[str, Any] = {"kind": job.checkpoint.kind, "files": digests.result()}
         if (scales := job.arch.scales(job.config)) is not None:
-            source["scales"] = scales  # adapters need them
+            source["scales"] = scales  # adapters need them, and the rotation
+        if job.rotation.layers:
+            source["rotated_values"] = list(job.rotation.layers)
         writer.set_source(source)
     return tuple(reports), source
 

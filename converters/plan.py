@@ -29,6 +29,7 @@ from .recipe import (
     vector_rules,
 )
 from .report import ConvertPlan, PlannedTensor
+from .rotation import ROTATED_MATRICES, ValueRotation
 from .spec import ModelSpec
 from .views import define_view
 
@@ -92,6 +93,7 @@ class Job:
         self.tables = self.arch.tables(self.config)
         self.folds = Folds(self.spec)
         self.planned = self._plan(sources)
+        self.rotation = self._value_rotation()
         self._check_calibration(options.calibrated)
         self._warn_of_drift()
         unread = self.arch.unread_keys(self.config)
@@ -235,6 +237,26 @@ class Job:
                 code="invalid_argument",
             )
 
+    def _value_rotation(self) -> ValueRotation:
+        """In the layers whose matrices are not kept as the checkpoint holds them, bit for bit."""
+        if not self.recipe.rotate_values:
+            return ValueRotation(self.spec)
+        kept = {
+            int(item.name.split(".")[1])
+            for item in self.planned
+            if item.role in ROTATED_MATRICES and self._is_kept(item)
+        }
+        if kept:
+            self.warnings.append(
+                f"values of {len(kept)} layers are not rotated: their attn_v or attn_o keeps the "
+                f"numbers of the checkpoint (layer {min(kept)} is the first)"
+            )
+        return ValueRotation(self.spec, set(range(len(self.spec.layers))) - kept)
+
+    def _is_kept(self, item: PlannedTensor) -> bool:
+        on_grid = self.method(item).name == "grid"
+        return on_grid or item.source in self.checkpoint.strips_in(item.format)
+
     def _warn_of_drift(self) -> None:
         changed = [
             item.name
@@ -307,6 +329,13 @@ class Job:
             replace(item, act=act) if item.name == name else item for item in self.planned
         )
 
+    def settle_keys(self, gain: bool) -> None:
+        """Whether the runtime rotates queries and keys: as the recipe says, else where there is
+        something to gain."""
+        rotate = gain if self.recipe.rotate_keys is None else self.recipe.rotate_keys
+        layers = tuple(replace(layer, rotate_keys=rotate) for layer in self.spec.layers)
+        self.spec = replace(self.spec, layers=layers)
+
     def act_kl(self, item: PlannedTensor) -> float:
         """How much act "auto" may cost a planned tensor."""
         return self.recipe.choose(item.role, item.name).act_kl
@@ -317,10 +346,14 @@ class Job:
 
     def read_rows(self, item: PlannedTensor, row0: int, n_rows: int) -> F32Array:
         """Rows of a planned tensor as float32, with what was folded into it so far."""
+        return self.folds.apply(item.name, self.unscaled_rows(item, row0, n_rows), row0)
+
+    def unscaled_rows(self, item: PlannedTensor, row0: int, n_rows: int) -> F32Array:
+        """The same before channel scales: the checkpoint's, values rotated."""
         assert item.source is not None
-        return self.folds.apply(
-            item.name, self.checkpoint.read_rows(item.source, row0, n_rows), row0
-        )
+        first, n = self.rotation.rows_to_read(item.name, row0, n_rows)
+        rows = self.rotation.apply(item.name, self.checkpoint.read_rows(item.source, first, n))
+        return rows[row0 - first : row0 - first + n_rows]
 
     def method(self, item: PlannedTensor) -> Method:
         """How the codes of a planned tensor are chosen. Which tokens an expert gets need not be the

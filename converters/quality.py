@@ -1,12 +1,14 @@
-"""What a conversion did to the model, on held-out text: divergence, and samples of what it says.
+"""What a conversion did to the model, on held-out text: divergence, samples of what it says, and
+what the formats of the KV cache will cost it.
 
-Of the weights alone: activations are float32 in both models. torch is imported on first use, so
+Of weights and KV alone: activations are float32 in both models. torch is imported on first use, so
 that plain conversions do without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgellm.errors import UnsupportedError
 
@@ -14,6 +16,9 @@ from .calibrate.tokens import Tokens
 from .plan import Job
 from .quant.tiles import U8Array
 from .report import PlannedTensor, Quality, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_SAMPLES = 3
 PROMPT_TOKENS = 16
@@ -33,17 +38,28 @@ def measure_quality(
     """
     need_torch("measuring on held-out text")
     from .divergence import HeldOut, converted_weights, original_weights, plain_forward
+    from .kv_gain import TEST_WINDOWS, judged, variants
+    from .kv_rounding import EXACT
 
     original = original_weights(job)
     converted = converted_weights(job, strips)
     seen = HeldOut(job.spec, job.tables, held_out, original, n_threads)
-    final = seen.run(converted.embed(held_out), 0, converted.layer)
-    divergence = seen.divergence(final, converted.head())
+    hidden, head = converted.embed(held_out), converted.head()
+    inputs = [(hidden, EXACT), *((hidden[:TEST_WINDOWS], kv) for kv in variants())]
+    final, *stored = seen.run_each(inputs, 0, converted.layer)
+    divergence = seen.divergence(final, head)
+
+    def kl(base: Tensor, other: Tensor) -> tuple[float, int]:
+        found = seen.divergence(other, head, base, head)
+        return found.kl, found.n_tokens
+
+    kv = judged(stored, kl)
     before, after = plain_forward(job, original), plain_forward(job, converted)
     if tokenizer_blob is None:
-        return Quality(divergence, (), "no samples: the file has no tokenizer")
+        return Quality(divergence, (), "no samples: the file has no tokenizer", kv)
     if before is None or after is None:
-        return Quality(divergence, (), "no samples: the model is too large to sample in float32")
+        note = "no samples: the model is too large to sample in float32"
+        return Quality(divergence, (), note, kv)
     from edgellm._native import Tokenizer
 
     tokenizer = Tokenizer.from_blob(tokenizer_blob)
@@ -52,7 +68,7 @@ def measure_quality(
         prompt = window[:PROMPT_TOKENS]
         texts = [tokenizer.decode(_greedy(next_id, prompt)) for next_id in (before, after)]
         samples.append(Sample(tokenizer.decode(prompt), *texts))
-    return Quality(divergence, tuple(samples), None)
+    return Quality(divergence, tuple(samples), None, kv)
 
 
 def need_torch(what: str) -> None:

@@ -67,9 +67,15 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Recipe:
+    """rotate_values: the values that the KV cache will hold are rotated (rotation.py), for KV
+    formats of 4 bits. rotate_keys: the runtime rotates queries and keys; None: where that is
+    measured to help."""
+
     name: str
     rules: tuple[Rule, ...]
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    rotate_values: bool = False
+    rotate_keys: bool | None = None
 
     def choose(self, role: str, name: str = "") -> Rule:
         for rule in self.rules:
@@ -99,6 +105,10 @@ class Recipe:
                 del entry["scale"]
             rules.append(entry)
         value: dict[str, Any] = {"name": self.name, "rules": rules}
+        if self.rotate_values:
+            value["rotate_values"] = True
+        if self.rotate_keys is not None:
+            value["rotate_keys"] = self.rotate_keys
         if calibration_sha256 is not None:
             value["calibration"] = {**asdict(self.calibration), "sha256": calibration_sha256}
         return json.dumps(value, separators=(",", ":"))

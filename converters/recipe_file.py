@@ -28,13 +28,14 @@ from .recipe import AUTO_ACT, RTN, CalibrationOptions, Recipe, Rule, matrix_rule
 MAX_RECIPE_BYTES = 1 << 20
 _RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
 _METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name", "start"}
+_ROTATIONS = ("rotate_values", "rotate_keys")
 _REAL_NUMBERS = ("damping", "drift", "reach", "act_kl")
 
 
 def read_recipe(path: Path) -> Recipe:
     """FormatError with the file and what is wrong in it; the name defaults to the file's."""
     value = read_toml(path)
-    refuse_unknown(value, ("name", "calibration", "rules"), str(path))
+    refuse_unknown(value, ("name", "calibration", "rules", *_ROTATIONS), str(path))
     name = _text(value, "name", str(path)) or path.stem
     rules = value.get("rules")
     if not isinstance(rules, list) or not rules:
@@ -43,12 +44,18 @@ def read_recipe(path: Path) -> Recipe:
     matrix_rules = [
         _rule(entry, f"{path}: rule {index}") for index, entry in enumerate(rules, start=1)
     ]
-    return Recipe(name, (*vector_rules(), *matrix_rules), calibration)
+    rotations = {key: _boolean(value, key, str(path)) for key in _ROTATIONS if key in value}
+    return Recipe(name, (*vector_rules(), *matrix_rules), calibration, **rotations)
 
 
 def recipe_toml(recipe: Recipe) -> str:
     """What read_recipe() reads as this recipe. Rules for vectors are left out: all have them."""
-    lines = [f"name = {_quoted(recipe.name)}", "", "[calibration]"]
+    lines = [f"name = {_quoted(recipe.name)}"]
+    if recipe.rotate_values:
+        lines.append("rotate_values = true")
+    if recipe.rotate_keys is not None:
+        lines.append(f"rotate_keys = {json.dumps(recipe.rotate_keys)}")
+    lines += ["", "[calibration]"]
     lines += [f"{key} = {value}" for key, value in asdict(recipe.calibration).items()]
     for rule in recipe.rules:
         if rule in vector_rules():
@@ -162,6 +169,13 @@ def _text(table: dict[str, Any], key: str, where: str) -> str | None:
     value = table.get(key)
     if value is not None and (not isinstance(value, str) or not value):
         raise FormatError(f"{where}: '{key}' must be a text", code="json_type")
+    return value
+
+
+def _boolean(table: dict[str, Any], key: str, where: str) -> bool:
+    value = table[key]
+    if not isinstance(value, bool):
+        raise FormatError(f"{where}: '{key}' must be true or false", code="json_type")
     return value
 
 

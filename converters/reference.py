@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch.nn.functional import gelu, layer_norm, relu, silu
 from edgellm.edgefile import EdgeHeader, read_header, read_tensor
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
+from .kv_rounding import EXACT, KvRounding, kv_rounding
 from .layout import padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
@@ -35,7 +37,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(gelu, approximate="tanh"),
     "relu": relu,
 }
-StoreFn = Callable[[Tensor], Tensor]
 
 
 class Reference:
@@ -78,15 +79,15 @@ class Reference:
         return result
 
     @torch.inference_mode()
-    def logits(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
-        """Logits [n, n_vocab] of every position. kv_f16: round keys (rotated) and values to f16,
-        as a runtime with an F16 cache does."""
-        return self.head(self._residuals(ids, kv_f16))
+    def logits(self, ids: Sequence[int], *, kv: str | None = None) -> Tensor:
+        """Logits [n, n_vocab] of every position. kv: the KV format, whose rounding attention then
+        has as in the runtime; None rounds nothing."""
+        return self.head(self._residuals(ids, kv))
 
     @torch.inference_mode()
-    def hidden(self, ids: Sequence[int], *, kv_f16: bool = False) -> Tensor:
+    def hidden(self, ids: Sequence[int], *, kv: str | None = None) -> Tensor:
         """The head's input [n, d_model] of every position, as embeddings take it."""
-        return self.final_norm(self._residuals(ids, kv_f16))
+        return self.final_norm(self._residuals(ids, kv))
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """The input of layer 0, [n, d_model]."""
@@ -105,12 +106,12 @@ class Reference:
             x = x + self.weights["position_embd"][: x.shape[-2]]
         return x
 
-    def block(self, x: Tensor, index: int, store: StoreFn | None = None) -> Tensor:
+    def block(self, x: Tensor, index: int, kv: KvRounding = EXACT) -> Tensor:
         """One layer of sequences from position 0: x [..., n, d_model] -> the same. Needs the
-        weights of this layer and the rotary tables only. store: what the cache does to k and v."""
+        weights of this layer and the rotary tables only."""
         layer, prefix = self.spec.layers[index], f"layers.{index}."
         h = self._norm(x, prefix + "attn_norm") if layer.pre_norm else x
-        attended = self._attention(h, layer, prefix, store or _identity)
+        attended = self._attention(h, layer, prefix, kv)
         if layer.parallel:
             h = self._norm(x, prefix + "ffn_norm") if layer.pre_norm else x
             return x + attended + self._ffn(h, layer, prefix)
@@ -149,11 +150,11 @@ class Reference:
         a, b = self.changes[name]
         return y + (x @ a.T) @ b.T
 
-    def _residuals(self, ids: Sequence[int], kv_f16: bool) -> Tensor:
+    def _residuals(self, ids: Sequence[int], kv: str | None) -> Tensor:
         """Hidden states of the last layer [n, d_model]."""
-        x, store = self.embed(ids), _round_to_f16 if kv_f16 else _identity
+        x, rounding = self.embed(ids), EXACT if kv is None else kv_rounding(kv)
         for index in range(len(self.spec.layers)):
-            x = self.block(x, index, store)
+            x = self.block(x, index, rounding)
         return x
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
@@ -201,16 +202,15 @@ class Reference:
             heads = self._rms_norm(heads, self.weights[name + "_norm"])
         return heads
 
-    def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, store: StoreFn) -> Tensor:
+    def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
         n_kv_heads = layer.n_kv_heads
+        kv = replace(kv, rotate_keys=kv.rotate_keys or layer.rotate_keys)
         q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
-        k = store(self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope))
-        v = store(self._heads(h, layer, prefix + "attn_v", n_kv_heads))
-        group = layer.n_heads // n_kv_heads
-        k, v = k.repeat_interleave(group, dim=-3), v.repeat_interleave(group, dim=-3)
-        scores = q @ k.transpose(-2, -1) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
+        k = self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope)
+        v = self._heads(h, layer, prefix + "attn_v", n_kv_heads)
+        scores = kv.scores(q, k) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
         scores = _softcapped(scores, layer.attn_softcap)
-        mixed = scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1) @ v
+        mixed = kv.mixed(scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1), v)
         flat = mixed.transpose(-3, -2).flatten(-2)
         return self._affine(flat, prefix + "attn_o", layer.o_bias)
 
@@ -297,11 +297,3 @@ def torch_tables(tables: Mapping[str, F32Array]) -> dict[str, Tensor]:
 
 def _softcapped(x: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(x / cap) if cap else x
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-def _round_to_f16(x: Tensor) -> Tensor:
-    return x.half().float()

@@ -157,12 +157,36 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class KvDivergence:
+    """kl: KL(F16 || format) of the converted model, mean over tokens, nats. kl_rotated_keys: with
+    queries and keys rotated; kl_other_values: with values rotated where the file's are not, and not
+    where they are."""
+
+    format: str
+    kl: float
+    kl_rotated_keys: float
+    kl_other_values: float
+
+
+@dataclass(frozen=True)
+class KvQuality:
+    """What the formats of the KV cache cost. keys_gain, values_gain: whether rotating keys, and
+    changing the rotation of values, is worth it (kv_gain.py)."""
+
+    formats: tuple[KvDivergence, ...]
+    keys_gain: bool
+    values_gain: bool
+    n_tokens: int
+
+
+@dataclass(frozen=True)
 class Quality:
-    """Measured on held-out text, weights only. note: why there are no samples."""
+    """Measured on held-out text, weights and KV formats only. note: why there are no samples."""
 
     divergence: Divergence
     samples: tuple[Sample, ...]
     note: str | None
+    kv: KvQuality
 
 
 @dataclass(frozen=True)

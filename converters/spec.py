@@ -49,6 +49,7 @@ class LayerSpec:
     o_bias: bool = False
     ffn_bias: bool = False
     qk_norm: str = "none"
+    rotate_keys: bool = False
     attn_scale: float = 0.0
     attn_softcap: float = 0.0
     ffn_act: str = "silu"

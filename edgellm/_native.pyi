@@ -119,7 +119,9 @@ class Model:
         n_ctx: int = 0,
         prefix_cache_bytes: int | None = None,
         latency_budget_ms: float = 0.0,
-        kv_format: str = "F16",
+        kv_format: str = "K8V8",
+        kv_cache_dir: str | os.PathLike[str] | None = None,
+        kv_cache_disk_bytes: int = 2**30,
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -133,6 +135,8 @@ class Model:
         latency_budget_ms: of a step that reads a prompt while other sessions decode; 0: twice what
             one without a prompt takes.
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
+        kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
+            FormatError for a directory that cannot be used or that others may look into.
         """
 
     def close(self) -> None:
@@ -168,16 +172,12 @@ class Model:
     @property
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
-<<<<<<< HEAD
-    def kv_groups(self) -> list[tuple[int, int, int]]: ...  # (window or 0, bytes per token, more
-    # bytes that the first page takes)
-    def kv_bytes(self, n_ctx: int = 0) -> int: ...  # what Session(self, n_ctx) reserves
-=======
-    def kv_groups(self) -> list[tuple[int, int]]: ...  # (window or 0, bytes per token)
+    def kv_groups(self) -> list[tuple[int, int, int]]:
+        """By window (0: none), with the bytes of a token and what page 0 takes beyond its own."""
+
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
     def session_bytes(self) -> int: ...  # that it reserves besides, for logits
->>>>>>> d643d8b8cace408448c8dc63b8ea6474dc892a2f
     @property
     def scratch_bytes(self) -> int: ...
     @property

@@ -35,6 +35,7 @@ class SessionStats(TypedDict):
     n_decode_tokens: int
     n_steps: int  # passes over the weights
     n_reused_tokens: int  # not processed: their KV was there from other texts
+    n_disk_tokens: int  # of these: it was read from kv_cache_dir
     n_recomputed_tokens: int  # once more, after rewind(); their time is in prefill_ms
     prefill_ms: float
     decode_ms: float  # steps of single tokens appended after the first run
@@ -50,3 +51,8 @@ class KvFigures(TypedDict):
     used_bytes: int  # in all pages, each counted once
     n_reused_tokens: int  # found in the prefix tree so far
     n_evicted_tokens: int
+    disk_bytes: int  # of the files in kv_cache_dir, as far as known
+    n_disk_written_tokens: int  # by this model, as the rest
+    n_disk_read_tokens: int
+    n_disk_damaged_files: int  # found, and removed
+    n_disk_failed_writes: int

@@ -218,6 +218,7 @@ def generate_several(
             raise
         if at == 0:  # the prompt was processed for the first of them
             lease.n_held = base.stats["n_reused_tokens"]
+            lease.n_from_disk = base.stats["n_disk_tokens"]
         return stream
 
     try:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .adapter import Adapter, native_adapter
-from .chat_template import CHATML, CHATML_END, REMEDY, ChatTemplate, Message, PieceEncoder
+from .chat_template import REMEDY, ChatTemplate, Message, PieceEncoder, turn_ends
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
 from .long_context import compress_session, kept_tokens, stream_chat
@@ -100,7 +100,7 @@ class Chat(Closing):
         self._tools, self._documents, self._variables = tools, documents, variables
         self._source, self._n_ctx = source, n_ctx
         self._policy = policy
-        self._stop_ids, self._stops = self._ends(source)
+        self._stop_ids, self._stops = turn_ends(model.eos_ids, source, self._encoder)
         self._turns: tuple[Turn, ...] = ()
         self._active: TokenStream | None = None
         self._adapter = adapter
@@ -194,10 +194,8 @@ class Chat(Closing):
 
     def compress(self, ratio: float) -> KeptTokens | None:
         """Leave one of `ratio` tokens of the conversation in the KV cache, those that its end pays
-        attention to; the transcript stays. Returns what was kept, None for everything.
-
-        The others make room: the conversation may go on beyond `n_ctx` tokens, though not beyond
-        the positions of the model, as long as prompts repeat what was said."""
+        attention to; the transcript stays. Returns what was kept, None for everything. What went
+        makes room for as many tokens beyond `n_ctx`, within the positions of the model."""
         self._finished()
         compress_session(self._session, ratio)
         return kept_tokens(self._session)
@@ -297,14 +295,12 @@ class Chat(Closing):
             return prompt
         n_before = len(prompt.ids)
         n_wanted = sampling.get("max_tokens") or self._session.n_ctx // _FREE_SHARE
-        while n_dropped < len(turns) and n_wanted > self._n_free(prompt.ids):
+        while n_dropped < len(turns) and len(prompt.ids) + n_wanted > context_for(
+            self._session, prompt.ids
+        ):
             n_dropped += 1
             prompt = self._compose(turns, new, n_dropped)
         return replace(prompt, dropped_tokens=n_before - len(prompt.ids))
-
-    def _n_free(self, prompt: Sequence[int]) -> int:
-        """Tokens that may follow the prompt."""
-        return context_for(self._session, prompt) - len(prompt)
 
     def _compose(self, turns: tuple[Turn, ...], new: dict[str, Any], n_dropped: int) -> _Prompt:
         conversation = [*self._conversation(turns, n_dropped), new]
@@ -402,11 +398,3 @@ class Chat(Closing):
         for token_id in (*turn.prompt_ids[-1:], *turn.reply_ids):
             decoder.push(token_id)
         return decoder.flush()
-
-    def _ends(self, source: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Stop ids and stop strings of a turn: the model's, and the one ChatML writes."""
-        stop_ids = tuple(self._model.eos_ids)
-        if source != CHATML:
-            return stop_ids, ()
-        end = self._encoder.special_ids.get(CHATML_END)
-        return (stop_ids, (CHATML_END,)) if end is None else (tuple({*stop_ids, end}), ())

@@ -246,6 +246,16 @@ class PieceEncoder:
         return self._tokenizer.encode(text, special=special, bos=False)
 
 
+def turn_ends(
+    eos_ids: Sequence[int], source: str, encoder: PieceEncoder
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Stop ids and stop strings of a turn: the model's, and the one that ChatML writes."""
+    if source != CHATML:
+        return tuple(eos_ids), ()
+    end = encoder.special_ids.get(CHATML_END)
+    return (tuple(eos_ids), (CHATML_END,)) if end is None else (tuple({*eos_ids, end}), ())
+
+
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     chat = plain_data(list(messages), "messages")
     for at, message in enumerate(chat):

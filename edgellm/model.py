@@ -26,6 +26,7 @@ from .locate import explained, resolve
 from .model_info import model_info
 from .options import (
     DEFAULT_KV,
+    DEFAULT_KV_CACHE_DISK_BYTES,
     GenerateArguments,
     GenerateOptions,
     LoadOptions,
@@ -57,6 +58,8 @@ def load(
     n_ctx: int | None = None,
     prefix_cache: int | None = None,
     latency_budget_ms: float | None = None,
+    kv_cache_dir: str | os.PathLike[str] | None = None,
+    kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
@@ -64,7 +67,16 @@ def load(
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
     """
     options = LoadOptions(
-        backend, threads, kv, max_memory, verify, n_ctx, prefix_cache, latency_budget_ms
+        backend,
+        threads,
+        kv,
+        max_memory,
+        verify,
+        n_ctx,
+        prefix_cache,
+        latency_budget_ms,
+        kv_cache_dir,
+        kv_cache_disk_bytes,
     )
     return Model(resolve(path), options)
 
@@ -93,6 +105,8 @@ class Model(Closing):
                     latency_budget_ms=options.latency_budget_ms or 0.0,
                     prefix_cache_bytes=options.prefix_cache,
                     kv_format=options.kv,
+                    kv_cache_dir=options.kv_cache_dir,
+                    kv_cache_disk_bytes=options.kv_cache_disk_bytes,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit
@@ -348,11 +362,12 @@ class Model(Closing):
         )
 
     def kv_figures(self) -> KvFigures:
-        """Bytes of KV: reserved, kept for texts that begin alike, idle; tokens reused so far."""
+        """Bytes of KV: reserved, kept for texts that begin alike, idle, on disk; tokens reused."""
         return self._native.kv_figures
 
     def trim(self, n_bytes: int | None = None) -> int:
-        """Give back `n_bytes` of KV that no text holds, or all of it; returns how many it were."""
+        """Give back `n_bytes` of KV that no text holds, or all of it, to `kv_cache_dir` if there is
+        one; returns how many it were."""
         if n_bytes is None:
             return self._native.trim()
         if n_bytes < 0:

@@ -6,6 +6,7 @@ Knows no model: limits that depend on one (context length, vocabulary) are check
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Required, get_args
@@ -17,7 +18,8 @@ VerifyMode = Literal["once", "always", "never"]
 BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
-DEFAULT_KV: KvFormat = "F16"
+DEFAULT_KV: KvFormat = "K8V8"
+DEFAULT_KV_CACHE_DISK_BYTES = 2**30
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 _MAX_COMPRESS = 1000.0
@@ -37,10 +39,13 @@ class LoadOptions:
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
     model that turns short and long contexts by different tables gets the right one for good.
-    `kv`: how keys and values are kept, "F16", "K8V8", which takes half as much, "K8V4" or "K6V4",
-    two fifths and a third, of which answers differ a little more (docs/KV.md).
+    `kv`: how keys and values are kept: "K8V8"; "F16", which takes twice as much; "K8V4" or "K6V4",
+    three quarters and two thirds, of which answers differ a little more (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an
     eighth of the memory left for KV; it gives way where sessions need the memory.
+    `kv_cache_dir`: a directory for KV that leaves memory, None for none; a later text, in a later
+    process, too, begins with what is there. Up to `kv_cache_disk_bytes`, used least recently goes
+    first; private, and made if it is not there (docs/SESSIONS.md).
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     """
@@ -53,6 +58,8 @@ class LoadOptions:
     n_ctx: int | None = None
     prefix_cache: int | None = None
     latency_budget_ms: float | None = None
+    kv_cache_dir: str | os.PathLike[str] | None = None
+    kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -75,6 +82,12 @@ class LoadOptions:
             raise _fail(f"latency_budget_ms must be above 0 or None, but is {budget}")
         if self.prefix_cache is not None and not 0 <= self.prefix_cache < 2**63:
             raise _fail(f"prefix_cache must be in 0..2**63-1 bytes, but is {self.prefix_cache}")
+        if not 1 <= self.kv_cache_disk_bytes < 2**63:
+            raise _fail(
+                f"kv_cache_disk_bytes must be in 1..2**63-1, but is {self.kv_cache_disk_bytes}"
+            )
+        if self.kv_cache_dir is not None and not os.fspath(self.kv_cache_dir):
+            raise _fail("kv_cache_dir must be the name of a directory or None, but is empty")
 
 
 class GenerateArguments(SamplingArguments, total=False):

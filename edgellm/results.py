@@ -37,8 +37,10 @@ class Stats:
     tokens_per_s: float
     peak_rss_bytes: int
     dropped_tokens: int = 0  # of the conversation, to fit the context; 0 unless a policy allows it
-    # Where the KV of the reused tokens was, before this text: of a chat that was restored, on disk.
+    # Where the KV of the reused tokens was before this text; "disk" if any of it was there.
     reused_from: Literal["ram", "disk"] | None = None
+    # Of the reused tokens, those whose KV was read from disk: a saved chat, or `kv_cache_dir`.
+    reused_disk_tokens: int = 0
     # Position in the prompt of the first token that is not what the chat's KV has there: from it on
     # the prompt was computed. None where the KV was a beginning of the prompt.
     first_mismatch: int | None = None

@@ -23,6 +23,7 @@ from .stops import StopMatcher
 
 if TYPE_CHECKING:
     from . import _native
+    from ._native_types import SessionStats
 
 # Longest time in native code before Python looks for Ctrl-C.
 SLICE_MS = 80.0
@@ -54,6 +55,7 @@ class SessionLease:
         self.is_from_disk = is_from_disk  # what the session holds now
         self.is_endless = is_endless  # the session makes room where there is none
         self.n_held = 0
+        self.n_from_disk = 0  # of these
         self.first_mismatch: int | None = None
 
     @staticmethod
@@ -72,6 +74,7 @@ class SessionLease:
         self.session.rewind(n_same)
         self.session.append(prompt[n_same:])
         self.n_held = n_same - self.session.n_recompute
+        self.n_from_disk = self.n_held if self.is_from_disk else 0
         self.first_mismatch = n_same if n_same < n_most else None
 
 
@@ -144,8 +147,9 @@ class TokenStream(Closing):
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
                 self._decoder.push(token_id)
-        self._n_reused_before = self._session.stats["n_reused_tokens"]
+        self._stats_before = self._session.stats
         self._n_reused = 0
+        self._n_from_disk = 0
         # Time inside this object only: what the consumer does between tokens is not counted.
         self._prefill_s = 0.0
         self._decode_s = 0.0
@@ -209,8 +213,7 @@ class TokenStream(Closing):
             text += self._stops.push(tail) + self._stops.flush()
         token = Token(token_id, text, logprob, best)
         if not self._tokens:
-            n_found = session.stats["n_reused_tokens"] - self._n_reused_before
-            self._n_reused = n_found + (0 if self._lease is None else self._lease.n_held)
+            self._count_reused(session.stats)
         self.spend(perf_counter() - started)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
@@ -218,6 +221,14 @@ class TokenStream(Closing):
         elif full:
             self._finish("length")
         return token
+
+    def _count_reused(self, stats: SessionStats) -> None:
+        before, lease = self._stats_before, self._lease
+        self._n_reused = stats["n_reused_tokens"] - before["n_reused_tokens"]
+        self._n_from_disk = stats["n_disk_tokens"] - before["n_disk_tokens"]
+        if lease is not None:
+            self._n_reused += lease.n_held
+            self._n_from_disk += lease.n_from_disk
 
     def cancel(self) -> None:
         """End the text early, from any thread; the iteration stops within about 100 ms."""
@@ -294,6 +305,7 @@ class TokenStream(Closing):
             prompt_tokens=n_prompt,
             reused_tokens=self._n_reused,
             reused_from=self._reused_from(),
+            reused_disk_tokens=self._n_from_disk,
             generated_tokens=n_new,
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
@@ -304,10 +316,9 @@ class TokenStream(Closing):
         )
 
     def _reused_from(self) -> Literal["ram", "disk"] | None:
-        lease = self._lease
         if self._n_reused == 0:
             return None
-        return "disk" if lease is not None and lease.is_from_disk and lease.n_held > 0 else "ram"
+        return "disk" if self._n_from_disk > 0 else "ram"
 
     def result(self) -> Generation:
         """Run to the end and return everything, tokens already taken included."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,14 @@ def write_tiny_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def make_tiny_edge(out: Path, format: str = "E4_16") -> Path:
+def make_tiny_edge(out: Path, format: str = "E4_16", *, rotate_keys: bool = False) -> Path:
     """The tiny checkpoint, converted."""
     from edgellm.converters import convert
+    from edgellm.converters.recipe import preset
 
+    recipe = replace(preset(format), rotate_keys=rotate_keys)
     with tempfile.TemporaryDirectory() as scratch:
-        convert(write_tiny_checkpoint(Path(scratch) / "tiny"), out, format=format)
+        convert(write_tiny_checkpoint(Path(scratch) / "tiny"), out, recipe=recipe)
     return out
 
 

@@ -26,6 +26,8 @@ from .work import WorkDir
 def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int, cache: StatsCache) -> None:
     """Sets the factors of layer `index` in job.folds: all 1 where scaling does not help."""
     prefix = f"layers.{index}."
+    if index in job.rotation.layers:
+        cache.chosen(prefix + "attn_v", "rotation", np.empty(0, dtype=np.uint8))
     items = {item.role: item for item in job.planned if item.name.startswith(prefix)}
     rows: dict[str, F32Array] = {}
     for producer_role, roles in consumers(job.spec.layers[index]).items():
@@ -47,8 +49,7 @@ def fold_layer(job: Job, work: WorkDir, walk: Walk, index: int, cache: StatsCach
 
 
 def _unfolded(job: Job, item: PlannedTensor) -> F32Array:
-    assert item.source is not None
-    return job.checkpoint.read_rows(item.source, 0, item.rows_cols[0])
+    return job.unscaled_rows(item, 0, item.rows_cols[0])
 
 
 def _likely_act(item: PlannedTensor) -> str:

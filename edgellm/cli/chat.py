@@ -19,7 +19,14 @@ from ..model import load
 from ..options import DEFAULT_KV, GenerateOptions, as_stops
 from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
-from .defaults import AdapterOption, MaxMemoryOption, size_bytes
+from .defaults import (
+    AdapterOption,
+    KvCacheDirOption,
+    KvCacheSizeOption,
+    MaxMemoryOption,
+    kv_cache,
+    size_bytes,
+)
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
 from .stored import model_file
 
@@ -88,6 +95,8 @@ def command(
     ] = None,
     threads: ThreadsOption = None,
     kv: KvOption = None,
+    kv_cache_dir: KvCacheDirOption = None,
+    kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -106,6 +115,7 @@ def command(
                 threads=threads,
                 kv=kv or DEFAULT_KV,
                 max_memory=limit_bytes,
+                **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
         from edgellm.tui.engine import ModelEngine

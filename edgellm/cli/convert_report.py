@@ -102,6 +102,21 @@ def quality_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "same top token", f"{100 * found['top1']:.2f} %"
     yield "perplexity", f"{before:.4f} before, {after:.4f} after"
     yield "tokens", f"{found['n_tokens']:,}"
+    yield from _kv_rows(report["quality"].get("kv"))
+
+
+def _kv_rows(kv: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """None: of a file made before this was measured."""
+    if kv is None:
+        return
+    for found in kv["formats"]:
+        yield (
+            f"KL(F16, {found['format']}) of the KV cache",
+            f"{found['kl']:.6f} nats per token; keys rotated {found['kl_rotated_keys']:.6f}; "
+            f"rotation of values changed {found['kl_other_values']:.6f}",
+        )
+    yield "rotating keys", "gains" if kv["keys_gain"] else "no gain"
+    yield "changing the rotation of values", "gains" if kv["values_gain"] else "no gain"
 
 
 def _layer_rows(report: Any) -> Iterator[tuple[str, str, str, str]]:

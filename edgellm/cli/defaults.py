@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -20,6 +20,13 @@ MaxMemoryOption = Annotated[
     str | None, typer.Option(help="Take at most this much: 800MiB, 2GB. Default: what is free.")
 ]
 
+KvCacheDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Keep KV that leaves memory in this directory, for later runs, too."),
+]
+KvCacheSizeOption = Annotated[
+    str | None, typer.Option(help="What the files in --kv-cache-dir may take. Default: 1GiB.")
+]
 
 AdapterOption = Annotated[
     Path | None,
@@ -59,6 +66,26 @@ def size_bytes(text: str | None, option: str) -> int | None:
     factor = (1024 if binary else 1000) ** ("KMGT".index(unit.upper()) + 1) if unit else 1
     thousandths = int(whole) * 1000 + int((decimals or "").ljust(3, "0"))
     return thousandths * factor // 1000
+
+
+class KvCacheArguments(TypedDict, total=False):
+    """Of `edgellm.load()`."""
+
+    kv_cache_dir: Path
+    kv_cache_disk_bytes: int
+
+
+def kv_cache(directory: Path | None, size: str | None) -> KvCacheArguments:
+    """What --kv-cache-dir and --kv-cache-size say."""
+    n_bytes = size_bytes(size, "--kv-cache-size")
+    if directory is None:
+        if n_bytes is None:
+            return {}
+        message = "--kv-cache-size needs --kv-cache-dir"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    if n_bytes is None:
+        return {"kv_cache_dir": directory}
+    return {"kv_cache_dir": directory, "kv_cache_disk_bytes": n_bytes}
 
 
 def _names_a_model(text: str) -> bool:

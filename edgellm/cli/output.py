@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 KvOption = Annotated[
     str | None,
-    typer.Option("--kv", help="Keep keys and values as F16, K8V8, K8V4 or K6V4. Default: F16."),
+    typer.Option("--kv", help="Keep keys and values as F16, K8V8, K8V4 or K6V4. Default: K8V8."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")

@@ -20,7 +20,15 @@ from ..options import DEFAULT_KV
 from ..results import Generation, Stats
 from ..stream import TokenStream
 from . import sampling as flags
-from .defaults import AdapterOption, MaxMemoryOption, model_and_prompt, size_bytes
+from .defaults import (
+    AdapterOption,
+    KvCacheDirOption,
+    KvCacheSizeOption,
+    MaxMemoryOption,
+    kv_cache,
+    model_and_prompt,
+    size_bytes,
+)
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
 from .stored import model_file
 
@@ -78,6 +86,8 @@ def command(
     adapter: AdapterOption = None,
     threads: ThreadsOption = None,
     kv: KvOption = None,
+    kv_cache_dir: KvCacheDirOption = None,
+    kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -93,7 +103,13 @@ def command(
         text = _stdin_text()
     with ExitStack() as stack:
         loaded = stack.enter_context(
-            load(path, threads=threads, kv=kv or DEFAULT_KV, max_memory=limit_bytes)
+            load(
+                path,
+                threads=threads,
+                kv=kv or DEFAULT_KV,
+                max_memory=limit_bytes,
+                **kv_cache(kv_cache_dir, kv_cache_size),
+            )
         )
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:

@@ -94,27 +94,35 @@ edgellm::Verify verify_from(const std::string& name) {
 
 Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
-           std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format) {
+           std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
+           const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes) {
   const std::string text = path_text(path);
-  const edgellm::LoadOptions options{.n_threads = n_threads,
-                                     .verify = verify_from(verify),
-                                     .max_memory_bytes = max_memory_bytes,
-                                     .n_ctx = n_ctx,
-                                     .latency_budget_ms = latency_budget_ms,
-                                     .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX),
-                                     .kv_format = kv_format};
+  const edgellm::LoadOptions options{
+      .n_threads = n_threads,
+      .verify = verify_from(verify),
+      .max_memory_bytes = max_memory_bytes,
+      .n_ctx = n_ctx,
+      .latency_budget_ms = latency_budget_ms,
+      .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX),
+      .kv_format = kv_format,
+      .kv_cache_dir = kv_cache_dir.is_none() ? "" : path_text(kv_cache_dir),
+      .kv_cache_disk_bytes = kv_cache_disk_bytes};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
 
 py::dict kv_dict(const Model& model) {
   const edgellm::KvFigures figures = model.kv_figures();
-  return py::dict("budget_bytes"_a = figures.budget_bytes,
-                  "reserved_bytes"_a = figures.reserved_bytes,
-                  "session_bytes"_a = figures.session_bytes, "kept_bytes"_a = figures.kept_bytes,
-                  "idle_bytes"_a = figures.idle_bytes, "used_bytes"_a = figures.used_bytes,
-                  "n_reused_tokens"_a = figures.n_reused_tokens,
-                  "n_evicted_tokens"_a = figures.n_evicted_tokens);
+  return py::dict(
+      "budget_bytes"_a = figures.budget_bytes, "reserved_bytes"_a = figures.reserved_bytes,
+      "session_bytes"_a = figures.session_bytes, "kept_bytes"_a = figures.kept_bytes,
+      "idle_bytes"_a = figures.idle_bytes, "used_bytes"_a = figures.used_bytes,
+      "n_reused_tokens"_a = figures.n_reused_tokens,
+      "n_evicted_tokens"_a = figures.n_evicted_tokens, "disk_bytes"_a = figures.disk_bytes,
+      "n_disk_written_tokens"_a = figures.n_disk_written_tokens,
+      "n_disk_read_tokens"_a = figures.n_disk_read_tokens,
+      "n_disk_damaged_files"_a = figures.n_disk_damaged_files,
+      "n_disk_failed_writes"_a = figures.n_disk_failed_writes);
 }
 
 // Gives the parts of ModelInfo as properties.
@@ -182,8 +190,9 @@ py::dict stats_dict(const edgellm::SessionStats& stats) {
   return py::dict(
       "n_prefill_tokens"_a = stats.n_prefill_tokens, "n_decode_tokens"_a = stats.n_decode_tokens,
       "n_steps"_a = stats.n_steps, "n_reused_tokens"_a = stats.n_reused_tokens,
-      "n_recomputed_tokens"_a = stats.n_recomputed_tokens, "prefill_ms"_a = stats.prefill_ms,
-      "decode_ms"_a = stats.decode_ms, "kv_bytes"_a = stats.kv_bytes);
+      "n_disk_tokens"_a = stats.n_disk_tokens, "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
+      "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
+      "kv_bytes"_a = stats.kv_bytes);
 }
 
 void bind_machine(py::module_& m) {
@@ -285,7 +294,9 @@ void bind_model(py::module_& m) {
       .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
                   py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
                   py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
-                  py::arg("kv_format") = edgellm::LoadOptions{}.kv_format)
+                  py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
+                  py::arg("kv_cache_dir") = py::none(),
+                  py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes)
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

@@ -40,7 +40,7 @@ def texts(data: Path, split: str, n: int, stride: int) -> list[str]:
 def kl_native(path: Path, original: list[np.ndarray], windows: np.ndarray) -> float:
     """KL(original || file) in nats per token."""
     found = []
-    with edgellm.load(path) as model:
+    with edgellm.load(path, kv="F16") as model:
         for wanted, window in zip(original, windows, strict=True):
             got = torch.log_softmax(torch.from_numpy(model.logits(window.tolist())), dim=-1)
             log_p = torch.log_softmax(torch.from_numpy(wanted), dim=-1)

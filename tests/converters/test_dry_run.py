@@ -63,7 +63,7 @@ def test_the_command_line_shows_sizes_and_memory(tmp_path: Path) -> None:
     run = edgellm("convert", source, "--dry-run", "--json", cwd=tmp_path)
     data = data_of(run, "convert")
     memory = data["memory"]
-    assert memory["kv_bytes_per_token"] == 24 * 2 * 16 * 128 * 2
+    assert memory["kv_bytes_per_token"] == 24 * 16 * (2 * 128 + 2 * 2 * 2)
     assert list(memory["bytes_by_context"]) == ["4096", "32768"]
     step = memory["bytes_by_context"]["32768"] - memory["bytes_by_context"]["4096"]
     assert step == memory["kv_bytes_per_token"] * (32768 - 4096)
@@ -80,11 +80,11 @@ def test_a_directory_with_only_a_configuration_will_do(tmp_path: Path) -> None:
     assert plan.spec.eos_ids == (7,)
     run = edgellm("convert", tmp_path, "--dry-run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    kv = "26,624 bytes of KV a token, 22,528 of them for the last 672 tokens only"
+    kv = "13,728 bytes of KV a token, 11,616 of them for the last 672 tokens only"
     assert kv in run.stdout
     assert "memory with a context of 4,096" in run.stdout
-    # 26 layers of 1 kv head of 256, of which 22 see 512 tokens. Without windows: 832 MiB.
-    assert "of it KV 142.4 MiB" in run.stdout
+    # 26 layers of 1 kv head of 256, of which 22 see 512 tokens. Without windows: 429 MiB.
+    assert "of it KV 73.4 MiB" in run.stdout
 
 
 def test_without_dry_run_weights_are_asked_for(tmp_path: Path) -> None:

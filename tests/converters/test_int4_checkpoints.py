@@ -200,8 +200,8 @@ def test_a_converted_gptq_model_runs(tmp_path: Path) -> None:
     source, _ = checkpoint_of(tmp_path, "gptq asym")
     convert(source, tmp_path / "out.edge", act="f32")
     ids = case_ids(CASE)
-    wanted = Reference.from_edge(tmp_path / "out.edge").logits(ids, kv_f16=True).numpy()
-    with edgellm.load(tmp_path / "out.edge", verify="never") as model:
+    wanted = Reference.from_edge(tmp_path / "out.edge").logits(ids, kv="F16").numpy()
+    with edgellm.load(tmp_path / "out.edge", kv="F16", verify="never") as model:
         got = model.logits(ids)
     assert float(np.square(wanted - got).mean() / np.square(wanted).mean()) <= 1e-6
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgellm.converters import plan_conversion, read_recipe
+from edgellm.converters import plan_conversion, read_recipe, write_recipe
 from edgellm.converters import recipe as recipes
 from edgellm.converters.quant.methods import Method
-from edgellm.converters.recipe import CalibrationOptions, default_recipe
+from edgellm.converters.recipe import CalibrationOptions, default_recipe, preset
 
 from edgellm.errors import EdgeError
 
@@ -77,6 +78,16 @@ def test_the_recipe_in_the_docs_is_one(tiny_checkpoint: Path, tmp_path: Path) ->
 RULE = '[[rules]]\npattern = "*"\nformat = "E4_16"\n'
 
 
+@pytest.mark.parametrize("rotate_values", [False, True])
+@pytest.mark.parametrize("rotate_keys", [None, False, True])
+def test_rotations_are_written_and_read(
+    tmp_path: Path, rotate_values: bool, rotate_keys: bool | None
+) -> None:
+    recipe = replace(preset("E4_16"), rotate_values=rotate_values, rotate_keys=rotate_keys)
+    write_recipe(recipe, tmp_path / "r.toml")
+    assert read_recipe(tmp_path / "r.toml") == recipe
+
+
 @pytest.mark.parametrize(
     ("text", "code", "match"),
     [
@@ -87,6 +98,8 @@ RULE = '[[rules]]\npattern = "*"\nformat = "E4_16"\n'
         ("rules = [3]", "json_type", "rule 1: not a table"),
         (RULE + "colour = 1", "json_unknown_key", "rule 1: 'colour' not known"),
         ("colour = 1\n" + RULE, "json_unknown_key", "'colour' not known"),
+        ("rotate_values = 1\n" + RULE, "json_type", "'rotate_values' must be true or false"),
+        ('rotate_keys = "auto"\n' + RULE, "json_type", "'rotate_keys' must be true or false"),
         ("[calibration]\nn = 1\n" + RULE, "json_unknown_key", "calibration: 'n' not known"),
         ("[calibration]\nn_windows = 0\n" + RULE, "invalid_argument", "calibration takes"),
         ("[calibration]\nn_windows = true\n" + RULE, "json_type", "must be a number"),

@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logits(path: Path) -> npt.NDArray[np.float32]:
-    with edgellm.load(path, verify="never") as model:
+    with edgellm.load(path, kv="F16", verify="never") as model:
         return model.logits(case_ids(CASE))
 
 

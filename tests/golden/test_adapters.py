@@ -77,7 +77,7 @@ def test_the_chain_holds_with_an_adapter(name: str, made: Made) -> None:
     base, adapter = made(name)
     ids = family_ids(name)
     reference = Reference.from_edge(base, n_ctx=len(ids)).with_adapter(adapter)
-    wanted = reference.logits(ids, kv_f16=True).numpy()
+    wanted = reference.logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(base, adapter, ids, n_threads=2)) <= 1e-6
 
 
@@ -112,7 +112,7 @@ for base, adapter in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
 
 def native_logits(base: Path, adapter: Path, ids: list[int], n_threads: int) -> Logits:
     """[len(ids), n_vocab], the last N_DECODED of them token by token."""
-    model = _native.Model.load(str(base), n_threads=n_threads, verify="never")
+    model = _native.Model.load(str(base), n_threads=n_threads, verify="never", kv_format="F16")
     session = _native.Session(model, len(ids), _native.Adapter.load(model, adapter))
     n_prompt = len(ids) - N_DECODED
     parts = []

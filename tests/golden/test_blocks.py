@@ -36,7 +36,8 @@ from edgellm.edgefile import read_header
 from edgellm.planner import KvGroup, plan_of
 from edgellm.stream import SessionLease
 for path, ids, out in json.loads(sys.argv[1]):
-    session = _native.Session(_native.Model.load(path, n_threads=1, verify="never"))
+    model = _native.Model.load(path, n_threads=1, verify="never", kv_format="F16")
+    session = _native.Session(model)
     session.append(ids)
     parts = []
     while session.pending:
@@ -57,7 +58,7 @@ def edge_file(folder: Path, name: str, format: str) -> Path:
 
 def logits_in_steps(path: Path, ids: list[int], n_ctx: int = 0) -> Logits:
     """A prompt, then 64 tokens one by one, on two threads."""
-    model = _native.Model.load(str(path), n_threads=2, verify="never", n_ctx=n_ctx)
+    model = _native.Model.load(str(path), n_threads=2, verify="never", n_ctx=n_ctx, kv_format="F16")
     session = _native.Session(model, len(ids))
     parts = []
     for piece in (ids[:-N_DECODED], *([i] for i in ids[-N_DECODED:])):
@@ -72,7 +73,7 @@ def test_native_equals_the_reference_for_prefill_and_64_decode_steps(
     name: str, folder: Path
 ) -> None:
     path, ids = edge_file(folder, name, "F16"), ids_of(name)
-    wanted = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     assert nmse(wanted, logits_in_steps(path, ids)) <= 1e-6
 
 
@@ -97,13 +98,13 @@ def test_scalar_in_one_piece_has_the_bits_of_the_best_kernels_in_steps(folder: P
 
 def test_the_planned_context_chooses_the_rotary_table_for_good(folder: Path) -> None:
     path, ids = edge_file(folder, "two_contexts", "F16"), ids_of("two_contexts")
-    short = Reference.from_edge(path, n_ctx=64).logits(ids[:64], kv_f16=True).numpy()
-    long = Reference.from_edge(path, n_ctx=65).logits(ids[:64], kv_f16=True).numpy()
+    short = Reference.from_edge(path, n_ctx=64).logits(ids[:64], kv="F16").numpy()
+    long = Reference.from_edge(path, n_ctx=65).logits(ids[:64], kv="F16").numpy()
     assert nmse(short, long) > 1e-3
     assert nmse(short, logits_in_steps(path, ids[:64], n_ctx=64)) <= 1e-6
     assert nmse(long, logits_in_steps(path, ids[:64], n_ctx=65)) <= 1e-6
     assert nmse(long, logits_in_steps(path, ids[:64])) <= 1e-6
-    with edgellm.load(path, verify="never", n_ctx=64) as model:
+    with edgellm.load(path, kv="F16", verify="never", n_ctx=64) as model:
         assert nmse(short, model.logits(ids[:64])) <= 1e-6
         with pytest.raises(InvalidArgumentError, match="load the model with a larger one"):
             model.logits(ids[:65])
@@ -112,8 +113,8 @@ def test_the_planned_context_chooses_the_rotary_table_for_good(folder: Path) -> 
 def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path) -> None:
     path, ids = edge_file(folder, "layers_without_rope", "F16"), ids_of("layers_without_rope")
     wanted = logits_in_steps(path, ids)
-    model = _native.Model.load(str(path), n_threads=2, verify="never")
-    plan = plan_of(read_header(path), limit_bytes=0)
+    model = _native.Model.load(str(path), n_threads=2, verify="never", kv_format="F16")
+    plan = plan_of(read_header(path), limit_bytes=0, kv="F16")
     assert plan.kv_groups == (KvGroup(0, 2 * 2 * 2 * 12 * 2), KvGroup(3, 2 * 2 * 12 * 2))
     for kv in KV_FORMATS:
         other = _native.Model.load(str(path), n_threads=2, verify="never", kv_format=kv)

@@ -84,8 +84,8 @@ def test_the_reference_equals_transformers_on_a_padded_batch(
 def test_native_vectors_equal_those_of_the_reference(edge_files: list[Path]) -> None:
     for path in edge_files:
         reference = Reference.from_edge(path, n_ctx=max(LENGTHS))
-        states = [reference.hidden(text, kv_f16=True).numpy() for text in texts_of(path.stem)]
-        with edgellm.load(path, threads=2, n_ctx=max(LENGTHS)) as model:
+        states = [reference.hidden(text, kv="F16").numpy() for text in texts_of(path.stem)]
+        with edgellm.load(path, threads=2, kv="F16", n_ctx=max(LENGTHS)) as model:
             for text, hidden in zip(texts_of(path.stem), states, strict=True):
                 got = model.embed(text, pooling="mean", normalize=False)[0]
                 assert nmse(hidden.mean(axis=0), got) <= 1e-6
@@ -114,7 +114,7 @@ def test_vectors_have_the_same_bits_for_any_code_threads_and_cut(
 
 def hidden_states(path: Path, pieces: list[list[int]]) -> Hidden:
     """[n_tokens, d_model] of a text that comes in pieces."""
-    model = _native.Model.load(str(path), n_threads=1, verify="never")
+    model = _native.Model.load(str(path), n_threads=1, verify="never", kv_format="F16")
     session = _native.Session(model, sum(map(len, pieces)))
     parts = []
     for piece in pieces:
@@ -139,7 +139,7 @@ def test_a_checkpoint_without_its_head_converts(name: str, tmp_path: Path) -> No
     report = convert(tmp_path / "bare", tmp_path / "bare.edge", format="E8_32")
     checks = {check.name: check for check in check_model(str(tmp_path / "bare.edge"))}
     assert checks["smoke run"].verdict == "ok"
-    with edgellm.load(tmp_path / "bare.edge") as model:
+    with edgellm.load(tmp_path / "bare.edge", kv="F16") as model:
         assert nmse(pooled(wanted, "last"), model.embed(ids)[0]) <= 1e-2
         if reference.spec.tied_head:
             assert len(model.generate(ids, max_tokens=1).token_ids) == 1

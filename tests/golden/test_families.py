@@ -135,7 +135,7 @@ def test_every_feature_of_the_spec_is_in_a_row(saved: Saved) -> None:
 def test_native_equals_the_reference(name: str, edge_files: Callable[[str], Path]) -> None:
     """The prompt in one piece, then token by token."""
     path, ids = edge_files(name), family_ids(name)
-    wanted = Reference.from_edge(path, n_ctx=len(ids)).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(path, n_ctx=len(ids)).logits(ids, kv="F16").numpy()
     got = native_logits(path, ids, n_threads=2)
     assert nmse(wanted, got) <= 1e-6
 
@@ -170,7 +170,7 @@ for name in sys.argv[2:]:
 
 def native_logits(path: Path, ids: list[int], n_threads: int) -> Logits:
     """[len(ids), n_vocab], the last N_DECODED of them token by token."""
-    model = _native.Model.load(str(path), n_threads=n_threads, verify="never")
+    model = _native.Model.load(str(path), n_threads=n_threads, verify="never", kv_format="F16")
     session = _native.Session(model, len(ids))
     n_prompt = len(ids) - N_DECODED
     parts = []

@@ -37,8 +37,8 @@ def test_native_equals_the_reference(format: str, checkpoint: Path, tmp_path: Pa
     out = tmp_path / "model.edge"
     convert(checkpoint, out, format=format, act="f32")
     ids = case_ids(CASE)
-    wanted = Reference.from_edge(out).logits(ids, kv_f16=True).numpy()
-    with edgellm.load(out, verify="never") as native:
+    wanted = Reference.from_edge(out).logits(ids, kv="F16").numpy()
+    with edgellm.load(out, kv="F16", verify="never") as native:
         assert nmse(wanted, native.logits(ids)) <= 1e-6
 
 

@@ -49,7 +49,7 @@ def make_edge(tmp_path_factory: pytest.TempPathFactory) -> MakeEdge:
 
 
 def native_logits(path: Path, ids: list[int]) -> npt.NDArray[np.float32]:
-    with edgellm.load(path, verify="never") as model:
+    with edgellm.load(path, kv="F16", verify="never") as model:
         return model.logits(ids)
 
 
@@ -60,7 +60,7 @@ def test_native_equals_the_reference_on_tiny_models(name: str, format: str, tmp_
     out = tmp_path / "model.edge"
     convert(tiny_checkpoint(tmp_path, case), out, format=format, act="f32")
     ids = case_ids(case)
-    wanted = Reference.from_edge(out).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(out).logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(out, ids)) <= 1e-6
 
 
@@ -72,7 +72,7 @@ def test_native_equals_the_reference_on_real_models(
     path = make_edge(model, format, "f32")
     with np.load(shared_model(model) / "expected" / "logits64.npz") as expected:
         ids = expected["input_ids"].tolist()
-    wanted = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    wanted = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     assert nmse(wanted, native_logits(path, ids)) <= 1e-6
 
 
@@ -84,7 +84,7 @@ def test_f16_logits_are_as_close_to_fp32_as_f16_storage_allows(
     path = make_edge(model, "F16")
     with np.load(shared_model(model) / "expected" / "logits64.npz") as expected:
         ids, wanted = expected["input_ids"].tolist(), expected["logits"]
-    rounded = Reference.from_edge(path).logits(ids, kv_f16=True).numpy()
+    rounded = Reference.from_edge(path).logits(ids, kv="F16").numpy()
     storage_error = max_abs(wanted, rounded)
     native_error = max_abs(wanted, native_logits(path, ids))
     print(f"{model}: F16 max abs {native_error:.2e}, of which storage {storage_error:.2e}")
@@ -94,7 +94,7 @@ def test_f16_logits_are_as_close_to_fp32_as_f16_storage_allows(
 @pytest.mark.parametrize("model", SHARED_MODELS)
 def test_f16_gives_the_expected_greedy_tokens(model: str, make_edge: MakeEdge) -> None:
     expected = np.load(shared_model(model) / "expected" / "greedy.npz")
-    with edgellm.load(make_edge(model, "F16"), verify="never") as native:
+    with edgellm.load(make_edge(model, "F16"), kv="F16", verify="never") as native:
         for i in range(3):
             prompt = expected[f"prompt_ids_{i}"].tolist()
             wanted = expected[f"output_ids_{i}"].tolist()
@@ -122,7 +122,7 @@ def test_quantized_models_stay_close_to_fp32(model: str, format: str, make_edge:
         sequences = [expected["input_ids"].tolist()]
     sequences += _long_texts(model, n_tokens=min(256, fp32.spec.n_ctx_train), n_sequences=6)
     kls = []
-    with edgellm.load(path, verify="never") as native:
+    with edgellm.load(path, kv="F16", verify="never") as native:
         for ids in sequences:
             kls.append(mean_kl(fp32.logits(ids).numpy(), native.logits(ids)))
     n_tokens = sum(map(len, sequences[1:]))

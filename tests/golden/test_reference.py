@@ -102,7 +102,7 @@ def test_kv_rounding_changes_logits_a_little_and_only_when_asked(tmp_path: Path)
     reference = Reference.from_checkpoint(tiny_checkpoint(tmp_path, case))
     ids = case_ids(case)
     exact = reference.logits(ids).numpy()
-    rounded = reference.logits(ids, kv_f16=True).numpy()
+    rounded = reference.logits(ids, kv="F16").numpy()
     assert 0 < max_abs(exact, rounded) < 0.05
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from edgellm.converters import convert
+from edgellm.converters.recipe import preset
 
 from edgellm import _native
 from edgellm.options import KV_FORMATS
 from golden.tiny import CASE_NAMES, case_named, tiny_checkpoint
 
 FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L8_32", "F16")
+ROTATED = "E4_16 with keys rotated"
 MAX_TOKENS = 300  # past a chunk of 128 rows and, where the context allows, a segment of 256
 LOGITS_CODE = """
 import sys
@@ -52,7 +55,8 @@ def make_edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     def make(format: str) -> Path:
         out = folder / f"{format}.edge"
         if not out.exists():
-            convert(checkpoint, out, format=format)
+            recipe = replace(preset(format.split()[0]), rotate_keys=format == ROTATED)
+            convert(checkpoint, out, recipe=recipe)
         return out
 
     return make
@@ -94,9 +98,11 @@ def logits_in_pieces(path: Path, piece_tokens: int, kv: str = "F16") -> Logits:
 def test_every_instruction_set_and_thread_count_gives_the_same_bits(
     make_edge: MakeEdge, tmp_path: Path
 ) -> None:
-    paths = [make_edge(format) for format in FORMATS]
     kvs = [kv for kv, _ in zip(cycle(KV_FORMATS), FORMATS, strict=False)]  # neither sees the other
-    names = [f"{format} with {kv}" for format, kv in zip(FORMATS, kvs, strict=True)]
+    kvs.append("K6V4")
+    formats = [*FORMATS, ROTATED]
+    paths = [make_edge(format) for format in formats]
+    names = [f"{format} with {kv}" for format, kv in zip(formats, kvs, strict=True)]
     wanted = logits_of_each(paths, tmp_path / "scalar.npz", "scalar", 1, kvs)
     assert all(np.isfinite(logits).all() for logits in wanted)
     for isa in _native.isa_levels():

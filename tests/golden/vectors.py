@@ -24,7 +24,7 @@ def texts_of(name: str) -> list[list[int]]:
 
 def vectors(path: Path, n_threads: int) -> npt.NDArray[np.float32]:
     """[3 poolings * 3 texts, d_model]. The file is named after its family."""
-    with edgellm.load(path, threads=n_threads) as model:
+    with edgellm.load(path, threads=n_threads, kv="F16") as model:
         texts = texts_of(path.stem)
         return np.concatenate([model.embed(ids, pooling=p) for p in POOLINGS for ids in texts])
 

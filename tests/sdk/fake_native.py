@@ -83,7 +83,7 @@ class Model:
         )
     }
 
-    def __init__(self, n_threads: int, kv_format: str = "F16") -> None:
+    def __init__(self, n_threads: int, kv_format: str = "K8V8") -> None:
         self.n_threads = n_threads
         self.kv_format = kv_format
         self.closed = False
@@ -99,7 +99,9 @@ class Model:
         n_ctx: int,
         prefix_cache_bytes: int | None,
         latency_budget_ms: float = 0.0,
-        kv_format: str = "F16",
+        kv_format: str = "K8V8",
+        kv_cache_dir: object = None,
+        kv_cache_disk_bytes: int = 0,
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 
@@ -187,7 +189,7 @@ class Session:
 
     @property
     def stats(self) -> dict[str, int]:
-        return {"n_reused_tokens": 0}
+        return {"n_reused_tokens": 0, "n_disk_tokens": 0}
 
     @property
     def token_ids(self) -> list[int]:

@@ -187,6 +187,9 @@ def test_a_process_killed_while_saving_leaves_a_whole_session(demo, tmp_path, n_
                 (turn,) = chat.turns
                 assert turn.reply == replies[turn.message["content"]]
                 seen.add(turn.reply)
+            assert len(list(tmp_path.iterdir())) <= 2, "temporary files pile up"
+        first.save(path)
+        assert list(tmp_path.iterdir()) == [path]
     assert seen == set(replies.values())
 
 

@@ -73,7 +73,7 @@ enum {
 
 /* How keys and values are kept, docs/KV.md. */
 enum {
-  EDGELLM_KV_DEFAULT = 0,
+  EDGELLM_KV_DEFAULT = 0, /* K8V8 */
   EDGELLM_KV_F16 = 1,
   EDGELLM_KV_K8V8 = 2, /* 8 bits, half the bytes */
   EDGELLM_KV_K8V4 = 3, /* values 4 bits, the first 32 tokens F16 */
@@ -92,9 +92,14 @@ typedef struct edgellm_load_options {
   /* KV of ended texts that is kept for those that begin alike; 0: an eighth of the memory for KV;
    * EDGELLM_NO_PREFIX_CACHE: none */
   uint64_t prefix_cache_bytes;
+  /* UTF-8: a directory for KV of texts that leave memory, for this user alone, and the bytes that
+   * its files may take, 0: 1 GiB. No directory: none (docs/SESSIONS.md). */
+  const char* kv_cache_dir;
+  size_t n_kv_cache_dir_bytes;
+  uint64_t kv_cache_disk_bytes;
 } edgellm_load_options;
 #define EDGELLM_LOAD_OPTIONS_INIT \
-  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, EDGELLM_KV_DEFAULT, 0, 0}
+  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, EDGELLM_KV_DEFAULT, 0, 0, NULL, 0, 0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
@@ -128,8 +133,13 @@ typedef struct edgellm_kv_figures {
   uint64_t used_bytes;     /* in all pages, each counted once */
   int64_t n_reused_tokens; /* that were found so far */
   int64_t n_evicted_tokens;
+  uint64_t disk_bytes; /* of the files in kv_cache_dir, as far as known; the rest by this model */
+  int64_t n_disk_written_tokens;
+  int64_t n_disk_read_tokens;
+  int64_t n_disk_damaged_files; /* found, and removed */
+  int64_t n_disk_failed_writes;
 } edgellm_kv_figures;
-#define EDGELLM_KV_FIGURES_INIT {sizeof(edgellm_kv_figures), 0, 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_KV_FIGURES_INIT {sizeof(edgellm_kv_figures), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* options may be NULL: the defaults. The path is UTF-8 and holds no NUL. */
 EDGELLM_API edgellm_status edgellm_model_load(const char* path, size_t n_path_bytes,
@@ -143,7 +153,7 @@ EDGELLM_API edgellm_status edgellm_model_kv_bytes(const edgellm_model* model, in
 EDGELLM_API edgellm_status edgellm_model_get_kv_figures(const edgellm_model* model,
                                                         edgellm_kv_figures* figures);
 /* Gives back n_bytes of KV that no session holds, least recently used first, or all there are
- * (UINT64_MAX). *n_freed (may be NULL): how many it were. */
+ * (UINT64_MAX); to kv_cache_dir if there is one. *n_freed (may be NULL): how many it were. */
 EDGELLM_API edgellm_status edgellm_model_trim(edgellm_model* model, uint64_t n_bytes,
                                               uint64_t* n_freed);
 EDGELLM_API edgellm_status edgellm_model_eos_ids(const edgellm_model* model, int32_t* ids,
@@ -248,8 +258,9 @@ typedef struct edgellm_session_stats {
   uint64_t kv_bytes;           /* in pages held now */
   int64_t n_recomputed_tokens; /* once more, after a rewind; their time is in prefill_ms */
   int64_t n_reused_tokens;     /* not processed: their KV was there from other texts */
+  int64_t n_disk_tokens;       /* of these: it was read from kv_cache_dir */
 } edgellm_session_stats;
-#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* Filters apply in the order of the fields, to softmax(logits / temperature). */
 typedef struct edgellm_sampler_params {

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "edgellm/weights.h"
+
 namespace edgellm {
 
 // code(): the stable name of what went wrong ("leaf_hash"); category(): the class of error that the
@@ -125,9 +127,13 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
-  // How keys and values are kept, docs/KV.md: "F16", "K8V8" (8 bits, half the bytes), "K8V4" or
+  // How keys and values are kept, docs/KV.md: "K8V8" (8 bits), "F16" (twice the bytes), "K8V4" or
   // "K6V4". feature_unsupported for another name.
-  std::string kv_format = "F16";
+  std::string kv_format = "K8V8";
+  // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
+  // (docs/SESSIONS.md); "": none. Processes may share it.
+  std::string kv_cache_dir = {};
+  uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -140,6 +146,13 @@ struct KvFigures {
   uint64_t used_bytes = 0;      // in all pages, each counted once
   int64_t n_reused_tokens = 0;  // that were found so far
   int64_t n_evicted_tokens = 0;
+  // In LoadOptions::kv_cache_dir: bytes of its files as far as known; then, of this model, tokens
+  // written and read, files that were damaged and are gone, and writes that failed.
+  uint64_t disk_bytes = 0;
+  int64_t n_disk_written_tokens = 0;
+  int64_t n_disk_read_tokens = 0;
+  int64_t n_disk_damaged_files = 0;
+  int64_t n_disk_failed_writes = 0;
 };
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
@@ -180,13 +193,13 @@ class Model {
   double verified_fraction() const;
   KvFigures kv_figures() const;
   // Gives back so many bytes of KV that no session holds, least recently used first, or all there
-  // are. Returns how many.
+  // are, to the kv_cache_dir if there is one. Returns how many.
   uint64_t trim(uint64_t n_bytes = UINT64_MAX);
   // [n_layers][n_experts]: tokens that went to each expert since the model was loaded, those of
   // runs that were cancelled included; empty for a layer without experts. Waits for a step.
   std::vector<std::vector<uint64_t>> expert_load() const;
-  // Frees everything but what Tokenizers still use. A run() in another thread throws "cancelled";
-  // later calls throw "invalid_argument". Idempotent.
+  // Frees everything but what Tokenizers still use; KV goes to the kv_cache_dir if there is one. A
+  // run() in another thread throws "cancelled"; later calls throw "invalid_argument". Idempotent.
   void close();
   bool is_closed() const;
 
@@ -295,6 +308,7 @@ struct SessionStats {
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;              // passes over the weights
   int64_t n_reused_tokens = 0;      // not processed: their KV was there from other texts
+  int64_t n_disk_tokens = 0;        // of these: it was read from LoadOptions::kv_cache_dir
   int64_t n_recomputed_tokens = 0;  // once more, after rewind(); their time is in prefill_ms
   double prefill_ms = 0;
   double decode_ms = 0;
@@ -455,39 +469,6 @@ std::vector<FormatInfo> format_table();
 std::vector<std::pair<std::string, std::string>> error_table();  // (code, category)
 double measure_read_bandwidth(int n_threads = 0);                // bytes per second
 double measure_int8_peak(int n_threads = 0);                     // multiply-accumulates per second
-
-// Weights. Row-major f32 [n_rows][n_cols]; importance is empty or [n_cols] and >= 0.
-std::vector<std::byte> encode_tensor(std::string_view format, std::span<const float> weights,
-                                     int64_t n_rows, int64_t n_cols,
-                                     std::span<const float> importance = {}, int n_threads = 0);
-// Rows [row0, row0 + n) as f32 [n][n_cols] of a tensor whose stored bytes are `data`.
-std::vector<float> decode_rows(std::string_view format, std::span<const std::byte> data,
-                               int64_t n_rows, int64_t n_cols, int64_t row0, int64_t n);
-
-// GPTQ's search in one block of columns of a matrix (Frantar et al. 2022; docs/COMPRESSION.md), all
-// arrays row-major and finite, n_cols a multiple of the format's group and at most 1024, d_row > 0.
-// A weight becomes d_row * scale * level; docs/FORMAT.md gives the scale of a scale byte.
-struct GptqCodes {
-  std::vector<uint8_t> scale_bytes;  // [n_rows, n_cols / group]
-  std::vector<int8_t> levels;        // [n_rows, n_cols]
-};
-// target [n_rows, n_cols]; upper [n_cols, n_cols], the block's part of U with H^-1 = U^T U. moved
-// [n_rows, n_cols] is written: columns after the block change by -moved x U[block, after].
-GptqCodes gptq_sweep(std::string_view format, int64_t n_rows, int64_t n_cols,
-                     std::span<const float> target, std::span<const float> upper,
-                     std::span<const float> d_row, std::span<float> moved, int n_threads = 1);
-struct GptqDescent {
-  std::span<const float> weights;         // [n_rows, n_cols]
-  std::span<const float> errors;          // [n_rows, n_cols], weights - quantized
-  std::span<const float> pulls;           // [n_rows, n_cols], errors of all columns x H[:, block]
-  std::span<const float> hessian;         // [n_cols, n_cols], H[block, block]
-  std::span<const float> group_uppers;    // [n_groups, group, group], of H_gg
-  std::span<const float> group_inverses;  // [n_groups, group, group], H_gg^-1
-};
-// One pass of block coordinate descent over the groups; codes in, codes out.
-GptqCodes gptq_descend(std::string_view format, int64_t n_rows, int64_t n_cols,
-                       const GptqDescent& descent, std::span<const float> d_row, GptqCodes codes,
-                       int n_threads = 1);
 
 // Text from a file or a model, made safe for a terminal: C0 except \n and \t, DEL, C1 and
 // bidirectional controls become visible, ill-formed UTF-8 becomes U+FFFD.

@@ -114,13 +114,18 @@ uint64_t prefix_cache_of(uint64_t n_bytes) {
 edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   const edgellm_load_options options =
       read_struct(given, edgellm_load_options EDGELLM_LOAD_OPTIONS_INIT, "options");
-  return {.n_threads = options.n_threads,
-          .verify = verify_of(options.verify),
-          .max_memory_bytes = options.max_memory_bytes,
-          .n_ctx = options.n_ctx,
-          .latency_budget_ms = options.latency_budget_ms,
-          .prefix_cache_bytes = prefix_cache_of(options.prefix_cache_bytes),
-          .kv_format = kv_format_of(options.kv_format)};
+  edgellm::LoadOptions out{.n_threads = options.n_threads,
+                           .verify = verify_of(options.verify),
+                           .max_memory_bytes = options.max_memory_bytes,
+                           .n_ctx = options.n_ctx,
+                           .latency_budget_ms = options.latency_budget_ms,
+                           .prefix_cache_bytes = prefix_cache_of(options.prefix_cache_bytes),
+                           .kv_format = kv_format_of(options.kv_format)};
+  if (options.n_kv_cache_dir_bytes > 0) {
+    out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
+  }
+  if (options.kv_cache_disk_bytes > 0) out.kv_cache_disk_bytes = options.kv_cache_disk_bytes;
+  return out;
 }
 
 }  // namespace

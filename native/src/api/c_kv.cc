@@ -37,6 +37,11 @@ edgellm_status edgellm_model_get_kv_figures(const edgellm_model* model,
     out.used_bytes = facts.used_bytes;
     out.n_reused_tokens = facts.n_reused_tokens;
     out.n_evicted_tokens = facts.n_evicted_tokens;
+    out.disk_bytes = facts.disk_bytes;
+    out.n_disk_written_tokens = facts.n_disk_written_tokens;
+    out.n_disk_read_tokens = facts.n_disk_read_tokens;
+    out.n_disk_damaged_files = facts.n_disk_damaged_files;
+    out.n_disk_failed_writes = facts.n_disk_failed_writes;
     write_struct(out, figures, "figures");
   });
 }

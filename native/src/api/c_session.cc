@@ -208,6 +208,7 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.kv_bytes = facts.kv_bytes;
     out.n_recomputed_tokens = facts.n_recomputed_tokens;
     out.n_reused_tokens = facts.n_reused_tokens;
+    out.n_disk_tokens = facts.n_disk_tokens;
     write_struct(out, stats, "stats");
   });
 }

@@ -22,6 +22,7 @@
 #include "model/weights.h"
 #include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
+#include "runtime/kv_disk.h"
 #include "runtime/prefix_tree.h"
 #include "runtime/session.h"
 #include "runtime/session_file.h"
@@ -69,6 +70,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   uint64_t kv_budget_bytes = 0;
   std::unique_ptr<edge::Decoder> decoder;  // null once closed
   std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
+  std::unique_ptr<edge::KvDisk> disk;      // below the tree; null: none
   std::optional<edge::PrefixTree> tree;    // of the cache; as it
   std::optional<edge::Batcher> batcher;    // as does this, which they leave
 
@@ -99,6 +101,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void check_open() const;  // throws invalid_argument once closed
   // What the KV of a sequence with this adapter (null: none) depends on.
   edge::SessionIdentity identity_with(const Adapter::Impl* adapter);
+  edge::Status open_disk(const LoadOptions& options);
 };
 
 struct Adapter::Impl {

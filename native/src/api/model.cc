@@ -170,15 +170,17 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   check(model.make_decoder());
   model.cache.emplace(kv.groups, kv_budget_bytes);
   model.kv_budget_bytes = kv_budget_bytes;
-  model.tree.emplace(*model.cache, options.prefix_cache_bytes == UINT64_MAX
-                                       ? kv_budget_bytes / kIdleShare
-                                       : options.prefix_cache_bytes);
   model.batcher.emplace(model, options.latency_budget_ms);
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
   open_tokenizer(model);
   fill_info(model, kv);
+  check(model.open_disk(options));
+  const uint64_t idle_bytes = options.prefix_cache_bytes == UINT64_MAX
+                                  ? kv_budget_bytes / kIdleShare
+                                  : options.prefix_cache_bytes;
+  model.tree.emplace(*model.cache, idle_bytes, model.disk.get());
 }
 
 }  // namespace
@@ -199,9 +201,11 @@ void Model::Impl::before_fork() {
   batcher->before_fork();
   tree->mutex().lock();
   cache->mutex().lock();
+  if (disk) disk->mutex().lock();
 }
 
 void Model::Impl::after_fork(bool is_child) {
+  if (disk) disk->mutex().unlock();
   cache->mutex().unlock();
   tree->mutex().unlock();
   batcher->after_fork(is_child);
@@ -291,6 +295,7 @@ KvFigures Model::kv_figures() const {
   return entry([&] {
     const edge::KvCacheFigures cache = impl_->cache->figures();
     const edge::PrefixFigures tree = impl_->tree->figures();
+    const edge::KvDiskFigures disk = impl_->disk ? impl_->disk->figures() : edge::KvDiskFigures{};
     return KvFigures{.budget_bytes = impl_->kv_budget_bytes,
                      .reserved_bytes = cache.reserved_bytes,
                      .session_bytes = cache.besides_bytes,
@@ -298,7 +303,12 @@ KvFigures Model::kv_figures() const {
                      .idle_bytes = cache.idle_bytes,
                      .used_bytes = cache.used_bytes,
                      .n_reused_tokens = tree.n_matched_tokens,
-                     .n_evicted_tokens = tree.n_evicted_tokens};
+                     .n_evicted_tokens = tree.n_evicted_tokens,
+                     .disk_bytes = disk.n_bytes,
+                     .n_disk_written_tokens = disk.n_written_tokens,
+                     .n_disk_read_tokens = disk.n_read_tokens,
+                     .n_disk_damaged_files = disk.n_damaged_files,
+                     .n_disk_failed_writes = disk.n_failed_writes};
   });
 }
 

@@ -197,6 +197,7 @@ SessionStats Session::stats() const {
                         .n_decode_tokens = stats.n_decode_tokens,
                         .n_steps = stats.n_steps,
                         .n_reused_tokens = stats.n_reused_tokens,
+                        .n_disk_tokens = stats.n_disk_tokens,
                         .n_recomputed_tokens = stats.n_recomputed_tokens,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,

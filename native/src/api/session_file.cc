@@ -64,6 +64,28 @@ edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
   return with;
 }
 
+// Bits may change from one version of the code to the next, and a cache need not outlive one. What
+// damaged weights give stays off the disk, or, where nobody looks for damage, apart.
+edge::Status Model::Impl::open_disk(const LoadOptions& options) {
+  if (options.kv_cache_dir.empty()) return {};
+  const bool is_unchecked = options.verify == Verify::kNever;
+  std::string depends_on = is_unchecked ? "unverified " EDGELLM_VERSION : EDGELLM_VERSION;
+  for (const auto& [name, text] : identity_with(nullptr).items()) {
+    depends_on += '\n' + name + ' ' + text;
+  }
+  const auto may_write = [this, is_unchecked] {
+    return is_unchecked || (verifier->status().is_ok() && verifier->verified_fraction() == 1);
+  };
+  auto opened = edge::KvDisk::open({.directory = options.kv_cache_dir,
+                                    .budget_bytes = options.kv_cache_disk_bytes,
+                                    .identity = std::move(depends_on),
+                                    .may_write = may_write},
+                                   cache->groups());
+  EDGE_RETURN_IF_ERROR(opened.status());
+  disk = opened.take();
+  return {};
+}
+
 SessionFile SessionFile::open(const std::string& path) {
   return entry([&] {
     const auto impl = std::make_shared<Impl>();

@@ -25,6 +25,7 @@ struct KvLayerLayout {
   int group = 0;
   KvFormat format = KvFormat::kF16;
   size_t first_offset_bytes = 0;  // in page 0
+  bool mixes_keys = false;        // keys stand mixed (cpu/hadamard.h), and queries meet them so
 
   bool has_own_first_page() const { return kv_first_format(format) != format; }
   KvFormat format_of(int page_number) const {

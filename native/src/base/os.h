@@ -1,5 +1,5 @@
 // The one operating-system layer: everything that differs between POSIX and Windows is declared
-// here and implemented in os_posix.cc or os_win.cc. Paths are UTF-8.
+// here and implemented in os_posix.cc and files_posix.cc, or in os_win.cc. Paths are UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -72,6 +72,8 @@ using ByteParts = std::span<const std::span<const std::byte>>;
 Status atomic_write_parts(const std::string& path, ByteParts parts,
                           Durability durability = Durability::kPowerFailure);
 Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes);
+// Temporary files for `path` whose writers were killed; never one that is being written.
+void remove_stale_temporaries(const std::string& path);
 
 // Asks the OS to run the calling thread only when nothing else wants the core; best effort.
 void lower_thread_priority();

@@ -1,24 +1,16 @@
 // Linux first, macOS where it is cheap to say. Limits of containers are honoured: affinity, cgroup
 // v1 and v2 quotas and memory limits, each taken at its tightest between our cgroup and the root.
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <ctime>
 #include <map>
 #include <optional>
-#include <system_error>
 
-#include "base/os.h"
+#include "base/posix_file.h"
 #ifdef __APPLE__
 #include <mach/mach.h>
 #include <pthread.h>
@@ -28,68 +20,6 @@
 namespace edge {
 
 namespace {
-
-std::string errno_text(int error) { return std::generic_category().message(error); }
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  ~FileDescriptor() { close(); }
-  int get() const { return fd_; }
-  bool close() {
-    const int fd = std::exchange(fd_, -1);
-    return fd < 0 || ::close(fd) == 0;
-  }
-
- private:
-  int fd_;
-};
-
-int open_retrying(const char* path, int flags, mode_t mode = 0) {
-  int fd;
-  do {
-    fd = ::open(path, flags | O_CLOEXEC, mode);
-  } while (fd < 0 && errno == EINTR);
-  return fd;
-}
-
-int64_t to_ns(const struct timespec& t) { return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec; }
-
-FileIdentity identity_of(const struct stat& s) {
-#ifdef __APPLE__
-  const struct timespec mtime = s.st_mtimespec, ctime = s.st_ctimespec;
-#else
-  const struct timespec mtime = s.st_mtim, ctime = s.st_ctim;
-#endif
-  return {.device = static_cast<uint64_t>(s.st_dev),
-          .inode = static_cast<uint64_t>(s.st_ino),
-          .size_bytes = static_cast<uint64_t>(s.st_size),
-          .mtime_ns = to_ns(mtime),
-          .ctime_ns = to_ns(ctime)};
-}
-
-Status write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), std::min(bytes.size(), size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return {Code::kFileWriteFailed, path + ": write failed: " + errno_text(errno)};
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
-  return {};
-}
-
-Status fsync_directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string dir = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  FileDescriptor fd(open_retrying(dir.c_str(), O_RDONLY | O_DIRECTORY));
-  // Some file systems cannot sync a directory (EINVAL); the rename itself has happened by now.
-  if (fd.get() < 0 || (::fsync(fd.get()) != 0 && errno != EINVAL)) {
-    return {Code::kFileWriteFailed, dir + ": cannot sync the directory: " + errno_text(errno)};
-  }
-  return {};
-}
 
 // The first `max_bytes` of a small text file (procfs, sysfs); "" if it cannot be read.
 std::string read_text(const std::string& path, size_t max_bytes = 65536) {
@@ -127,56 +57,6 @@ std::optional<uint64_t> number_after(std::string_view text, std::string_view key
 
 }  // namespace
 
-Result<MappedFile> MappedFile::open(const std::string& path) {
-  // O_NONBLOCK: opening a FIFO must fail below, not wait for a writer.
-  FileDescriptor fd(open_retrying(path.c_str(), O_RDONLY | O_NONBLOCK));
-  if (fd.get() < 0) {
-    const Code code = errno == ENOENT ? Code::kFileNotFound : Code::kFileUnreadable;
-    return {code, path + ": cannot be opened: " + errno_text(errno)};
-  }
-  struct stat s;
-  if (::fstat(fd.get(), &s) != 0) {
-    return {Code::kFileUnreadable, path + ": cannot be examined: " + errno_text(errno)};
-  }
-  if (!S_ISREG(s.st_mode)) return {Code::kFileUnreadable, path + ": is not a regular file"};
-  MappedFile file;
-  file.identity_ = identity_of(s);
-  if (s.st_size == 0) return file;
-  if (static_cast<uint64_t>(s.st_size) > SIZE_MAX) {
-    return {Code::kFileUnreadable, path + ": is larger than the address space"};
-  }
-  const size_t n_bytes = static_cast<size_t>(s.st_size);
-  void* data = ::mmap(nullptr, n_bytes, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (data == MAP_FAILED) {
-    return {Code::kFileUnreadable, path + ": cannot be mapped: " + errno_text(errno)};
-  }
-  file.data_ = static_cast<const std::byte*>(data);
-  file.size_bytes_ = n_bytes;
-  return file;
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_bytes_, other.size_bytes_);
-  std::swap(identity_, other.identity_);
-  std::swap(handle_, other.handle_);
-  return *this;
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_bytes_);
-}
-
-void MappedFile::will_need(size_t offset, size_t n_bytes) const {
-  if (offset >= size_bytes_) return;
-  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  const size_t start = offset - offset % page;
-  const size_t end = offset + std::min(n_bytes, size_bytes_ - offset);
-  ::madvise(const_cast<std::byte*>(data_) + start, end - start, MADV_WILLNEED);
-}
-
 Result<PageBuffer> PageBuffer::allocate(size_t n_bytes) {
   PageBuffer buffer;
   if (n_bytes == 0) return buffer;
@@ -200,40 +80,6 @@ PageBuffer& PageBuffer::operator=(PageBuffer&& other) noexcept {
 
 PageBuffer::~PageBuffer() {
   if (data_ != nullptr) ::munmap(data_, size_bytes_);
-}
-
-Status atomic_write_file(const std::string& path, std::span<const std::byte> bytes) {
-  return atomic_write_parts(path, std::span(&bytes, 1));
-}
-
-Status atomic_write_parts(const std::string& path, ByteParts parts, Durability durability) {
-  static std::atomic<uint64_t> serial{0};
-  const std::string temp = path + "." + std::to_string(::getpid()) + "." +
-                           std::to_string(serial.fetch_add(1)) + "." +
-                           std::to_string(monotonic_ns()) + ".tmp";
-  FileDescriptor fd(open_retrying(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600));
-  if (fd.get() < 0) {
-    return {Code::kFileWriteFailed, path + ": cannot write here: " + errno_text(errno)};
-  }
-  Status status;
-  for (size_t i = 0; i < parts.size() && status.is_ok(); ++i) {
-    status = write_all(fd.get(), parts[i], path);
-  }
-  const bool syncs = durability == Durability::kPowerFailure;
-  if (syncs && status.is_ok() && ::fsync(fd.get()) != 0) {
-    status = {Code::kFileWriteFailed, path + ": cannot sync: " + errno_text(errno)};
-  }
-  if (!fd.close() && status.is_ok()) {
-    status = {Code::kFileWriteFailed, path + ": cannot close: " + errno_text(errno)};
-  }
-  if (status.is_ok() && ::rename(temp.c_str(), path.c_str()) != 0) {
-    status = {Code::kFileWriteFailed, path + ": cannot replace: " + errno_text(errno)};
-  }
-  if (!status.is_ok()) {
-    ::unlink(temp.c_str());
-    return status;
-  }
-  return syncs ? fsync_directory_of(path) : status;
 }
 
 void lower_thread_priority() {

@@ -11,7 +11,6 @@
 #include <psapi.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <filesystem>
@@ -19,7 +18,8 @@
 #include <system_error>
 #include <utility>
 
-#include "base/os.h"
+#include "base/private_directory.h"
+#include "base/temporary_name.h"
 
 namespace edge {
 
@@ -102,6 +102,30 @@ Status write_all(HANDLE file, std::span<const std::byte> bytes, const std::strin
     bytes = bytes.subspan(n);
   }
   return {};
+}
+
+// body(name, what) for every file of a directory that is no link.
+template <class F>
+void for_each_file(const std::string& directory, F&& body) {
+  const auto pattern = to_wide(directory + "/*");
+  WIN32_FIND_DATAW found;
+  if (!pattern) return;
+  const HANDLE search = FindFirstFileW(pattern->c_str(), &found);
+  if (search == INVALID_HANDLE_VALUE) return;
+  do {
+    constexpr DWORD kOther = FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_REPARSE_POINT;
+    if ((found.dwFileAttributes & kOther) == 0) body(from_wide(found.cFileName), found);
+  } while (FindNextFileW(search, &found));
+  FindClose(search);
+}
+
+// One that is there, and no link; others may replace and remove it meanwhile.
+Handle open_file(const std::string& path, DWORD access) {
+  const auto wide = to_wide(path);
+  constexpr DWORD kShare = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+  return Handle(wide ? CreateFileW(wide->c_str(), access, kShare, nullptr, OPEN_EXISTING,
+                                   FILE_FLAG_OPEN_REPARSE_POINT, nullptr)
+                     : INVALID_HANDLE_VALUE);
 }
 
 struct JobMemory {
@@ -226,10 +250,7 @@ Status atomic_write_file(const std::string& path, std::span<const std::byte> byt
 }
 
 Status atomic_write_parts(const std::string& path, ByteParts parts, Durability durability) {
-  static std::atomic<uint64_t> serial{0};
-  const std::string temp = path + "." + std::to_string(process_id()) + "." +
-                           std::to_string(serial.fetch_add(1)) + "." +
-                           std::to_string(monotonic_ns()) + ".tmp";
+  const std::string temp = temporary_name(path);
   const auto wide_path = to_wide(path);
   const auto wide_temp = to_wide(temp);
   if (!wide_path || !wide_temp) return {Code::kFileWriteFailed, path + ": is not a valid path"};
@@ -258,6 +279,82 @@ Status atomic_write_parts(const std::string& path, ByteParts parts, Durability d
   if (!status.is_ok()) DeleteFileW(wide_temp->c_str());
   return status;
 }
+
+void remove_stale_temporaries(const std::string& path) {
+  const size_t slash = path.find_last_of("/\\");
+  const std::string directory = slash == std::string::npos ? "./" : path.substr(0, slash + 1);
+  for_each_file(directory, [&](std::string name, const WIN32_FIND_DATAW&) {
+    if (!is_temporary_of(name, path.substr(slash + 1))) return;
+    if (const auto wide = to_wide(directory + name)) DeleteFileW(wide->c_str());
+  });
+}
+
+// What is made below the user's own directories is private there by inheritance.
+Result<PrivateDirectory> PrivateDirectory::open(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path given(std::u8string(path.begin(), path.end()));
+  const std::filesystem::path whole = std::filesystem::absolute(given, error);
+  std::filesystem::create_directories(whole, error);
+  const DWORD attributes = GetFileAttributesW(whole.c_str());
+  if (attributes == INVALID_FILE_ATTRIBUTES || (attributes & FILE_ATTRIBUTE_DIRECTORY) == 0 ||
+      (attributes & FILE_ATTRIBUTE_REPARSE_POINT) != 0) {
+    return {Code::kFileWriteFailed, path +
+                                        ": is no directory and cannot be made one; give "
+                                        "a directory of your own, or the name of a new one"};
+  }
+  return PrivateDirectory(from_wide(whole.c_str()));
+}
+
+std::vector<PrivateDirectory::File> PrivateDirectory::files() const {
+  std::vector<File> files;
+  for_each_file(path_, [&](std::string name, const WIN32_FIND_DATAW& found) {
+    files.push_back({std::move(name), join(found.nFileSizeHigh, found.nFileSizeLow),
+                     to_ns(found.ftLastWriteTime)});
+  });
+  return files;
+}
+
+bool PrivateDirectory::has(const std::string& name) const {
+  const auto wide = to_wide(place(name));
+  return wide && GetFileAttributesW(wide->c_str()) != INVALID_FILE_ATTRIBUTES;
+}
+
+PrivateDirectory::Found PrivateDirectory::read(const std::string& name,
+                                               std::span<const std::span<std::byte>> parts) const {
+  const Handle file = open_file(place(name), GENERIC_READ);
+  if (!file.is_valid()) return Found::kNothing;
+  uint64_t n_bytes = 0;
+  for (const auto& part : parts) n_bytes += part.size();
+  const auto identity = identity_of(file.get(), name);
+  if (!identity.is_ok() || identity.value().size_bytes != n_bytes) return Found::kOther;
+  for (std::span<std::byte> left : parts) {
+    while (!left.empty()) {
+      const DWORD want = static_cast<DWORD>(std::min(left.size(), size_t{1} << 30));
+      DWORD n = 0;
+      if (!ReadFile(file.get(), left.data(), want, &n, nullptr) || n == 0) return Found::kOther;
+      left = left.subspan(n);
+    }
+  }
+  return Found::kFile;
+}
+
+Status PrivateDirectory::write(const std::string& name, ByteParts parts) const {
+  return atomic_write_parts(place(name), parts, Durability::kProcess);
+}
+
+bool PrivateDirectory::touch(const std::string& name) const {
+  const Handle file = open_file(place(name), FILE_WRITE_ATTRIBUTES);
+  FILETIME now;
+  GetSystemTimePreciseAsFileTime(&now);
+  return file.is_valid() && SetFileTime(file.get(), nullptr, nullptr, &now) != 0;
+}
+
+void PrivateDirectory::remove(const std::string& name) const {
+  if (const auto wide = to_wide(place(name))) DeleteFileW(wide->c_str());
+}
+
+// One that is being written is not shared, and stays.
+void PrivateDirectory::remove_stale(const std::string& name) const { remove(name); }
 
 void lower_thread_priority() {
   SetThreadPriority(GetCurrentThread(), THREAD_MODE_BACKGROUND_BEGIN);

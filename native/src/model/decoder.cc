@@ -33,16 +33,6 @@ void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<floa
   }
 }
 
-// Rows [begin, begin + n) of a matrix; begin is a multiple of 16.
-Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t n) {
-  Tensor part = matrix;
-  const size_t bytes = strip_bytes(matrix.format, matrix.n_tiles());
-  part.data += static_cast<size_t>(begin / kTileRows) * bytes;
-  part.n_rows = n;
-  part.n_bytes = static_cast<size_t>(part.n_strips()) * bytes;
-  return part;
-}
-
 // What a feed-forward network reads first.
 const Tensor* first_of_ffn(const LayerWeights& w) {
   if (w.ffn_router.is_valid()) return &w.ffn_router;

@@ -84,10 +84,7 @@ Status KvSequence::make_room() {
 Status KvSequence::own_last_page() {
   if (n_shared_pages_ == n_published_) return Status::ok();
   const auto number = static_cast<size_t>(n_published_);
-  std::vector<PageId> pages;
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    pages.push_back(plan_.held_pages(group).back());
-  }
+  const std::vector<PageId> pages = pages_at(n_published_);
   EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> own, copies(pages, number));
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     put(group, number, own[group]);
@@ -170,11 +167,23 @@ int KvSequence::adopt(std::span<const int32_t> ids) {
   const int n_before = plan_.n_tokens();
   const bool is_at_node =
       node_ != nullptr && n_before == n_published_ * kPageTokens && n_shared_pages_ == n_published_;
-  const bool has_windows = cache_.groups().back().window > 0;
-  if (!is_at_node || (has_windows && n_before > 0)) return 0;
   const auto n_most = std::min(ids.size(), static_cast<size_t>(n_ctx()));
-  if (n_most <= static_cast<size_t>(n_before)) return 0;
-  PrefixMatch match = tree_->match(node_, ids.first(n_most).subspan(static_cast<size_t>(n_before)));
+  if (!is_at_node || n_most <= static_cast<size_t>(n_before)) return 0;
+  ids = ids.first(n_most);
+  rewind(n_before);  // pages of a step that failed would stand before those to come
+  const bool has_windows = cache_.groups().back().window > 0;
+  PrefixMatch match;
+  if (!has_windows || n_before == 0) match = share_known(ids);
+  if (read_known(ids) == 0) copy_tail(match);
+  for (const PageId page : match.tail) cache_.release(page);
+  if (match.n_tail_tokens > 0) tree_->enforce();
+  return plan_.n_tokens() - n_before;
+}
+
+// Whole pages that are in memory.
+PrefixMatch KvSequence::share_known(std::span<const int32_t> ids) {
+  const auto n_before = static_cast<size_t>(plan_.n_tokens());
+  PrefixMatch match = tree_->match(node_, ids.subspan(n_before));
   for (size_t group = 0; group < match.groups.size(); ++group) {
     const KvPages& pages = match.groups[group];
     while (plan_.n_pages(group) < pages.first_page) {
@@ -188,31 +197,72 @@ int KvSequence::adopt(std::span<const int32_t> ids) {
   }
   n_published_ += match.n_pages;
   n_shared_pages_ = n_published_;
-  int n_tokens = n_published_ * kPageTokens;
-  if (match.n_tail_tokens > 0) {
-    const auto number = static_cast<size_t>(n_published_);
-    if (Result<std::vector<PageId>> own = copies(match.tail, number); own.is_ok()) {
-      const std::vector<PageId> pages = own.take();
-      for (size_t group = 0; group < pages.size(); ++group) attach(group, pages[group]);
-      n_tokens += match.n_tail_tokens;
+  plan_.adopt(n_published_ * kPageTokens);
+  return match;
+}
+
+// Whole pages that are on disk, as if they had been computed. Returns how many.
+size_t KvSequence::read_known(std::span<const int32_t> ids) {
+  KvDisk* const disk = tree_->disk();
+  if (disk == nullptr) return 0;
+  std::vector<KvDisk::Name> names{tree_->disk_name(*node_)};
+  while (static_cast<size_t>(n_tokens()) + kPageTokens <= ids.size()) {
+    const auto page_ids = ids.subspan(static_cast<size_t>(n_tokens()), kPageTokens);
+    names.push_back(KvDisk::after(names.back(), page_ids));
+    if (!disk->has(names.back()) || !read_page(*disk, names.back(), page_ids)) {
+      names.pop_back();
+      break;
     }
-    for (const PageId page : match.tail) cache_.release(page);
-    tree_->enforce();
+    publish(ids);
   }
-  plan_.adopt(n_tokens);
-  return n_tokens - n_before;
+  const size_t n_read = names.size() - 1;
+  for (size_t i = n_read; i > 0; --i) disk->touch(names[i]);
+  n_disk_tokens_ += static_cast<int64_t>(n_read) * kPageTokens;
+  return n_read;
+}
+
+// The next page; where that fails, nothing has changed.
+bool KvSequence::read_page(KvDisk& disk, const KvDisk::Name& name, std::span<const int32_t> ids) {
+  const int n_before = n_tokens();
+  if (!prepare(kPageTokens).is_ok()) return false;
+  std::vector<std::span<std::byte>> bytes;
+  for (const PageId page : pages_at(n_before / kPageTokens)) {
+    bytes.emplace_back(cache_.data(page), cache_.page_bytes(page));
+  }
+  if (disk.read(name, ids, bytes)) return commit(kPageTokens).is_ok();
+  rewind(n_before);  // lets go of the page
+  return false;
+}
+
+// What the page after the known ones has in common with the text.
+void KvSequence::copy_tail(const PrefixMatch& match) {
+  if (match.n_tail_tokens == 0) return;
+  const auto number = static_cast<size_t>(n_published_);
+  Result<std::vector<PageId>> own = copies(match.tail, number);
+  if (!own.is_ok()) return;
+  const std::vector<PageId> pages = own.take();
+  for (size_t group = 0; group < pages.size(); ++group) attach(group, pages[group]);
+  plan_.adopt(n_tokens() + match.n_tail_tokens);
+}
+
+// One for each group, all of which hold it.
+std::vector<PageId> KvSequence::pages_at(int number) const {
+  std::vector<PageId> pages;
+  for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    const auto at = static_cast<size_t>(number - plan_.first_page(group));
+    pages.push_back(plan_.held_pages(group)[at]);
+  }
+  return pages;
 }
 
 void KvSequence::publish(std::span<const int32_t> ids) {
   if (node_ == nullptr || n_shared_pages_ != n_published_) return;
-  std::vector<PageId> pages(plan_.n_groups());
   while ((n_published_ + 1) * kPageTokens <= plan_.n_tokens()) {
     const auto number = static_cast<size_t>(n_published_);
-    for (size_t group = 0; group < pages.size(); ++group) {
-      const auto first = static_cast<size_t>(plan_.first_page(group));
-      if (number < first) return;  // let go before it could be shared
-      pages[group] = plan_.held_pages(group)[number - first];
+    for (size_t group = 0; group < plan_.n_groups(); ++group) {
+      if (n_published_ < plan_.first_page(group)) return;  // let go before it could be shared
     }
+    std::vector<PageId> pages = pages_at(n_published_);
     tree_->insert(node_, ids.subspan(number * kPageTokens, kPageTokens), pages);
     for (size_t group = 0; group < pages.size(); ++group) {
       put(group, number, pages[group]);
@@ -229,11 +279,7 @@ void KvSequence::settle(std::span<const int32_t> ids) {
       ids.size() - n_published_ids >= kPageTokens) {
     return;
   }
-  std::vector<PageId> pages;
-  for (size_t group = 0; group < plan_.n_groups(); ++group) {
-    pages.push_back(plan_.held_pages(group).back());
-  }
-  tree_->insert_tail(node_, ids.subspan(n_published_ids), pages);
+  tree_->insert_tail(node_, ids.subspan(n_published_ids), pages_at(n_published_));
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {

@@ -6,9 +6,10 @@
 // the tokens count. Without commit() nothing has happened but unused slots being written.
 //
 // With a prefix tree, whole pages are shared: adopt() goes on from what others have computed of the
-// same ids, publish() leaves the own ones to others. Shared pages, the first n_shared_pages(), are
-// never written; where the sequence goes on inside one, after rewind(), prepare() copies it first.
-// Knows nothing of models. For one thread at a time.
+// same ids, in memory or, as pages of its own, on disk; publish() leaves the own ones to others.
+// Shared pages, the first n_shared_pages(), are never written; where the sequence goes on inside
+// one, after rewind(), prepare() copies it first. Knows nothing of models. For one thread at a
+// time.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +44,8 @@ class KvSequence {
   int n_ctx() const { return plan_.n_ctx(); }
   int n_tokens() const { return plan_.n_tokens(); }
   int n_shared_pages() const { return n_shared_pages_; }
-  uint64_t held_bytes() const;  // of its pages, shared ones included
+  int64_t n_disk_tokens() const { return n_disk_tokens_; }  // that adopt() has read so far
+  uint64_t held_bytes() const;                              // of its pages, shared ones included
   KvCache& cache() const { return cache_; }
   const KvPlan& plan() const { return plan_; }
   // Valid until the sequence goes; what it points to changes with every other method.
@@ -92,6 +94,11 @@ class KvSequence {
   KvSequence(KvCache& cache, int n_ctx, PrefixTree* tree, std::string_view key);
   Status make_room();
   Status own_last_page();
+  PrefixMatch share_known(std::span<const int32_t> ids);
+  size_t read_known(std::span<const int32_t> ids);
+  bool read_page(KvDisk& disk, const KvDisk::Name& name, std::span<const int32_t> ids);
+  void copy_tail(const PrefixMatch& match);
+  std::vector<PageId> pages_at(int number) const;
   Result<std::vector<PageId>> copies(std::span<const PageId> pages, size_t number);
   void attach(size_t group, PageId page);
   void put(size_t group, size_t number, PageId page);
@@ -108,6 +115,7 @@ class KvSequence {
   uint64_t n_bytes_besides_ = 0;
   PrefixNode* node_ = nullptr;  // of the last published page; null: publishes nothing
   int n_published_ = 0;         // pages up to there
+  int64_t n_disk_tokens_ = 0;
   int n_shared_pages_ = 0;      // these, and one more where rewind() went inside it
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView

@@ -25,16 +25,21 @@ struct PrefixNode {
   std::vector<std::unique_ptr<PrefixNode>> children;
   int n_pins = 0;  // sequences that stand here
   uint64_t last_use = 0;
+  KvDisk::Name disk_name{};       // where there is a disk
+  bool is_being_written = false;  // nothing of it goes meanwhile
+  bool was_written = false;       // since it was used last
 
   bool is_whole() const { return ids.size() == kPageTokens; }
+  bool is_complete() const { return std::ranges::find(pages, kNoPage) == pages.end(); }
   bool is_end() const { return children.empty() && n_pins == 0; }
 };
 
-PrefixTree::PrefixTree(KvCache& cache, uint64_t idle_budget_bytes)
-    : cache_(cache), idle_budget_bytes_(idle_budget_bytes) {}
+PrefixTree::PrefixTree(KvCache& cache, uint64_t idle_budget_bytes, KvDisk* disk)
+    : cache_(cache), idle_budget_bytes_(idle_budget_bytes), disk_(disk) {}
 
 PrefixTree::~PrefixTree() {
-  while (let_go_oldest()) {
+  Lock lock(mutex_);
+  while (let_go_oldest(lock)) {
   }
 }
 
@@ -44,6 +49,7 @@ PrefixNode* PrefixTree::enter(std::string_view key) {
   if (found == roots_.end()) {
     found = roots_.emplace(std::string(key), std::make_unique<PrefixNode>()).first;
     found->second->key = found->first;
+    if (disk_ != nullptr) found->second->disk_name = disk_->beginning(key);
   }
   ++found->second->n_pins;
   return found->second.get();
@@ -87,6 +93,7 @@ void PrefixTree::unfile(PrefixNode& node) {
 // Puts the node where eviction finds it, if anywhere. A beginning that nobody needs goes.
 void PrefixTree::file(PrefixNode& node) {
   unfile(node);
+  if (node.is_being_written) return;
   if (node.parent == nullptr) {
     if (node.is_end()) roots_.erase(roots_.find(node.key));
     return;
@@ -101,6 +108,7 @@ void PrefixTree::file(PrefixNode& node) {
 void PrefixTree::touch(PrefixNode& node) {
   unfile(node);
   node.last_use = ++clock_;
+  node.was_written = false;
   file(node);
 }
 
@@ -112,22 +120,27 @@ PrefixNode& PrefixTree::add(PrefixNode& parent, std::span<const int32_t> ids,
   node->ids.assign(ids.begin(), ids.end());
   node->pages.assign(pages.begin(), pages.end());
   for (const PageId page : pages) cache_.keep(page);
+  if (disk_ != nullptr) node->disk_name = KvDisk::after(parent.disk_name, ids);
   parent.children.push_back(std::move(node));
   file(parent);
   ++figures_.n_nodes;
   return *parent.children.back();
 }
 
-void PrefixTree::remove(PrefixNode& node) {
+uint64_t PrefixTree::remove(PrefixNode& node) {
   unfile(node);
+  uint64_t n_bytes = 0;
   for (const PageId page : node.pages) {
-    if (page != kNoPage) cache_.drop(page);
+    if (page == kNoPage) continue;
+    if (cache_.is_idle(page)) n_bytes += cache_.page_bytes(page);
+    cache_.drop(page);
   }
   --figures_.n_nodes;
   figures_.n_evicted_tokens += static_cast<int64_t>(node.ids.size());
   PrefixNode& parent = *node.parent;
   std::erase_if(parent.children, [&](const auto& child) { return child.get() == &node; });
   file(parent);
+  return n_bytes;
 }
 
 // Ends of texts that `ids`, which are there now, begin with.
@@ -230,9 +243,7 @@ PrefixMatch PrefixTree::match(PrefixNode*& node, std::span<const int32_t> ids) {
   PrefixMatch match;
   for (const auto& child : at->children) {
     const auto n = static_cast<int>(n_same(child->ids, ids));
-    const bool is_there =
-        std::find(child->pages.begin(), child->pages.end(), kNoPage) == child->pages.end();
-    if (n <= match.n_tail_tokens || !is_there) continue;
+    if (n <= match.n_tail_tokens || !child->is_complete()) continue;
     match.n_tail_tokens = n;
     tail = child.get();
   }
@@ -261,51 +272,85 @@ PrefixMatch PrefixTree::match(PrefixNode*& node, std::span<const int32_t> ids) {
   return match;
 }
 
+KvDisk::Name PrefixTree::disk_name(const PrefixNode& node) const {
+  const std::lock_guard lock(mutex_);
+  return node.disk_name;
+}
+
+// Whether it is a page of a window and the tree alone owns it.
+bool PrefixTree::can_drop(const PrefixNode& node, size_t group) const {
+  const PageId page = node.pages[group];
+  return cache_.groups()[group].window > 0 && page != kNoPage && cache_.is_idle(page);
+}
+
 uint64_t PrefixTree::drop_windows(PrefixNode& node) {
   uint64_t n_bytes = 0;
   for (size_t group = 0; group < node.pages.size(); ++group) {
-    const PageId page = node.pages[group];
-    if (cache_.groups()[group].window == 0 || page == kNoPage || !cache_.is_idle(page)) continue;
-    n_bytes += cache_.page_bytes(page);
-    cache_.drop(page);
+    if (!can_drop(node, group)) continue;
+    n_bytes += cache_.page_bytes(node.pages[group]);
+    cache_.drop(node.pages[group]);
     node.pages[group] = kNoPage;
   }
-  if (n_bytes > 0) file(node);
+  file(node);
   return n_bytes;
 }
 
-bool PrefixTree::let_go_oldest() {
-  for (const Age& age : inside_) {
-    if (!ends_.empty() && age > *ends_.begin()) break;
-    if (drop_windows(*age.second) > 0) return true;
+// The next to go, all of it at the end of a text and its windows inside; null if there is none.
+PrefixNode* PrefixTree::oldest() const {
+  PrefixNode* const end = ends_.empty() ? nullptr : ends_.begin()->second;
+  for (const auto& [last_use, node] : inside_) {
+    if (end != nullptr && Age(last_use, node) > *ends_.begin()) break;
+    for (size_t group = 0; group < node->pages.size(); ++group) {
+      if (can_drop(*node, group)) return node;
+    }
   }
-  if (!ends_.empty()) {
-    remove(*ends_.begin()->second);
-    return true;
+  return end;
+}
+
+// Before anything of it goes. Other threads may use it and what follows it while it is written.
+bool PrefixTree::write_down(PrefixNode& node, Lock& lock) {
+  if (disk_ == nullptr || node.was_written || !node.is_whole() || !node.is_complete()) return false;
+  std::vector<std::span<const std::byte>> pages;
+  for (const PageId page : node.pages) {
+    pages.emplace_back(cache_.data(page), cache_.page_bytes(page));
   }
-  for (const Age& age : inside_) {
-    if (drop_windows(*age.second) > 0) return true;
-  }
-  return false;
+  node.was_written = node.is_being_written = true;
+  unfile(node);
+  lock.unlock();
+  disk_->write(node.disk_name, node.ids, pages);
+  lock.lock();
+  node.is_being_written = false;
+  file(node);
+  return true;
+}
+
+std::optional<uint64_t> PrefixTree::let_go_oldest(Lock& lock) {
+  PrefixNode* const node = oldest();
+  if (node == nullptr) return std::nullopt;
+  if (write_down(*node, lock)) return 0;
+  return node->is_end() ? remove(*node) : drop_windows(*node);
 }
 
 bool PrefixTree::evict_one() {
-  const std::lock_guard lock(mutex_);
-  return let_go_oldest();
+  Lock lock(mutex_);
+  return let_go_oldest(lock).has_value();
 }
 
 void PrefixTree::enforce() {
-  const std::lock_guard lock(mutex_);
-  while (cache_.idle_bytes() > idle_budget_bytes_ && let_go_oldest()) {
+  Lock lock(mutex_);
+  while (cache_.idle_bytes() > idle_budget_bytes_ && let_go_oldest(lock)) {
   }
 }
 
 uint64_t PrefixTree::trim(uint64_t n_bytes) {
-  const std::lock_guard lock(mutex_);
-  const uint64_t before = cache_.idle_bytes();
-  uint64_t after = before;
-  while (before - after < n_bytes && let_go_oldest()) after = cache_.idle_bytes();
-  return before - after;
+  Lock lock(mutex_);
+  uint64_t n_gone = 0;
+  while (n_gone < n_bytes) {
+    const std::optional<uint64_t> n = let_go_oldest(lock);
+    if (!n) break;
+    n_gone += *n;
+  }
+  return n_gone;
 }
 
 PrefixFigures PrefixTree::figures() const {

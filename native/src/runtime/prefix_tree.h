@@ -7,13 +7,15 @@
 //
 // What no sequence holds is kept up to a budget of bytes and goes by least recent use: ends of
 // texts first, and of the pages inside those of windows, without which a text can be followed but
-// not left there. Thread-safe.
+// not left there. Where there is a disk, whole pages of 32 tokens are written to it before the
+// first of them goes, by the thread that needs the room and outside the lock. Thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -23,6 +25,7 @@
 
 #include "base/status.h"
 #include "runtime/kv_cache.h"
+#include "runtime/kv_disk.h"
 
 namespace edge {
 
@@ -50,9 +53,9 @@ struct PrefixFigures {
 
 class PrefixTree {
  public:
-  // Keeps up to idle_budget_bytes that no sequence holds. `cache` must outlive it, it its
-  // sequences.
-  PrefixTree(KvCache& cache, uint64_t idle_budget_bytes);
+  // Keeps up to idle_budget_bytes that no sequence holds. `cache` and `disk` (null: none) must
+  // outlive it, it its sequences.
+  PrefixTree(KvCache& cache, uint64_t idle_budget_bytes, KvDisk* disk = nullptr);
   ~PrefixTree();
   PrefixTree(const PrefixTree&) = delete;
   PrefixTree& operator=(const PrefixTree&) = delete;
@@ -74,9 +77,13 @@ class PrefixTree {
   // page begins with these ids.
   void insert_tail(PrefixNode* node, std::span<const int32_t> ids, std::span<const PageId> pages);
 
+  KvDisk* disk() const { return disk_; }
+  // Of the page at `node`, there.
+  KvDisk::Name disk_name(const PrefixNode& node) const;
+
   // Lets go of what is beyond the idle budget.
   void enforce();
-  // Lets go of the least recently used; false if no page is idle.
+  // Lets go of the least recently used, or writes it down before; false if no page is idle.
   bool evict_one();
   // Repeats `claim`, a Status(), while it says kMemoryBudget and something can be let go.
   template <class F>
@@ -94,16 +101,21 @@ class PrefixTree {
 
  private:
   using Age = std::pair<uint64_t, PrefixNode*>;
+  using Lock = std::unique_lock<std::mutex>;
 
-  bool let_go_oldest();
+  PrefixNode* oldest() const;
+  // The bytes let go, 0 where it was only written; nothing if no page is idle.
+  std::optional<uint64_t> let_go_oldest(Lock& lock);
+  bool write_down(PrefixNode& node, Lock& lock);
   void touch(PrefixNode& node);
   void file(PrefixNode& node);
   void unfile(PrefixNode& node);
   PrefixNode& add(PrefixNode& parent, std::span<const int32_t> ids, std::span<const PageId> pages);
-  void remove(PrefixNode& node);
+  uint64_t remove(PrefixNode& node);
   void drop_superseded(PrefixNode& parent, std::span<const int32_t> ids);
   uint64_t drop_windows(PrefixNode& node);
   bool has_windows(const PrefixNode& node) const;
+  bool can_drop(const PrefixNode& node, size_t group) const;
   // The first page of a group that a text of n_tokens, which ends at `node`, needs and has in one
   // piece; -1 if one is missing.
   int first_held(const PrefixNode& node, size_t group, int n_tokens) const;
@@ -111,6 +123,7 @@ class PrefixTree {
 
   KvCache& cache_;
   const uint64_t idle_budget_bytes_;
+  KvDisk* const disk_;
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<PrefixNode>, std::less<>> roots_;
   std::set<Age> ends_;    // nodes without children that no sequence stands at

@@ -190,8 +190,8 @@ void Session::adopt_known(const Run& run) {
   const bool wants_all = run.logits != nullptr || run.hidden != nullptr;
   const size_t n_most = wants_all ? static_cast<size_t>(n_done_) : tokens_.size() - 1;
   if (n_left() < 2 || n_most == 0) return;
-  if (kv_->adopt(std::span(tokens_).first(n_most)) == 0) return;
-  stats_.n_reused_tokens += std::max(0, n_computed() - n_done_);
+  stats_.n_reused_tokens += kv_->adopt(std::span(tokens_).first(n_most));
+  stats_.n_disk_tokens = kv_->n_disk_tokens();
   n_done_ = std::max(n_done_, n_computed());
 }
 

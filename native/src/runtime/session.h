@@ -43,6 +43,7 @@ struct SessionStats {
   int64_t n_decode_tokens = 0;
   int64_t n_steps = 0;
   int64_t n_reused_tokens = 0;      // not processed: their KV was known from other texts
+  int64_t n_disk_tokens = 0;        // of these: it was read from disk
   int64_t n_recomputed_tokens = 0;  // again, after rewind(), trim() or in compress(); their time
                                     // is in prefill_ms
   double prefill_ms = 0;

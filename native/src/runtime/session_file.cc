@@ -200,6 +200,7 @@ Status write_session_file(const std::string& path, const SessionContent& content
       sum_bytes,
   };
   parts.insert(parts.end(), content.pages.begin(), content.pages.end());
+  remove_stale_temporaries(path);
   return atomic_write_parts(path, parts);
 }
 

@@ -103,4 +103,13 @@ std::optional<uint64_t> tensor_bytes(Format format, uint64_t n_rows, uint64_t n_
   return strip ? checked_mul(*strip, *padded_rows / kTileRows) : std::nullopt;
 }
 
+Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t n) {
+  Tensor part = matrix;
+  const size_t bytes = strip_bytes(matrix.format, matrix.n_tiles());
+  part.data += static_cast<size_t>(begin / kTileRows) * bytes;
+  part.n_rows = n;
+  part.n_bytes = static_cast<size_t>(part.n_strips()) * bytes;
+  return part;
+}
+
 }  // namespace edge

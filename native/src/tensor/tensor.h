@@ -57,4 +57,7 @@ struct Tensor {
   const float* as_f32() const { return reinterpret_cast<const float*>(data); }
 };
 
+// Rows [begin, begin + n) of a matrix in a tiled format; begin is a multiple of 16.
+Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t n);
+
 }  // namespace edge

@@ -109,10 +109,20 @@ static void test_formats_and_figures(const char* path) {
   edgellm_model_info info = EDGELLM_MODEL_INFO_INIT;
   edgellm_kv_figures figures = EDGELLM_KV_FIGURES_INIT;
   edgellm_session_options apart = EDGELLM_SESSION_OPTIONS_INIT;
+  const char* const formats[] = {"F16", "F16", "K8V8", "K8V4", "K6V4"};
   edgellm_model* model = NULL;
   int32_t ids[N_PROMPT];
   uint64_t n_freed = 7;
   fill_ids(ids, N_PROMPT, 0);
+  for (options.kv_format = EDGELLM_KV_DEFAULT; options.kv_format <= EDGELLM_KV_K6V4;
+       ++options.kv_format) {
+    CHECK_OK(edgellm_model_load(path, strlen(path), &options, &model));
+    CHECK_OK(edgellm_model_get_info(model, &info));
+    CHECK(strcmp(info.kv_format, formats[options.kv_format]) == 0);
+    edgellm_model_free(model);
+    model = NULL;
+  }
+  CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
   options.kv_format = EDGELLM_KV_K8V8;
   options.latency_budget_ms = -1;
   CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);

@@ -8,51 +8,16 @@
 #include <vector>
 
 #include "doctest/doctest.h"
-#include "hash_model.h"
-#include "runtime/kv_sequence.h"
+#include "hash_text.h"
 
 namespace edge {
 namespace {
 
 using test::HashModel;
-using test::kVocab;
+using test::joined;
+using test::kTextContext;
 using test::random_ids;
-
-constexpr int kContext = 600;
-
-// A text and its KV. run() adopts what is known, processes the rest, and returns the last logits.
-struct Text {
-  std::vector<int32_t> ids;
-  std::unique_ptr<KvSequence> kv;
-  int n_adopted = 0;
-
-  std::vector<float> run(HashModel& model, int n_most_rows = 128) {
-    std::vector<float> logits(kVocab);
-    if (kv->n_tokens() == static_cast<int>(ids.size())) kv->rewind(kv->n_tokens() - 1);
-    n_adopted = kv->adopt(std::span(ids).first(ids.size() - 1));
-    while (kv->n_tokens() < static_cast<int>(ids.size())) {
-      const int n_left = static_cast<int>(ids.size()) - kv->n_tokens();
-      const KvStepPlan plan = kv->prepare(std::min(n_left, n_most_rows)).take();
-      std::vector<RowInput> rows;
-      for (int i = 0; i < plan.n_new_tokens; ++i) {
-        const int position = plan.first_position + i;
-        rows.push_back(
-            {ids[static_cast<size_t>(position)], position, position, kv->view(), nullptr});
-      }
-      const std::vector<int32_t> last = {plan.n_new_tokens - 1};
-      float* const to[] = {logits.data()};
-      const StepOutputs outputs{.rows = last, .logits = to};
-      REQUIRE(model.step(rows, outputs, {}).is_ok());
-      REQUIRE(kv->commit(plan.n_new_tokens).is_ok());
-      kv->publish(std::span(ids).first(static_cast<size_t>(kv->n_tokens())));
-    }
-    return logits;
-  }
-  void end() {
-    kv->settle(ids);
-    kv.reset();
-  }
-};
+using test::Text;
 
 struct Fixture {
   explicit Fixture(std::vector<int> windows = {0}, uint64_t budget = UINT64_MAX,
@@ -60,18 +25,13 @@ struct Fixture {
       : model(std::move(windows)), cache(model.groups(), budget), tree(cache, idle) {}
 
   Text text(std::vector<int32_t> ids, std::string_view key = "") {
-    return {std::move(ids), KvSequence::create(cache, kContext, &tree, key).take(), 0};
+    return {std::move(ids), KvSequence::create(cache, kTextContext, &tree, key).take(), 0};
   }
 
   HashModel model;
   KvCache cache;
   PrefixTree tree;
 };
-
-std::vector<int32_t> joined(std::vector<int32_t> a, const std::vector<int32_t>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
 
 }  // namespace
 
@@ -120,7 +80,7 @@ TEST_CASE("common pages stand once in the account") {
   CHECK(f.cache.figures().used_bytes == (10 + 8) * test::kPageBytes);
   CHECK(f.cache.figures().kept_bytes == 10 * test::kPageBytes);
   CHECK(f.cache.figures().idle_bytes == 0);
-  const uint64_t each = kv_bytes_for(f.model.groups(), kContext) - 10 * test::kPageBytes;
+  const uint64_t each = kv_bytes_for(f.model.groups(), kTextContext) - 10 * test::kPageBytes;
   CHECK(f.cache.figures().reserved_bytes == 8 * each);
 }
 
@@ -149,6 +109,29 @@ TEST_CASE("rewinding into a shared page and going on differently disturbs nobody
   CHECK(second.run(f.model) == f.model.expected(second.ids));
   first.kv->rewind(149);
   CHECK(first.run(f.model) == f.model.expected(first.ids));
+}
+
+TEST_CASE("pages of a step that failed are nobody's") {
+  Fixture f;
+  const std::vector<int32_t> ids = random_ids(300, 1);
+  Text first = f.text({ids.begin(), ids.begin() + 40});
+  first.run(f.model);
+  REQUIRE(first.kv->prepare(100).is_ok());  // and no commit()
+  SUBCASE("the end of the text is that of the last page in use") {
+    first.end();
+    Text second = f.text(ids);
+    CHECK(second.run(f.model) == f.model.expected(ids));
+    CHECK(second.n_adopted == 40);
+  }
+  SUBCASE("what others have computed meanwhile comes in their place") {
+    first.kv->rewind(32);
+    REQUIRE(first.kv->prepare(100).is_ok());
+    Text second = f.text(ids);
+    second.run(f.model);
+    first.ids = ids;
+    CHECK(first.run(f.model) == f.model.expected(ids));
+    CHECK(first.n_adopted == 256);
+  }
 }
 
 TEST_CASE("what no one holds goes by least recent use, beyond its budget") {
@@ -238,7 +221,7 @@ TEST_CASE("random texts that begin alike, rewind, fork and end give what they gi
     CAPTURE(round);
     const std::vector<int> windows = round % 2 == 0 ? std::vector{0, 0} : std::vector{0, 33, 70};
     const uint64_t idle = round % 3 == 0 ? 0 : round % 3 == 1 ? 20'000 : UINT64_MAX;
-    Fixture f(windows, 6 * kv_bytes_for(HashModel(windows).groups(), kContext), idle);
+    Fixture f(windows, 6 * kv_bytes_for(HashModel(windows).groups(), kTextContext), idle);
     std::vector<Text> texts;
     for (int i = 0; i < 60; ++i) {
       const size_t what = below(8);

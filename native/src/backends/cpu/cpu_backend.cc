@@ -7,6 +7,7 @@
 #include "backends/cpu/act_rows.h"
 #include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
+#include "backends/cpu/hadamard.h"
 #include "backends/cpu/kv_editor.h"
 #include "backends/cpu/lora_driver.h"
 #include "backends/cpu/matmul_driver.h"
@@ -144,6 +145,10 @@ class CpuBackend final : public Backend {
       norm_heads(w.k_norm, w.norm_eps, w.k->n_rows, key, scratch_.get(thread));
       rotate_heads(query, shape.n_heads, shape.head_dim, rope, r);
       rotate_heads(key, shape.n_kv_heads, shape.head_dim, rope, r);
+      if (kv.mixes_keys) {
+        hadamard(query, shape.n_heads, shape.head_dim);
+        hadamard(key, shape.n_kv_heads, shape.head_dim);
+      }
       store_kv(r, key, value, kv);
     });
   }

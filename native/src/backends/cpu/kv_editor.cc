@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "backends/cpu/hadamard.h"
 #include "base/exact_math.h"
 #include "base/thread_pool.h"
 #include "kernels/attention.h"
@@ -42,7 +43,9 @@ bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, cons
     for (int kv_head = 0; kv_head < kv.n_kv_heads; ++kv_head) {
       const KvSlot slot = kv.slot(pages[number / kPageTokens], number, kv_head);
       load_key(slot, key);
+      if (kv.mixes_keys) hadamard(key, 1, kv.head_dim);  // its own inverse
       turn_back(cos, sin, key);
+      if (kv.mixes_keys) hadamard(key, 1, kv.head_dim);
       if (!kernels_.attention->store_key(slot, key)) is_finite.store(false);
     }
   });
