@@ -285,7 +285,7 @@ def test_a_tied_head_is_calibrated_on_what_it_sees(
     original = Reference.from_checkpoint(tiny_checkpoint)
     ids = tokens(24, 32)
     hidden = torch.cat([_last_hidden(original, window) for window in ids.windows.tolist()])
-    errors, files = [], []
+    errors, tables = [], []
     for method in ("rtn", "gptq"):
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(
@@ -295,15 +295,17 @@ def test_a_tied_head_is_calibrated_on_what_it_sees(
         )
         out = tmp_path / f"{method}.edge"
         convert(tiny_checkpoint, out, recipe=recipe, calibration=ids if method == "gptq" else ())
-        files.append(out.read_bytes())
         table = Reference.from_edge(out).weights["token_embd"]
+        tables.append(table)
         errors.append(float((hidden @ (table - original.weights["token_embd"]).T).square().mean()))
     assert errors[1] < 0.85 * errors[0]
-    # In blocks of rows, which do not see each other.
+    # In blocks of rows, which do not see each other; but BLAS may sum in another order, and a value
+    # between two codes may then go to the other one.
     monkeypatch.setattr("edgellm.converters.calibrate.tied.BLOCK_ROWS", 64)
     monkeypatch.setattr("edgellm.converters.calibrate.run.EMBED_BLOCK_ROWS", 96)
     convert(tiny_checkpoint, out, recipe=recipe, calibration=ids)
-    assert out.read_bytes() == files[1]
+    in_blocks = Reference.from_edge(out).weights["token_embd"]
+    assert (in_blocks != tables[1]).float().mean() <= 1e-3
 
 
 def _last_hidden(model: Any, window: list[int]) -> Any:
