@@ -26,6 +26,7 @@ from ..export.whole import whole_directory
 from .data import Packed
 
 SHARD_WINDOWS = 64
+SHARDS_IN_MEMORY = 64  # of windows of 512 tokens, about 2 MB each
 VERSION = 1
 
 # log-probabilities [b, n, n_vocab] of some windows of the data
@@ -67,6 +68,12 @@ class LogitCache:
         rows = []
         for place, window in enumerate(windows.tolist()):
             ids, shares, owners = self._window(window)
+            if int(ids.max()) >= log_q.shape[-1]:
+                raise FormatError(
+                    f"{self._path(window // SHARD_WINDOWS * SHARD_WINDOWS)}: holds tokens that the "
+                    "model has not; remove it, and it is made again",
+                    code="file_unreadable",
+                )
             terms = -shares * log_q[place][owners, ids]
             rows.append(torch.zeros(log_q.shape[1], dtype=terms.dtype).index_add(0, owners, terms))
         return torch.stack(rows)
@@ -112,6 +119,8 @@ class LogitCache:
     def _shard(self, window: int) -> dict[str, Tensor]:
         first = window // SHARD_WINDOWS * SHARD_WINDOWS
         if first not in self._shards:
+            while len(self._shards) >= SHARDS_IN_MEMORY:
+                self._shards.pop(next(iter(self._shards)))
             self._shards[first] = self._load(first)
         return self._shards[first]
 

@@ -238,6 +238,8 @@ def test_a_cache_goes_on_where_it_stopped_to_the_same_draws(tmp_path: Path) -> N
     windows = np.array([0, SHARD_WINDOWS + 2])
     log_q = log_probs(6, 2, 16, 30)
     assert torch.equal(cache.cross_entropy(windows, log_q), whole.cross_entropy(windows, log_q))
+    with pytest.raises(FormatError, match="that the model has not"):
+        cache.cross_entropy(windows, log_q[..., :3])
     shard = next((tmp_path / "a").rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-5])
     with pytest.raises(FormatError, match="made again"):
