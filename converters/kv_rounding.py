@@ -25,12 +25,13 @@ TINY = 2.0**-100
 
 @dataclass(frozen=True)
 class Levels:
-    """Integers least..most times an f16 scale for up to 64 channels of one token. Where there are
+    """Integers least..most times an f16 scale for up to n_channels of one token. Where there are
     more levels on one side, the value of the largest magnitude is to be there, and the scale may be
     negative."""
 
     least: int
     most: int
+    n_channels: int = 64
 
     def of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels of one group [..., n_channels], and its scale [..., 1]."""
@@ -44,7 +45,7 @@ class Levels:
 
     def rounded(self, x: Tensor) -> Tensor:
         """What is read again of heads [..., head_dim]."""
-        groups = [self.of(x[..., at]) for at in scale_groups(x.shape[-1])]
+        groups = [self.of(x[..., at]) for at in scale_groups(x.shape[-1], self.n_channels)]
         return torch.cat([levels * scale for levels, scale in groups], dim=-1)
 
 
@@ -91,7 +92,7 @@ class KvRounding:
         return torch.stack(sums).sum(dim=0)
 
 
-_BITS8, _BITS6, _BITS4 = Levels(-127, 127), Levels(-31, 31), Levels(-8, 7)
+_BITS8, _BITS6, _BITS4 = Levels(-127, 127), Levels(-31, 31), Levels(-8, 7, 32)
 EXACT = KvRounding(exact=True)
 KV_FORMATS = {
     "F16": KvRounding(),
@@ -111,9 +112,9 @@ def kv_rounding(name: str) -> KvRounding:
     return KV_FORMATS[name]
 
 
-def scale_groups(head_dim: int) -> list[slice]:
+def scale_groups(head_dim: int, n_most: int = 64) -> list[slice]:
     """Channels that share a scale, as kv_scale_channels() of kernels/kv_format.h."""
-    n_groups = -(-head_dim // 64)
+    n_groups = -(-head_dim // n_most)
     length = (-(-head_dim // n_groups) + 15) // 16 * 16
     return [slice(begin, min(begin + length, head_dim)) for begin in range(0, head_dim, length)]
 
@@ -148,7 +149,7 @@ def _int8_query(q: Tensor) -> Tensor:
 def _integer_sum(p: Tensor, v: Tensor, format: Levels) -> Tensor:
     """The share of one segment: weights times value scales as integers of 15 bits."""
     parts = []
-    for at in scale_groups(v.shape[-1]):
+    for at in scale_groups(v.shape[-1], format.n_channels):
         levels, scale = (_for_heads(x, p) for x in format.of(v[..., at]))
         weights = p * scale.transpose(-2, -1)
         top = weights.abs().amax(dim=-1, keepdim=True)

@@ -148,12 +148,16 @@ def _head_bytes(head_dim: int, kv: str) -> int:
     """Of a token's key and value in one kv head (native/src/kernels/kv_format.h)."""
     if kv == "F16":
         return 4 * head_dim
-    n_groups = max(1, (head_dim + 63) // 64)
-    channels = max(16, round_up((head_dim + n_groups - 1) // n_groups, 16))
-    n_scales = (head_dim + channels - 1) // channels
     keys = {"K8": round_up(head_dim, 4), "K6": round_up(head_dim, 16) // 4 * 3}
     values = {"V8": round_up(head_dim, 16), "V4": round_up(head_dim, 32) // 2}
-    return keys[kv[:2]] + values[kv[2:]] + 2 * 2 * n_scales
+    n_scales = _n_scales(head_dim, 64) + _n_scales(head_dim, 32 if kv.endswith("V4") else 64)
+    return keys[kv[:2]] + values[kv[2:]] + 2 * n_scales
+
+
+def _n_scales(head_dim: int, most_channels: int) -> int:
+    n_groups = max(1, -(-head_dim // most_channels))
+    channels = max(16, round_up(-(-head_dim // n_groups), 16))
+    return -(-head_dim // channels)
 
 
 def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup, ...]:

@@ -136,6 +136,7 @@ def test_groups_of_channels_share_a_scale_as_in_the_runtime() -> None:
     lengths = {8: [8], 64: [64], 80: [48, 32], 96: [48, 48], 192: [64, 64, 64]}
     for head_dim, wanted in lengths.items():
         assert [at.stop - at.start for at in scale_groups(head_dim)] == wanted
+    assert [at.stop - at.start for at in scale_groups(80, 32)] == [32, 32, 16]
 
 
 def test_a_format_that_is_not_known_is_refused_by_name() -> None:

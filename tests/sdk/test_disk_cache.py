@@ -17,6 +17,7 @@ import edgellm
 from command_line import data_of
 from command_line import edgellm as run_edgellm
 from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.options import KV_FORMATS
 
 PROMPT = "Once upon a time there was a little girl who lived in a house near the forest. " * 6
 LONG = PROMPT * 3
@@ -137,10 +138,15 @@ def test_damaged_files_cost_time_and_nothing_else(directory, expected):
 
 
 def test_formats_namespaces_and_unverified_files_have_pages_of_their_own(directory, expected):
-    for options in ({}, {"kv": "K8V8"}, {"verify": "never"}):
+    for options in ({"verify": "never"}, *({"kv": kv} for kv in KV_FORMATS)):
         arguments = {"verify": "always", **options}
         with edgellm.load("demo", kv_cache_dir=directory, **arguments) as model:
-            assert generate(model).stats.reused_tokens == 0
+            computed = generate(model)
+            assert computed.stats.reused_tokens == 0
+            model.trim()
+            read = generate(model)
+            assert read.stats.reused_from == "disk"
+            assert (read.token_ids, read.logprobs) == (computed.token_ids, computed.logprobs)
     with load(directory) as model:
         options = {"max_tokens": N_NEW, "stop_ids": []}
         apart = model.generate(PROMPT, namespace="a tenant", **options)

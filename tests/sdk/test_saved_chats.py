@@ -77,11 +77,12 @@ def test_without_its_kv_a_chat_goes_on_with_the_same_tokens(demo, saved):
         assert (reply.stats.reused_tokens, reply.stats.reused_from) == (0, None)
 
 
-def test_another_process_goes_on_with_the_same_tokens(saved, demo_path):
+def test_another_process_goes_on_with_the_same_tokens(demo, saved, demo_path):
     path, after, _ = saved
+    load = f"edgellm.load({str(demo_path)!r}, kv={demo.info().kv_format!r})"
     code = (
         "import edgellm, json, sys\n"
-        f"with edgellm.load({str(demo_path)!r}) as model, model.restore({str(path)!r}) as chat:\n"
+        f"with {load} as model, model.restore({str(path)!r}) as chat:\n"
         f"    reply = chat.send({SECOND!r}, **{SAMPLING!r})\n"
         "print(json.dumps([reply.token_ids, reply.stats.reused_from]))\n"
     )

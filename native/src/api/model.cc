@@ -344,6 +344,7 @@ void Model::close() {
       }
     }
     impl_->tree->trim(UINT64_MAX);
+    if (impl_->disk) impl_->disk->stop_writing();  // which asks the verifier
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->decoder.reset();

@@ -18,7 +18,7 @@ constexpr int kSegmentTokens = 256;
 constexpr int kMaxQueries = 4;  // of one call
 constexpr int kMaxHeadDim = 1024;
 
-// A query as int8 keys meet it, in their groups (KvHead::channels): q is about q8 * scale.
+// A query as int8 keys meet it, in their groups (KvHead::key_channels): q is about q8 * scale.
 struct QueryInt8 {
   int8_t* q = nullptr;     // [head_dim rounded up to 4], the padding zero
   float* scale = nullptr;  // [n_scales]

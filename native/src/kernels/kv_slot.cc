@@ -46,9 +46,9 @@ int value_level(const KvSlot& at, size_t channel) {
 }
 
 template <class Level>
-void load_levels(const KvSlot& from, size_t scales, const Level& level, float* out) {
+void load_levels(const KvSlot& from, size_t scales, int channels, const Level& level, float* out) {
   for (size_t i = 0; i < static_cast<size_t>(from.head.head_dim); ++i) {
-    const size_t group = i / static_cast<size_t>(from.head.channels);
+    const size_t group = i / static_cast<size_t>(channels);
     const float step =
         half_at(from.page + scales, group * kPageTokens + static_cast<size_t>(from.slot));
     out[i] = static_cast<float>(level(from, i)) * step;
@@ -80,7 +80,8 @@ uint8_t* f16_value(const KvSlot& at) {
 
 void load_key(const KvSlot& from, float* key) {
   const KvHead& head = from.head;
-  if (head.key_bits < 16) return load_levels(from, head.key_scales, key_level, key);
+  if (head.key_bits < 16)
+    return load_levels(from, head.key_scales, head.key_channels, key_level, key);
   for (size_t i = 0; i < static_cast<size_t>(head.head_dim); ++i) {
     key[i] = half_at(from.page + head.keys, i * kPageTokens + static_cast<size_t>(from.slot));
   }
@@ -89,7 +90,7 @@ void load_key(const KvSlot& from, float* key) {
 void load_value(const KvSlot& from, float* value) {
   const KvHead& head = from.head;
   if (head.value_bits < 16) {
-    return load_levels(from, head.value_scales, value_level, value);
+    return load_levels(from, head.value_scales, head.value_channels, value_level, value);
   }
   for (size_t i = 0; i < static_cast<size_t>(head.head_dim); ++i) {
     value[i] = half_at(f16_value(from), i);
@@ -103,14 +104,14 @@ void move_slot(const KvSlot& from, const KvSlot& to) {
   } else {
     const int n_planes = kv_key_bytes(head.head_dim, head.key_bits) / 4;
     copy_pieces(key_byte(from, 0, 0), key_byte(to, 0, 0), n_planes, kPlaneBytes, 4);
-    copy_halves(from, to, &KvHead::key_scales, kv_n_scales(head.head_dim));
+    copy_halves(from, to, &KvHead::key_scales, kv_n_scales(head.head_dim, head.key_bits));
   }
   const int n_bytes = kv_value_bytes(head.head_dim, head.value_bits);
   if (head.value_bits == 16) {
     std::memcpy(f16_value(to), f16_value(from), static_cast<size_t>(n_bytes));
   } else {
     copy_pieces(value_bytes(from), value_bytes(to), n_bytes, 4, 1);
-    copy_halves(from, to, &KvHead::value_scales, kv_n_scales(head.head_dim));
+    copy_halves(from, to, &KvHead::value_scales, kv_n_scales(head.head_dim, head.value_bits));
   }
 }
 

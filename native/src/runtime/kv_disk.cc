@@ -93,10 +93,20 @@ KvDisk::Name KvDisk::after(const Name& before, std::span<const int32_t> ids) {
 
 void KvDisk::write(const Name& name, std::span<const int32_t> ids, Pages<const std::byte> pages) {
   if (directory_.touch(file_name(name))) return;
-  const bool is_written = may_write_() && write_new(name, ids, pages);
+  const bool is_written = may_write() && write_new(name, ids, pages);
   const std::lock_guard lock(mutex_);
   figures_.n_written_tokens += is_written ? static_cast<int64_t>(ids.size()) : 0;
   figures_.n_failed_writes += is_written ? 0 : 1;
+}
+
+bool KvDisk::may_write() {
+  const std::lock_guard lock(mutex_);
+  return may_write_ && may_write_();
+}
+
+void KvDisk::stop_writing() {
+  const std::lock_guard lock(mutex_);
+  may_write_ = {};
 }
 
 bool KvDisk::write_new(const Name& name, std::span<const int32_t> ids,

@@ -58,6 +58,8 @@ class KvDisk {
 
   // Unless it is there. Failures are counted: what is not written is computed again.
   void write(const Name& name, std::span<const int32_t> ids, Pages<const std::byte> pages);
+  // From now on nothing is, and Options::may_write is not called any more.
+  void stop_writing();
   bool has(const Name& name) const;
   // False if there is no such file or it is damaged; `pages` then hold anything.
   bool read(const Name& name, std::span<const int32_t> ids, Pages<std::byte> pages);
@@ -71,6 +73,7 @@ class KvDisk {
 
  private:
   KvDisk(PrivateDirectory directory, Options options);
+  bool may_write();
   bool write_new(const Name& name, std::span<const int32_t> ids, Pages<const std::byte> pages);
   void look(uint64_t n_wanted_bytes);
   void make_room(uint64_t n_bytes);
@@ -78,8 +81,8 @@ class KvDisk {
   const PrivateDirectory directory_;
   const uint64_t budget_bytes_;
   const Sha256Digest identity_;
-  const std::function<bool()> may_write_;
   mutable std::mutex mutex_;
+  std::function<bool()> may_write_;  // empty: no more
   uint64_t n_bytes_since_look_ = 0;  // written here
   KvDiskFigures figures_;
 };

@@ -116,7 +116,7 @@ class KvSequence {
   PrefixNode* node_ = nullptr;  // of the last published page; null: publishes nothing
   int n_published_ = 0;         // pages up to there
   int64_t n_disk_tokens_ = 0;
-  int n_shared_pages_ = 0;      // these, and one more where rewind() went inside it
+  int n_shared_pages_ = 0;  // these, and one more where rewind() went inside it
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
 };

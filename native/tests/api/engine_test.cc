@@ -65,8 +65,8 @@ TEST_CASE("a loaded model says what it is") {
   CHECK(model.info().n_ctx_train == 256);
   CHECK(model.info().bos_id == 1);
   CHECK(model.info().eos_ids == std::vector<int32_t>{2});
-  // Two layers x two kv heads x 16 dimensions x keys and values x 2 bytes.
-  CHECK(model.info().kv_bytes_per_token == 256);
+  // Two layers x two kv heads x keys and values x 16 dimensions of a byte and a scale of 2.
+  CHECK(model.info().kv_bytes_per_token == 144);
   CHECK(model.info().root.size() == 64);
   CHECK(model.verified_fraction() == 1);
   CHECK(!model.tokenizer().has_value());

@@ -96,7 +96,7 @@ TEST_CASE("windows have the bits of a run that keeps every page, prompt or token
     CAPTURE(windows[0]);
     const TinyFile file(tiny_spec(kContext, windows));
     const std::vector<float> wanted = logits_with_all_pages(file, ids);
-    const Model model = Model::load(file.path(), {.n_threads = 2});
+    const Model model = Model::load(file.path(), {.n_threads = 2, .kv_format = "F16"});
     Session whole(model), single(model);
     whole.append(ids);
     std::vector<float> all;
@@ -119,7 +119,7 @@ TEST_CASE("whatever is rewound, the same tokens have the same bits again") {
     CAPTURE(windows[0]);
     const TinyFile file(tiny_spec(kContext, windows));
     const std::vector<float> wanted = logits_with_all_pages(file, ids);
-    const Model model = Model::load(file.path(), {.n_threads = 2});
+    const Model model = Model::load(file.path(), {.n_threads = 2, .kv_format = "F16"});
     const bool reuses = windows[0] == kWindows[0][0];  // then it finds what it had to let go
     Session session(model, 0, std::nullopt, {.is_on = reuses, .name_space = {}});
     std::mt19937 random(static_cast<uint32_t>(windows[0]));
@@ -147,7 +147,7 @@ TEST_CASE("memory of a model with windows is what was said, to the byte") {
   edgellm::ModelInfo info;
   uint64_t kv_bytes = 0;
   {
-    const Model model = Model::load(file.path());
+    const Model model = Model::load(file.path(), {.kv_format = "F16"});
     info = model.info();
     kv_bytes = model.kv_bytes(500);
     REQUIRE(info.kv_groups.size() == 2);
@@ -161,7 +161,8 @@ TEST_CASE("memory of a model with windows is what was said, to the byte") {
   }
   const uint64_t cap = info.file_bytes + info.scratch_bytes + info.session_bytes + kv_bytes;
   const auto load = [&](uint64_t max_memory_bytes, int n_ctx) {
-    return Model::load(file.path(), {.max_memory_bytes = max_memory_bytes, .n_ctx = n_ctx});
+    return Model::load(file.path(),
+                       {.max_memory_bytes = max_memory_bytes, .n_ctx = n_ctx, .kv_format = "F16"});
   };
   const std::string refused = error_of([&] { load(cap - 1, 500); });
   CHECK(refused.starts_with("memory_budget"));

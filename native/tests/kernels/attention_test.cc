@@ -67,8 +67,10 @@ struct Pages {
       }
       return;
     }
-    for (int i = 0; i < kv_n_scales(head_dim); ++i) {
+    for (int i = 0; i < kv_n_scales(head_dim, at.head.key_bits); ++i) {
       put_nan(at.head.key_scales, i, kPageTokens);
+    }
+    for (int i = 0; i < kv_n_scales(head_dim, at.head.value_bits); ++i) {
       put_nan(at.head.value_scales, i, kPageTokens);
     }
   }
@@ -107,7 +109,7 @@ struct Int8Query {
   Int8Query(const KernelTable& table, const std::vector<float>& query)
       : q(query.size() + 4, 99), scale(query.size()), sum(query.size()) {
     const auto head_dim = static_cast<int>(query.size());
-    REQUIRE(table.attention->quantize_query(query.data(), head_dim, kv_scale_channels(head_dim),
+    REQUIRE(table.attention->quantize_query(query.data(), head_dim, kv_query_channels(head_dim),
                                             view()));
   }
   QueryInt8 view() { return {q.data(), scale.data(), sum.data()}; }
@@ -243,7 +245,7 @@ TEST_CASE("segments merge to the softmax over all positions") {
         const Int8Query q8(kernel_table(Isa::kScalar), q);
         for (size_t i = 0; i < dim; ++i) {
           q[i] = static_cast<float>(q8.q[i]) *
-                 q8.scale[i / static_cast<size_t>(kv_scale_channels(head_dim))];
+                 q8.scale[i / static_cast<size_t>(kv_query_channels(head_dim))];
         }
       }
       std::vector<double> expected(dim, 0.0);
@@ -318,8 +320,9 @@ TEST_CASE("what is stored is within half a step, and what no format holds is ref
       }
       return true;
     };
-    CHECK(is_near(pages.key(0), key, kv.key_bits, kv_scale_channels(head_dim)));
-    CHECK(is_near(pages.value(0), value, kv.value_bits, kv_scale_channels(head_dim)));
+    CHECK(is_near(pages.key(0), key, kv.key_bits, kv_scale_channels(head_dim, kv.key_bits)));
+    CHECK(
+        is_near(pages.value(0), value, kv.value_bits, kv_scale_channels(head_dim, kv.value_bits)));
     for (const float bad : {INFINITY, -INFINITY, NAN, 1e8f}) {
       key[77] = bad;
       CHECK_FALSE(kernels.store_key(pages.slot(0), key.data()));

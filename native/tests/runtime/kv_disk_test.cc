@@ -171,6 +171,12 @@ TEST_CASE("nothing is written while what is computed may be wrong") {
   first.forget();
   CHECK(directory.files().empty());
   CHECK(first.disk->figures().n_failed_writes == 3);
+  first.may = true;
+  first.disk->stop_writing();
+  first.n_known(random_ids(100, 1));
+  first.forget();
+  CHECK(directory.files().empty());
+  CHECK(first.disk->figures().n_failed_writes == 6);
 }
 
 TEST_CASE("the budget holds, and what was used least recently goes") {

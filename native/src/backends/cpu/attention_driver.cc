@@ -102,7 +102,7 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
 
 void AttentionDriver::place_int8_queries() {
   const auto n_bytes = static_cast<size_t>(round_up(shape_.head_dim, 64));  // a line each
-  const auto n_scales = static_cast<size_t>(kv_n_scales(shape_.head_dim));
+  const auto n_scales = static_cast<size_t>(kv_n_scales(shape_.head_dim, 8));
   const size_t n_queries = groups_.size() * kMaxQueries;
   q8_.resize(std::max(q8_.size(), n_queries * n_bytes));
   q8_scales_.resize(std::max(q8_scales_.size(), n_queries * n_scales));
@@ -121,7 +121,7 @@ void AttentionDriver::quantize_queries(const Group& group) {
   if (kv_.format == KvFormat::kF16) return;
   for (int i = 0; i < group.n_queries; ++i) {
     const bool is_finite = kernels_.quantize_query(group.q[i], shape_.head_dim,
-                                                   kv_scale_channels(shape_.head_dim), group.q8[i]);
+                                                   kv_query_channels(shape_.head_dim), group.q8[i]);
     if (!is_finite) is_finite_.store(false, std::memory_order_relaxed);
   }
 }

@@ -5,7 +5,7 @@ constexpr int kPlaneBytes = 4 * kPagePositions;  // of keys: four bytes of each 
 constexpr int kZeroOf8Bits = 128;
 
 constexpr int kRowsOfFour = kPagePositions / 4;  // of values in a page
-constexpr int kMostUnpacked = 64;                // channels of values at a time
+constexpr int kMostUnpacked = 32;                // channels of values, which share a scale
 
 EDGE_INLINE I load_bytes(const uint8_t* p) { return load_i(reinterpret_cast<const int32_t*>(p)); }
 EDGE_INLINE void store_bytes(uint8_t* p, I x) { store_i(reinterpret_cast<int32_t*>(p), x); }
@@ -59,9 +59,9 @@ EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, int page, int slo
     for (int v = 0; v < kScoreVectors; ++v) score[i][v] = zero();
   }
   int quad = 0;
-  for (int begin = 0, group = 0; begin < args.kv.head_dim; begin += args.kv.channels, ++group) {
+  for (int begin = 0, group = 0; begin < args.kv.head_dim; begin += args.kv.key_channels, ++group) {
     const int left = args.kv.head_dim - begin;
-    const int end = left < args.kv.channels ? args.kv.head_dim : begin + args.kv.channels;
+    const int end = left < args.kv.key_channels ? args.kv.head_dim : begin + args.kv.key_channels;
     I dots[kQ][kScoreVectors];
     EDGE_UNROLL
     for (int i = 0; i < kQ; ++i) {
@@ -232,7 +232,7 @@ EDGE_INLINE void all_integer_values(const AttentionSegmentArgs& args, int last_p
   alignas(64) uint8_t unpacked[kSegmentTokens * kMostUnpacked];
   int32_t totals[kQ];
   float steps[kQ];
-  const int channels = args.kv.channels;
+  const int channels = args.kv.value_channels;
   for (int begin = 0, group = 0; begin < args.kv.head_dim; begin += channels, ++group) {
     for (int i = 0; i < kQ; ++i) {
       steps[i] = integer_weights(args, p[i], i, group, last_page, weights[i], totals + i);

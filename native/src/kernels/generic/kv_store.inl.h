@@ -131,8 +131,8 @@ bool store_key(const KvSlot& to, const float* key) {
   const Levels levels = head.key_bits == 8 ? Levels{-127, 127} : Levels{-31, 31};
   uint16_t* scale = halves_at(to, head.key_scales) + to.slot;
   uint8_t* bytes = to.page + head.keys + to.slot * 4;
-  for (int begin = 0; begin < head.head_dim; begin += head.channels, scale += kPageTokens) {
-    const int n = group_length(head.head_dim, begin, head.channels);
+  for (int begin = 0; begin < head.head_dim; begin += head.key_channels, scale += kPageTokens) {
+    const int n = group_length(head.head_dim, begin, head.key_channels);
     int8_t q[kMaxScaleChannels];
     if (!level_group(key + begin, n, levels, scale, q)) return false;
     head.key_bits == 8 ? put_keys8(bytes, begin, n, q) : put_keys6(bytes, begin, n, q);
@@ -161,8 +161,8 @@ bool store_value(const KvSlot& to, const float* value) {
   const auto row_bytes = static_cast<int>((head.value_scales - head.values) / 8);
   uint8_t* row = to.page + head.values + to.slot / 4 * row_bytes + kByteOf[to.slot % 4];
   uint16_t* scale = halves_at(to, head.value_scales) + to.slot;
-  for (int begin = 0; begin < head.head_dim; begin += head.channels, scale += kPageTokens) {
-    const int n = group_length(head.head_dim, begin, head.channels);
+  for (int begin = 0; begin < head.head_dim; begin += head.value_channels, scale += kPageTokens) {
+    const int n = group_length(head.head_dim, begin, head.value_channels);
     int8_t q[kMaxScaleChannels];
     if (!level_group(value + begin, n, levels, scale, q)) return false;
     head.value_bits == 8 ? put_values8(row, begin, n, q) : put_values4(row, begin, n, q);

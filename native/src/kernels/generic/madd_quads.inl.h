@@ -17,12 +17,15 @@ EDGE_INLINE void prepare_quad(const int8_t* q, int32_t* words) {
     words[odd] = static_cast<int32_t>(low | static_cast<uint32_t>(high) << 16);
   }
 }
+// The two pairs of a word stand at `pairs`.
+EDGE_INLINE I add_products(I acc, const Words& x, const void* pairs) {
+  const I even = madd_i16(x.even, repeat_4_bytes(pairs));
+  const I odd = madd_i16(x.odd, repeat_4_bytes(static_cast<const char*>(pairs) + 4));
+  return add(acc, add(even, odd));
+}
 EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
-  const I even = madd_i16(k.even, set1_i(words[0]));
-  return add(acc, add(even, madd_i16(k.odd, set1_i(words[1]))));
+  return add_products(acc, k, words);
 }
 EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) {
-  int32_t pairs[2];
-  memcpy(pairs, w, sizeof pairs);
-  return dot(acc, v, pairs);
+  return add_products(acc, v, w);
 }
