@@ -69,7 +69,9 @@ FEATURES = replace(
         replace(LAYER, rope="local", window=9, post_norm=True, qkv_bias=True, o_bias=True),
         replace(LAYER, parallel=True, ffn_bias=True, qk_norm="full", ffn_gated=False),
         replace(LAYER, pre_norm=False, attn_scale=0.5, attn_softcap=50.0, ffn_act="gelu_tanh"),
-        replace(MOE, shared_gate=True, norm_topk=True, rope="none", qk_norm="head"),
+        replace(
+            MOE, shared_gate=True, norm_topk=True, rope="none", qk_norm="head", rotate_keys=True
+        ),
     ),
 )
 

@@ -26,6 +26,4 @@ EDGE_INLINE I add_products(I acc, const Words& x, const void* pairs) {
 EDGE_INLINE I dot(I acc, const Quads& k, const int32_t* words) {
   return add_products(acc, k, words);
 }
-EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) {
-  return add_products(acc, v, w);
-}
+EDGE_INLINE I dot_words(I acc, const Words& v, const int16_t* w) { return add_products(acc, v, w); }
