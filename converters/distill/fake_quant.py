@@ -1,10 +1,9 @@
 """A matrix in an E format that learns: what the forward pass sees is what the packer stores.
 
 w = d_row * s * level, with s a whole number of 7 bits and level one of the format's. Rounding's
-derivative is taken to be one (straight-through, Bengio et al. 2013, arXiv:1308.3432), so that a
-scale's gradient is that of LSQ (Esser et al. 2019, arXiv:1902.08153). Codes may be fixed (only
-scales learn) or follow latent weights. Which zero point a group has stays as it began. Knows no
-model.
+derivative is taken to be one (straight-through, Bengio et al. 2013, arXiv:1308.3432). Codes may be
+fixed (only scales learn) or follow latent weights, which are places among the levels: a scale moves
+the weights and leaves their codes. Which zero point a group has stays as it began. Knows no model.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ class QuantizedMatrix:
     """strips: the start, exactly. with_codes: whether the codes learn, too.
 
     row_factor, group_factor: parameters [n_rows], [n_rows, n_groups] around 0; d_row and s are the
-    start's times one plus them. latent [n_rows, n_cols]: parameter of weights, with_codes only.
+    start's times one plus them. latent [n_rows, n_cols]: with_codes only; where a weight is among
+    the levels, in units of half their widest gap, so that formats and scales need no other rate.
     UnsupportedError for formats without scales.
     """
 
@@ -37,7 +37,8 @@ class QuantizedMatrix:
         self.group_factor = torch.zeros_like(self._start.scales, requires_grad=True)
         self.latent: Tensor | None = None
         if with_codes:
-            self.latent = self._start.dequantized()[:, :n_cols].clone().requires_grad_()
+            places = self._start.levels[:, :n_cols] / _half_gap(self._levels)
+            self.latent = places.requires_grad_()
 
     @torch.no_grad()
     def begin_near(self, original: Tensor, firmness: float) -> None:
@@ -47,8 +48,7 @@ class QuantizedMatrix:
         pad = (0, self._start.levels.shape[1] - self._n_cols)
         padded = torch.nn.functional.pad(original, pad)
         places = places_in_cells(padded, self._start, self._levels, firmness)
-        step = self._start.d_row[:, None] * _wide(self._start.scales, self._levels)
-        self.latent.copy_((places * step)[:, : self._n_cols])
+        self.latent.copy_(places[:, : self._n_cols] / _half_gap(self._levels))
 
     def weights(self) -> Tensor:
         """[n_rows, n_cols] as decode_matrix(strips()) gives it, bit for bit, and differentiable."""
@@ -56,27 +56,25 @@ class QuantizedMatrix:
         scales = _applied(
             _ThroughRounding, self._start.scales * (1 + self.group_factor), self._levels
         )
-        if self.latent is None:
-            start = Codes(d_row, scales, self._start.luts, self._start.levels)
-            return start.dequantized()[:, : self._n_cols]
-        padded = self._padded(self.latent)
-        weights = _applied(_ToLevels, padded, d_row, scales, self._start, self._levels)
-        return weights[:, : self._n_cols]
+        codes = Codes(d_row, scales, self._start.luts, self._level_of_each())
+        return codes.dequantized()[:, : self._n_cols]
 
     @torch.no_grad()
     def strips(self) -> U8Array:
         """What is stored."""
         d_row = self._start.d_row * (1 + self.row_factor)
         scales = self._levels.nearest_scale(self._start.scales * (1 + self.group_factor))
-        levels = self._start.levels
-        if self.latent is not None:
-            places = _places(self._padded(self.latent), d_row, scales, self._start, self._levels)
-            levels = self._levels.nearest(places, _wide(self._start.luts, self._levels))
-        return pack(self._format, Codes(d_row, scales, self._start.luts, levels), self._levels)
+        codes = Codes(d_row, scales, self._start.luts, self._level_of_each())
+        return pack(self._format, codes, self._levels)
 
-    def _padded(self, latent: Tensor) -> Tensor:
-        """Columns to whole tiles: those that are there, which meet zero activations."""
-        return torch.cat([latent, self._start.dequantized()[:, self._n_cols :]], dim=1)
+    def _level_of_each(self) -> Tensor:
+        """[n_rows, n_cols padded to tiles]; the padding, which meets zero activations, stays."""
+        if self.latent is None:
+            return self._start.levels
+        luts = _wide(self._start.luts, self._levels)[:, : self._n_cols]
+        places = self.latent * _half_gap(self._levels)
+        own = _applied(_ToLevels, places, luts, self._levels)
+        return torch.cat([own, self._start.levels[:, self._n_cols :]], dim=1)
 
 
 class _ThroughRounding(torch.autograd.Function):
@@ -94,43 +92,28 @@ class _ThroughRounding(torch.autograd.Function):
 
 
 class _ToLevels(torch.autograd.Function):
-    """Latent weights, d_row and whole scales -> weights on the format's levels."""
+    """Places, in units of levels, to the nearest level."""
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        latent: Tensor,
-        d_row: Tensor,
-        scales: Tensor,
-        start: Codes,
-        levels: Levels,
+        ctx: torch.autograd.function.FunctionCtx, places: Tensor, luts: Tensor, levels: Levels
     ) -> Tensor:
-        place = _places(latent, d_row, scales, start, levels)
-        level = levels.nearest(place, _wide(start.luts, levels))
-        # Beyond the outermost levels a weight is held, and its pull goes to the scale.
-        is_free = (place - level).abs() <= _half_gap(levels)
-        ctx.save_for_backward(level - place * is_free, is_free, d_row, scales)
-        return Codes(d_row, scales, start.luts, level).dequantized()
+        level = levels.nearest(places, luts)
+        # Beyond the outermost levels nothing pulls further out, nor back.
+        ctx.save_for_backward((places - level).abs() <= _half_gap(levels))
+        return level
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        by_step, is_free, d_row, scales = ctx.saved_tensors  # type: ignore[attr-defined]
-        of_groups = (grad * by_step).view(*scales.shape, -1).sum(-1)
-        by_row = (of_groups * scales).sum(-1)
-        return grad * is_free, by_row, of_groups * d_row[:, None], None, None
+    ) -> tuple[Tensor, None, None]:
+        (is_inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * is_inside, None, None
 
 
 def _half_gap(levels: Levels) -> float:
     """How far a weight inside of the outermost levels can be from its own."""
     return 0.5 if levels.lut is None else float((levels.lut[1:] - levels.lut[:-1]).max()) / 2
-
-
-def _places(latent: Tensor, d_row: Tensor, scales: Tensor, start: Codes, levels: Levels) -> Tensor:
-    """Weights in units of levels; in a row of zeros, the levels that are there."""
-    step = d_row[:, None] * _wide(scales, levels)
-    return torch.where(step == 0, start.levels, latent / torch.where(step == 0, 1.0, step))
 
 
 def _wide(of_groups: Tensor, levels: Levels) -> Tensor:

@@ -81,9 +81,9 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """rate: of weights; scale_rate: of scales and norms of a compressed file, relative to their
-    size. muon takes the matrices of the layers, AdamW what is left. clip: of the gradient's norm
-    (0: none)."""
+    """rate: of weights, or of codes in half gaps between levels; scale_rate: of scales and norms of
+    a compressed file, relative to their size. muon takes the matrices of the layers, AdamW what is
+    left. clip: of the gradient's norm (0: none)."""
 
     name: str = "adamw"
     rate: float = 1e-3

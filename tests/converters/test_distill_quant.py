@@ -34,15 +34,12 @@ def test_the_start_is_the_file_and_what_is_learnt_is_what_is_stored(
         for firmness in (0.5, 0.0):
             learning.begin_near(torch.from_numpy(original), firmness)
             assert np.array_equal(learning.weights().detach().numpy(), start)
-        assert learning.latent is not None
-        near = (learning.latent.detach().numpy() - original)[np.arange(21) != 3]
-        assert np.abs(near).mean() < 0.2 * np.abs(original - start).mean()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for factor in (learning.row_factor, learning.group_factor):
             factor += 0.05 * torch.randn(factor.shape, generator=generator)
         if learning.latent is not None:
-            learning.latent += 0.2 * torch.randn(learning.latent.shape, generator=generator)
+            learning.latent += 2 * torch.randn(learning.latent.shape, generator=generator)
     moved = learning.strips()
     now = learning.weights().detach().numpy()
     assert np.array_equal(now, decode_matrix(format, moved, *SHAPE))
@@ -54,17 +51,29 @@ def test_gradients_of_latent_weights_pass_straight_through_inside_the_levels(for
     learning, _ = matrix(format, with_codes=True)
     assert learning.latent is not None
     with torch.no_grad():
-        learning.latent[0, 0] = 100.0  # far beyond the outermost level
+        learning.latent[0, 0] = 1000.0  # far beyond the outermost level
     pull = torch.from_numpy(np.random.default_rng(6).standard_normal(SHAPE).astype(np.float32))
     (learning.weights() * pull).sum().backward()
     grad = learning.latent.grad
     assert grad is not None
     assert float(grad[0, 0]) == 0
-    assert torch.equal(grad[1:], pull[1:])
-    # Elsewhere a latent weight is its level: a scale has no rounding error to make up for.
-    assert learning.group_factor.grad is not None
-    assert float(learning.group_factor.grad[0, 0].abs()) > 0
-    assert float(learning.group_factor.grad[1:].abs().max()) < 1e-3
+    # By a weight's place among the levels: its group's step, of either sign.
+    gains = step_signs(learning)[1:]
+    can_gain = gains != 0  # not on the uppermost level
+    assert float(can_gain.float().mean()) > 0.8
+    assert torch.equal((grad * pull)[1:].sign()[can_gain], gains[can_gain])
+
+
+def step_signs(learning: QuantizedMatrix) -> torch.Tensor:
+    """Of a matrix that has not learnt: what a weight gains where its latent one does."""
+    with torch.no_grad():
+        before = learning.weights()
+        assert learning.latent is not None
+        kept = learning.latent.clone()
+        learning.latent += 2.0
+        after = learning.weights()
+        learning.latent.copy_(kept)
+    return (after - before).sign()
 
 
 @pytest.mark.parametrize("format", ["E3_32", "E4_16", "E8_32"])

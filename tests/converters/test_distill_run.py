@@ -187,7 +187,7 @@ def test_a_compressed_file_comes_nearer_to_its_teacher_in_its_own_format(
 ) -> None:
     start = tmp_path / "start.edge"
     convert(tiny_checkpoint, start, format="E2_16")
-    options = OptimizerOptions(rate=1e-3, scale_rate=1e-2)
+    options = OptimizerOptions(rate=2e-2, scale_rate=1e-2)
     refined = distilling(
         recipe,
         tiny_checkpoint,
