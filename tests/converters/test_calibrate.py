@@ -299,13 +299,13 @@ def test_a_tied_head_is_calibrated_on_what_it_sees(
         tables.append(table)
         errors.append(float((hidden @ (table - original.weights["token_embd"]).T).square().mean()))
     assert errors[1] < 0.85 * errors[0]
-    # In blocks of rows, which do not see each other; but BLAS may sum in another order, and a value
-    # between two codes may then go to the other one.
+    # In blocks of rows, which do not see each other; but BLAS may sum in another order, and a row
+    # whose last bit differs may then get another scale.
     monkeypatch.setattr("edgellm.converters.calibrate.tied.BLOCK_ROWS", 64)
     monkeypatch.setattr("edgellm.converters.calibrate.run.EMBED_BLOCK_ROWS", 96)
     convert(tiny_checkpoint, out, recipe=recipe, calibration=ids)
     in_blocks = Reference.from_edge(out).weights["token_embd"]
-    assert (in_blocks != tables[1]).float().mean() <= 1e-3
+    assert (in_blocks != tables[1]).any(dim=1).float().mean() <= 0.01
 
 
 def _last_hidden(model: Any, window: list[int]) -> Any:
