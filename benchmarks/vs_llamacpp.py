@@ -170,7 +170,9 @@ def llama_runner(path: Path, args: argparse.Namespace) -> Runner:
         return Runner(path, [*code, str(path), kv, *numbers(args)])
     command = [str(args.llama_bench), "-m", str(path), "-t", str(args.threads), "-r", "1"]
     command += ["-p", str(args.prefill), "-n", str(args.decode), "-o", "json"]
-    command += ["-d", str(args.depth), "-ctk", kv, "-ctv", kv]
+    command += ["-ctk", kv, "-ctv", kv]
+    if args.depth:
+        command += ["-d", str(args.depth)]
     if args.depth or args.kv != "F16":
         command += ["-fa", "1"]
     return LlamaBench(path, command)

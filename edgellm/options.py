@@ -19,6 +19,7 @@ BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
+EVALUATION_KV: KvFormat = "F16"  # so that figures are of the weights
 DEFAULT_KV_CACHE_DISK_BYTES = 2**30
 _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0

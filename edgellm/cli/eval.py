@@ -15,10 +15,10 @@ import typer
 
 from ..errors import FormatError, InvalidArgumentError
 from ..locate import DEMO
-from ..options import DEFAULT_KV
+from ..options import EVALUATION_KV
 from .eval_tables import print_evaluation
 from .exits import Exit
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
+from .output import JsonFlag, ThreadsOption, note, print_json
 from .progress import progress_bar
 from .stored import model_file
 
@@ -83,7 +83,10 @@ def command(
         ),
     ] = False,
     threads: ThreadsOption = None,
-    kv: KvOption = None,
+    kv: Annotated[
+        str | None,
+        typer.Option(help="Keys and values of the model, not of what it is held to. Default: F16."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Perplexity and golden questions; next to another model also KL divergence and flips."""
@@ -102,7 +105,7 @@ def command(
         limits=limits if compare else None,
         save_logits=save_logits,
         threads=threads,
-        kv=kv or DEFAULT_KV,
+        kv=kv or EVALUATION_KV,
     )
     if report is not None:
         from ..evaluation.report import write_report

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from ..locate import explained, resolve
-from ..options import DEFAULT_KV
+from ..options import EVALUATION_KV
 from ..stream import SLICE_MS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class EvaluatedModel(Closing):
         *,
         threads: int | None = None,
         max_memory: int | None = None,
-        kv: str = DEFAULT_KV,
+        kv: str = EVALUATION_KV,
         name: str | None = None,
     ) -> None:
         from .. import _native

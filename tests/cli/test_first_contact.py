@@ -164,7 +164,7 @@ def test_a_model_larger_than_the_memory_names_formats_that_then_do_fit(tiny_chec
 
 
 def test_a_context_larger_than_the_memory_names_the_largest_that_fits(tmp_path):
-    given = ("run", "demo", "hi", "--max-memory", "4.4MB", "-n")
+    given = ("run", "demo", "hi", "--max-memory", "4.7MB", "-n")
     message = failure_of(edgellm(*given, 500, cwd=tmp_path), Exit.MEMORY)
     fitting = re.search(r"n_ctx of at most (\d+) \(prompt and new tokens together\)", message)
     assert fitting, message

@@ -53,7 +53,7 @@ def test_a_set_is_asked_and_judged(demo_path, tmp_path):
         again = ask(model, questions)
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert result == again
-    with edgellm.load(demo_path) as model:
+    with edgellm.load(demo_path, kv="F16") as model:
         for line, answer in zip(LINES[2:], result.answers[2:], strict=True):
             wanted = model.generate("The cat", max_tokens=line["max_tokens"], stop=line.get("stop"))
             assert answer.answer == wanted.text
@@ -70,7 +70,7 @@ def test_choices_equal_a_brute_force_in_fresh_sessions(demo_path, tmp_path):
     questions = read_questions(write(tmp_path / "q.jsonl", LINES[:2]))
     with EvaluatedModel(demo_path) as model:
         result = ask(model, questions)
-    with edgellm.load(demo_path) as model:
+    with edgellm.load(demo_path, kv="F16") as model:
         for line, answer in zip(LINES, result.answers, strict=False):
             log_probs = []
             for choice in CHOICES:

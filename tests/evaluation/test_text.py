@@ -65,7 +65,10 @@ def test_perplexity_is_the_expected_one(at, make_edge, shared_data):
 def test_every_figure_equals_a_plain_float64_oracle(make_edge, stories):
     paths = make_edge(BABY, "E4_16"), make_edge(BABY, "F16")
     found = evaluate(paths[0], stories, paths[1], WindowRule(256, max_scored_tokens=600))
-    with edgellm.load(paths[0]) as model, edgellm.load(paths[1]) as reference:
+    with (
+        edgellm.load(paths[0], kv="F16") as model,
+        edgellm.load(paths[1], kv="F16") as reference,
+    ):
         tokens = model.tokenize(stories.read_text(encoding="utf-8"))
         bos = model.tokenize("")[0]
         ids = [[bos, *tokens[at + 1 : at + 256]] for at in range(0, 5 * 256, 256)]

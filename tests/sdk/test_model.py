@@ -49,7 +49,7 @@ def test_info_counts_parameters_and_formats_without_blobs(model):
     assert info.n_parameters == 258 * 4
     assert info.weight_formats == {"F16": 1}
     assert info.n_layers == 2
-    assert info.kv_format == "F16"
+    assert info.kv_format == "K8V8"
 
 
 def test_text_without_a_tokenizer_is_refused(model, monkeypatch):
