@@ -285,7 +285,7 @@ def test_a_tied_head_is_calibrated_on_what_it_sees(
     original = Reference.from_checkpoint(tiny_checkpoint)
     ids = tokens(24, 32)
     hidden = torch.cat([_last_hidden(original, window) for window in ids.windows.tolist()])
-    errors, tables = [], []
+    errors, files = [], []
     for method in ("rtn", "gptq"):
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(
@@ -295,17 +295,16 @@ def test_a_tied_head_is_calibrated_on_what_it_sees(
         )
         out = tmp_path / f"{method}.edge"
         convert(tiny_checkpoint, out, recipe=recipe, calibration=ids if method == "gptq" else ())
+        files.append(out.read_bytes())
         table = Reference.from_edge(out).weights["token_embd"]
-        tables.append(table)
         errors.append(float((hidden @ (table - original.weights["token_embd"]).T).square().mean()))
     assert errors[1] < 0.85 * errors[0]
-    # In blocks of rows, which do not see each other; but BLAS may sum in another order, and a row
-    # whose last bit differs may then get another scale.
-    monkeypatch.setattr("edgellm.converters.calibrate.tied.BLOCK_ROWS", 64)
+    # In blocks of rows, which do not see each other. None of them has but a few: BLAS of some
+    # processors sums two rows in another order than many.
+    monkeypatch.setattr("edgellm.converters.calibrate.tied.BLOCK_ROWS", 96)
     monkeypatch.setattr("edgellm.converters.calibrate.run.EMBED_BLOCK_ROWS", 96)
     convert(tiny_checkpoint, out, recipe=recipe, calibration=ids)
-    in_blocks = Reference.from_edge(out).weights["token_embd"]
-    assert (in_blocks != tables[1]).any(dim=1).float().mean() <= 0.01
+    assert out.read_bytes() == files[1]
 
 
 def _last_hidden(model: Any, window: list[int]) -> Any:
