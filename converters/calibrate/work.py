@@ -32,18 +32,21 @@ def work_key(source: Mapping[str, Any], recipe_json: str) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def make_folder(path: Path) -> None:
+    """With its parents, unless it is there; FormatError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be made: {error}", code="file_write_failed") from error
+
+
 class WorkDir:
     """root holds one folder per key. FormatError where it cannot be written."""
 
     def __init__(self, root: Path, key: str) -> None:
         self._root = root
         self._folder = root / key[:32]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FormatError(
-                f"{self._folder}: cannot be made: {error}", code="file_write_failed"
-            ) from error
+        make_folder(self._folder)
 
     def load(self, name: str, n_bytes: int) -> U8Array | None:
         """The strips of matrix `name`; None if they are not there, or not what was written."""

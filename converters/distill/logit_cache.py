@@ -22,6 +22,7 @@ from torch import Tensor
 
 from edgellm.errors import FormatError, InvalidArgumentError
 
+from ..calibrate.work import make_folder
 from ..export.whole import whole_directory
 from .data import Packed
 
@@ -41,12 +42,7 @@ class LogitCache:
         self._folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
         self._data, self._samples, self._seed = data, samples, seed
         self._shards: dict[int, dict[str, Tensor]] = {}
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FormatError(
-                f"{self._folder}: cannot be made: {error}", code="file_write_failed"
-            ) from error
+        make_folder(self._folder)
 
     def fill(self, teacher: TeacherFn, progress: Callable[[int, int], None] | None = None) -> None:
         """Makes what is not there. progress: of windows done and in all."""

@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import Tensor
 
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import InvalidArgumentError
 
+from ..calibrate.work import make_folder
 from ..export.whole import whole_directory
 
 VERSION = 1  # raised when the same recipe would learn other bits
@@ -45,12 +46,7 @@ class StateDir:
 
     def __init__(self, root: Path, key: str) -> None:
         self.root, self._key = root, key
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FormatError(
-                f"{root}: cannot be made: {error}", code="file_write_failed"
-            ) from error
+        make_folder(root)
         for folder in self._steps():
             found = _read_json(folder / "state.json")
             if found is not None and found.get("key") != key:
