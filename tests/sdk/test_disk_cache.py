@@ -194,10 +194,13 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(directory, n_kills)
     n_left = set()
     with load(directory) as model:
         expected = model.generate(LONG, max_tokens=N_NEW, stop_ids=[]).token_ids
-        longest = _seconds_of_writing(model, directory)
-        for _ in range(n_kills):
-            _seconds_of_writing(model, directory, killed_after=rng.uniform(0, longest))
+        _write_in_child(model, directory)
+        n_pages = len(pages(directory))
+        n_done = 0
+        while n_done < n_kills or (len(n_left) <= 2 and n_done < 100 * n_kills):
+            _write_in_child(model, directory, killed_at=rng.randint(0, n_pages))
             n_left.add(len(pages(directory)))
+            n_done += 1
     assert len(n_left) > 2, "no process was killed half-way"
     with load(directory) as model:  # looks
         assert all(page.suffix == ".kv" for page in pages(directory))
@@ -205,31 +208,25 @@ def test_a_process_killed_while_it_writes_leaves_whole_files(directory, n_kills)
         assert model.kv_figures()["n_disk_damaged_files"] == 0
 
 
-def _seconds_of_writing(
-    model: edgellm.Model, directory: Path, killed_after: float | None = None
-) -> float:
-    """How long a child takes to give all KV to the empty directory, unless it is killed."""
+def _write_in_child(model: edgellm.Model, directory: Path, killed_at: int | None = None) -> None:
+    """A child gives all KV to the empty directory; it is killed once `killed_at` files are seen."""
     for page in pages(directory):
         page.unlink()
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(theirs, b"x")
             model.trim()
             os.write(theirs, b"x")
             time.sleep(60)
         finally:
             os._exit(1)
     os.close(theirs)
-    os.read(ours, 1)
-    started = time.perf_counter()
-    if killed_after is None:
+    if killed_at is None:
         os.read(ours, 1)
     else:
-        time.sleep(killed_after)
-    seconds = time.perf_counter() - started
+        while len(pages(directory)) < killed_at:
+            pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(ours)
-    return seconds
