@@ -166,6 +166,11 @@ class Config:
                 raise not_supported(key, value, allowed)
 
 
+def by_layer(values: Sequence[int]) -> int | list[int]:
+    """How config.json says a number of every layer: once, or as an array where they differ."""
+    return values[0] if len(set(values)) == 1 else list(values)
+
+
 def is_bare(config: Mapping[str, Any]) -> bool:
     """Whether the class is one without a head: Qwen3Model, not Qwen3ForCausalLM."""
     names = config.get("architectures")

@@ -29,13 +29,26 @@ def pruned_configs(job: Job, cut: Cut) -> tuple[dict[str, Any], dict[str, Any], 
     config = _with_token_ids(_with_layers(dict(job.config), spec, job, cut), cut.tokens)
     generation = job.checkpoint.optional_json("generation_config.json")
     generation = _with_token_ids(generation, cut.tokens)
-    try:
-        found = archs.find(config).to_spec(config, generation)
-    except EdgeError as error:
-        raise _refused(str(error)) from error
-    if found != spec:
-        raise _refused(_difference(found, spec))
-    return config, generation, spec
+    why = ""
+    for extra in ({}, _said_by_layer(spec)):
+        candidate = config | extra
+        try:
+            found = archs.find(candidate).to_spec(candidate, generation)
+        except EdgeError as error:
+            raise _refused(str(error)) from error
+        if found == spec:
+            return candidate, generation, spec
+        why = why or _difference(found, spec)
+    raise _refused(why)
+
+
+def _said_by_layer(spec: ModelSpec) -> dict[str, Any]:
+    """What some families else tell by a layer's number, which changes when one before it goes."""
+    kinds = {True: "sliding_attention", False: "full_attention"}
+    return {
+        "layer_types": [kinds[layer.window > 0] for layer in spec.layers],
+        "no_rope_layers": [int(layer.rope != "none") for layer in spec.layers],
+    }
 
 
 def _with_layers(config: dict[str, Any], spec: ModelSpec, job: Job, cut: Cut) -> dict[str, Any]:
@@ -60,11 +73,10 @@ def _with_layers(config: dict[str, Any], spec: ModelSpec, job: Job, cut: Cut) ->
     for key, name in fields.items():
         now = [getattr(layer, name) for layer in spec.layers]
         then = [getattr(before.layers[layer.index], name) for layer in cut.layers]
-        if now != then:
-            config[key] = now[0] if len(set(now)) == 1 else now
+        if now != then or isinstance(config.get(key), list):
+            config[key] = archs.by_layer(now)
+        if now != then and name == "n_heads":
             config["head_dim"] = spec.layers[0].head_dim
-        elif isinstance(config.get(key), list):
-            config[key] = now[0] if len(set(now)) == 1 else now
     return config
 
 

@@ -67,7 +67,7 @@ def prune(
     progress: ProgressFn | None = None,
 ) -> PruneReport:
     """Writes `out` (whole, or not at all), a Hugging Face directory for convert() and train(). The
-    same inputs give the same bytes. texts: to score on, or their tokens; not needed where nothing is.
+    same inputs give the same bytes. texts: to score on, or their tokens.
 
     UnsupportedError without torch where it is scored, for GGUF files, and for what the family's
     config.json cannot say. InvalidArgumentError: more is to go than there is. FormatError: inputs.
