@@ -30,7 +30,7 @@ def pruned_configs(job: Job, cut: Cut) -> tuple[dict[str, Any], dict[str, Any], 
     generation = job.checkpoint.optional_json("generation_config.json")
     generation = _with_token_ids(generation, cut.tokens)
     why = ""
-    for extra in ({}, _said_by_layer(spec)):
+    for extra in _said_by_layer(spec):
         candidate = config | extra
         try:
             found = archs.find(candidate).to_spec(candidate, generation)
@@ -42,13 +42,13 @@ def pruned_configs(job: Job, cut: Cut) -> tuple[dict[str, Any], dict[str, Any], 
     raise _refused(why)
 
 
-def _said_by_layer(spec: ModelSpec) -> dict[str, Any]:
-    """What some families else tell by a layer's number, which changes when one before it goes."""
+def _said_by_layer(spec: ModelSpec) -> Iterator[dict[str, Any]]:
+    """What some families else tell by a layer's number, which changes when one before it goes: as
+    few keys as will do, since other families do not know them."""
     kinds = {True: "sliding_attention", False: "full_attention"}
-    return {
-        "layer_types": [kinds[layer.window > 0] for layer in spec.layers],
-        "no_rope_layers": [int(layer.rope != "none") for layer in spec.layers],
-    }
+    types = {"layer_types": [kinds[layer.window > 0] for layer in spec.layers]}
+    ropes = {"no_rope_layers": [int(layer.rope != "none") for layer in spec.layers]}
+    yield from ({}, types, ropes, types | ropes)
 
 
 def _with_layers(config: dict[str, Any], spec: ModelSpec, job: Job, cut: Cut) -> dict[str, Any]:
