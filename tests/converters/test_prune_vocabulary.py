@@ -122,8 +122,8 @@ def test_ids_in_the_configs_follow(small: tuple[Path, PruneReport]) -> None:
 
 def test_fewer_tokens_than_text_needs_are_refused(source: Path, tmp_path: Path) -> None:
     texts = [source.parent / "domain.txt"]
-    with pytest.raises(InvalidArgumentError, match=r"tokens of 259: 260 must stay|259 tokens: 260"):
-        options = PruneOptions(vocab=259, window_tokens=16)
+    options = PruneOptions(vocab=259, window_tokens=16)
+    with pytest.raises(InvalidArgumentError, match="259 tokens: 260 must stay"):
         prune(source, tmp_path / "out", options, texts=texts, predict_options=FIXED)
     assert not (tmp_path / "out").exists()
 
