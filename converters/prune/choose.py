@@ -193,10 +193,10 @@ def _widths(worth: dict[int, F64Array], options: PruneOptions) -> dict[int, int]
                 "uniform: the layers differ in width already", code="invalid_argument"
             )
         n = len(next(iter(worth.values())))
-        kept = -(-(n - int(options.ffn * n)) // TILE) * TILE
+        kept = -(-(n - _whole(options.ffn * n)) // TILE) * TILE
         return dict.fromkeys(worth, min(n, kept))
     widths = {place: len(one) for place, one in worth.items()}
-    left = int(options.ffn * sum(widths.values()))
+    left = _whole(options.ffn * sum(widths.values()))
     while True:
         ends = {place: (width - 1) // TILE * TILE for place, width in widths.items()}
         costs = [
@@ -209,6 +209,11 @@ def _widths(worth: dict[int, F64Array], options: PruneOptions) -> dict[int, int]
         _, place = min(costs)
         left -= widths[place] - ends[place]
         widths[place] = ends[place]
+
+
+def _whole(share: float) -> int:
+    """Channels, where a share of them is a whole number but for its rounding."""
+    return int(share + 1e-6)
 
 
 def _too_many(what: str, n: int, most: int, of: str) -> InvalidArgumentError:
