@@ -262,7 +262,7 @@ def test_what_was_predicted_is_what_comes_out(source: Path, tmp_path: Path) -> N
         n_bytes = sum(info.n_bytes for info in tensors if info.format != "U8")
         assert told.bytes_per_token == n_bytes  # a tied head reads all of the embedding
         assert told.tokens_per_s == pytest.approx(10e9 / n_bytes)
-        assert abs(told.file_bytes - file.stat().st_size) < 24 << 10
+        assert abs(told.file_bytes - file.stat().st_size) < 40 << 10  # the report, to some KiB
     assert "10.00 GB/s (given)" in before.predicted.basis
     assert before.predicted.after.bytes_per_token < before.predicted.before.bytes_per_token
 
