@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import InvalidArgumentError
 
-from ..recipe_file import read_toml, refuse_unknown
+from ..recipe_file import read_toml
+from ..tables import read_tables
 
 LEARN = ("weights", "scales", "codes")
 DIVERGENCES = ("none", "forward_kl", "reverse_kl", "skew_forward", "skew_reverse", "js")
@@ -236,22 +237,9 @@ class TrainRecipe:
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-T = TypeVar("T")
-
-
 def read_train_recipe(path: Path) -> TrainRecipe:
     """FormatError, or InvalidArgumentError for values, with the file and the key."""
-    value = read_toml(path)
-    tables: dict[str, Any] = {}
-    for key, cls in _TABLES.items():
-        if key in value:
-            tables[key] = _table(value[key], cls, path.parent, f"{path}: [{key}]")
-    for key in ("data", "schedule"):
-        if key not in tables:
-            raise FormatError(f"{path}: no [{key}]; add it", code="json_missing_key")
-    rest = {key: item for key, item in value.items() if key not in tables}
-    rest.setdefault("name", path.stem)
-    return _table(rest, TrainRecipe, path.parent, str(path), tables)
+    return read_tables(read_toml(path), TrainRecipe, path, _TABLES, ("data", "schedule"))
 
 
 _TABLES: dict[str, type[Any]] = {
@@ -263,41 +251,3 @@ _TABLES: dict[str, type[Any]] = {
     "cache": CacheOptions,
     "own": OwnOptions,
 }
-
-
-def _table(
-    value: Any, cls: type[T], base: Path, where: str, tables: dict[str, Any] | None = None
-) -> T:
-    if not isinstance(value, dict):
-        raise FormatError(f"{where}: not a table", code="json_type")
-    tables = tables or {}
-    own = {item.name: item for item in fields(cls) if item.name not in tables}  # type: ignore[arg-type]
-    refuse_unknown(value, tuple(own), where)
-    for name, item in own.items():
-        required = item.default is MISSING and item.default_factory is MISSING
-        if required and name not in value:
-            raise FormatError(f"{where}: needs '{name}'", code="json_missing_key")
-    read = {
-        name: _value(item, str(own[name].type), base, f"{where}: '{name}'")
-        for name, item in value.items()
-    }
-    try:
-        return cls(**read, **tables)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{where}: {error}", code=error.code) from error
-
-
-def _value(value: Any, kind: str, base: Path, where: str) -> Any:
-    """A value of TOML as the field's type, which is written in this file."""
-    if kind.startswith("tuple"):
-        if not isinstance(value, list) or not value:
-            raise FormatError(f"{where} must be a list of paths", code="json_type")
-        return tuple(_value(item, "Path", base, where) for item in value)
-    if kind.startswith(("Path", "str")):
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise FormatError(f"{where} must be a text", code="json_type")
-        return value if kind.startswith("str") else base / value
-    wanted = (int, float) if kind == "float" else (int,)
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise FormatError(f"{where} must be a number", code="json_type")
-    return float(value) if kind == "float" else value
