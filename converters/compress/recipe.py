@@ -15,8 +15,9 @@ from typing import Any
 from edgellm.errors import FormatError, InvalidArgumentError
 
 from ..calibrate.held_out import BUILTIN_TEXT
-from ..distill.recipe import NOT_OF_BITS, check, read_table
+from ..distill.recipe import NOT_OF_BITS, TABLES, check
 from ..recipe_file import read_toml, refuse_unknown
+from ..tables import read_table
 from .step import CHECKPOINT, EDGE, Step, Texts
 from .steps import STEPS
 
@@ -144,7 +145,15 @@ def _step(table: Any, base: Path, where: str) -> ChosenStep:
             code="json_unknown_key",
         )
     rest = {key: item for key, item in table.items() if key != "do"}
-    return ChosenStep(name, read_table(rest, STEPS[name].options, base, f"{where}, '{name}'"))
+    return ChosenStep(name, _options(rest, STEPS[name].options, base, f"{where}, '{name}'"))
+
+
+def _options(table: dict[str, Any], cls: type[Any], base: Path, where: str) -> Any:
+    """With the tables of a training recipe that such options have."""
+    inner = {item.name for item in fields(cls)} & TABLES.keys() & table.keys()
+    read = {key: read_table(table[key], TABLES[key], base, f"{where}: [{key}]") for key in inner}
+    rest = {key: item for key, item in table.items() if key not in inner}
+    return read_table(rest, cls, base, where, read)
 
 
 def _texts(table: Any, base: Path, where: str) -> TextOptions:

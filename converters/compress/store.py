@@ -1,8 +1,8 @@
 """What a compression has done so far, on disk: a folder per step, named by the step's key.
 
 A folder appears by renaming, and step.json has the digest of the model beside it: after `kill -9`
-a result is there whole or not at all, and one that was damaged since is made again. Beside it, while
-a step runs, stands its own work. One process at a time. Knows no steps.
+a result is there whole or not at all, and one that was damaged since is made again. While a step
+runs its own work stands beside it. One process at a time. Knows no steps.
 """
 
 from __future__ import annotations

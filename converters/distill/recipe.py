@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import InvalidArgumentError
 
-from ..recipe_file import read_toml, refuse_unknown
+from ..recipe_file import read_toml
+from ..tables import read_tables
 
 LEARN_VERSION = 1  # raised when the same recipe would learn other bits
 LEARN = ("weights", "scales", "codes")
@@ -240,17 +241,12 @@ class TrainRecipe:
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-T = TypeVar("T")
-
-
 def read_train_recipe(path: Path) -> TrainRecipe:
     """FormatError, or InvalidArgumentError for values, with the file and the key."""
-    value = read_toml(path)
-    value.setdefault("name", path.stem)
-    return read_table(value, TrainRecipe, path.parent, str(path))
+    return read_tables(read_toml(path), TrainRecipe, path, TABLES, ("data", "schedule"))
 
 
-_TABLES: dict[str, type[Any]] = {
+TABLES: dict[str, type[Any]] = {
     "data": DataOptions,
     "loss": LossOptions,
     "optimizer": OptimizerOptions,
@@ -259,49 +255,3 @@ _TABLES: dict[str, type[Any]] = {
     "cache": CacheOptions,
     "own": OwnOptions,
 }
-
-
-def read_table(value: Any, cls: type[T], base: Path, where: str) -> T:
-    """A table of TOML as a dataclass: its keys are the fields, which are paths (from `base`), texts,
-    booleans, numbers, tuples of the former, or tables of this file by their names there.
-    FormatError, InvalidArgumentError: what is wrong, behind `where`."""
-    if not isinstance(value, dict):
-        raise FormatError(f"{where}: not a table", code="json_type")
-    own = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    refuse_unknown(value, tuple(own), where)
-    for name, item in own.items():
-        required = item.default is MISSING and item.default_factory is MISSING
-        if required and name not in value:
-            missing = f"no [{name}]; add it" if name in _TABLES else f"needs '{name}'"
-            raise FormatError(f"{where}: {missing}", code="json_missing_key")
-    read: dict[str, Any] = {}
-    for name, item in value.items():
-        if name in _TABLES:
-            read[name] = read_table(item, _TABLES[name], base, f"{where}: [{name}]")
-        else:
-            read[name] = _value(item, str(own[name].type), base, f"{where}: '{name}'")
-    try:
-        return cls(**read)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{where}: {error}", code=error.code) from error
-
-
-def _value(value: Any, kind: str, base: Path, where: str) -> Any:
-    """A value of TOML as the field's type, as its module writes it."""
-    if kind.startswith("tuple["):
-        if not isinstance(value, list) or not value:
-            raise FormatError(f"{where} must be a list", code="json_type")
-        of = kind.removeprefix("tuple[").partition(",")[0]
-        return tuple(_value(item, of, base, where) for item in value)
-    if kind.startswith(("Path", "str")):
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise FormatError(f"{where} must be a text", code="json_type")
-        return value if kind.startswith("str") else base / value
-    if kind == "bool":
-        if not isinstance(value, bool):
-            raise FormatError(f"{where} must be true or false", code="json_type")
-        return value
-    wanted = (int, float) if kind == "float" else (int,)
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise FormatError(f"{where} must be a number", code="json_type")
-    return float(value) if kind == "float" else value
