@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ RATES = (1e-3, 2e-3, 4e-3)
 SEEDS = (0, 1, 2)
 T_95 = 4.303  # Student's t of two degrees of freedom, two-sided
 LAYER_STRIDE, FFN_SHARE = 2, 2 / 3
-WINDOW_TOKENS, BATCH_WINDOWS = 256, 8
+WINDOW_TOKENS, BATCH_WINDOWS = 256, 4
 TRAIN_STRIDE, SELECT_WINDOWS, JUDGE_TOKENS = 60, 32, 32_768
 RUN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -161,8 +162,6 @@ def judged(model: Path, held_out: Any) -> float:
 
 
 def _cpu_seconds() -> float:
-    import time
-
     return time.process_time()
 
 
@@ -213,7 +212,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="models/ and corpus/")
     parser.add_argument("--model", default="seed6m", help="a Llama directory of models/")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=98_304, help="that a run learns from")
+    parser.add_argument("--tokens", type=int, default=65_536, help="that a run learns from")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     source, folder = args.data / "models" / args.model, args.work

@@ -18,14 +18,14 @@ from ..extras import text_blobs
 from ..plan import Job, Options
 from ..sources import open_checkpoint
 from .recipe import TextOptions
-from .step import EDGE
+from .step import CHECKPOINT, EDGE
 from .store import StepStore, digest_of
 
 if TYPE_CHECKING:
     from ..distill.measure import Measured
 
 VERSION = 1  # raised when the same model would be measured otherwise
-_TOKENIZER = "tokenizer"
+AS_IT_IS = Options("F16", None, None, None)
 
 
 class Judge:
@@ -62,29 +62,22 @@ class Judge:
         from ..distill.trainer import same_bits
 
         with same_bits(self._n_threads):
+            original = _opened(self._source, CHECKPOINT)
             if path == self._source:
-                return asdict(divergence(self._original, self._original, self._windows))
-            model, blobs = _opened(path, kind)
-            if blobs[_TOKENIZER] == self._blobs[_TOKENIZER]:
-                return asdict(divergence(self._original, model, self._windows))
+                return asdict(divergence(original, original, self._windows))
+            model, blobs = _opened(path, kind), _blobs(path, kind)
+            if blobs.get("tokenizer") == self._source_blobs.get("tokenizer"):
+                return asdict(divergence(original, model, self._windows))
             alone = divergence(model, model, self._packed(path, blobs))
             return {**asdict(alone), "kl": None, "top1": None, "loss_before": None}
 
     @cached_property
-    def _opened_source(self) -> tuple[Measured, dict[str, bytes]]:
-        return _opened(self._source, "")
-
-    @property
-    def _original(self) -> Measured:
-        return self._opened_source[0]
-
-    @property
-    def _blobs(self) -> dict[str, bytes]:
-        return self._opened_source[1]
+    def _source_blobs(self) -> dict[str, bytes]:
+        return _blobs(self._source, CHECKPOINT)
 
     @cached_property
     def _windows(self) -> Packed:
-        return self._packed(self._source, self._blobs)
+        return self._packed(self._source, self._source_blobs)
 
     def _packed(self, path: Path, blobs: dict[str, bytes]) -> Packed:
         texts = self._texts
@@ -93,14 +86,21 @@ class Judge:
         return pack(texts.valid, reader, texts.window_tokens, n_tokens, 0)
 
 
-def _opened(path: Path, kind: str) -> tuple[Measured, dict[str, bytes]]:
-    """A model that does not learn, and what its texts are read with."""
+def _opened(path: Path, kind: str) -> Measured:
+    """A model that does not learn."""
     if kind == EDGE:
         from ..distill.refined import CompressedModel
 
-        return CompressedModel(path), edge_blobs(path)
+        return CompressedModel(path)
     from ..distill.student import Teacher
 
     with open_checkpoint(path) as checkpoint:
-        job = Job(checkpoint, Options("F16", None, None, None))
-        return Teacher(job), text_blobs(job)
+        return Teacher(Job(checkpoint, AS_IT_IS))
+
+
+def _blobs(path: Path, kind: str) -> dict[str, bytes]:
+    """What the texts of a model are read with."""
+    if kind == EDGE:
+        return edge_blobs(path)
+    with open_checkpoint(path) as checkpoint:
+        return text_blobs(Job(checkpoint, AS_IT_IS))

@@ -14,10 +14,9 @@ from ..distill.recipe import (
     OptimizerOptions,
     OwnOptions,
     ScheduleOptions,
-    check,
     check_one_of,
 )
-from .step import StepInput, StepResult
+from .step import StepInput, StepResult, Texts
 
 FORWARD_KL = LossOptions(next_token=0, teacher=1, divergence="forward_kl")
 
@@ -37,8 +36,29 @@ class HealOptions:
     own: OwnOptions | None = None
 
     def __post_init__(self) -> None:
-        check(0 <= self.samples <= 255, "samples is 0 to 255")
-        check(not self.samples or self.loss.teacher > 0, "samples are a teacher's predictions")
+        self.recipe(_NOWHERE)  # says what does not go together
+
+    def recipe(self, given: StepInput) -> TrainRecipe:
+        return self._recipe(given, given.source, "weights", TrainRecipe.firmness)
+
+    def _recipe(self, given: StepInput, teacher: Path, learn: str, firmness: float) -> TrainRecipe:
+        return TrainRecipe(
+            student=given.model,
+            teacher=teacher if self.loss.needs_teacher else None,
+            out=given.out,
+            work=given.work / "train",
+            data=DataOptions(
+                given.texts.train, window_tokens=self.window_tokens, max_tokens=self.max_tokens
+            ),
+            schedule=self.schedule,
+            loss=self.loss,
+            optimizer=self.optimizer,
+            batch=replace(self.batch, threads=given.n_threads),
+            cache=CacheOptions(given.work / "cache", self.samples) if self.samples else None,
+            own=self.own,
+            learn=learn,
+            firmness=firmness,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,44 +71,23 @@ class RefineOptions(HealOptions):
     firmness: float = TrainRecipe.firmness
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_one_of("learn", self.learn, ("scales", "codes"))
         check_one_of("teacher", self.teacher, ("checkpoint", "source"))
+        self.recipe(replace(_NOWHERE, out=Path("model.edge")))
+
+    def recipe(self, given: StepInput) -> TrainRecipe:
+        teacher = given.checkpoint if self.teacher == "checkpoint" else given.source
+        return self._recipe(given, teacher, self.learn, self.firmness)
 
 
-def run_heal(options: HealOptions, given: StepInput) -> StepResult:
-    return _run(options, given, given.source, "weights", TrainRecipe.firmness)
-
-
-def run_refine(options: RefineOptions, given: StepInput) -> StepResult:
-    teacher = given.checkpoint if options.teacher == "checkpoint" else given.source
-    return _run(options, given, teacher, options.learn, options.firmness)
-
-
-def _run(
-    options: HealOptions, given: StepInput, teacher: Path, learn: str, firmness: float
-) -> StepResult:
-    recipe = TrainRecipe(
-        student=given.model,
-        teacher=teacher if options.loss.needs_teacher else None,
-        out=given.out,
-        work=given.work / "train",
-        data=DataOptions(
-            given.texts.train, window_tokens=options.window_tokens, max_tokens=options.max_tokens
-        ),
-        schedule=options.schedule,
-        loss=options.loss,
-        optimizer=options.optimizer,
-        batch=replace(options.batch, threads=given.n_threads),
-        cache=CacheOptions(given.work / "cache", options.samples) if options.samples else None,
-        own=options.own,
-        learn=learn,
-        firmness=firmness,
-    )
-
+def run_learning(options: HealOptions, given: StepInput) -> StepResult:
     def show(at: TrainProgress) -> None:
         what = "teacher's tokens" if at.loss is None else f"step, loss {at.loss:.4f}"
         given.progress(what, at.n_done, at.n_total)
 
-    report = train(recipe, progress=show)
+    report = train(options.recipe(given), progress=show)
     return StepResult(report.n_tokens, {"loss": report.loss}, report.warnings)
+
+
+_HERE = Path("model")
+_NOWHERE = StepInput(_HERE, _HERE, _HERE, _HERE, _HERE, Texts(), 1, lambda *_: None)
