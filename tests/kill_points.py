@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def ended_before_kill(work: Callable[[Count], object], at: int) -> bool:
             work(count)
         os._exit(0)
     except BaseException:
+        traceback.print_exc()
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The script that makes a demo model: what it prepares can be trained, and the card says of what."""
+"""The script that makes a demo model: what it prepares can be trained, and what its card says."""
 
 from __future__ import annotations
 
