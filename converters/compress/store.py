@@ -61,11 +61,18 @@ class StepStore:
             message = f"{self._root}: another process works there; let it finish, or end it"
             raise DeviceError(message, code="store_busy") from None
         try:
-            for left in self._root.glob(f".*{_TEMPORARY}"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._tidy()
             yield
         finally:
             lock.release()
+
+    def _tidy(self) -> None:
+        """What a killed process left: half a step, and the work of a step that is whole."""
+        left = list(self._root.glob(f".*{_TEMPORARY}"))
+        works = self._root.glob(f"*{_WORK}")
+        left += [work for work in works if work.with_name(work.name.removesuffix(_WORK)).exists()]
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def find(self, name: str, key: str) -> tuple[Record, Path] | None:
         """The step of this key and its model; None where it was not done, or is damaged."""
