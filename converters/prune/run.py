@@ -17,6 +17,7 @@ from ..calibrate import CalibrationTokens
 from ..calibrate.convert import text_reader
 from ..checkpoint import Checkpoint
 from ..distill.data import TextReader, Tokens, pack
+from ..export.whole import check_target
 from ..extras import text_blobs
 from ..plan import Job, Options
 from ..quality import need_torch
@@ -72,6 +73,7 @@ def prune(
     UnsupportedError without torch where it is scored, for GGUF files, and for what the family's
     config.json cannot say. InvalidArgumentError: more is to go than there is. FormatError: inputs.
     """
+    check_target(Path(out), 0)
     with _opened(Path(src)) as checkpoint:
         run = _Run(checkpoint, options, texts, n_threads, predict_options, progress)
         return run.result(Path(out))
