@@ -173,6 +173,8 @@ class _Watched(Reference):
     def _affine(self, x: Tensor, name: str, has_bias: bool) -> Tensor:
         if name.endswith(".attn_o"):
             head_dim = self.spec.layers[int(name.split(".")[1])].head_dim
-            blocks = zip(x.split(head_dim, -1), self.weights[name].split(head_dim, 1), strict=True)
+            inputs = torch.chunk(x, x.shape[-1] // head_dim, -1)
+            columns = torch.chunk(self.weights[name], len(inputs), 1)
+            blocks = zip(inputs, columns, strict=True)
             self._sums.add("heads", torch.stack([(a @ w.T).square().sum() for a, w in blocks]))
         return super()._affine(x, name, has_bias)

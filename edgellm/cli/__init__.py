@@ -23,6 +23,7 @@ VERBS = {
     "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
     "prune": "Cut a checkpoint down: layers, heads, channels, vocabulary, as a recipe says.",
     "train": "Train a checkpoint, or refine a compressed file, as a recipe says.",
+    "compress": "Prune, heal, quantize and refine a checkpoint, as a recipe of steps says.",
     "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
     "pull": "Get a model from the hub, and convert it into the store.",
     "list": "Show the models of the store, and what they take.",
