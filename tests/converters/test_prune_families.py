@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgellm.converters import CalibrationTokens, convert, plan_conversion
+from edgellm.converters.compress import compress, read_compress_recipe
 from edgellm.converters.distill import TrainRecipe, train
 from edgellm.converters.distill.recipe import (
     BatchOptions,
@@ -99,6 +100,24 @@ def test_real_models_are_pruned_and_run_natively(model: str, tmp_path: Path) -> 
     wanted = Reference.from_edge(file).logits(window, kv="F16").numpy()
     with load(file, kv="F16", verify="never") as native:
         assert nmse(wanted, native.logits(window)) <= 1e-6
+
+
+def test_a_pipeline_prunes_before_it_quantizes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text('{"text": "the cat sat on the mat"}\n' * 30)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'source = "{tiny_checkpoint}"\nout = "small.edge"\nthreads = 1\n'
+        '[texts]\ntrain = ["text.jsonl"]\n'
+        '[[steps]]\ndo = "prune"\nlayers = 1\nwindow_tokens = 24\nn_windows = 4\n'
+        '[[steps]]\ndo = "quantize"\nformat = "E4_16"\n'
+    )
+    report = compress(read_compress_recipe(recipe))
+    with load(tmp_path / "small.edge", verify="always") as model:
+        assert len(model.generate("the cat", max_tokens=4).token_ids) > 0
+    pruned = next(step for step in report.steps if step.name == "prune")
+    before, after = pruned.figures["n_weights"]
+    assert after < before
+    assert pruned.tokens == 4 * 24
 
 
 def recipe_of_the_docs() -> str:
