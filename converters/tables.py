@@ -15,6 +15,7 @@ from edgellm.errors import FormatError, InvalidArgumentError
 from .recipe_file import refuse_unknown
 
 T = TypeVar("T")
+_MANY = {"Path": "paths", "str": "texts", "bool": "true or false"}
 
 
 def read_tables(
@@ -65,9 +66,10 @@ def _value(value: Any, kind: str, base: Path, where: str) -> Any:
     """A value of TOML as the field's type, which is written as its annotation says."""
     kind = kind.removesuffix(" | None")
     if kind.startswith("tuple["):
-        if not isinstance(value, list) or not value:
-            raise FormatError(f"{where} must be a list", code="json_type")
         one = kind.removeprefix("tuple[").partition(",")[0]
+        if not isinstance(value, list) or not value:
+            message = f"{where} must be a list of {_MANY.get(one, 'numbers')}"
+            raise FormatError(message, code="json_type")
         return tuple(_value(item, one, base, where) for item in value)
     if kind in ("Path", "str"):
         if not isinstance(value, str) or not value or "\0" in value:
