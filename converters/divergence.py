@@ -189,7 +189,7 @@ class HeldOut:
             with torch.inference_mode():
                 return reference.key_sums(hidden[window], index)
 
-        balance = balance_of(self._each(task, len(hidden)))
+        balance = balance_of(self.each(task, len(hidden)))
         values = (balance.mean.flatten(), balance.scale.flatten())
         names = (f"layers.{index}.{role}" for role in KEY_BALANCE_ROLES)
         return dict(zip(names, values, strict=True))
@@ -209,7 +209,7 @@ class HeldOut:
             with torch.inference_mode():
                 return reference.block(hidden[window], index, kv)
 
-        return torch.stack(self._each(task, len(hidden)))
+        return torch.stack(self.each(task, len(hidden)))
 
     def divergence(
         self,
@@ -228,7 +228,7 @@ class HeldOut:
             with torch.inference_mode():
                 return self._window(window, compared[window], compared_head, final[window], head)
 
-        sums = torch.stack(self._each(task, len(final))).sum(dim=0).tolist()
+        sums = torch.stack(self.each(task, len(final))).sum(dim=0).tolist()
         if not all(map(math.isfinite, sums)):
             raise NumericError(
                 "the logits overflow on the held-out text; the checkpoint is damaged",
@@ -266,6 +266,7 @@ class HeldOut:
     def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
         return Reference(self.spec, dict(head)).to_logits(rows, head[HEAD_ROLE]).log_softmax(dim=-1)
 
-    def _each(self, task: Callable[[int], T], n_windows: int) -> list[T]:
+    def each(self, task: Callable[[int], T], n_windows: int) -> list[T]:
+        """Of every window, in order; on threads, each with one of torch's inside."""
         with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:
             return list(pool.map(task, range(n_windows)))
