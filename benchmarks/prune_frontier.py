@@ -237,18 +237,16 @@ def masks(setup: Setup) -> None:
     original = Reference.from_checkpoint(setup.checkpoint)
     table.row("original", lambda: judged(setup, original, original))
     for mask in ("magnitude", "wanda"):
-        for share in (0.25, 0.5):
-            folder = setup.out / f"{mask}{share:g}"
-            options = PruneOptions(mask=mask, mask_share=share, n_windows=N_CALIBRATION)
+        folder = setup.out / mask
+        options = PruneOptions(mask=mask, mask_share=0.5, n_windows=N_CALIBRATION)
 
-            def make(folder: Path = folder, options: PruneOptions = options) -> None:
-                prune(setup.checkpoint, folder, options, texts=setup.calibration[0])
+        def make(folder: Path = folder, options: PruneOptions = options) -> None:
+            prune(setup.checkpoint, folder, options, texts=setup.calibration[0])
 
-            whole(folder, make)
-            table.row(
-                f"{mask} {share:g}",
-                lambda folder=folder: judged(setup, original, Reference.from_checkpoint(folder)),
-            )
+        whole(folder, make)
+        table.row(
+            mask, lambda folder=folder: judged(setup, original, Reference.from_checkpoint(folder))
+        )
 
 
 def prepared(args: argparse.Namespace) -> Setup:
