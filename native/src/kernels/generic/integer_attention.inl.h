@@ -42,11 +42,12 @@ void unpack_values(const uint8_t* halves, int row_bytes, int n_pairs, uint8_t* r
   }
 }
 
-// Keys of 8 bits of kScoreVectors pages, and what is fetched meanwhile, a line each per quad.
+// Keys of 8 bits of kScoreVectors pages, and those of the next ones, which are fetched meanwhile:
+// two lines per quad, so where it is one page, its values, too, which follow.
 struct KeyPages {
   const uint8_t* keys[kScoreVectors];
   const uint16_t* scales[kScoreVectors];
-  const uint8_t* ahead[2];
+  const uint8_t* ahead[kScoreVectors];
 };
 
 // Scores as pair_scores_f16() gives them, of kScoreVectors pages from `page` on. quads: of each
@@ -74,8 +75,11 @@ EDGE_INLINE void page_scores(const AttentionSegmentArgs& args, int page, const K
       }
     }
     for (; 4 * quad < end; ++quad) {
-      EDGE_PREFETCH(from.ahead[0] + quad * kPlaneBytes);
-      EDGE_PREFETCH(from.ahead[1] + quad * kPlaneBytes);
+      EDGE_UNROLL
+      for (int line = 0; line < 2; ++line) {
+        const int at = kScoreVectors == 1 ? 2 * quad + line : quad;
+        EDGE_PREFETCH(from.ahead[line % kScoreVectors] + at * kPlaneBytes);
+      }
       Quads k[kScoreVectors];
       EDGE_UNROLL
       for (int v = 0; v < kScoreVectors; ++v) {
@@ -121,7 +125,7 @@ EDGE_INLINE void integer_scores(const AttentionSegmentArgs& args, const SeenPage
     KeyPages from;
     EDGE_UNROLL
     for (int v = 0; v < kScoreVectors; ++v) {
-      const uint8_t* bytes = args.pages[stand_in(seen, page + v)];
+      const uint8_t* bytes = args.pages[kScoreVectors == 1 ? page : stand_in(seen, page + v)];
       from.keys[v] = bytes + args.kv.keys;
       from.scales[v] = reinterpret_cast<const uint16_t*>(bytes + args.kv.key_scales);
       from.ahead[v] = args.pages[stand_in(seen, page + kScoreVectors + v)] + args.kv.keys;
@@ -129,7 +133,6 @@ EDGE_INLINE void integer_scores(const AttentionSegmentArgs& args, const SeenPage
       unpack_keys(from.keys[v], args.kv.head_dim, unpacked[v]);
       from.keys[v] = unpacked[v];
     }
-    if (kScoreVectors == 1) from.ahead[1] = args.pages[page] + args.kv.values;
     page_scores<kQ>(args, page, from, quads, scores);
   }
 }
