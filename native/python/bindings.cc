@@ -332,7 +332,7 @@ void bind_model(py::module_& m) {
                                std::vector<std::tuple<int, uint64_t, uint64_t>> groups;
                                for (const edgellm::KvGroup& group : model.info().kv_groups) {
                                  groups.emplace_back(group.window, group.bytes_per_token,
-                                                     group.first_page_extra);
+                                                     group.first_extra);
                                }
                                return groups;
                              })

@@ -157,9 +157,9 @@ struct KvFigures {
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
 struct KvGroup {
-  int window = 0;                 // tokens that a query sees; 0: all
-  uint64_t bytes_per_token = 0;   // keys and values
-  uint64_t first_page_extra = 0;  // bytes by which the first 32 tokens take more
+  int window = 0;                // tokens that a query sees; 0: all
+  uint64_t bytes_per_token = 0;  // keys and values
+  uint64_t first_extra = 0;      // bytes by which the first 32 tokens together take more
 };
 
 struct ModelInfo {
@@ -401,7 +401,7 @@ class Session {
   // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
   // all again.
   // Tokens [n_sink, n_sink + n_drop) of the KV go, the keys behind are turned to where they come to
-  // stand. Multiples of 32, n_sink at least 32.
+  // stand. Multiples of 16, n_sink at least 32.
   void shift(int n_sink, int n_drop);
   // From now on a full KV shifts out all but n_sink and at least `window` of the last tokens.
   void stream_within(int n_sink, int window);

@@ -17,16 +17,16 @@ AttentionDriver::AttentionDriver(const AttentionKernels& kernels, int n_threads)
     : kernels_(kernels), n_threads_(n_threads) {}
 
 int AttentionDriver::segment_of(int position) const {
-  if (!kv_.has_own_first_page()) return position / kSegmentTokens;
-  return position < kPageTokens ? 0 : 1 + position / kSegmentTokens;
+  if (!kv_.has_own_first_pages()) return position / kSegmentTokens;
+  return position < kFirstTokens ? 0 : 1 + position / kSegmentTokens;
 }
 
 AttentionDriver::Segment AttentionDriver::segment_at(int number) const {
-  if (!kv_.has_own_first_page()) {
+  if (!kv_.has_own_first_pages()) {
     return {number * kSegmentTokens, (number + 1) * kSegmentTokens};
   }
-  if (number == 0) return {0, kPageTokens};
-  return {std::max(kPageTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
+  if (number == 0) return {0, kFirstTokens};
+  return {std::max(kFirstTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
 }
 
 int AttentionDriver::first_segment(const Group& group) const {
