@@ -1,0 +1,88 @@
+// A source of drafts for tests: it knows the text to come, which it mixes with tokens that are
+// wrong, into trees of any shape.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "doctest/doctest.h"
+#include "hash_model.h"
+#include "runtime/draft_source.h"
+
+namespace edge::test {
+
+inline int32_t best_of(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+// What the sources of one script saw.
+struct DraftLog {
+  std::mt19937 random{1};
+  int n_most_nodes = 15;
+  int n_observed_rows = 0;
+  int n_wrong_tops = 0;  // rows whose best next id is not what the model says
+  std::vector<DraftedStep> steps;
+};
+
+class DraftScript final : public DraftSource {
+ public:
+  using Oracle = std::function<int32_t(std::span<const int32_t>)>;  // the token after these
+
+  DraftScript(std::shared_ptr<DraftLog> log, Oracle oracle)
+      : log_(std::move(log)), oracle_(std::move(oracle)) {}
+
+  // The true continuation down to some depth, and wrong tokens below any of it, shuffled as far as
+  // parents stand before their children.
+  const TokenTree& propose(const DraftContext& context, int most_nodes) override {
+    CHECK(std::ranges::equal(context.tokens, known_));
+    tree_.clear();
+    std::mt19937& random = log_->random;
+    std::vector<int32_t> text(context.tokens.begin(), context.tokens.end());
+    int true_node = -1, n_true = 0;
+    const int n_nodes = std::min(most_nodes, static_cast<int>(random() % 16));
+    while (tree_.size() < std::min(n_nodes, log_->n_most_nodes)) {
+      DraftNode node{.probability = static_cast<float>(random() % 100) / 100,
+                     .drafter = static_cast<DrafterKind>(random() % kDrafterKinds)};
+      const bool is_true = random() % 2 == 0 && n_true == tree_.depth(true_node);
+      const int32_t next = oracle_(text);
+      node.parent = is_true ? true_node : static_cast<int>(random() % 17) % (tree_.size() + 1) - 1;
+      node.id = is_true ? next : static_cast<int32_t>(random() % kVocab);
+      if (tree_.child(node.parent, node.id) >= 0) break;
+      const int added = tree_.add(node);
+      if (node.parent != true_node || node.id != next) continue;
+      true_node = added;
+      ++n_true;
+      text.push_back(next);
+    }
+    return tree_;
+  }
+  void observe(const DraftObservation& seen) override {
+    REQUIRE(known_.size() + seen.n_new == seen.tokens.size());
+    known_.assign(seen.tokens.begin(), seen.tokens.end());
+    log_->n_observed_rows += static_cast<int>(seen.rows.size());
+    if (seen.rows.empty()) return;
+    // The first row is that of a token before the new ones.
+    const auto n_before = seen.tokens.size() - seen.n_new;
+    if (seen.n_new == 1 && oracle_(seen.tokens.first(n_before)) != seen.rows[0].next[0]) {
+      ++log_->n_wrong_tops;
+    }
+  }
+  void rewind(size_t n_tokens) override { known_.resize(std::min(known_.size(), n_tokens)); }
+  void record_step(const DraftedStep& step) override { log_->steps.push_back(step); }
+  double saved_ms() const override { return 0; }
+  std::unique_ptr<DraftSource> fresh() const override {
+    return std::make_unique<DraftScript>(log_, oracle_);
+  }
+
+ private:
+  std::shared_ptr<DraftLog> log_;
+  Oracle oracle_;
+  TokenTree tree_;
+  std::vector<int32_t> known_;
+};
+
+}  // namespace edge::test
