@@ -41,14 +41,13 @@ class Drafter {
   virtual ~Drafter() = default;
   virtual DrafterKind kind() const = 0;
   // Adds candidates below the last committed token, with probabilities as the drafter sees them
-  // and the bucket by which its claims are checked against what comes.
+  // (Acceptance::probability) and the bucket by which its claims are checked against what comes.
   virtual void propose(const DraftContext& context, Candidates& out) = 0;
   // Called for every token that is committed, drafted or not, in order.
   virtual void observe(const DraftObservation& observation) = 0;
-  // The sequence is now its first n_tokens tokens. More than it has: nothing changes.
-  virtual void rewind(size_t n_tokens) = 0;
-  // Forgets the sequence, not what sequences share.
-  void reset() { rewind(0); }
+  // The sequence is now these tokens, a beginning of those observed; empty: another sequence
+  // begins.
+  virtual void rewind(std::span<const int32_t> tokens) = 0;
   virtual size_t memory_bytes() const = 0;
   virtual bool wants_hidden() const { return false; }
   // What one propose() takes of a step that is not in the step itself, e.g. a draft head's passes;

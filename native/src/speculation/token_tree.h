@@ -21,7 +21,7 @@ struct DraftNode {
   DrafterKind drafter = DrafterKind::kSuffix;
   uint8_t bucket = 0;  // the drafter's own class of confidence, < kDraftBuckets
 };
-inline constexpr int kDraftBuckets = 32;
+inline constexpr int kDraftBuckets = 64;
 
 // A tree of at most kCapacity nodes; no two children of a node have the same id.
 template <int kCapacity>
@@ -33,6 +33,8 @@ class DraftTree {
   bool empty() const { return n_ == 0; }
   bool full() const { return n_ == kCapacity; }
   void clear() { n_ = 0; }
+  // Leaves the first n nodes, which are a tree too.
+  void cut(int n) { n_ = std::min(n_, std::max(n, 0)); }
   const DraftNode& operator[](int i) const { return nodes_[static_cast<size_t>(i)]; }
   DraftNode& operator[](int i) { return nodes_[static_cast<size_t>(i)]; }
   const DraftNode* begin() const { return nodes_.data(); }
@@ -79,6 +81,6 @@ class DraftTree {
 // What a step verifies: with the last committed token's at most 16 rows.
 using TokenTree = DraftTree<15>;
 // What drafters propose and the best of which become a TokenTree.
-using Candidates = DraftTree<64>;
+using Candidates = DraftTree<96>;
 
 }  // namespace edge

@@ -1,0 +1,84 @@
+#include "speculation/controller.h"
+
+#include <algorithm>
+
+namespace edge {
+
+namespace {
+
+// Won long ago is no reason to lose now.
+constexpr double kMostAhead = 4.0;
+
+}  // namespace
+
+int Controller::choose(const Question& question) {
+  if (rest_ > 0) {
+    --rest_;
+    return 0;
+  }
+  if (!costs_.is_measured(question.n_other_rows + 1) || n_since_plain_ >= kPlainEvery) return 0;
+  const int n = most_profitable(question).n_rows;
+  if (question.budget_ms > 0.0) {
+    Question unlimited = question;
+    unlimited.budget_ms = 0.0;
+    if (most_profitable(unlimited).n_rows > n) ++n_capped_;
+  }
+  return n;
+}
+
+int Controller::rows_within_budget(const Question& question) const {
+  int n = static_cast<int>(question.gains.size());
+  if (question.budget_ms <= 0.0) return n;
+  const auto is_late = [&](int n_drafted) {
+    const double ms = costs_.high_ms(question.n_other_rows + 1 + n_drafted);
+    return ms + question.draft_ms > question.budget_ms;
+  };
+  while (n > 0 && is_late(n)) --n;
+  return n;
+}
+
+Controller::Choice Controller::most_profitable(const Question& question) const {
+  const int n_plain = question.n_other_rows + 1;
+  const double plain_ms = costs_.ms(n_plain);
+  const int most_rows = rows_within_budget(question);
+  const Choice none{0, plain_ms / (plain_ms + question.draft_ms)};
+  Choice known = none;
+  Choice unknown;
+  double n_tokens = n_plain;
+  for (int n = 1; n <= most_rows; ++n) {
+    n_tokens += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
+    const double ms = costs_.ms(n_plain + n) + question.draft_ms;
+    const double gain = n_tokens * plain_ms / (ms * n_plain);
+    Choice& best = costs_.is_measured(n_plain + n) ? known : unknown;
+    if (gain > best.gain) best = {n, gain};
+  }
+  if (known.gain < kLeastGain * none.gain) known = none;
+  return unknown.gain > kLeastNewGain * known.gain ? unknown : known;
+}
+
+void Controller::record(const Step& step) {
+  const int n_plain = step.n_other_rows + 1;
+  costs_.record(n_plain + step.n_drafted, step.ms);
+  const double plain_ms = costs_.ms(n_plain);
+  const int n_tokens = step.n_other_rows + step.n_committed;
+  const double saved_ms = n_tokens * plain_ms / n_plain - step.ms - step.draft_ms;
+  if (step.n_drafted > 0) {
+    ++n_since_plain_;
+    account(saved_ms, plain_ms);
+  } else {
+    n_since_plain_ = 0;
+    if (step.draft_ms > 0.0) account(-step.draft_ms, plain_ms);
+  }
+}
+
+void Controller::account(double saved_ms, double plain_ms) {
+  saved_ms_ += saved_ms;
+  balance_ = std::min(balance_ + saved_ms / plain_ms, kMostAhead);
+  if (balance_ >= kMostAhead) next_rest_ = kFirstRest;
+  if (balance_ >= -kMostBehind) return;
+  balance_ = 0.0;
+  rest_ = next_rest_;
+  next_rest_ = std::min(2 * next_rest_, kLongestRest);
+}
+
+}  // namespace edge

@@ -1,0 +1,90 @@
+#include "speculation/recycling.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace edge {
+
+namespace {
+
+constexpr int kMaxProposed = 24;
+constexpr int kDepths = kDraftBuckets / kTopTokens;  // that are told apart
+constexpr double kLeastPath = 0.01;
+
+struct Open {
+  int32_t token;
+  int node;
+  int depth;
+  double path;
+};
+
+double prior(int rank, int depth) { return 0.25 / (1 + rank) / (1 + depth / 4.0); }
+
+}  // namespace
+
+RecyclingTable::RecyclingTable(size_t n_entries)
+    : entries_(std::bit_floor(std::max<size_t>(n_entries, 1))) {}
+
+size_t RecyclingTable::index(int32_t token) const {
+  return (static_cast<uint32_t>(token) * size_t{0x9e3779b1} >> 7) & (entries_.size() - 1);
+}
+
+RecyclingTable::Entry& RecyclingTable::entry_of(int32_t token) {
+  Entry& entry = entries_[index(token)];
+  if (entry.token != token) {
+    entry.token = token;
+    entry.followers.fill(-1);
+  }
+  return entry;
+}
+
+void RecyclingTable::set(int32_t token, std::span<const int32_t> followers) {
+  Entry& entry = entry_of(token);
+  entry.followers.fill(-1);
+  std::copy_n(followers.begin(), std::min(followers.size(), entry.followers.size()),
+              entry.followers.begin());
+}
+
+void RecyclingTable::promote(int32_t token, int32_t follower) {
+  Followers& f = entry_of(token).followers;
+  auto place = std::find(f.begin(), f.end(), follower);
+  if (place == f.end()) --place;
+  std::rotate(f.begin(), place, place + 1);
+  f.front() = follower;
+}
+
+const RecyclingTable::Followers* RecyclingTable::find(int32_t token) const {
+  const Entry& entry = entries_[index(token)];
+  return entry.token == token ? &entry.followers : nullptr;
+}
+
+void RecyclingDrafter::propose(const DraftContext& context, Candidates& out) {
+  std::array<Open, kMaxProposed + 1> open{};
+  open[0] = {context.tokens.back(), -1, 0, 1.0};
+  size_t n_open = 1;
+  // Breadth first: each level's probabilities are below those above.
+  for (size_t i = 0; i < n_open; ++i) {
+    const Open parent = open[i];
+    const RecyclingTable::Followers* followers = table_.find(parent.token);
+    if (followers == nullptr || parent.depth >= context.max_depth) continue;
+    for (int rank = 0; rank < kTopTokens && n_open < open.size(); ++rank) {
+      const int32_t id = (*followers)[static_cast<size_t>(rank)];
+      if (id < 0) break;
+      const int bucket = std::min(parent.depth, kDepths - 1) * kTopTokens + rank;
+      const float p = acceptance_.probability(kind(), bucket, prior(rank, parent.depth));
+      const double path = parent.path * static_cast<double>(p);
+      if (path < kLeastPath) continue;
+      const int node = out.add({id, parent.node, p, kind(), static_cast<uint8_t>(bucket)});
+      if (node >= 0) open[n_open++] = {id, node, parent.depth + 1, path};
+    }
+  }
+}
+
+void RecyclingDrafter::observe(const DraftObservation& observation) {
+  const auto& tokens = observation.tokens;
+  const size_t from = std::max<size_t>(tokens.size() - observation.n_new, 1);
+  for (size_t i = from; i < tokens.size(); ++i) table_.promote(tokens[i - 1], tokens[i]);
+  for (const TopRow& row : observation.rows) table_.set(row.token, row.next);
+}
+
+}  // namespace edge
