@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .adapter import Adapter, native_adapter
 from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
@@ -27,9 +27,11 @@ from .model_info import model_info
 from .options import (
     DEFAULT_KV,
     DEFAULT_KV_CACHE_DISK_BYTES,
+    DEFAULT_SPECULATE,
     GenerateArguments,
     GenerateOptions,
     LoadOptions,
+    Speculate,
     VerifyMode,
     check_standing,
 )
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
     from ._native_types import KvFigures
 
 
+_SPECULATE: Mapping[Speculate, Literal["off", "auto", "on"]] = {
+    False: "off",
+    True: "on",
+    "auto": "auto",
+}
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -60,6 +69,7 @@ def load(
     latency_budget_ms: float | None = None,
     kv_cache_dir: str | os.PathLike[str] | None = None,
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES,
+    speculate: Speculate = DEFAULT_SPECULATE,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
@@ -77,6 +87,7 @@ def load(
         latency_budget_ms,
         kv_cache_dir,
         kv_cache_disk_bytes,
+        speculate,
     )
     return Model(resolve(path), options)
 
@@ -107,6 +118,7 @@ class Model(Closing):
                     kv_format=options.kv,
                     kv_cache_dir=options.kv_cache_dir,
                     kv_cache_disk_bytes=options.kv_cache_disk_bytes,
+                    speculate=_SPECULATE[options.speculate],
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

@@ -23,6 +23,7 @@
 #include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
 #include "runtime/kv_disk.h"
+#include "runtime/model_drafts.h"
 #include "runtime/prefix_tree.h"
 #include "runtime/session.h"
 #include "runtime/session_file.h"
@@ -64,6 +65,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::shared_ptr<const edge::EdgeFile> file;
   edge::ModelSpec spec;
   edge::Weights weights;
+  edge::KvLayout kv_layout;
   std::unique_ptr<edge::Verifier> verifier;
   int n_ctx_most = 0;     // of a session
   int n_ctx_planned = 0;  // of the decoder
@@ -80,6 +82,10 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
+  Speculate speculate = Speculate::kOff;
+  double latency_budget_ms = 0;
+  std::mutex drafts_mutex;                    // of the pointer
+  std::unique_ptr<edge::ModelDrafts> drafts;  // null: no session has drafted yet
   std::optional<edge::SessionIdentity> identity;       // once asked for; under step_turn
 
   ~Impl() override;
@@ -92,6 +98,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
   edge::Status keep_slots(const edge::KvView& view,
                           std::span<const std::vector<int32_t>> kept) override;
+  edge::Status move_slot(const edge::KvView& view, int from, int to) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
@@ -102,6 +109,8 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   // What the KV of a sequence with this adapter (null: none) depends on.
   edge::SessionIdentity identity_with(const Adapter::Impl* adapter);
   edge::Status open_disk(const LoadOptions& options);
+  // For a session; memory_budget.
+  edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
 };
 
 struct Adapter::Impl {
@@ -127,9 +136,12 @@ struct Session::Impl {
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
-  std::string name_space;                  // of PrefixReuse
+  std::string name_space;                  // of PrefixReuse, as
+  bool reuses_prefix = true;               // this
 
   std::string prefix_key() const;
+  edge::Status set_speculation(bool is_on);  // under `turn`
+  void begin_speculation();                  // as the model was loaded to; of a new session
   void take_back();                     // in the child of a fork()
   edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
 };

@@ -171,6 +171,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.cache.emplace(kv.groups, kv_budget_bytes);
   model.kv_budget_bytes = kv_budget_bytes;
   model.batcher.emplace(model, options.latency_budget_ms);
+  model.kv_layout = kv;
+  model.speculate = options.speculate;
+  model.latency_budget_ms = options.latency_budget_ms;
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
@@ -198,6 +201,8 @@ Status Model::Impl::make_decoder() {
 
 void Model::Impl::before_fork() {
   sessions_mutex.lock();
+  drafts_mutex.lock();
+  if (drafts) drafts->mutex().lock();
   batcher->before_fork();
   tree->mutex().lock();
   cache->mutex().lock();
@@ -215,6 +220,8 @@ void Model::Impl::after_fork(bool is_child) {
       if (const std::shared_ptr<Session::Impl> session = weak.lock()) session->take_back();
     }
   }
+  if (drafts) drafts->mutex().unlock();
+  drafts_mutex.unlock();
   sessions_mutex.unlock();
 }
 

@@ -6,30 +6,37 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "speculation/drafter.h"
 #include "speculation/token_tree.h"
 
 namespace edge {
 
-// A step that a decoding sequence took part in.
-struct DraftedStep {
-  int n_rows = 0;    // of all sequences, drafted ones included
-  int n_drafts = 0;  // of these, what the sequence drafted
-  int n_tokens = 0;  // that the sequence got out of it: 1, and the drafts that came true
-  double ms = 0;     // with what drafting itself took
-};
-
 class DraftSource {
  public:
   virtual ~DraftSource() = default;
-  // What to verify behind the last token, in at most most_nodes rows; empty: nothing is worth it.
-  // Every beginning of its nodes is a tree that is good for its size. Valid until the next call.
-  virtual const TokenTree& propose(const DraftContext& context, int most_nodes) = 0;
-  // In order: every token, drafted or not, and what the logits of rows said.
+
+  // Once for each step of the sequence, in this order.
+  // What to verify behind the last of `tokens`, which all but it have been processed, in at most
+  // most_nodes rows beside n_other_rows of other sequences; empty: nothing is worth it. Every
+  // beginning of the nodes is a tree that is good for its size. Valid until the next call.
+  virtual const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
+                                   int n_other_rows) = 0;
+  // The step has only the first n of them.
+  virtual void cut(int n) = 0;
+  // The tokens that came of the step, drafted or not, or before the first one all there are, and
+  // what the logits of its rows said.
   virtual void observe(const DraftObservation& observation) = 0;
-  virtual void rewind(size_t n_tokens) = 0;
-  virtual void record_step(const DraftedStep& step) = 0;
+  // The step took so long, observe() before it included, and so many tokens came of it.
+  virtual void record_step(int n_tokens, double ms) = 0;
+
+  // The sequence has only these of its tokens left.
+  virtual void rewind(std::span<const int32_t> tokens) = 0;
+  // The sequence is over, with these tokens: others may draft from them.
+  virtual void end(std::span<const int32_t> tokens) = 0;
+  // Memory that it takes at most of its own.
+  virtual uint64_t most_bytes() const = 0;
   // What the sequence's drafts have saved so far over steps without, as far as known.
   virtual double saved_ms() const = 0;
   // For another sequence of the same model.

@@ -83,7 +83,9 @@ class Session::Part final : public StepPart {
     }
     s.logits_at_ = s.n_done_;
     s.logits_row_ = 0;
-    if (s.drafts_ != nullptr && s.is_decoding_) s.keep_drafted(n_drafts_, n_step_rows, step_ms);
+    if (s.drafts_ != nullptr && s.is_decoding_) {
+      s.keep_drafted(n_drafts_, n_step_rows - 1 - n_drafts_, step_ms);
+    }
     return {};
   }
 
@@ -116,18 +118,14 @@ Result<std::unique_ptr<Session>> Session::create(Batcher& batcher, KvCache& cach
                                                  const SessionOptions& options) {
   EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv,
                         KvSequence::create(cache, options.n_ctx, options.tree, options.key,
-                                           bytes_besides_kv(batcher.model(),
-                                                            options.drafts != nullptr)));
+                                           bytes_besides_kv(batcher.model())));
   std::unique_ptr<Session> session(new Session(batcher, std::move(kv)));
   session->adapter_ = options.adapter;
-  if (options.drafts != nullptr) session->drafts_ = options.drafts->fresh();
   return session;
 }
 
-uint64_t Session::bytes_besides_kv(const StepModel& model, bool has_drafts) {
-  if (!model.has_head()) return 0;
-  const uint64_t n_rows = has_drafts ? 1 + TokenTree::kMaxNodes : 1;
-  return n_rows * static_cast<uint64_t>(model.n_vocab()) * sizeof(float);
+uint64_t Session::bytes_besides_kv(const StepModel& model) {
+  return model.has_head() ? static_cast<uint64_t>(model.n_vocab()) * sizeof(float) : 0;
 }
 
 Result<std::unique_ptr<Session>> Session::fork() const {
@@ -144,14 +142,14 @@ Result<std::unique_ptr<Session>> Session::fork() const {
   other->logits_.assign(logits.begin(), logits.end());
   other->logits_at_ = logits_at_;
   other->is_decoding_ = is_decoding_;
-  if (drafts_ != nullptr) other->drafts_ = drafts_->fresh();
+  if (drafts_ != nullptr) EDGE_RETURN_IF_ERROR(other->set_drafts(drafts_->fresh()));
   other->stats_.n_reused_tokens = n_done_;
   return other;
 }
 
 Session::~Session() {
   batcher_.leave(seat_);
-  if (n_told_ > 0) tell_source();
+  end_drafts();
   kv_->settle(std::span(tokens_).first(static_cast<size_t>(kv_->n_tokens())));
 }
 
@@ -162,7 +160,7 @@ std::span<const int32_t> Session::token_ids() const {
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
   stats.kv_bytes = kv_->held_bytes();
-  if (drafts_ != nullptr) stats.saved_ms = drafts_->saved_ms();
+  if (drafts_ != nullptr) stats.saved_ms += drafts_->saved_ms();
   return stats;
 }
 
@@ -317,7 +315,7 @@ Status Session::rewind(int n_tokens) {
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (tokens_.size() < n_told_) {
     n_told_ = tokens_.size();
-    drafts_->rewind(n_told_);
+    drafts_->rewind(tokens_);
   }
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
   return Status::ok();

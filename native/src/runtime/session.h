@@ -77,8 +77,8 @@ class Session {
   // shared and has copies of the others. kMemoryBudget, kOutOfMemory.
   Result<std::unique_ptr<Session>> fork() const;
   ~Session();
-  // Of a session of this model: the logits of its last token, and of drafts behind it.
-  static uint64_t bytes_besides_kv(const StepModel& model, bool has_drafts = false);
+  // Of a session of this model: the logits of its last token.
+  static uint64_t bytes_besides_kv(const StepModel& model);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -119,6 +119,12 @@ class Session {
   // session that fails takes no part any more.
   static void run_together(std::span<Run> runs, double budget_ms,
                            const StopCheck& should_stop = {});
+
+  // Where drafts come from, from now on; null: there are none, which costs nothing. kMemoryBudget,
+  // for the source and the logits of drafts.
+  Status set_drafts(std::unique_ptr<DraftSource> source);
+  // Whether there is a source.
+  bool has_drafts() const { return drafts_ != nullptr; }
 
   // Before others in steps with too little room for all; 0 unless it was set.
   void set_priority(int priority) { seat_.priority = priority; }
@@ -211,9 +217,10 @@ class Session {
   Status begin_run(const Run& run);
   void draft();
   RowInput draft_row(int i) const;
-  void keep_drafted(int n_drafts, int n_step_rows, double step_ms);
-  void drop_drafts();
+  void keep_drafted(int n_drafts, int n_other_rows, double step_ms);
+  void drop_drafts() { ahead_.clear(); }
   void tell_source();
+  void end_drafts();
   int most_drafts() const;
   bool meets_other_format(int n_drafts) const;
 
@@ -233,10 +240,13 @@ class Session {
   SessionStats stats_;
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
-  DraftedStep drafted_step_;  // the last one, until drafts_ is told of it
-  std::vector<int32_t> row_tokens_;  // of its rows, whose logits are in logits_; until then
-  size_t n_told_ = 0;                // of tokens_, those that drafts_ knows
-  double drafting_ms_ = 0;           // for the step to come
+  uint64_t draft_bytes_ = 0;             // claimed for them
+  std::vector<int32_t> row_tokens_;      // of the last step's rows, until drafts_ is told of them
+  double step_ms_ = 0;                   // of it, and of telling drafts_ before
+  int n_step_tokens_ = 0;                // that came of it; 0: drafts_ knows
+  int n_other_rows_ = 0;                 // that it had
+  size_t n_told_ = 0;                    // of tokens_, those that drafts_ knows
+  double telling_ms_ = 0;                // before the step to come
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 

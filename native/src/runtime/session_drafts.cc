@@ -1,12 +1,41 @@
 // What a session does with drafts. The KV's plan, its pages and what others share of them know only
 // of tokens that were appended and processed; rows of drafts stand in slots behind.
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "base/os.h"
 #include "runtime/session.h"
 #include "runtime/top_ids.h"
 
 namespace edge {
+
+Status Session::set_drafts(std::unique_ptr<DraftSource> source) {
+  end_drafts();
+  if (source == nullptr || !model().has_head()) return Status::ok();
+  const uint64_t n_bytes =
+      static_cast<uint64_t>(model().n_vocab()) * TokenTree::kMaxNodes * sizeof(float) +
+      source->most_bytes();
+  EDGE_RETURN_IF_ERROR(kv_->cache().claim(n_bytes, "a session's drafts"));
+  draft_bytes_ = n_bytes;
+  drafts_ = std::move(source);
+  return Status::ok();
+}
+
+void Session::end_drafts() {
+  drop_drafts();
+  if (drafts_ == nullptr) return;
+  if (n_told_ > 0) {
+    tell_source();
+    drafts_->end(tokens_);
+  }
+  stats_.saved_ms += drafts_->saved_ms();
+  drafts_.reset();
+  kv_->cache().unclaim(std::exchange(draft_bytes_, 0));
+  row_tokens_.clear();
+  n_step_tokens_ = 0;
+  n_told_ = 0;
+}
 
 // Before the first step of a run: what is done already, by drafts or by others.
 Status Session::begin_run(const Run& run) {
@@ -32,7 +61,7 @@ Status Session::take_drafted() {
     kv_->publish(tokens_);
     logits_at_ = n_done_;
     logits_row_ = 1 + node;
-    ++drafted_step_.n_tokens;
+    ++n_step_tokens_;
     ++stats_.drafts[static_cast<size_t>(ahead_.node(node).drafter)].n_accepted;
     ahead_.advance(node);
   }
@@ -45,11 +74,11 @@ void Session::draft() {
   if (drafts_ == nullptr || !is_decoding_) return;
   const int64_t start_ns = monotonic_ns();
   tell_source();
+  telling_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
   if (const int n_most = most_drafts(); n_most > 0) {
-    const TokenTree& tree = drafts_->propose({.tokens = tokens_, .max_depth = n_most}, n_most);
+    const TokenTree& tree = drafts_->propose(tokens_, n_most, n_other_rows_);
     ahead_.plan(tree, meets_other_format(tree.size()));
   }
-  drafting_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
 }
 
 int Session::most_drafts() const {
@@ -79,9 +108,12 @@ RowInput Session::draft_row(int i) const {
 }
 
 // After a step for one token, which counts by now, and n_drafts behind it.
-void Session::keep_drafted(int n_drafts, int n_step_rows, double step_ms) {
+void Session::keep_drafted(int n_drafts, int n_other_rows, double step_ms) {
+  if (n_drafts < ahead_.n_planned()) drafts_->cut(n_drafts);
   if (n_drafts > 0) ahead_.arm();
-  drafted_step_ = {n_step_rows, n_drafts, 1, step_ms + drafting_ms_};
+  n_step_tokens_ = 1;
+  n_other_rows_ = n_other_rows;
+  step_ms_ = step_ms + telling_ms_;
   row_tokens_ = {tokens_[static_cast<size_t>(n_done_ - 1)]};
   for (int i = 0; i < n_drafts; ++i) {
     const DraftNode& node = ahead_.node(i);
@@ -90,12 +122,9 @@ void Session::keep_drafted(int n_drafts, int n_step_rows, double step_ms) {
   }
 }
 
-void Session::drop_drafts() { ahead_.clear(); }
-
-// What happened since it was told last.
+// Of the tokens that came since it was told last, and of the step that they came of.
 void Session::tell_source() {
-  if (drafted_step_.n_rows > 0) drafts_->record_step(std::exchange(drafted_step_, {}));
-  if (tokens_.size() == n_told_ && row_tokens_.empty()) return;
+  if (tokens_.size() == n_told_ && n_step_tokens_ == 0) return;
   const auto n_vocab = static_cast<size_t>(model().n_vocab());
   std::array<std::array<int32_t, kTopTokens>, 1 + TokenTree::kMaxNodes> next;
   std::array<TopRow, 1 + TokenTree::kMaxNodes> rows;
@@ -109,6 +138,7 @@ void Session::tell_source() {
                     .hidden = {}});
   n_told_ = tokens_.size();
   row_tokens_.clear();
+  if (n_step_tokens_ > 0) drafts_->record_step(std::exchange(n_step_tokens_, 0), step_ms_);
 }
 
 }  // namespace edge

@@ -6,7 +6,6 @@
 namespace edge {
 
 struct Adapter;
-class DraftSource;
 class PrefixTree;
 
 struct SessionOptions {
@@ -14,7 +13,6 @@ struct SessionOptions {
   const Adapter* adapter = nullptr;  // through which all tokens go; must outlive the session
   PrefixTree* tree = nullptr;        // of its cache: shares the pages of common prefixes
   std::string key = {};              // there: names all that pages depend on besides the ids
-  const DraftSource* drafts = nullptr;  // a fresh() one of which the session drafts with
 };
 
 }  // namespace edge

@@ -25,7 +25,10 @@ struct DraftLog {
   int n_most_nodes = 15;
   int n_observed_rows = 0;
   int n_wrong_tops = 0;  // rows whose best next id is not what the model says
-  std::vector<DraftedStep> steps;
+  int n_cut = 0;        // steps with fewer nodes than were proposed
+  int n_step_tokens = 0;  // that came of steps
+  int n_steps = 0;
+  std::vector<std::vector<int32_t>> texts;  // of sequences that are over
 };
 
 class DraftScript final : public DraftSource {
@@ -37,17 +40,17 @@ class DraftScript final : public DraftSource {
 
   // The true continuation down to some depth, and wrong tokens below any of it, shuffled as far as
   // parents stand before their children.
-  const TokenTree& propose(const DraftContext& context, int most_nodes) override {
-    CHECK(std::ranges::equal(context.tokens, known_));
+  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes, int) override {
+    CHECK(std::ranges::equal(tokens, known_));
     tree_.clear();
     std::mt19937& random = log_->random;
-    std::vector<int32_t> text(context.tokens.begin(), context.tokens.end());
-    int true_node = -1, n_true = 0;
+    std::vector<int32_t> text(tokens.begin(), tokens.end());
+    int true_node = -1;
     const int n_nodes = std::min(most_nodes, static_cast<int>(random() % 16));
     while (tree_.size() < std::min(n_nodes, log_->n_most_nodes)) {
       DraftNode node{.probability = static_cast<float>(random() % 100) / 100,
                      .drafter = static_cast<DrafterKind>(random() % kDrafterKinds)};
-      const bool is_true = random() % 2 == 0 && n_true == tree_.depth(true_node);
+      const bool is_true = random() % 2 == 0;
       const int32_t next = oracle_(text);
       node.parent = is_true ? true_node : static_cast<int>(random() % 17) % (tree_.size() + 1) - 1;
       node.id = is_true ? next : static_cast<int32_t>(random() % kVocab);
@@ -55,7 +58,6 @@ class DraftScript final : public DraftSource {
       const int added = tree_.add(node);
       if (node.parent != true_node || node.id != next) continue;
       true_node = added;
-      ++n_true;
       text.push_back(next);
     }
     return tree_;
@@ -71,8 +73,21 @@ class DraftScript final : public DraftSource {
       ++log_->n_wrong_tops;
     }
   }
-  void rewind(size_t n_tokens) override { known_.resize(std::min(known_.size(), n_tokens)); }
-  void record_step(const DraftedStep& step) override { log_->steps.push_back(step); }
+  void cut(int n) override {
+    CHECK(n < tree_.size());
+    ++log_->n_cut;
+  }
+  void record_step(int n_tokens, double) override {
+    ++log_->n_steps;
+    log_->n_step_tokens += n_tokens;
+  }
+  void rewind(std::span<const int32_t> tokens) override {
+    known_.assign(tokens.begin(), tokens.end());
+  }
+  void end(std::span<const int32_t> tokens) override {
+    log_->texts.emplace_back(tokens.begin(), tokens.end());
+  }
+  uint64_t most_bytes() const override { return 100; }
   double saved_ms() const override { return 0; }
   std::unique_ptr<DraftSource> fresh() const override {
     return std::make_unique<DraftScript>(log_, oracle_);

@@ -1,0 +1,74 @@
+// Speculation of sessions: docs/SPECULATION.md.
+#include <array>
+#include <mutex>
+#include <string>
+
+#include "api/guard.h"
+#include "api/impl.h"
+#include "api/with_session.h"
+#include "kernels/kv_slot.h"
+
+namespace edgellm {
+namespace {
+
+using edge::Code;
+using edge::Result;
+using edge::Status;
+
+constexpr int kSequences = 8;  // at the same time, that have all the memory they can use
+
+}  // namespace
+
+// Reads nothing but what stays until the sessions are gone, so it needs no turn.
+Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
+  for (const edge::KvLayerLayout& layer : kv_layout.layers) {
+    std::byte* const* pages = view.tables[layer.group].pages;
+    for (int kv_head = 0; kv_head < layer.n_kv_heads; ++kv_head) {
+      edge::move_slot(layer.slot(pages[from / edge::kPageTokens], from, kv_head),
+                      layer.slot(pages[to / edge::kPageTokens], to, kv_head));
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
+  const std::lock_guard lock(drafts_mutex);
+  if (drafts == nullptr) {
+    const edge::SpeculationOptions options{
+        .memory_bytes = edge::SharedSpeculation::memory_for(info.file_bytes),
+        .n_vocab = spec.n_vocab,
+        .max_sequences = kSequences};
+    // The other half is the sequences', which claim it themselves.
+    EDGE_RETURN_IF_ERROR(cache->claim(options.memory_bytes / 2, "what sessions draft from"));
+    drafts = std::make_unique<edge::ModelDrafts>(options, edge::CostTable(), latency_budget_ms);
+  }
+  return drafts->source();
+}
+
+Status Session::Impl::set_speculation(bool is_on) {
+  edge::Session& inner = open_session();
+  if (is_on == inner.has_drafts()) return {};
+  if (!is_on) return inner.set_drafts(nullptr);
+  if (!name_space.empty()) {
+    return {Code::kFeatureUnsupported,
+            "a session with a name space cannot speculate: it would learn from the texts of others "
+            "and they from its own, which a name space is to prevent"};
+  }
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<edge::DraftSource> source, model->draft_source());
+  return inner.set_drafts(std::move(source));
+}
+
+void Session::Impl::begin_speculation() {
+  const bool is_apart = !name_space.empty() || !reuses_prefix;
+  if (model->speculate == Speculate::kOff || is_apart || model->spec.headless) return;
+  const Status status = set_speculation(true);
+  const bool may_be_without = model->speculate == Speculate::kAuto;
+  if (status.code() == Code::kMemoryBudget && may_be_without) return;
+  edge::api::check(status);
+}
+
+void Session::set_speculation(bool is_on) {
+  with_session(impl_, [&](edge::Session&) { edge::api::check(impl_->set_speculation(is_on)); });
+}
+
+}  // namespace edgellm
