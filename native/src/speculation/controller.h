@@ -61,8 +61,8 @@ class Controller {
   void account(double saved_ms, double plain_ms);
 
   CostTable costs_;
-  int n_since_plain_ = 0;
-  int rest_ = 0;  // plain steps still to come
+  int n_since_plain_ = kPlainEvery;  // steps; the first is plain
+  int rest_ = 0;                     // plain steps still to come
   int next_rest_ = kFirstRest;
   double balance_ = 0.0;  // plain steps won lately
   double saved_ms_ = 0.0;

@@ -11,7 +11,10 @@ namespace {
 constexpr double kSlowestRate = 1.0 / 16;  // of the moving average
 constexpr double kForgetting = 0.99;       // of every other size, a step
 constexpr double kMeasuredWeight = 0.05;   // about 300 steps after a single one
-constexpr double kMostOutlying = 2.0;      // times what was expected that one step may count for
+// What another process found, the machine perhaps busier then, counts for less than one step of
+// this.
+constexpr double kLoadedWeight = 0.5;
+constexpr double kMostOutlying = 2.0;  // times what was expected that one step may count for
 constexpr std::string_view kHeader = "edgellm step costs 1\n";
 constexpr uint64_t kMostUs = 1'000'000'000;
 
@@ -92,7 +95,7 @@ std::optional<CostTable> CostTable::from_text(std::string_view text, CostShape s
     const uint64_t rows = number(kMaxRows, ' ');
     const uint64_t us = rows == 0 ? 0 : number(kMostUs, '\n');
     if (us == 0 || rows <= last) return std::nullopt;
-    table.measured_[rows] = {static_cast<double>(us) / 1e3, 1.0};
+    table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight};
     last = rows;
   }
   return table;
