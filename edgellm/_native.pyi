@@ -122,7 +122,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
-        speculate: Literal["off", "auto", "on"] = "off",
+        speculate: Literal["off", "auto", "on", "always"] = "off",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -139,7 +139,7 @@ class Model:
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
         speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
-            there is memory for it. Never those with a namespace, or without reuse_prefix.
+            there is memory for it; "always": as if a row more took no time. Never those with a namespace, or without reuse_prefix.
         """
 
     def close(self) -> None:

@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     from ._native_types import KvFigures
 
 
-_SPECULATE: Mapping[Speculate, Literal["off", "auto", "on"]] = {
+_SPECULATE: Mapping[Speculate, Literal["off", "auto", "on", "always"]] = {
     False: "off",
     True: "on",
     "auto": "auto",
+    "always": "always",
 }
 
 

@@ -15,7 +15,7 @@ from .errors import InvalidArgumentError, UnsupportedError
 from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
-Speculate = bool | Literal["auto"]
+Speculate = bool | Literal["auto", "always"]
 DEFAULT_SPECULATE: Speculate = False
 BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
@@ -52,7 +52,8 @@ class LoadOptions:
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     `speculate`: guess tokens and verify several in one step, which changes no token
-    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it.
+    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it. "always" does not ask
+    whether it pays, for tests and measurements.
     """
 
     backend: str = "cpu"
@@ -68,8 +69,9 @@ class LoadOptions:
     speculate: Speculate = DEFAULT_SPECULATE
 
     def __post_init__(self) -> None:
-        if self.speculate not in (True, False, "auto"):
-            raise _fail(f"speculate must be True, False or 'auto', but is {self.speculate!r}")
+        if self.speculate not in (True, False, "auto", "always"):
+            known = "True, False, 'auto' or 'always'"
+            raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
         if self.backend not in BACKENDS:
             message = f"backend {self.backend!r} is not available; this version has: cpu"
             raise UnsupportedError(message, code="backend_unsupported")

@@ -96,8 +96,9 @@ edgellm::Speculate speculate_from(const std::string& name) {
   if (name == "off") return edgellm::Speculate::kOff;
   if (name == "auto") return edgellm::Speculate::kAuto;
   if (name == "on") return edgellm::Speculate::kOn;
+  if (name == "always") return edgellm::Speculate::kAlways;
   throw edgellm::Error("invalid_argument", "InvalidArgumentError",
-                       "speculate must be 'off', 'auto' or 'on'");
+                       "speculate must be 'off', 'auto', 'on' or 'always'");
 }
 
 Model load(const py::object& path, int n_threads, const std::string& verify,

@@ -47,7 +47,7 @@ def story_path(request, demo_path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["K8V8", "K6V4"])
 def model(request, story_path) -> Iterator[edgellm.Model]:
-    with edgellm.load(story_path, threads=2, kv=request.param) as loaded:
+    with edgellm.load(story_path, threads=2, kv=request.param, speculate="always") as loaded:
         yield loaded
 
 
@@ -92,7 +92,7 @@ def test_texts_of_a_batch_are_guessed_at_together(story_path):
     options: dict[str, Any] = {"max_tokens": 40, "temperature": 0.4, "seed": 3, "stop_ids": ()}
     with edgellm.load(story_path, threads=2) as plain:
         expected = [told(plain.generate(prompt, **options)) for prompt in every]
-    with edgellm.load(story_path, threads=2, speculate=True) as speculating:
+    with edgellm.load(story_path, threads=2, speculate="always") as speculating:
         for _ in range(2):
             batch = speculating.generate_batch(every, at_once=4, **options)
             assert [told(one) for one in batch] == expected
@@ -148,7 +148,7 @@ def test_without_memory_for_it_auto_does_without_and_true_refuses(demo_path):
 def test_one_thread_or_two_and_any_instruction_set_give_the_same(demo_path):
     script = (
         "import edgellm, json, sys\n"
-        "model = edgellm.load(sys.argv[1], threads=int(sys.argv[2]), speculate=True)\n"
+        "model = edgellm.load(sys.argv[1], threads=int(sys.argv[2]), speculate='always')\n"
         "prompts = json.loads(sys.argv[3])\n"
         "print(json.dumps([model.generate(p, max_tokens=24).token_ids for p in prompts * 2]))\n"
     )
@@ -162,7 +162,7 @@ def test_one_thread_or_two_and_any_instruction_set_give_the_same(demo_path):
 
 
 def test_values_that_mean_nothing_are_refused(demo_path):
-    with pytest.raises(edgellm.InvalidArgumentError, match="speculate must be True, False or"):
+    with pytest.raises(edgellm.InvalidArgumentError, match="speculate must be True, False, 'auto'"):
         edgellm.load(demo_path, speculate="sometimes")  # type: ignore[arg-type]
 
 

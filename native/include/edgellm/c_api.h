@@ -84,8 +84,9 @@ enum {
 enum {
   EDGELLM_SPECULATE_DEFAULT = 0,
   EDGELLM_SPECULATE_OFF = 1,
-  EDGELLM_SPECULATE_AUTO = 2, /* where there is memory for it */
-  EDGELLM_SPECULATE_ON = 3    /* or "memory_budget" */
+  EDGELLM_SPECULATE_AUTO = 2,  /* where there is memory for it */
+  EDGELLM_SPECULATE_ON = 3,    /* or "memory_budget" */
+  EDGELLM_SPECULATE_ALWAYS = 4 /* as ON, and as if a row more took no time: for tests */
 };
 
 typedef struct edgellm_load_options {
@@ -107,9 +108,20 @@ typedef struct edgellm_load_options {
   uint64_t kv_cache_disk_bytes;
   int64_t speculate; /* EDGELLM_SPECULATE_... */
 } edgellm_load_options;
-#define EDGELLM_LOAD_OPTIONS_INIT                                                                 \
-  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, EDGELLM_KV_DEFAULT, 0, 0, NULL, 0, \
-   0, EDGELLM_SPECULATE_DEFAULT}
+#define EDGELLM_LOAD_OPTIONS_INIT   \
+  {                                 \
+      sizeof(edgellm_load_options), \
+      0,                            \
+      EDGELLM_VERIFY_ONCE,          \
+      0,                            \
+      0,                            \
+      EDGELLM_KV_DEFAULT,           \
+      0,                            \
+      0,                            \
+      NULL,                         \
+      0,                            \
+      0,                            \
+      EDGELLM_SPECULATE_DEFAULT}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {

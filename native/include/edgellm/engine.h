@@ -112,12 +112,13 @@ class StreamDecoder {
 
 enum class Verify { kOnce, kAlways, kNever };
 
-// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md). Tokens
-// and logits are the same either way.
+// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md).
+// Tokens and logits are the same either way.
 enum class Speculate {
   kOff,
-  kAuto,  // where there is memory for it
-  kOn,    // or "memory_budget"
+  kAuto,    // where there is memory for it
+  kOn,      // or "memory_budget"
+  kAlways,  // as kOn, and as if a row more took no time: for tests and measurements
 };
 
 struct LoadOptions {

@@ -116,6 +116,8 @@ edgellm::Speculate speculate_of(int64_t speculate) {
       return edgellm::Speculate::kAuto;
     case EDGELLM_SPECULATE_ON:
       return edgellm::Speculate::kOn;
+    case EDGELLM_SPECULATE_ALWAYS:
+      return edgellm::Speculate::kAlways;
     default:
       refuse("options->speculate is " + std::to_string(speculate) +
              "; it must be EDGELLM_SPECULATE_...");

@@ -8,7 +8,8 @@ using edge::capi::write_struct;
 
 edgellm_status edgellm_session_set_speculation(edgellm_session* session, int32_t is_on) {
   return guarded([&] {
-    if (is_on != 0 && is_on != 1) refuse("is_on is " + std::to_string(is_on) + "; it must be 0 or 1");
+    if (is_on != 0 && is_on != 1)
+      refuse("is_on is " + std::to_string(is_on) + "; it must be 0 or 1");
     required(session, "session").session.set_speculation(is_on == 1);
   });
 }

@@ -84,9 +84,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
   Speculate speculate = Speculate::kOff;
   double latency_budget_ms = 0;
-  std::mutex drafts_mutex;                    // of the pointer
-  std::unique_ptr<edge::ModelDrafts> drafts;  // null: no session has drafted yet
-  std::optional<edge::SessionIdentity> identity;       // once asked for; under step_turn
+  std::mutex drafts_mutex;                        // of the pointer
+  std::unique_ptr<edge::ModelDrafts> drafts;      // null: no session has drafted yet
+  std::optional<edge::SessionIdentity> identity;  // once asked for; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
@@ -142,8 +142,8 @@ struct Session::Impl {
   std::string prefix_key() const;
   edge::Status set_speculation(bool is_on);  // under `turn`
   void begin_speculation();                  // as the model was loaded to; of a new session
-  void take_back();                     // in the child of a fork()
-  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
+  void take_back();                          // in the child of a fork()
+  edge::Session& open_session() const;       // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm

@@ -34,13 +34,17 @@ Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
 Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   const std::lock_guard lock(drafts_mutex);
   if (drafts == nullptr) {
-    const edge::SpeculationOptions options{
+    const edge::SpeculationOptions shared{
         .memory_bytes = edge::SharedSpeculation::memory_for(info.file_bytes),
         .n_vocab = spec.n_vocab,
         .max_sequences = kSequences};
     // The other half is the sequences', which claim it themselves.
-    EDGE_RETURN_IF_ERROR(cache->claim(options.memory_bytes / 2, "what sessions draft from"));
-    drafts = std::make_unique<edge::ModelDrafts>(options, edge::CostTable(), latency_budget_ms);
+    EDGE_RETURN_IF_ERROR(tree->with_room(
+        [&] { return cache->claim(shared.memory_bytes / 2, "what sessions draft from"); }));
+    const edge::ModelDrafts::Options options{.shared = shared,
+                                             .budget_ms = latency_budget_ms,
+                                             .ignores_time = speculate == Speculate::kAlways};
+    drafts = std::make_unique<edge::ModelDrafts>(options, edge::CostTable());
   }
   return drafts->source();
 }

@@ -63,7 +63,8 @@ void Lookahead::lay_out_tail(int i) {
     ++n_in_place;
   }
   const bool is_in_place = n_in_place > n_above;
-  n_tail_[static_cast<size_t>(i)] = static_cast<uint8_t>(is_in_place ? 0 : 2 + n_above - n_in_place);
+  n_tail_[static_cast<size_t>(i)] =
+      static_cast<uint8_t>(is_in_place ? 0 : 2 + n_above - n_in_place);
   std::copy(tail.begin() + n_in_place - 1, tail.begin() + n_above + 1, tail.begin());
 }
 

@@ -11,7 +11,7 @@ class ModelDrafts::Source final : public DraftSource {
     const std::lock_guard lock(model_.mutex_);
     return own_.propose(tokens, {.max_nodes = most_nodes,
                                  .n_other_rows = n_other_rows,
-                                 .budget_ms = model_.budget_ms_});
+                                 .budget_ms = model_.options_.budget_ms});
   }
   void cut(int n) override {
     const std::lock_guard lock(model_.mutex_);
@@ -24,7 +24,7 @@ class ModelDrafts::Source final : public DraftSource {
   void record_step(int n_tokens, double ms) override {
     const std::lock_guard lock(model_.mutex_);
     const double before_ms = model_.shared_.controller().saved_ms();
-    own_.record_step(n_tokens, ms);
+    own_.record_step(n_tokens, model_.options_.ignores_time ? 1.0 : ms);
     saved_ms_ += model_.shared_.controller().saved_ms() - before_ms;
   }
   void rewind(std::span<const int32_t> tokens) override {

@@ -13,11 +13,16 @@ namespace edge {
 
 class ModelDrafts {
  public:
-  // budget_ms: what a step with drafts may take; 0: anything.
-  ModelDrafts(const SpeculationOptions& options, CostTable costs, double budget_ms)
-      : shared_(options, std::move(costs)), budget_ms_(budget_ms) {}
+  struct Options {
+    SpeculationOptions shared;
+    double budget_ms = 0;       // that a step with drafts may take; 0: anything
+    bool ignores_time = false;  // steps count as if they all took as long
+  };
+  ModelDrafts(const Options& options, CostTable costs)
+      : options_(options), shared_(options.shared, std::move(costs)) {}
 
-  // For one more sequence, which must not outlive this, and learns from the others and they from it.
+  // For one more sequence, which must not outlive this, and learns from the others and they from
+  // it.
   std::unique_ptr<DraftSource> source();
 
   CostTable costs() const;
@@ -27,9 +32,9 @@ class ModelDrafts {
  private:
   class Source;
 
+  const Options options_;
   mutable std::mutex mutex_;
   SharedSpeculation shared_;  // under mutex_, as all sequences' parts are
-  const double budget_ms_;
 };
 
 }  // namespace edge

@@ -240,13 +240,13 @@ class Session {
   SessionStats stats_;
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
-  uint64_t draft_bytes_ = 0;             // claimed for them
-  std::vector<int32_t> row_tokens_;      // of the last step's rows, until drafts_ is told of them
-  double step_ms_ = 0;                   // of it, and of telling drafts_ before
-  int n_step_tokens_ = 0;                // that came of it; 0: drafts_ knows
-  int n_other_rows_ = 0;                 // that it had
-  size_t n_told_ = 0;                    // of tokens_, those that drafts_ knows
-  double telling_ms_ = 0;                // before the step to come
+  uint64_t draft_bytes_ = 0;         // claimed for them
+  std::vector<int32_t> row_tokens_;  // of the last step's rows, until drafts_ is told of them
+  double step_ms_ = 0;               // of it, and of telling drafts_ before
+  int n_step_tokens_ = 0;            // that came of it; 0: drafts_ knows
+  int n_other_rows_ = 0;             // that it had
+  size_t n_told_ = 0;                // of tokens_, those that drafts_ knows
+  double telling_ms_ = 0;            // before the step to come
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 

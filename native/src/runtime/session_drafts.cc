@@ -16,7 +16,7 @@ Status Session::set_drafts(std::unique_ptr<DraftSource> source) {
   const uint64_t n_bytes =
       static_cast<uint64_t>(model().n_vocab()) * TokenTree::kMaxNodes * sizeof(float) +
       source->most_bytes();
-  EDGE_RETURN_IF_ERROR(kv_->cache().claim(n_bytes, "a session's drafts"));
+  EDGE_RETURN_IF_ERROR(kv_->claim(n_bytes, "a session's drafts"));
   draft_bytes_ = n_bytes;
   drafts_ = std::move(source);
   return Status::ok();

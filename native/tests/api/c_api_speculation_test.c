@@ -54,7 +54,7 @@ static void test_options(const char* path) {
   edgellm_session_stats stats = EDGELLM_SESSION_STATS_INIT;
   edgellm_session* session = NULL;
   edgellm_model* model = NULL;
-  for (options.speculate = EDGELLM_SPECULATE_OFF; options.speculate <= EDGELLM_SPECULATE_ON;
+  for (options.speculate = EDGELLM_SPECULATE_OFF; options.speculate <= EDGELLM_SPECULATE_ALWAYS;
        ++options.speculate) {
     CHECK_OK(edgellm_model_load(path, strlen(path), &options, &model));
     CHECK_OK(edgellm_session_create(model, 8, &session));
@@ -90,8 +90,14 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: test_c_api_speculation MODEL\n");
     return 2;
   }
-  edgellm_model* model = load(argv[1]);
+  edgellm_load_options options = EDGELLM_LOAD_OPTIONS_INIT;
+  edgellm_model* model = NULL;
+  options.speculate = EDGELLM_SPECULATE_ALWAYS;
+  CHECK_OK(edgellm_model_load(argv[1], strlen(argv[1]), &options, &model));
+  if (model == NULL) return 1;
   test_same_tokens(model);
+  edgellm_model_free(model);
+  model = load(argv[1]);
   test_nonsense(model);
   edgellm_model_free(model);
   test_options(argv[1]);

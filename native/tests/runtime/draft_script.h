@@ -24,8 +24,8 @@ struct DraftLog {
   std::mt19937 random{1};
   int n_most_nodes = 15;
   int n_observed_rows = 0;
-  int n_wrong_tops = 0;  // rows whose best next id is not what the model says
-  int n_cut = 0;        // steps with fewer nodes than were proposed
+  int n_wrong_tops = 0;   // rows whose best next id is not what the model says
+  int n_cut = 0;          // steps with fewer nodes than were proposed
   int n_step_tokens = 0;  // that came of steps
   int n_steps = 0;
   std::vector<std::vector<int32_t>> texts;  // of sequences that are over

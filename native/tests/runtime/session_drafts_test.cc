@@ -28,9 +28,8 @@ struct Drafting {
   KvCache cache{model.groups(), UINT64_MAX};
   PrefixTree tree{cache, UINT64_MAX};
   std::shared_ptr<DraftLog> log = std::make_shared<DraftLog>();
-  DraftScript script{log, [this](std::span<const int32_t> ids) {
-                       return best_of(model.expected(ids));
-                     }};
+  DraftScript script{log,
+                     [this](std::span<const int32_t> ids) { return best_of(model.expected(ids)); }};
 
   explicit Drafting(std::vector<int> windows) : model(std::move(windows)) {}
   std::unique_ptr<Session> session(int n_ctx = 400, bool has_drafts = true) {
@@ -124,7 +123,8 @@ TEST_CASE("whatever is done between the tokens, a session with drafts is one wit
       const int n = plain->n_tokens();
       const auto pick = random() % 16;
       if (n > 300 || pick == 0) {
-        const int n_kept = n - static_cast<int>(random() % static_cast<uint32_t>(std::min(n, n > 300 ? 250 : 20)));
+        const int n_kept =
+            n - static_cast<int>(random() % static_cast<uint32_t>(std::min(n, n > 300 ? 250 : 20)));
         both([&](Session& s) { REQUIRE(s.rewind(n_kept).is_ok()); });
       } else if (pick == 1) {
         const auto ids = random_ids(1 + random() % 5, random());
@@ -160,11 +160,12 @@ TEST_CASE("whatever is done between the tokens, a session with drafts is one wit
         if (pick != 5) run_all(s);
       });
     }
-    CHECK(drafting->stats().n_steps < plain->stats().n_steps);
+    CHECK(f.log->n_step_tokens > f.log->n_steps);
   }
 }
 
-TEST_CASE("a step's rows of drafts are shared by its sequences, and none is drafted with a prompt") {
+TEST_CASE(
+    "a step's rows of drafts are shared by its sequences, and none is drafted with a prompt") {
   Drafting f({0, 40});
   std::vector<std::unique_ptr<Session>> sessions;
   for (uint32_t i = 0; i < 3; ++i) {
@@ -190,7 +191,7 @@ TEST_CASE("a step's rows of drafts are shared by its sequences, and none is draf
   }
   CHECK(std::ranges::max(f.model.step_rows) == 16);
   CHECK(f.log->n_cut > 0);
-  CHECK(f.model.step_rows.size() < 90);
+  CHECK(f.model.step_rows.size() < 60);
 
   const int32_t next = best_of(sessions[0]->logits().value());
   REQUIRE(sessions[0]->append(std::span(&next, 1)).is_ok());
