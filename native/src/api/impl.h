@@ -111,6 +111,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status open_disk(const LoadOptions& options);
   // For a session; memory_budget.
   edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
+  void keep_costs();  // of steps, for the next process
 };
 
 struct Adapter::Impl {

@@ -188,7 +188,10 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 
 }  // namespace
 
-Model::Impl::~Impl() { edge::api::forget_forks(*this); }
+Model::Impl::~Impl() {
+  edge::api::forget_forks(*this);
+  if (!is_closing) keep_costs();
+}
 
 Status Model::Impl::make_decoder() {
   auto made = edge::Decoder::create(
@@ -350,6 +353,7 @@ void Model::close() {
         session->session.reset();
       }
     }
+    impl_->keep_costs();
     impl_->tree->trim(UINT64_MAX);
     if (impl_->disk) impl_->disk->stop_writing();  // which asks the verifier
     const std::lock_guard lock(impl_->step_turn);

@@ -1,12 +1,17 @@
 // Speculation of sessions: docs/SPECULATION.md.
 #include <array>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "api/guard.h"
 #include "api/impl.h"
 #include "api/with_session.h"
+#include "base/cpu_info.h"
+#include "base/os.h"
+#include "kernels/kernels.h"
 #include "kernels/kv_slot.h"
+#include "speculation/cost_file.h"
 
 namespace edgellm {
 namespace {
@@ -16,6 +21,17 @@ using edge::Result;
 using edge::Status;
 
 constexpr int kSequences = 8;  // at the same time, that have all the memory they can use
+
+// Where step times stay from one process to the next; "": nowhere.
+std::string costs_directory() {
+  const std::string cache = edge::user_cache_dir();
+  return cache.empty() ? "" : cache + "/steps";
+}
+
+std::string costs_key(const ModelInfo& info) {
+  return edge::cpu_id() + '\n' + edge::active_kernels().name + '\n' +
+         std::to_string(info.n_threads) + '\n' + info.root;
+}
 
 }  // namespace
 
@@ -44,9 +60,20 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
     const edge::ModelDrafts::Options options{.shared = shared,
                                              .budget_ms = latency_budget_ms,
                                              .ignores_time = speculate == Speculate::kAlways};
-    drafts = std::make_unique<edge::ModelDrafts>(options, edge::CostTable());
+    std::optional<edge::CostTable> costs;
+    if (const std::string at = costs_directory(); !options.ignores_time && !at.empty()) {
+      costs = edge::load_costs(at, costs_key(info));
+    }
+    drafts = std::make_unique<edge::ModelDrafts>(options, costs.value_or(edge::CostTable()));
   }
   return drafts->source();
+}
+
+void Model::Impl::keep_costs() {
+  const std::lock_guard lock(drafts_mutex);
+  const std::string at = costs_directory();
+  if (drafts == nullptr || speculate == Speculate::kAlways || at.empty()) return;
+  edge::save_costs(at, costs_key(info), drafts->costs());
 }
 
 Status Session::Impl::set_speculation(bool is_on) {

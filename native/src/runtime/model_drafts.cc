@@ -50,7 +50,7 @@ std::unique_ptr<DraftSource> ModelDrafts::source() {
   return std::make_unique<Source>(*this);
 }
 
-CostTable ModelDrafts::costs() const {
+CostTable ModelDrafts::costs() {
   const std::lock_guard lock(mutex_);
   return shared_.controller().costs();
 }

@@ -25,7 +25,7 @@ class ModelDrafts {
   // it.
   std::unique_ptr<DraftSource> source();
 
-  CostTable costs() const;
+  CostTable costs();
   // The lock of all state, for fork(): a child must not inherit it half-way.
   std::mutex& mutex() { return mutex_; }
 
@@ -33,7 +33,7 @@ class ModelDrafts {
   class Source;
 
   const Options options_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   SharedSpeculation shared_;  // under mutex_, as all sequences' parts are
 };
 

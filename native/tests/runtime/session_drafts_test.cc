@@ -1,12 +1,14 @@
 // Sessions with drafts, on a model made of hashes: whatever is drafted and whatever is done to the
 // session, its counts, tokens and logits are those of one without.
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "doctest/doctest.h"
 #include "draft_script.h"
 #include "hash_model.h"
 #include "runtime/lookahead.h"
+#include "runtime/model_drafts.h"
 #include "runtime/prefix_tree.h"
 #include "runtime/session.h"
 #include "runtime/top_ids.h"
@@ -127,7 +129,7 @@ TEST_CASE("whatever is done between the tokens, a session with drafts is one wit
             n - static_cast<int>(random() % static_cast<uint32_t>(std::min(n, n > 300 ? 250 : 20)));
         both([&](Session& s) { REQUIRE(s.rewind(n_kept).is_ok()); });
       } else if (pick == 1) {
-        const auto ids = random_ids(1 + random() % 5, random());
+        const auto ids = random_ids(1 + random() % 5, static_cast<uint32_t>(random()));
         both([&](Session& s) { REQUIRE(s.append(ids).is_ok()); });
       } else if (pick == 2) {
         both([](Session& s) {
@@ -244,6 +246,29 @@ TEST_CASE("drafts take memory of the budget while they are on, and are refused w
   CHECK(first->fork().status().code() == Code::kMemoryBudget);
   REQUIRE(first->set_drafts(nullptr).is_ok());
   CHECK(second->set_drafts(f.script.fresh()).is_ok());
+}
+
+TEST_CASE("sessions of several threads draft from what all of them have seen") {
+  Drafting f({0, 40});
+  ModelDrafts drafts({.shared = {.n_vocab = kVocab}, .ignores_time = true}, CostTable());
+  const auto text_of = [&](size_t n_prompt) {
+    const auto session = f.session(400, false);
+    REQUIRE(session->set_drafts(drafts.source()).is_ok());
+    REQUIRE(session->append(random_ids(n_prompt, 1)).is_ok());
+    run_all(*session);
+    generate(*session, f.model, 80);
+    return session->stats();
+  };
+  text_of(20);
+  std::vector<SessionStats> stats(4);
+  std::vector<std::thread> threads;
+  for (SessionStats& one : stats) threads.emplace_back([&] { one = text_of(20); });
+  for (std::thread& thread : threads) thread.join();
+  for (const SessionStats& one : stats) {
+    int64_t n_accepted = 0;
+    for (const DraftCount& count : one.drafts) n_accepted += count.n_accepted;
+    CHECK(n_accepted > 20);
+  }
 }
 
 TEST_CASE("the likeliest path of a tree stands in place, and other tails are in order") {
