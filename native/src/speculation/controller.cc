@@ -6,7 +6,7 @@ namespace edge {
 
 namespace {
 
-// Won long ago is no reason to lose now.
+// Plain steps; what was won long ago is no reason to lose now.
 constexpr double kMostAhead = 4.0;
 
 }  // namespace
@@ -44,12 +44,18 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
   const Choice none{0, plain_ms / (plain_ms + question.draft_ms)};
   Choice known = none;
   Choice unknown;
+  // A new size is at most twice one that is known: what that takes says something about it.
+  int largest_new = 2 * n_plain;
   double n_tokens = n_plain;
   for (int n = 1; n <= most_rows; ++n) {
+    const int n_rows = n_plain + n;
+    const bool is_measured = costs_.is_measured(n_rows);
+    if (is_measured) largest_new = 2 * n_rows;
+    if (!is_measured && n_rows > largest_new) break;
     n_tokens += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
-    const double ms = costs_.ms(n_plain + n) + question.draft_ms;
+    const double ms = costs_.ms(n_rows) + question.draft_ms;
     const double gain = n_tokens * plain_ms / (ms * n_plain);
-    Choice& best = costs_.is_measured(n_plain + n) ? known : unknown;
+    Choice& best = is_measured ? known : unknown;
     if (gain > best.gain) best = {n, gain};
   }
   if (known.gain < kLeastGain * none.gain) known = none;
@@ -76,8 +82,8 @@ void Controller::account(double saved_ms, double plain_ms) {
   balance_ = std::min(balance_ + saved_ms / plain_ms, kMostAhead);
   if (balance_ >= kMostAhead) next_rest_ = kFirstRest;
   if (balance_ >= -kMostBehind) return;
+  rest_ = std::max(next_rest_, static_cast<int>(-balance_ * kFirstRest / kMostBehind));
   balance_ = 0.0;
-  rest_ = next_rest_;
   next_rest_ = std::min(2 * next_rest_, kLongestRest);
 }
 

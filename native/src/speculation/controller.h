@@ -17,7 +17,7 @@ class Controller {
   static constexpr double kLeastNewGain = 1.10;  // of a size of step nobody has timed
   static constexpr double kMostBehind = 1.0;  // plain steps that drafting may lose before it rests
   static constexpr int kFirstRest = 64;       // steps; twice as many each time, ...
-  static constexpr int kLongestRest = 4096;   // ... up to so many
+  static constexpr int kLongestRest = 4096;   // ... each time, up to so many
 
   explicit Controller(CostTable costs = CostTable()) : costs_(std::move(costs)) {}
 

@@ -9,8 +9,6 @@ namespace edge {
 namespace {
 
 constexpr double kSlowestRate = 1.0 / 16;  // of the moving average
-constexpr double kForgetting = 0.99;       // of every other size, a step
-constexpr double kMeasuredWeight = 0.05;   // about 300 steps after a single one
 // What another process found, the machine perhaps busier then, counts for less than one step of
 // this.
 constexpr double kLoadedWeight = 0.5;
@@ -27,32 +25,29 @@ size_t CostTable::clamped(int n_rows) {
 void CostTable::record(int n_rows, double ms) {
   if (!std::isfinite(ms) || ms <= 0.0) return;
   Measured& m = measured_[clamped(n_rows)];
+  if (!is_fresh(m)) m = {};
+  m.last_step = ++n_steps_;
   if (m.weight >= 1.0) {
     spread_[n_spread_++ % kSpreadSteps] = static_cast<float>(ms / m.ms);
     ms = std::clamp(ms, m.ms / kMostOutlying, m.ms * kMostOutlying);
   }
   m.ms += (ms - m.ms) * std::max(1.0 / (m.weight + 1.0), kSlowestRate);
-  for (Measured& other : measured_) {
-    if (&other != &m) other.weight *= kForgetting;
-  }
   m.weight = std::min(m.weight + 1.0, 1.0 / kSlowestRate);
 }
 
-bool CostTable::is_measured(int n_rows) const {
-  return measured_[clamped(n_rows)].weight >= kMeasuredWeight;
-}
+bool CostTable::is_measured(int n_rows) const { return is_fresh(measured_[clamped(n_rows)]); }
 
 double CostTable::ms(int n_rows) const {
-  // How far the shape is off, averaged over the sizes measured: the near and the fresh count most.
+  // How far the shape is off, averaged over the sizes measured: the near ones count most.
   static constexpr double kOwnDistance = 0.02;
   double sum = 0.0;
   double weights = 0.0;
   for (int rows = 1; rows <= kMaxRows; ++rows) {
     const Measured& m = measured_[static_cast<size_t>(rows)];
-    if (m.weight <= 0.0) continue;
+    if (!is_fresh(m)) continue;
     const double distance =
         kOwnDistance + std::abs(rows - n_rows) / static_cast<double>(std::max(rows, n_rows));
-    const double weight = std::min(m.weight, 1.0) / (distance * distance);
+    const double weight = 1.0 / (distance * distance);
     sum += weight * m.ms / shape_.at(rows);
     weights += weight;
   }
@@ -72,7 +67,7 @@ std::string CostTable::to_text() const {
   std::string text(kHeader);
   for (size_t rows = 1; rows < measured_.size(); ++rows) {
     const Measured& m = measured_[rows];
-    if (m.weight < kMeasuredWeight) continue;
+    if (!is_fresh(m)) continue;
     const double us = std::clamp(m.ms * 1e3, 1.0, static_cast<double>(kMostUs));
     text += std::to_string(rows) + ' ' + std::to_string(std::llround(us)) + '\n';
   }
@@ -95,7 +90,7 @@ std::optional<CostTable> CostTable::from_text(std::string_view text, CostShape s
     const uint64_t rows = number(kMaxRows, ' ');
     const uint64_t us = rows == 0 ? 0 : number(kMostUs, '\n');
     if (us == 0 || rows <= last) return std::nullopt;
-    table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight};
+    table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight, 0};
     last = rows;
   }
   return table;

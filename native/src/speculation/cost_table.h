@@ -24,13 +24,14 @@ struct CostShape {
 
 class CostTable {
  public:
-  static constexpr int kMaxRows = 64;  // larger steps count as this many
+  static constexpr int kMaxRows = 64;           // larger steps count as this many
+  static constexpr int64_t kFreshSteps = 1000;  // what was not seen for so many steps is forgotten
 
   explicit CostTable(CostShape shape = {}) : shape_(shape) {}
 
   // A step of n_rows took `ms`; anything but a positive finite time is ignored.
   void record(int n_rows, double ms);
-  // Steps of about that size were taken, and not too long ago.
+  // Steps of that size were taken, and not too long ago.
   bool is_measured(int n_rows) const;
   // Milliseconds; in units of the shape while nothing was measured.
   double ms(int n_rows) const;
@@ -44,11 +45,16 @@ class CostTable {
  private:
   struct Measured {
     double ms = 0.0;
-    double weight = 0.0;  // steps, those long ago counting less
+    double weight = 0.0;    // steps that count
+    int64_t last_step = 0;  // of all steps recorded
   };
+  bool is_fresh(const Measured& measured) const {
+    return measured.weight > 0.0 && n_steps_ - measured.last_step <= kFreshSteps;
+  }
   static size_t clamped(int n_rows);
 
   CostShape shape_;
+  int64_t n_steps_ = 0;
   std::array<Measured, kMaxRows + 1> measured_{};
   static constexpr size_t kSpreadSteps = 64;
   std::array<float, kSpreadSteps> spread_{};  // of the last steps: taken / expected

@@ -14,26 +14,26 @@ namespace edge {
 struct DraftContext {
   // The sequence's committed tokens, prompt and output, the last of which has not been through the
   // model: drafts follow it. Not empty.
-  std::span<const int32_t> tokens;
+  std::span<const int32_t> tokens = {};
   int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
 };
 
 // The likeliest tokens by the logits of one row, best first; of any row, verified or not.
 struct TopRow {
-  int32_t token = 0;              // the row's own token, which they follow
-  std::span<const int32_t> next;  // [<= kTopTokens]
+  int32_t token = 0;                   // the row's own token, which they follow
+  std::span<const int32_t> next = {};  // [<= kTopTokens]
 };
 inline constexpr int kTopTokens = 8;
 
 // What a step or the reading of a prompt made known.
 struct DraftObservation {
-  std::span<const int32_t> tokens;  // all that are committed now
-  size_t n_new = 0;                 // of them the last ones are new
-  std::span<const TopRow> rows;     // those whose logits were computed; may be fewer or none
+  std::span<const int32_t> tokens = {};  // all that are committed now
+  size_t n_new = 0;                      // of them the last ones are new
+  std::span<const TopRow> rows = {};     // those whose logits were computed; may be fewer or none
   // [n_new][d_model], or empty unless the drafter wants_hidden(): row i is the hidden state (what
   // the head reads: StepOutputs::hidden) of the token before new token i, the row that chose it.
   // Zeros for the very first token of a sequence, which nothing chose.
-  std::span<const float> hidden;
+  std::span<const float> hidden = {};
 };
 
 class Drafter {

@@ -22,11 +22,12 @@ double prior(int rank, int depth) { return 0.25 / (1 + rank) / (1 + depth / 4.0)
 
 }  // namespace
 
-RecyclingTable::RecyclingTable(size_t n_entries)
-    : entries_(std::bit_floor(std::max<size_t>(n_entries, 1))) {}
+RecyclingTable::RecyclingTable(size_t memory_bytes, int n_vocab)
+    : entries_(std::min(std::bit_floor(std::max(memory_bytes / sizeof(Entry), size_t{1})),
+                        std::bit_ceil(static_cast<size_t>(std::max(n_vocab, 1))))) {}
 
 size_t RecyclingTable::index(int32_t token) const {
-  return (static_cast<uint32_t>(token) * size_t{0x9e3779b1} >> 7) & (entries_.size() - 1);
+  return static_cast<uint32_t>(token) & (entries_.size() - 1);
 }
 
 RecyclingTable::Entry& RecyclingTable::entry_of(int32_t token) {

@@ -1,7 +1,7 @@
 // Token recycling (Luo et al. 2024, arXiv 2408.08696): the likeliest followers of a token, by the
 // logits of the step that last read it, are candidates when it comes again; followers of followers
-// make a tree. Shared by the sequences of a model; bounded memory: a token's entry gives way to
-// that of another with the same hash.
+// make a tree. Shared by the sequences of a model; bounded memory: where there are fewer entries
+// than tokens, that of one gives way to that of another.
 #pragma once
 
 #include <array>
@@ -19,8 +19,8 @@ class RecyclingTable {
  public:
   using Followers = std::array<int32_t, kTopTokens>;  // likeliest first; -1: no more
 
-  // Entries: a power of two not above n_entries, at least 1.
-  explicit RecyclingTable(size_t n_entries);
+  // One entry for each of n_vocab tokens, or as many as fit: a power of two.
+  RecyclingTable(size_t memory_bytes, int n_vocab);
 
   // All of them new, as logits have them.
   void set(int32_t token, std::span<const int32_t> followers);

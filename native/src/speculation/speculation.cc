@@ -10,11 +10,6 @@ namespace {
 // A text that comes to nothing drafts nothing: less is not worth having.
 constexpr size_t kLeastTextBytes = size_t{64} << 10;
 
-size_t recycling_entries(const SpeculationOptions& options) {
-  const size_t n = options.memory_bytes / 4 / sizeof(RecyclingTable::Followers);
-  return std::min(n, static_cast<size_t>(std::max(options.n_vocab, 1)));
-}
-
 }  // namespace
 
 bool DraftGate::is_open() {
@@ -38,7 +33,7 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
           options.memory_bytes / 2 / static_cast<size_t>(std::max(options.max_sequences, 1)),
           kLeastTextBytes)),
       store_(options.memory_bytes / 4),
-      recycling_(recycling_entries(options)),
+      recycling_(options.memory_bytes / 4, options.n_vocab),
       controller_(std::move(costs)) {}
 
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)

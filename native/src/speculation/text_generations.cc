@@ -16,9 +16,9 @@ TextMatch longer_match(const SuffixAutomaton& young, SuffixAutomaton::Match in_y
   return in_young.length >= in_old.length ? TextMatch{&young, in_young} : TextMatch{&old, in_old};
 }
 
-// With its room to grow a full one has half of memory_bytes.
+// With its room to grow and a hash table just doubled a full one has half of memory_bytes.
 bool is_full(const SuffixAutomaton& young, size_t memory_bytes) {
-  return young.used_bytes() >= memory_bytes / 3;
+  return young.used_bytes() >= memory_bytes / 7 * 2;
 }
 
 }  // namespace

@@ -13,14 +13,12 @@ namespace {
 using test::Draw;
 using test::simulate;
 using test::Simulated;
+using test::time_all_sizes;
 using test::usual_cost;
 
 constexpr auto at_kind = [](const DraftCountsByKind& counts, DrafterKind kind) {
   return counts[static_cast<size_t>(kind)];
 };
-
-// One plain step, after which trees are proposed.
-void take_plain_step(SharedSpeculation& shared) { shared.controller().record({.ms = 40.0}); }
 
 // Knows what comes, or says it does.
 class Oracle : public Drafter {
@@ -77,25 +75,30 @@ TEST_CASE("texts of sequences that ended are drafted from") {
 }
 
 TEST_CASE("the likeliest followers by the logits are drafted when their token comes again") {
-  SharedSpeculation shared({.n_vocab = 1000});
-  take_plain_step(shared);
-  SequenceSpeculation drafts(shared);
+  RecyclingTable table(1 << 20, 1000);
+  SharedAcceptance shared;
+  const Acceptance acceptance(shared);
+  RecyclingDrafter drafter(table, acceptance);
   const std::vector<int32_t> after_7 = {8, 9, 10};
   const std::vector<int32_t> after_8 = {20, 21};
   const std::vector<int32_t> text = {5, 6, 7};
   const TopRow rows[] = {{7, after_7}, {8, after_8}};
-  drafts.observe({.tokens = text, .n_new = 3, .rows = rows});
-  const TokenTree& tree = drafts.propose(text, {});
-  REQUIRE(tree.size() >= 3);
-  const int first = tree.child(-1, 8);
-  CHECK(first >= 0);
-  CHECK(tree.child(-1, 9) > first);
-  CHECK(tree.child(first, 20) > 0);
-  CHECK(tree[first].drafter == DrafterKind::kRecycling);
+  drafter.observe({.tokens = text, .n_new = 3, .rows = rows});
+  Candidates candidates;
+  drafter.propose({.tokens = text}, candidates);
+  const int first = candidates.child(-1, 8);
+  CHECK(first == 0);
+  CHECK(candidates.child(-1, 9) == 1);
+  CHECK(candidates.child(-1, 10) == 2);
+  CHECK(candidates.child(first, 20) > 2);
+  CHECK(candidates[first].probability > candidates[1].probability);
+  candidates.clear();
+  drafter.propose({.tokens = text, .max_depth = 1}, candidates);
+  CHECK(candidates.size() == 3);
 }
 
 TEST_CASE("followers of a token: those seen come first, an entry gives way to another") {
-  RecyclingTable table(4);
+  RecyclingTable table(4 * 40, 1000);
   const std::vector<int32_t> many = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   table.set(3, many);
   REQUIRE(table.find(3) != nullptr);
@@ -106,12 +109,12 @@ TEST_CASE("followers of a token: those seen come first, an entry gives way to an
   CHECK(*table.find(3) == RecyclingTable::Followers{99, 4, 1, 2, 3, 5, 6, 7});
   for (int32_t token = 4; token < 40; ++token) table.promote(token, 1);
   CHECK(table.find(3) == nullptr);
-  CHECK(table.memory_bytes() <= 4 * 64);
+  CHECK(table.memory_bytes() <= 4 * 40);
 }
 
 TEST_CASE("ids that a grammar forces are a chain, and nothing else is drafted beside them") {
   SharedSpeculation shared({.n_vocab = 1000});
-  take_plain_step(shared);
+  time_all_sizes(shared);
   SequenceSpeculation drafts(shared);
   const std::vector<int32_t> text = {1, 2, 3, 1, 2, 3, 1};
   drafts.observe({.tokens = text, .n_new = text.size()});
@@ -154,7 +157,7 @@ TEST_CASE("a drafter that costs time is asked while it is right, and hardly when
 
 TEST_CASE("what is cut off a tree was not drafted") {
   SharedSpeculation shared({.n_vocab = 1000});
-  take_plain_step(shared);
+  time_all_sizes(shared);
   SequenceSpeculation drafts(shared);
   std::vector<int32_t> text;
   for (int i = 0; i < 100; ++i) text.push_back(i % 10);
@@ -173,7 +176,7 @@ TEST_CASE("tokens may be made known one by one; what was proposed is judged all 
   for (int i = 0; i < 120; ++i) text.push_back(i % 10);
   const auto accepted = [&](bool one_by_one) {
     SharedSpeculation shared({.n_vocab = 1000});
-    take_plain_step(shared);
+    time_all_sizes(shared);
     SequenceSpeculation drafts(shared);
     const std::span<const int32_t> all(text);
     drafts.observe({.tokens = all.first(100), .n_new = 100});
@@ -190,7 +193,7 @@ TEST_CASE("tokens may be made known one by one; what was proposed is judged all 
 
 TEST_CASE("after tokens are taken back, drafts follow those that stay") {
   SharedSpeculation shared({.n_vocab = 1000});
-  take_plain_step(shared);
+  time_all_sizes(shared);
   SequenceSpeculation drafts(shared);
   std::vector<int32_t> text;
   for (int i = 0; i < 60; ++i) text.push_back(i % 20);
