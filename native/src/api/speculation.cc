@@ -1,4 +1,5 @@
 // Speculation of sessions: docs/SPECULATION.md.
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <optional>
@@ -29,7 +30,7 @@ std::string costs_directory() {
 }
 
 std::string costs_key(const ModelInfo& info) {
-  return edge::cpu_id() + '\n' + edge::active_kernels().name + '\n' +
+  return edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) + '\n' +
          std::to_string(info.n_threads) + '\n' + info.root;
 }
 
@@ -45,6 +46,12 @@ Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
     }
   }
   return {};
+}
+
+bool Model::Impl::has_own_first_page() const {
+  return std::ranges::any_of(kv_layout.layers, [](const edge::KvLayerLayout& layer) {
+    return layer.has_own_first_page();
+  });
 }
 
 Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {

@@ -93,9 +93,7 @@ int Session::most_drafts() const {
 bool Session::meets_other_format(int n_drafts) const {
   const int slot = kv_->n_tokens() + 1;
   if (slot >= kPageTokens || slot + n_drafts <= kPageTokens) return false;
-  return std::ranges::any_of(kv_->cache().groups(), [](const KvGroup& group) {
-    return group.bytes_of(0) != group.page_bytes;
-  });
+  return model().has_own_first_page();
 }
 
 RowInput Session::draft_row(int i) const {

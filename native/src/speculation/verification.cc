@@ -50,8 +50,9 @@ struct Claim {
   void reject(int32_t id) {
     Law more = excess(target, draft, weight);
     const double sum = total(more);
+    const double left = sum + 1 - weight;
+    weight = left > 0 ? sum / left : 1;  // 0 / 0 by rounding alone: what is surely right stands
     if (sum > 0) {
-      weight = sum / (sum + 1 - weight);
       target = std::move(more);
       normalize(target);
     }

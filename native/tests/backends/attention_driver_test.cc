@@ -192,7 +192,7 @@ TEST_CASE("a row in a branch of drafts has the bits of the text without the othe
     for (const int window : {0, 5, 40, 300}) {
       const AttentionShape shape{6, 3, kHeadDim, 0.25f, 0, window};
       const KvLayerLayout kv{0, 3, kHeadDim, 0, format};
-      for (const int n : {50, 97, 256, 263, 515}) {
+      for (const int n : {16, 47, 50, 97, 256, 263, 515}) {
         CAPTURE(n);
         CAPTURE(window);
         const Sequence text(kv, n, 4);

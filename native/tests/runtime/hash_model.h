@@ -130,6 +130,8 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
+  bool has_own_first_page() const override { return windows_.size() > 1; }
+
   Status move_slot(const KvView& view, int from, int to) override {
     ++n_moved_slots;
     for (size_t group = 0; group < windows_.size(); ++group) {
