@@ -1,13 +1,14 @@
 """What the drafters that need no model are worth, by kind of text.
 
-    python benchmarks/draft_acceptance.py [--shared ../shared] [--texts 16] [--tokens 400]
+    python benchmarks/draft_acceptance.py [--shared ../shared] [--texts 16] [--logits MODEL.edge]
 
 Real texts are replayed as if a model had written them: each has a prompt and a continuation, the
 drafters of native/src/speculation propose, what the continuation confirms is accepted, and a step
 of K rows takes t(K) of the table below, measured on the 1B shape (weights of E4_16). The
 controller is the real one and knows no more than in use: it times its steps and starts from
 nothing. `fresh`: every text alone, with nothing from earlier ones; `session`: texts of the same
-kind before it were chats of the same process. Logits are not recycled here, for there are none.
+kind before it were chats of the same process. Without --logits none are recycled; with it texts
+have the tokens of that model, and the likeliest followers are those it gives on the real text.
 Prints one JSON object, by kind: tokens, tokens a step, speed against one token a step, and of
 what was drafted how much was accepted, by drafter. See docs/SPECULATION.md.
 """
@@ -29,12 +30,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from edgellm import _native
+
 ROOT = Path(__file__).parent.parent
 # Relative to a step of one row; in between and beyond, linear.
 STEP_COSTS = {1: 1.0, 2: 1.02, 4: 1.13, 8: 1.50}
 DRAFTERS = ("forced", "suffix", "store", "recycling", "head", "exit", "external")
 BARS = {"editing": 2.8, "code": 1.6, "structured": 1.6, "rag": 1.5, "prose": 1.05, "random": 0.99}
 MAX_PROMPT_CHARACTERS = 8000
+N_VOCAB = 49152  # of the tokenizer of SmolLM
+N_TOP = 8  # likeliest tokens that are recycled
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Replay:
 
     prompt: list[int]
     continuation: list[int]
+    tops: tuple[tuple[int, ...], ...] = ()  # likeliest followers of each token that a step reads
 
 
 def step_cost(n_rows: int) -> float:
@@ -123,33 +131,65 @@ def prose(shared: Path) -> Iterator[tuple[str, str]]:
         yield text[:4000], text[4000:8000]
 
 
-def replays(kind: str, shared: Path, n_texts: int, n_tokens: int) -> list[Replay]:
+class Logits:
+    """A model that reads the texts: its tokens and the likeliest of its logits."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = _native.Model.load(path, n_threads=1)
+
+    def encode(self, text: str) -> list[int]:
+        if self.model.tokenizer is None:
+            raise SystemExit("--logits: the model holds no tokenizer")
+        return self.model.tokenizer.encode(text, bos=False)
+
+    def read(self, replay: Replay) -> Replay:
+        """With followers, each by at least half a context of what stands before."""
+        ids = replay.prompt + replay.continuation
+        half = self.model.n_ctx_train // 2
+        first = len(replay.prompt) - 1
+        tops: list[tuple[int, ...]] = []
+        for at in range(first, len(ids) - 1, half):
+            start = max(0, at - half)
+            session = _native.Session(self.model, reuse_prefix=False)
+            session.append(ids[start : min(at + half, len(ids) - 1)])
+            logits = session.run_with_logits(1e9)[at - start :]
+            tops += [tuple(row.argsort()[: -N_TOP - 1 : -1].tolist()) for row in logits]
+            session.close()
+        return Replay(replay.prompt, replay.continuation, tuple(tops))
+
+
+def replays(
+    kind: str, shared: Path, n_texts: int, n_tokens: int, logits: Logits | None
+) -> list[Replay]:
     if kind == "random":
         draw = random.Random(1)
-        ids = [draw.randrange(49152) for _ in range(n_texts * (n_tokens + 100))]
+        ids = [
+            draw.randrange(N_VOCAB if logits is None else logits.model.n_vocab)
+            for _ in range(n_texts * (n_tokens + 100))
+        ]
         return [
             Replay(ids[at : at + 100], ids[at + 100 : at + 100 + n_tokens])
             for at in range(0, len(ids), n_tokens + 100)
         ]
-    from tokenizers import Tokenizer
-
     tokenizer = Tokenizer.from_file(str(shared / "data/tokenizers/smollm/tokenizer.json"))
+    encode = logits.encode if logits else lambda text: list(tokenizer.encode(text).ids)
     pairs = {"editing": editing, "code": code, "structured": structured, "rag": rag, "prose": prose}
     found: list[Replay] = []
     for before, after in pairs[kind](shared):
-        replay = Replay(tokenizer.encode(before).ids, tokenizer.encode(after).ids[:n_tokens])
+        replay = Replay(encode(before), encode(after)[:n_tokens])
         if len(replay.continuation) >= 32:
-            found.append(replay)
+            found.append(logits.read(replay) if logits else replay)
         if len(found) == n_texts:
             break
     return found
 
 
 def run(tool: Path, texts: Iterable[Replay], is_session: bool) -> list[dict[str, Any]]:
-    words = [round(1e4 * step_cost(k)) for k in range(1, 17)] + [49152]
+    words = [round(1e4 * step_cost(k)) for k in range(1, 17)] + [N_VOCAB]
     for text in texts:
         ids = text.prompt + text.continuation
-        words += [len(text.prompt), len(ids), int(is_session), *ids]
+        words += [len(text.prompt), len(ids), int(is_session), N_TOP if text.tops else 0, *ids]
+        words += [token for tops in text.tops for token in tops]
     with tempfile.NamedTemporaryFile(suffix=".ids") as file:
         file.write(struct.pack(f"={len(words)}i", *words))
         file.flush()
@@ -181,10 +221,12 @@ def main() -> None:
     parser.add_argument("--tool", type=Path, default=ROOT / "build/editable/tools/edge_draft")
     parser.add_argument("--texts", type=int, default=16, help="of each kind, at most")
     parser.add_argument("--tokens", type=int, default=400, help="that each continuation has")
+    parser.add_argument("--logits", type=Path, help="a model whose logits are recycled")
     args = parser.parse_args()
+    logits = Logits(args.logits) if args.logits else None
     result: dict[str, Any] = {"step_costs": STEP_COSTS, "kinds": {}}
     for kind, bar in BARS.items():
-        texts = replays(kind, args.shared, args.texts, args.tokens)
+        texts = replays(kind, args.shared, args.texts, args.tokens, logits)
         fresh = [row for text in texts for row in run(args.tool, [text], is_session=False)]
         session = run(args.tool, texts, is_session=True)
         result["kinds"][kind] = {

@@ -22,9 +22,27 @@ constexpr const char* kUsage =
     "TEXTS, int32 words: what steps of 1..16 rows take, in 1/10000 of one of 1 row; the size of "
     "the\n"
     "vocabulary; then for each text how many tokens of it are prompt, how many there are, whether\n"
-    "later ones may draft from it (0 or 1), and the tokens.";
+    "later ones may draft from it (0 or 1), how many of a model's likeliest next tokens are known\n"
+    "(0 to 8); the tokens; for each token a step reads, from the prompt's last on, those "
+    "likeliest.";
 constexpr size_t kRows = 16;
 constexpr size_t kHeaderWords = kRows + 1;
+
+struct Text {
+  std::span<const int32_t> tokens;
+  size_t n_prompt = 0;
+  size_t n_top = 0;
+  std::span<const int32_t> tops;  // [tokens.size() - n_prompt][n_top]
+
+  // Of the tokens from index `first` on.
+  std::vector<TopRow> top_rows(size_t first, size_t n_rows) const {
+    std::vector<TopRow> rows;
+    for (size_t i = first; i < first + n_rows && n_top > 0; ++i) {
+      rows.push_back({tokens[i], tops.subspan((i + 1 - n_prompt) * n_top, n_top)});
+    }
+    return rows;
+  }
+};
 
 struct Figures {
   int64_t n_tokens = 0;
@@ -45,19 +63,20 @@ int n_accepted(const TokenTree& tree, std::span<const int32_t> coming) {
   return n;
 }
 
-Figures replay(SequenceSpeculation& drafts, std::span<const int32_t> text, size_t n_prompt,
-               std::span<const int32_t> costs) {
+Figures replay(SequenceSpeculation& drafts, const Text& replayed, std::span<const int32_t> costs) {
   Figures figures;
-  drafts.observe({.tokens = text.first(n_prompt), .n_new = n_prompt});
-  for (size_t at = n_prompt; at < text.size();) {
+  const auto text = replayed.tokens;
+  drafts.observe({.tokens = text.first(replayed.n_prompt), .n_new = replayed.n_prompt});
+  for (size_t at = replayed.n_prompt; at < text.size();) {
     const TokenTree& tree = drafts.propose(text.first(at), {});
     // The token after the last right one comes of the step as well.
     const size_t n_right = static_cast<size_t>(n_accepted(tree, text.subspan(at)));
     const size_t n_new = std::min(n_right + 1, text.size() - at);
     const size_t n_rows = static_cast<size_t>(tree.size()) + 1;
     const double ms = costs[n_rows - 1] / 1e4;
+    const std::vector<TopRow> rows = replayed.top_rows(at - 1, n_new);
     at += n_new;
-    drafts.observe({.tokens = text.first(at), .n_new = n_new});
+    drafts.observe({.tokens = text.first(at), .n_new = n_new, .rows = rows});
     drafts.record_step(static_cast<int>(n_new), ms);
     figures.n_tokens += static_cast<int64_t>(n_new);
     figures.ms += ms;
@@ -91,18 +110,23 @@ bool replay_all(std::span<const int32_t> words) {
   const auto costs = words.first(kRows);
   SharedSpeculation shared({.n_vocab = words[kRows]});
   for (words = words.subspan(kHeaderWords); !words.empty();) {
-    if (words.size() < 3 || words[0] < 1 || words[1] < words[0]) return false;
-    const size_t n_prompt = static_cast<size_t>(words[0]);
+    if (words.size() < 4 || words[0] < 1 || words[1] < words[0]) return false;
+    if (words[3] < 0 || words[3] > kTopTokens) return false;
+    Text text;
+    text.n_prompt = static_cast<size_t>(words[0]);
+    text.n_top = static_cast<size_t>(words[3]);
     const size_t n_tokens = static_cast<size_t>(words[1]);
+    const size_t n_tops = (n_tokens - text.n_prompt) * text.n_top;
     const bool is_kept = words[2] != 0;
-    words = words.subspan(3);
-    if (words.size() < n_tokens) return false;
-    const auto text = words.first(n_tokens);
-    words = words.subspan(n_tokens);
+    words = words.subspan(4);
+    if (words.size() < n_tokens + n_tops) return false;
+    text.tokens = words.first(n_tokens);
+    text.tops = words.subspan(n_tokens, n_tops);
+    words = words.subspan(n_tokens + n_tops);
     SequenceSpeculation drafts(shared);
-    const Figures figures = replay(drafts, text, n_prompt, costs);
+    const Figures figures = replay(drafts, text, costs);
     print(figures, drafts.counts(), shared.memory_bytes() + drafts.memory_bytes());
-    if (is_kept) shared.keep_text(text);
+    if (is_kept) shared.keep_text(text.tokens);
   }
   return true;
 }

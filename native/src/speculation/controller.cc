@@ -6,6 +6,7 @@ namespace edge {
 
 namespace {
 
+constexpr double kPaceRate = 1.0 / 64;
 // Plain steps; what was won long ago is no reason to lose now.
 constexpr double kMostAhead = 4.0;
 
@@ -41,26 +42,30 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
   const int n_plain = question.n_other_rows + 1;
   const double plain_ms = costs_.ms(n_plain);
   const int most_rows = rows_within_budget(question);
-  const Choice none{0, plain_ms / (plain_ms + question.draft_ms)};
+  // Time beyond a plain step's is worth what it brings elsewhere.
+  const double tokens_a_ms = pace() * n_plain / plain_ms;
+  const Choice none{0, -tokens_a_ms * question.draft_ms};
   Choice known = none;
   Choice unknown;
   // A new size is at most twice one that is known: what that takes says something about it.
   int largest_new = 2 * n_plain;
-  double n_tokens = n_plain;
+  double n_more = 0.0;
   for (int n = 1; n <= most_rows; ++n) {
     const int n_rows = n_plain + n;
     const bool is_measured = costs_.is_measured(n_rows);
     if (is_measured) largest_new = 2 * n_rows;
     if (!is_measured && n_rows > largest_new) break;
-    n_tokens += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
-    const double ms = costs_.ms(n_rows) + question.draft_ms;
-    const double gain = n_tokens * plain_ms / (ms * n_plain);
+    n_more += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
+    const double ms = costs_.ms(n_rows) - plain_ms + question.draft_ms;
+    const double gain = n_more - tokens_a_ms * ms;
     Choice& best = is_measured ? known : unknown;
     if (gain > best.gain) best = {n, gain};
   }
-  if (known.gain < kLeastGain * none.gain) known = none;
-  return unknown.gain > kLeastNewGain * known.gain ? unknown : known;
+  if (known.gain < none.gain + kLeastGain * n_plain) known = none;
+  return unknown.gain > known.gain + kLeastNewGain * n_plain ? unknown : known;
 }
+
+double Controller::pace() const { return std::max(1.0, pace_tokens_ / pace_steps_); }
 
 void Controller::record(const Step& step) {
   const int n_plain = step.n_other_rows + 1;
@@ -68,6 +73,8 @@ void Controller::record(const Step& step) {
   const double plain_ms = costs_.ms(n_plain);
   const int n_tokens = step.n_other_rows + step.n_committed;
   const double saved_ms = n_tokens * plain_ms / n_plain - step.ms - step.draft_ms;
+  pace_tokens_ += (n_tokens / static_cast<double>(n_plain) - pace_tokens_) * kPaceRate;
+  pace_steps_ += ((step.ms + step.draft_ms) / plain_ms - pace_steps_) * kPaceRate;
   if (step.n_drafted > 0) {
     ++n_since_plain_;
     account(saved_ms, plain_ms);

@@ -13,8 +13,8 @@ namespace edge {
 class Controller {
  public:
   static constexpr int kPlainEvery = 32;         // steps: what a plain one takes stays known
-  static constexpr double kLeastGain = 1.03;     // of drafting over not drafting
-  static constexpr double kLeastNewGain = 1.10;  // of a size of step nobody has timed
+  static constexpr double kLeastGain = 0.03;     // tokens that drafting must bring a step
+  static constexpr double kLeastNewGain = 0.10;  // by a size of step that was not timed
   static constexpr double kMostBehind = 1.0;  // plain steps that drafting may lose before it rests
   static constexpr int kFirstRest = 64;       // steps; twice as many each time, ...
   static constexpr int kLongestRest = 4096;   // ... each time, up to so many
@@ -31,7 +31,7 @@ class Controller {
   // Drafted rows for a step, in [0, gains.size()].
   int choose(const Question& question);
 
-  // Tokens a second with the best choice, the time of proposing counted, over plain steps without.
+  // Tokens that the best choice brings beyond a plain step's, less what its time is worth.
   double best_gain(const Question& question) const { return most_profitable(question).gain; }
 
   struct Step {
@@ -53,11 +53,13 @@ class Controller {
  private:
   struct Choice {
     int n_rows = 0;
-    double gain = 1.0;
+    double gain = 0.0;  // tokens
   };
   // Of the rows that the budget allows.
   Choice most_profitable(const Question& question) const;
   int rows_within_budget(const Question& question) const;
+  // Tokens in the time of a plain step, lately; at least 1.
+  double pace() const;
   void account(double saved_ms, double plain_ms);
 
   CostTable costs_;
@@ -65,6 +67,8 @@ class Controller {
   int rest_ = 0;                     // plain steps still to come
   int next_rest_ = kFirstRest;
   double balance_ = 0.0;  // plain steps won lately
+  double pace_tokens_ = 1.0;
+  double pace_steps_ = 1.0;
   double saved_ms_ = 0.0;
   int64_t n_capped_ = 0;
 };

@@ -35,7 +35,12 @@ void CostTable::record(int n_rows, double ms) {
   m.weight = std::min(m.weight + 1.0, 1.0 / kSlowestRate);
 }
 
-bool CostTable::is_measured(int n_rows) const { return is_fresh(measured_[clamped(n_rows)]); }
+bool CostTable::is_measured(int n_rows) const {
+  const auto at = measured_.begin() + static_cast<std::ptrdiff_t>(clamped(n_rows));
+  const auto fresh = [this](const Measured& m) { return is_fresh(m); };
+  return is_fresh(*at) ||
+         (std::any_of(measured_.begin(), at, fresh) && std::any_of(at, measured_.end(), fresh));
+}
 
 double CostTable::ms(int n_rows) const {
   // How far the shape is off, averaged over the sizes measured: the near ones count most.

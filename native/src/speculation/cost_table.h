@@ -31,7 +31,7 @@ class CostTable {
 
   // A step of n_rows took `ms`; anything but a positive finite time is ignored.
   void record(int n_rows, double ms);
-  // Steps of that size were taken, and not too long ago.
+  // Steps of that size were taken, or both smaller and larger ones, and not too long ago.
   bool is_measured(int n_rows) const;
   // Milliseconds; in units of the shape while nothing was measured.
   double ms(int n_rows) const;

@@ -8,7 +8,9 @@ namespace edge {
 namespace {
 
 constexpr int kMaxProposed = 24;
-constexpr int kDepths = kDraftBuckets / kTopTokens;  // that are told apart
+constexpr int kDepths = 4;  // that are told apart
+// What others have claimed of a node's children tells how much is left.
+constexpr std::array<float, 4> kClaimed = {0.0F, 0.2F, 0.5F, 0.8F};
 constexpr double kLeastPath = 0.01;
 
 struct Open {
@@ -18,7 +20,19 @@ struct Open {
   double path;
 };
 
-double prior(int rank, int depth) { return 0.25 / (1 + rank) / (1 + depth / 4.0); }
+int claimed_class(const Candidates& candidates, int parent) {
+  float sum = 0.0F;
+  for (int i = parent + 1; i < candidates.size(); ++i) {
+    if (candidates[i].parent == parent) sum += candidates[i].probability;
+  }
+  return static_cast<int>(std::upper_bound(kClaimed.begin(), kClaimed.end(), sum) -
+                          kClaimed.begin()) -
+         1;
+}
+
+double prior(int rank, int depth, int claimed) {
+  return 0.25 / (1 + rank) / (1 + depth / 4.0) / (1 + claimed);
+}
 
 }  // namespace
 
@@ -68,11 +82,13 @@ void RecyclingDrafter::propose(const DraftContext& context, Candidates& out) {
     const Open parent = open[i];
     const RecyclingTable::Followers* followers = table_.find(parent.token);
     if (followers == nullptr || parent.depth >= context.max_depth) continue;
+    const int claimed = claimed_class(out, parent.node);
+    const int depth = std::min(parent.depth, kDepths - 1);
     for (int rank = 0; rank < kTopTokens && n_open < open.size(); ++rank) {
       const int32_t id = (*followers)[static_cast<size_t>(rank)];
       if (id < 0) break;
-      const int bucket = std::min(parent.depth, kDepths - 1) * kTopTokens + rank;
-      const float p = acceptance_.probability(kind(), bucket, prior(rank, parent.depth));
+      const int bucket = (depth * static_cast<int>(kClaimed.size()) + claimed) * kTopTokens + rank;
+      const float p = acceptance_.probability(kind(), bucket, prior(rank, depth, claimed));
       const double path = parent.path * static_cast<double>(p);
       if (path < kLeastPath) continue;
       const int node = out.add({id, parent.node, p, kind(), static_cast<uint8_t>(bucket)});

@@ -9,19 +9,23 @@ namespace {
 
 // A text that comes to nothing drafts nothing: less is not worth having.
 constexpr size_t kLeastTextBytes = size_t{64} << 10;
+// Tokens; more at once are a prompt's.
+constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
+
+bool is_cheap(const Drafter& drafter) { return drafter.propose_ms() <= 0.0; }
 
 }  // namespace
 
 bool DraftGate::is_open() {
-  if (worth_ < 1.0 && ++waited_ < wait_) return false;
+  if (worth_ < 0.0 && ++waited_ < wait_) return false;
   waited_ = 0;
   return true;
 }
 
-void DraftGate::learn(double ratio) {
+void DraftGate::learn(double gain) {
   static constexpr double kRate = 1.0 / 16;
-  worth_ += (ratio - worth_) * kRate;
-  wait_ = worth_ < 1.0 ? std::min(2 * wait_, kLongestWait) : kShortestWait;
+  worth_ += (gain - worth_) * kRate;
+  wait_ = worth_ < 0.0 ? std::min(2 * wait_, kLongestWait) : kShortestWait;
 }
 
 size_t SharedSpeculation::memory_for(size_t model_bytes) {
@@ -77,7 +81,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
 
 void SequenceSpeculation::propose_cheap(const DraftContext& context) {
   for (const auto& drafter : drafters_) {
-    if (drafter->propose_ms() <= 0.0) drafter->propose(context, candidates_);
+    if (is_cheap(*drafter)) drafter->propose(context, candidates_);
   }
 }
 
@@ -104,7 +108,7 @@ double SequenceSpeculation::propose_costly(const DraftContext& context,
     const auto all = ranked.probabilities();
     question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));
     question.draft_ms = draft_ms;
-    gate.learn(controller.best_gain(question) / without);
+    gate.learn(controller.best_gain(question) - without);
   }
   return draft_ms;
 }
@@ -135,8 +139,35 @@ void SequenceSpeculation::judge(int32_t token) {
 }
 
 void SequenceSpeculation::observe(const DraftObservation& observation) {
+  if (observation.n_new > kLongestStep) return observe_prompt(observation);
   for (const int32_t token : observation.tokens.last(observation.n_new)) judge(token);
   for (const auto& drafter : drafters_) drafter->observe(observation);
+}
+
+void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
+  right_candidate_ = right_node_ = kLost;
+  for (size_t n = observation.tokens.size() - observation.n_new; n < observation.tokens.size();
+       ++n) {
+    const auto before = observation.tokens.first(n);
+    const auto now = observation.tokens.first(n + 1);
+    if (n > 0) {
+      candidates_.clear();
+      right_candidate_ = -1;
+      propose_cheap({.tokens = before, .max_depth = 1});
+      judge(now.back());
+    }
+    for (const auto& drafter : drafters_) {
+      if (is_cheap(*drafter)) drafter->observe({.tokens = now, .n_new = 1});
+    }
+  }
+  right_candidate_ = kLost;
+  for (const auto& drafter : drafters_) {
+    if (is_cheap(*drafter)) {
+      drafter->observe({.tokens = observation.tokens, .rows = observation.rows});
+    } else {
+      drafter->observe(observation);
+    }
+  }
 }
 
 void SequenceSpeculation::rewind(std::span<const int32_t> tokens) {

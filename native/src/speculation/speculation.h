@@ -25,13 +25,13 @@ namespace edge {
 class DraftGate {
  public:
   bool is_open();
-  // What the best choice gained with its candidates, its time counted, over without.
-  void learn(double ratio);
+  // Tokens that the best choice gained by its candidates, its time counted.
+  void learn(double gain);
 
  private:
   static constexpr int kShortestWait = 8;  // steps
   static constexpr int kLongestWait = 256;
-  double worth_ = 1.0;
+  double worth_ = 0.0;
   int waited_ = 0;
   int wait_ = kShortestWait;
 };
@@ -113,6 +113,8 @@ class SequenceSpeculation {
  private:
   static constexpr int kLost = -2;  // no node is right any more
 
+  // Each token of a prompt says what drafts of it would have been worth.
+  void observe_prompt(const DraftObservation& observation);
   void propose_forced(std::span<const int32_t> ids, int max_depth);
   void propose_cheap(const DraftContext& context);
   // Returns what the drafters asked take.

@@ -26,7 +26,7 @@ void SuffixAutomaton::clear() {
 
 void SuffixAutomaton::extend(int32_t token) {
   if (const int32_t known = find_edge(last_, token); known != kNone) {
-    move_to_front(last_, known);
+    see_again(last_, known);
     last_ = exact_target(last_, known);
     return;
   }
@@ -39,7 +39,7 @@ void SuffixAutomaton::extend(int32_t token) {
     s = state(s).link;
   }
   if (s == kNone) return;
-  move_to_front(s, edge);
+  see_again(s, edge);
   state(end).link = exact_target(s, edge);
 }
 
@@ -62,6 +62,7 @@ int32_t SuffixAutomaton::clone(int32_t original, int32_t length) {
   for (int32_t e = last; e != kNone; e = edge(e).previous) {
     const Edge original_edge = edge(e);
     add_edge(copy, original_edge.token, original_edge.to);
+    edges_.back().count = original_edge.count;
   }
   return copy;
 }
@@ -139,7 +140,8 @@ void SuffixAutomaton::add_edge(int32_t s, int32_t token, int32_t to) {
   }
 }
 
-void SuffixAutomaton::move_to_front(int32_t s, int32_t index) {
+void SuffixAutomaton::see_again(int32_t s, int32_t index) {
+  ++edges_[static_cast<size_t>(index)].count;
   const int32_t first = state(s).first;
   if (first == index) return;
   Edge& moved = edges_[static_cast<size_t>(index)];

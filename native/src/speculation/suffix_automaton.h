@@ -25,6 +25,7 @@ class SuffixAutomaton {
     int32_t to = kNone;
     int32_t next = kNone;  // of the same state, followed less recently
     int32_t previous = kNone;
+    int32_t count = 1;  // times it followed where nothing longer had been followed by it
   };
 
   SuffixAutomaton() { clear(); }
@@ -89,7 +90,7 @@ class SuffixAutomaton {
 
   int32_t find_edge(int32_t s, int32_t token) const;
   void add_edge(int32_t s, int32_t token, int32_t to);
-  void move_to_front(int32_t s, int32_t edge);
+  void see_again(int32_t s, int32_t edge);
   void index_edge(int32_t s, int32_t edge);
   size_t slot_of(int32_t s, int32_t token) const;
   void grow_slots();

@@ -30,10 +30,11 @@ struct Evidence {
   int rank;        // by how recently it followed
   bool is_sole;    // nothing else followed
   bool is_escape;  // something else followed a longer end
+  bool is_usual;   // it followed more than once
 
   int bucket() const {
     const int order = is_sole ? 3 : std::min(rank, 2);
-    return 8 * length_class(length) + (is_escape ? 4 : 0) + order;
+    return 16 * length_class(length) + (is_usual ? 8 : 0) + (is_escape ? 4 : 0) + order;
   }
   double prior() const {
     const double p = kPriors[static_cast<size_t>(length_class(length))];
@@ -80,7 +81,8 @@ class TextExpansion {
         const auto& edge = text_.edge(e);
         if (is_child(edge.token)) continue;
         const bool is_sole = e == first && edge.next == SuffixAutomaton::kNone;
-        propose(node, {edge.to, m.length + 1}, edge.token, {m.length, rank++, is_sole, is_escape});
+        propose(node, {edge.to, m.length + 1}, edge.token,
+                {m.length, rank++, is_sole, is_escape, edge.count > 1});
         if (n_proposed_ == kMaxProposed) return;
       }
       is_escape = true;

@@ -21,7 +21,7 @@ struct DraftNode {
   DrafterKind drafter = DrafterKind::kSuffix;
   uint8_t bucket = 0;  // the drafter's own class of confidence, < kDraftBuckets
 };
-inline constexpr int kDraftBuckets = 64;
+inline constexpr int kDraftBuckets = 128;
 
 // A tree of at most kCapacity nodes; no two children of a node have the same id.
 template <int kCapacity>

@@ -32,7 +32,9 @@ TEST_CASE("steps that were taken say what they take, and scale those that were n
   }
   CHECK(costs.is_measured(1));
   CHECK(costs.is_measured(4));
-  CHECK_FALSE(costs.is_measured(2));
+  // Between two that were measured.
+  CHECK(costs.is_measured(2));
+  CHECK_FALSE(costs.is_measured(5));
   CHECK(costs.ms(1) == Approx(40.0).epsilon(0.01));
   CHECK(costs.ms(4) == Approx(90.0).epsilon(0.01));
   CHECK(costs.ms(3) > costs.ms(2));
