@@ -33,6 +33,8 @@ struct RowInput {
   int32_t slot = 0;
   KvView kv;
   const Adapter* adapter = nullptr;  // null: the model as it is
+  // [d_model] that a draft head reads beside the token, valid until the step ends; null: zeros.
+  const float* hidden = nullptr;
 };
 
 // Rows [row0, row0 + n_rows) of a step whose product with a matrix is y = W x + B (A x). a: F16
