@@ -32,7 +32,8 @@ _PREFIX_BYTES = 8
 
 @dataclass(frozen=True)
 class StoredHead:
-    """weights: as decoded, float32; acts: of matrices whose inputs are rounded; ids: [n_vocab] int32, ascending."""
+    """weights: as decoded, float32. acts: of matrices whose inputs are rounded. ids: [n_vocab]
+    int32, ascending."""
 
     spec: ModelSpec
     weights: dict[str, Tensor]
