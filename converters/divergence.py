@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from .spec import ModelSpec
 
 Tokens = npt.NDArray[np.int32]
 Weights = Mapping[str, Tensor]
+T = TypeVar("T")
 
 RESIDENT_WEIGHTS = 256 << 20  # a model of so many weights is read once: 1 GiB
 LOGIT_VALUES = 1 << 23  # of one model at a time: 32 MiB
@@ -179,7 +180,7 @@ class HeldOut:
             with torch.inference_mode():
                 return reference.block(hidden[window], index, kv)
 
-        return torch.stack(self._each(task, len(hidden)))
+        return torch.stack(self.each(task, len(hidden)))
 
     def divergence(
         self,
@@ -198,7 +199,7 @@ class HeldOut:
             with torch.inference_mode():
                 return self._window(window, compared[window], compared_head, final[window], head)
 
-        sums = torch.stack(self._each(task, len(final))).sum(dim=0).tolist()
+        sums = torch.stack(self.each(task, len(final))).sum(dim=0).tolist()
         if not all(map(math.isfinite, sums)):
             raise NumericError(
                 "the logits overflow on the held-out text; the checkpoint is damaged",
@@ -236,6 +237,7 @@ class HeldOut:
     def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
         return Reference(self.spec, dict(head)).to_logits(rows, head[HEAD_ROLE]).log_softmax(dim=-1)
 
-    def _each(self, task: Callable[[int], Tensor], n_windows: int) -> list[Tensor]:
+    def each(self, task: Callable[[int], T], n_windows: int) -> list[T]:
+        """Of every window, in order; on threads, each with one of torch's inside."""
         with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:
             return list(pool.map(task, range(n_windows)))

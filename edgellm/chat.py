@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .adapter import Adapter, native_adapter
+from .async_calls import AsyncChat
 from .chat_template import REMEDY, ChatTemplate, Message, PieceEncoder, turn_ends
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
@@ -46,7 +47,7 @@ class _Prompt:
     continues: Turn | None = None
 
 
-class Chat(Closing):
+class Chat(AsyncChat, Closing):
     """A conversation with a model; make it with `Model.chat()`. For one thread at a time, except
     `cancel()` of a stream. A context manager: leaving the block frees the KV cache.
 
@@ -233,8 +234,6 @@ class Chat(Closing):
         """End a reply under way and free the KV cache. Idempotent."""
         self._finished()
         self._session.close()
-
-    # --- inside -------------------------------------------------------------------------------
 
     def _finished(self) -> tuple[Turn, ...]:
         """The transcript after ending a reply still under way."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from .adapter import Adapter, native_adapter
+from .async_calls import AsyncModel
 from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
 from .chats import new_chat, restored_chat
@@ -81,7 +82,7 @@ def load(
     return Model(resolve(path), options)
 
 
-class Model(Closing):
+class Model(AsyncModel, Closing):
     """A loaded model. Threads may share it, and then share its steps. Make it with `load()`.
 
     A context manager: leaving the block closes it. A child of fork() may go on using it.

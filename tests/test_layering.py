@@ -140,6 +140,7 @@ def test_the_sdk_reaches_converters_and_apps_only_from_their_doors():
         "convert.py": "edgellm.converters",
         "export.py": "edgellm.converters",
         "train.py": "edgellm.converters",
+        "compress.py": "edgellm.converters",
         "chat.py": "edgellm.tui",
     }
     # A PEFT directory is converted when it is loaded.

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -65,6 +66,9 @@ const KernelTable& active_kernels();
 // int8 multiply-accumulates per second of the active level's E8_32 kernel for many rows (where it
 // has none, for 16) on data in cache.
 double measure_int8_macs_per_s(int n_threads);
+
+// Seconds that plain reads of all whole 4 MiB of `bytes` take.
+double read_all_s(std::span<const std::byte> bytes, int n_threads);
 
 // Bytes per second of plain reads of memory outside any cache. kOutOfMemory without 256 MiB.
 Result<double> measure_read_bytes_per_s(int n_threads);

@@ -2,6 +2,7 @@
 // compare with.
 #include <algorithm>
 #include <atomic>
+#include <span>
 #include <vector>
 
 #include "base/os.h"
@@ -12,6 +13,7 @@ namespace edge {
 namespace {
 
 constexpr int kRounds = 5;  // the best one counts: others may have been disturbed
+constexpr size_t kReadUnitBytes = size_t{4} << 20;
 
 // Folds a range in a way that compilers vectorise and cannot leave out.
 uint64_t fold(const std::byte* data, size_t n_bytes) {
@@ -26,6 +28,17 @@ uint64_t fold(const std::byte* data, size_t n_bytes) {
 }
 
 }  // namespace
+
+double read_all_s(std::span<const std::byte> bytes, int n_threads) {
+  std::atomic<uint64_t> sink{0};
+  const int64_t start_ns = monotonic_ns();
+  const int64_t n_units = static_cast<int64_t>(bytes.size() / kReadUnitBytes);
+  parallel_for(n_threads, n_units, [&](int64_t unit, int) {
+    const std::byte* data = bytes.data() + static_cast<size_t>(unit) * kReadUnitBytes;
+    sink.fetch_xor(fold(data, kReadUnitBytes), std::memory_order_relaxed);
+  });
+  return static_cast<double>(monotonic_ns() - start_ns) * 1e-9;
+}
 
 double measure_int8_macs_per_s(int n_threads) {
   constexpr int64_t kTiles = 8;  // with four strips and 64 rows 32 KiB: in cache
@@ -57,24 +70,15 @@ double measure_int8_macs_per_s(int n_threads) {
 
 Result<double> measure_read_bytes_per_s(int n_threads) {
   constexpr size_t kBytes = size_t{256} << 20;  // far more than any cache
-  constexpr size_t kUnitBytes = size_t{4} << 20;
   EDGE_ASSIGN_OR_RETURN(const PageBuffer buffer, PageBuffer::allocate(kBytes));
-  const auto at = [&](int64_t unit) {
-    return buffer.data() + static_cast<size_t>(unit) * kUnitBytes;
-  };
-  const int64_t n_units = kBytes / kUnitBytes;
   // Written first: untouched pages would all be the one zero page of the OS.
-  parallel_for(n_threads, n_units, [&](int64_t unit, int) {
-    std::fill_n(at(unit), kUnitBytes, static_cast<std::byte>(unit));
+  parallel_for(n_threads, kBytes / kReadUnitBytes, [&](int64_t unit, int) {
+    std::fill_n(buffer.data() + static_cast<size_t>(unit) * kReadUnitBytes, kReadUnitBytes,
+                static_cast<std::byte>(unit));
   });
-  std::atomic<uint64_t> sink{0};
   double best_s = 1e300;
   for (int round = 0; round < kRounds; ++round) {
-    const int64_t start_ns = monotonic_ns();
-    parallel_for(n_threads, n_units, [&](int64_t unit, int) {
-      sink.fetch_xor(fold(at(unit), kUnitBytes), std::memory_order_relaxed);
-    });
-    best_s = std::min(best_s, static_cast<double>(monotonic_ns() - start_ns) * 1e-9);
+    best_s = std::min(best_s, read_all_s({buffer.data(), kBytes}, n_threads));
   }
   return static_cast<double>(kBytes) / best_s;
 }
