@@ -23,7 +23,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,19 @@ from edgellm.converters.distill.recipe import (
     ScheduleOptions,
 )
 from edgellm.converters.reference import Reference
-from quant_table import corpus_text, windows
+from quant_table import Tokens, corpus_text, windows
 from safetensors.torch import load_file, save_file
 
 ARMS = {
     "text": LossOptions(next_token=1.0),
     "teacher": LossOptions(next_token=0.0, teacher=1.0, divergence="forward_kl"),
 }
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (7e-4, 1.5e-3, 3e-3)
 SEEDS = (0, 1, 2)
 T_95 = 4.303  # Student's t of two degrees of freedom, two-sided
 LAYER_STRIDE, FFN_SHARE = 2, 2 / 3
-WINDOW_TOKENS, BATCH_WINDOWS = 256, 4
-TRAIN_STRIDE, SELECT_WINDOWS, JUDGE_TOKENS = 60, 32, 32_768
+WINDOW_TOKENS, BATCH_WINDOWS = 256, 2
+TRAIN_STRIDE, SELECT_TOKENS, JUDGE_TOKENS = 60, 8_192, 16_384
 RUN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 Weights = dict[str, torch.Tensor]
@@ -106,25 +106,22 @@ def write_texts(data: Path, folder: Path) -> None:
 
 def recipe_of(run: Run, source: Path, folder: Path, n_tokens: int, n_threads: int) -> TrainRecipe:
     steps = n_tokens // (WINDOW_TOKENS * BATCH_WINDOWS)
-    recipe = TrainRecipe(
+    loss = ARMS[run.arm]
+    return TrainRecipe(
         student=folder / "half",
         out=folder / run.name,
         data=DataOptions(
-            (folder / "train.jsonl",),
-            valid=(folder / "select.jsonl",),
-            window_tokens=WINDOW_TOKENS,
-            valid_windows=SELECT_WINDOWS,
-            max_tokens=n_tokens,
+            (folder / "train.jsonl",), window_tokens=WINDOW_TOKENS, max_tokens=n_tokens
         ),
         schedule=ScheduleOptions(steps=steps, warmup=steps // 10),
-        loss=ARMS[run.arm],
+        loss=loss,
+        teacher=source if loss.needs_teacher else None,
         optimizer=OptimizerOptions(rate=run.rate),
-        batch=BatchOptions(windows=BATCH_WINDOWS, threads=n_threads, seed=run.seed, save_every=16),
+        batch=BatchOptions(windows=BATCH_WINDOWS, threads=n_threads, seed=run.seed, save_every=8),
     )
-    return replace(recipe, teacher=source) if recipe.loss.needs_teacher else recipe
 
 
-def done(run: Run, recipe: TrainRecipe, held_out: Any) -> dict[str, Any]:
+def done(run: Run, recipe: TrainRecipe, held_out: Mapping[str, Tokens]) -> dict[str, Any]:
     """What a run gave, of which its file is the memory."""
     path = recipe.out.with_suffix(recipe.out.suffix + ".json")
     if path.exists():
@@ -132,17 +129,16 @@ def done(run: Run, recipe: TrainRecipe, held_out: Any) -> dict[str, Any]:
         return found
 
     def show(at: TrainProgress) -> None:
-        if at.n_done % 16 == 0 and at.loss is not None:
+        if at.n_done % 8 == 0 and at.loss is not None:
             print(f"{run.name}: {at.n_done} of {at.n_total}", file=sys.stderr, flush=True)
 
     cpu = _cpu_seconds()
     if recipe.out.exists():
         raise SystemExit(f"{recipe.out} has no figures; remove it, and it is made again")
     report = train(recipe, progress=show)
-    assert report.after is not None
+    losses = {f"{name}_loss": judged(recipe.out, tokens) for name, tokens in held_out.items()}
     found = {
-        "select_loss": report.after.loss_after,
-        "judge_loss": judged(recipe.out, held_out),
+        **losses,
         "n_tokens": report.n_tokens,
         "cpu_s": _cpu_seconds() - cpu,
     }
@@ -150,7 +146,13 @@ def done(run: Run, recipe: TrainRecipe, held_out: Any) -> dict[str, Any]:
     return found
 
 
-def judged(model: Path, held_out: Any) -> float:
+def held_out_windows(path: Path, source: Path, n_tokens: int) -> Tokens:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    tokens = windows((json.loads(line)["text"] for line in lines), source, n_tokens)
+    return tokens.reshape(-1, WINDOW_TOKENS)
+
+
+def judged(model: Path, held_out: Tokens) -> float:
     """Mean next-token loss over windows, nats."""
     reference = Reference.from_checkpoint(model)
     losses = []
@@ -212,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="models/ and corpus/")
     parser.add_argument("--model", default="seed6m", help="a Llama directory of models/")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, default=65_536, help="that a run learns from")
+    parser.add_argument("--tokens", type=int, default=16_384, help="that a run learns from")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     source, folder = args.data / "models" / args.model, args.work
@@ -220,8 +222,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_texts(args.data, folder)
         write_half(source, folder / "half")
-    texts = (folder / "judge.jsonl").read_text(encoding="utf-8").splitlines()
-    held_out = windows((json.loads(line)["text"] for line in texts), source, JUDGE_TOKENS)
+    held_out = {
+        name: held_out_windows(folder / f"{name}.jsonl", source, n_tokens)
+        for name, n_tokens in (("select", SELECT_TOKENS), ("judge", JUDGE_TOKENS))
+    }
     torch.set_num_threads(args.threads)
     found = {}
     for run in runs(SEEDS):

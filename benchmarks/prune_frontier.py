@@ -122,7 +122,7 @@ def pruned_row(setup: Setup, share: float, seed: int) -> tuple[Path, Path]:
         batch=BatchOptions(windows=HEAL_BATCH, threads=setup.threads, seed=seed, save_every=20),
     )
     whole(healed, lambda: train(recipe))
-    file = healed.with_suffix(".edge")
+    file = setup.out / f"{healed.name}.edge"
     rules = (
         matrix_rule("token_embd", "E4_32", None, TIED_HEAD),
         matrix_rule("*", "E4_32", None, GPTQ),

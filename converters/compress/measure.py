@@ -65,7 +65,7 @@ class Judge:
             original = _opened(self._source, CHECKPOINT)
             if path == self._source:
                 return asdict(divergence(original, original, self._windows))
-            model, blobs = _opened(path, kind), _blobs(path, kind)
+            model, blobs = _opened(path, kind), tokenizer_blobs(path, kind)
             if blobs.get("tokenizer") == self._source_blobs.get("tokenizer"):
                 return asdict(divergence(original, model, self._windows))
             alone = divergence(model, model, self._packed(path, blobs))
@@ -73,7 +73,7 @@ class Judge:
 
     @cached_property
     def _source_blobs(self) -> dict[str, bytes]:
-        return _blobs(self._source, CHECKPOINT)
+        return tokenizer_blobs(self._source, CHECKPOINT)
 
     @cached_property
     def _windows(self) -> Packed:
@@ -98,7 +98,7 @@ def _opened(path: Path, kind: str) -> Measured:
         return Teacher(Job(checkpoint, AS_IT_IS))
 
 
-def _blobs(path: Path, kind: str) -> dict[str, bytes]:
+def tokenizer_blobs(path: Path, kind: str) -> dict[str, bytes]:
     """What the texts of a model are read with."""
     if kind == EDGE:
         return edge_blobs(path)

@@ -17,6 +17,7 @@ from ..calibrate import CalibrationTokens
 from ..calibrate.convert import text_reader
 from ..checkpoint import Checkpoint
 from ..distill.data import TextReader, Tokens, pack
+from ..export.whole import check_target
 from ..extras import text_blobs
 from ..plan import Job, Options
 from ..quality import need_torch
@@ -41,7 +42,7 @@ class PruneReport:
     """layers_gone: with the score of each when it went. cut: what stays, by numbers in the source.
     divergence: of the model without the layers that went from the source, on the text that chose
     them; None where none went. coverage: share of the text's tokens that the vocabulary kept.
-    out: None where nothing was written."""
+    n_tokens: of text, that were looked at. out: None where nothing was written."""
 
     out: Path | None
     layers_gone: tuple[Step, ...]
@@ -49,6 +50,7 @@ class PruneReport:
     predicted: Predictions
     divergence: Divergence | None
     coverage: float
+    n_tokens: int
     seconds: float
     warnings: tuple[str, ...]
 
@@ -72,6 +74,7 @@ def prune(
     UnsupportedError without torch where it is scored, for GGUF files, and for what the family's
     config.json cannot say. InvalidArgumentError: more is to go than there is. FormatError: inputs.
     """
+    check_target(Path(out), 0)
     with _opened(Path(src)) as checkpoint:
         run = _Run(checkpoint, options, texts, n_threads, predict_options, progress)
         return run.result(Path(out))
@@ -158,9 +161,17 @@ class _Run:
         if out is not None:
             self._show("cut")
             write_pruned(pruned, out)
-        seconds = time.monotonic() - self._start
-        warnings = tuple(self._warnings)
-        return PruneReport(out, gone, cut, predicted, divergence, coverage, seconds, warnings)
+        return PruneReport(
+            out,
+            gone,
+            cut,
+            predicted,
+            divergence,
+            coverage,
+            0 if text is None else int(text.size),
+            time.monotonic() - self._start,
+            tuple(self._warnings),
+        )
 
     def _text(self) -> Tokens:
         """Windows [n, window_tokens]: as many as are counted, those to score on first."""

@@ -29,11 +29,11 @@ from edgellm.converters.distill.recipe import BatchOptions, OptimizerOptions, Sc
 from edgellm.converters.extras import text_blobs
 from edgellm.converters.plan import Job
 
-from command_line import data_of, edgellm, failure_of
 from edgellm import load
+from edgellm.cli import run_command_line
 from edgellm.cli.exits import Exit
 from edgellm.errors import DeviceError, FormatError, InvalidArgumentError
-from kill_points import Count, ended_before_kill, points_of
+from kill_points import KillableWork
 
 RECIPE = """
 source = "{source}"
@@ -43,7 +43,7 @@ threads = 1
 [texts]
 train = ["{text}"]
 valid = ["{text}"]
-calibration = ["{text}"]
+calibration = ["{few}"]
 window_tokens = 48
 valid_windows = 3
 
@@ -99,15 +99,17 @@ def recipe_in(folder: Path, source: Path, text: Path, learn: str = "scales") -> 
     """Written and read; what it makes goes into `folder`."""
     folder.mkdir(exist_ok=True)
     formats, path = folder / "formats.toml", folder / "recipe.toml"
+    few = folder / "few.jsonl"  # as many windows as calibrate, none to measure on
+    line = json.dumps({"text": "the girl and the dog went home, as they always did."})
+    few.write_text("\n".join([line] * 4), encoding="utf-8")
     formats.write_text(FORMATS.replace('"*"', '"layers.*"', 1), encoding="utf-8")
     out = folder / "model.edge"
-    filled = RECIPE.format(source=source, out=out, text=text, formats=formats, learn=learn)
-    path.write_text(filled, encoding="utf-8")
+    named = {"source": source, "out": out, "text": text, "few": few, "formats": formats}
+    path.write_text(RECIPE.format(**named, learn=learn), encoding="utf-8")
     return read_compress_recipe(path)
 
 
-@pytest.fixture
-def one_tokenizer() -> Iterator[None]:
+def share_tokenizer(patch: pytest.MonkeyPatch) -> None:
     """Compiling one and proving it takes longer than a run here; all models have the same."""
     compiled: dict[bytes, dict[str, bytes]] = {}
 
@@ -117,9 +119,14 @@ def one_tokenizer() -> Iterator[None]:
             compiled[key] = text_blobs(job)
         return {**compiled[key], "recipe": job.recipe.to_json().encode()}
 
+    for module in (run, pipeline, measure):
+        patch.setattr(module, "text_blobs", blobs)
+
+
+@pytest.fixture
+def one_tokenizer() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (run, pipeline, measure):
-            patch.setattr(module, "text_blobs", blobs)
+        share_tokenizer(patch)
         yield
 
 
@@ -237,7 +244,6 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
             InvalidArgumentError,
             "step 3, 'refine': learn 'all'",
         ),
-        ("[[steps]]", "[[others]]", FormatError, r"no \[\[steps\]\]|'others' not known"),
     ],
 )
 def test_a_recipe_with_a_fault_says_where(
@@ -245,10 +251,17 @@ def test_a_recipe_with_a_fault_says_where(
 ) -> None:
     recipe_in(tmp_path, Path("source"), text)
     path = tmp_path / "recipe.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1 + ("[[" in old) * 2))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1))
     with pytest.raises(error, match=message) as caught:
         read_compress_recipe(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_recipe_without_steps_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('source = "a"\nout = "b.edge"\n', encoding="utf-8")
+    with pytest.raises(FormatError, match=r"no \[\[steps\]\]; add at least one"):
+        read_compress_recipe(path)
 
 
 def test_steps_need_their_texts_and_end_with_a_file(text: Path, tmp_path: Path) -> None:
@@ -271,47 +284,66 @@ def test_the_recipe_of_the_docs_is_read(tmp_path: Path) -> None:
     assert [step.name for step in recipe.steps] == ["heal", "quantize", "refine"]
 
 
-def test_the_command_line_compresses(tiny_checkpoint: Path, text: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_tokenizer")
+def test_the_command_line_compresses(
+    tiny_checkpoint: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = recipe_in(tmp_path, tiny_checkpoint, text)
     path = tmp_path / "recipe.toml"
-    whole = path.read_text(encoding="utf-8")
-    middle = whole.index("[[steps]]"), whole.index('[[steps]]\ndo = "quantize"')
-    shorter = whole[: middle[0]] + whole[middle[1] : whole.index('[[steps]]\ndo = "refine"')]
-    path.write_text(shorter, encoding="utf-8")
-    data = data_of(edgellm("compress", path, "--json", cwd=tmp_path), "compress")
+    head, _, quantize, _ = path.read_text(encoding="utf-8").split("[[steps]]")
+    path.write_text(f"{head}[[steps]]{quantize}", encoding="utf-8")
+    assert run_command_line(["compress", str(path), "--json"]) == Exit.OK
+    data = json.loads(capsys.readouterr().out)["data"]
     assert [step["name"] for step in data["steps"]] == ["source", "quantize"]
     assert data["n_bytes"] == recipe.out.stat().st_size
-    shown = edgellm("compress", path, cwd=tmp_path)
-    assert "| quantize |" in shown.stdout
-    path.write_text(shorter.replace('do = "quantize"', 'do = "quantise"'), encoding="utf-8")
-    assert "'quantise'" in failure_of(edgellm("compress", path, cwd=tmp_path), Exit.BAD_INPUT)
+    assert run_command_line(["compress", str(path)]) == Exit.OK
+    assert "| quantize |" in capsys.readouterr().out
+    path.write_text(f"{head}[[steps]]\ndo = 'quantise'\n", encoding="utf-8")
+    assert run_command_line(["compress", str(path)]) == Exit.BAD_INPUT
+    assert 'do = "quantise" is no step' in capsys.readouterr().err
 
 
 # ---- kills
 
+KILLED = """
+from pathlib import Path
+import pytest, torch
+sys.path.insert(0, sys.argv[2])
+import test_compress as tests
+from edgellm.converters.compress import compress, measure, read_compress_recipe
+from edgellm.converters.distill import measure as _, refined, trainer  # imported on first use else
+tests.share_tokenizer(pytest.MonkeyPatch())
+recipe = read_compress_recipe(Path(sys.argv[1]))
+measure.tokenizer_blobs(recipe.source, "checkpoint")
+def work(count):
+    compress(recipe, progress=count)
+"""
 
-def bytes_of(recipe: CompressRecipe) -> bytes:
-    return recipe.out.read_bytes()
+
+HERE = Path(__file__).parent
 
 
 def forget(recipe: CompressRecipe) -> None:
     shutil.rmtree(recipe.work_dir)
     for path in (recipe.out, *report_paths(recipe.out)):
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.usefixtures("one_tokenizer")
 def test_two_kills_change_no_byte(tiny_checkpoint: Path, text: Path, tmp_path: Path) -> None:
-    """At a third of the way, and as much further on."""
+    """While it learns, and after the file was quantized."""
     plain = recipe_in(tmp_path / "plain", tiny_checkpoint, text)
-    n_points = points_of(lambda count: compress(plain, progress=count))
+    compress(plain)
     killed = recipe_in(tmp_path / "killed", tiny_checkpoint, text)
-    for _ in range(2):
-        assert not ended_before_kill(lambda count: compress(killed, progress=count), n_points // 3)
+    with KillableWork(KILLED, tmp_path / "killed" / "recipe.toml", HERE) as work:
+        assert not work.ended_before_kill(20)
+        assert not list(killed.work_dir.glob("heal-*/step.json"))
+        assert not work.ended_before_kill(60)
+        assert list(killed.work_dir.glob("heal-*/step.json"))
         assert not killed.out.exists()
-    compress(killed)
-    assert bytes_of(killed) == bytes_of(plain)
+        assert work.ended_before_kill(1_000_000)
+    assert killed.out.read_bytes() == plain.out.read_bytes()
     assert not list(killed.work_dir.glob("*.work"))
 
 
@@ -328,17 +360,14 @@ def test_fifty_kills_at_random_points_change_no_byte(
     killed = recipe_in(tmp_path / "killed", source, text, learn="codes")
     rng = np.random.default_rng(5)
     n_kills = n_ended = 0
-
-    def work(count: Count) -> None:
-        compress(killed, progress=count)
-
-    while n_kills < 50:
-        if not ended_before_kill(work, int(rng.integers(1, 80))):
-            n_kills += 1
-            continue
-        n_ended += 1
-        assert bytes_of(killed) == bytes_of(plain)
-        forget(killed)
-    compress(killed)
-    assert bytes_of(killed) == bytes_of(plain)
+    with KillableWork(KILLED, tmp_path / "killed" / "recipe.toml", HERE) as work:
+        while n_kills < 50 or not killed.out.exists():
+            if not work.ended_before_kill(int(rng.integers(1, 80))):
+                n_kills += 1
+                continue
+            assert killed.out.read_bytes() == plain.out.read_bytes()
+            n_ended += 1
+            if n_kills < 50:
+                forget(killed)
     assert n_ended >= 1
+    print(f"{n_kills} kills in {n_ended} whole runs")

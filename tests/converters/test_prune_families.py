@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgellm.converters import CalibrationTokens, convert, plan_conversion
+from edgellm.converters.compress import compress, read_compress_recipe
 from edgellm.converters.distill import TrainRecipe, train
 from edgellm.converters.distill.recipe import (
     BatchOptions,
@@ -27,8 +28,9 @@ from edgellm.converters.prune import (
 from edgellm.converters.reference import Reference
 from safetensors.numpy import load_file
 
-from command_line import edgellm
 from edgellm import load
+from edgellm.cli import run_command_line
+from edgellm.cli.exits import Exit
 from edgellm.errors import EdgeError, FormatError, InvalidArgumentError
 from golden.families import FAMILIES, save_family
 from golden.measures import nmse
@@ -84,8 +86,9 @@ def test_every_family_keeps_its_layers_in_number() -> None:
 @pytest.mark.parametrize("model", ["seed6m", "stories260K"])
 def test_real_models_are_pruned_and_run_natively(model: str, tmp_path: Path) -> None:
     source = shared_model(model)
-    ids = json.loads((source / "expected" / "greedy.json").read_text())
-    text = np.array([*ids["output_ids_0"], *ids["output_ids_1"]], dtype=np.int32).reshape(4, -1)
+    with np.load(source / "expected" / "greedy.npz") as greedy:
+        text = np.stack([greedy["output_ids_0"], greedy["output_ids_1"]]).astype(np.int32)
+    text = text.reshape(4, -1)
     out = tmp_path / "out"
     options = PruneOptions(layers=1, attention=1, heads=2, ffn=0.2)
     tokens = CalibrationTokens(text)
@@ -97,6 +100,24 @@ def test_real_models_are_pruned_and_run_natively(model: str, tmp_path: Path) -> 
     wanted = Reference.from_edge(file).logits(window, kv="F16").numpy()
     with load(file, kv="F16", verify="never") as native:
         assert nmse(wanted, native.logits(window)) <= 1e-6
+
+
+def test_a_pipeline_prunes_before_it_quantizes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text('{"text": "the cat sat on the mat"}\n' * 30)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'source = "{tiny_checkpoint}"\nout = "small.edge"\nthreads = 1\n'
+        '[texts]\ntrain = ["text.jsonl"]\n'
+        '[[steps]]\ndo = "prune"\nlayers = 1\nwindow_tokens = 24\nn_windows = 4\n'
+        '[[steps]]\ndo = "quantize"\nformat = "E4_16"\n'
+    )
+    report = compress(read_compress_recipe(recipe))
+    with load(tmp_path / "small.edge", verify="always") as model:
+        assert len(model.generate("the cat", max_tokens=4).token_ids) > 0
+    pruned = next(step for step in report.steps if step.name == "prune")
+    before, after = pruned.figures["n_weights"]
+    assert after < before
+    assert pruned.tokens == 4 * 24
 
 
 def recipe_of_the_docs() -> str:
@@ -139,7 +160,7 @@ def test_what_is_wrong_in_a_recipe_is_named(
 
 
 def test_the_verb_says_what_it_gives_then_cuts_and_the_trainer_heals(
-    tiny_checkpoint: Path, tmp_path: Path
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jsonl").write_text('{"text": "the cat sat on the mat"}\n' * 30)
     recipe = tmp_path / "smaller.toml"
@@ -148,18 +169,16 @@ def test_the_verb_says_what_it_gives_then_cuts_and_the_trainer_heals(
         "[prune]\nlayers = 1\nheads = 1\nwindow_tokens = 24\nn_windows = 4\n"
         "[predict]\nbandwidth_gb_per_s = 8.0\n"
     )
-    dry = edgellm("prune", recipe, "--dry-run", "--json", cwd=tmp_path)
-    assert dry.returncode == 0, dry.stderr
+    assert run_command_line(["prune", str(recipe), "--dry-run", "--json"]) == Exit.OK
+    predicted = json.loads(capsys.readouterr().out)["data"]["predicted"]
     assert not (tmp_path / "small").exists()
-    run = edgellm("prune", recipe, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert "layers gone" in run.stdout
-    assert "8.00 GB/s (given)" in run.stdout
-    predicted = json.loads(dry.stdout)["data"]["predicted"]
-    assert f"-> {predicted['after']['file_bytes']:,} (" in run.stdout
-    again = edgellm("prune", recipe, cwd=tmp_path)
-    assert again.returncode == 1
-    assert "exists" in again.stderr
+    assert run_command_line(["prune", str(recipe)]) == Exit.OK
+    told = capsys.readouterr().out
+    assert "layers gone" in told
+    assert "8.00 GB/s (given)" in told
+    assert f"-> {predicted['after']['file_bytes']:,} (" in told
+    assert run_command_line(["prune", str(recipe)]) == Exit.BAD_INPUT
+    assert "exists" in capsys.readouterr().err
 
     healed = train(
         TrainRecipe(

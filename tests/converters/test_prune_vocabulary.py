@@ -40,13 +40,13 @@ CONFIG = {
 }
 FIXED = PredictOptions("F16", bandwidth_gb_per_s=1.0)
 DOMAIN = "turn the red valve left and wait until the needle stands still\n" * 40
-OTHER = "An elephant never forgets; 42 giraffes sometimes do, while whistling.\n" * 12
-N_VOCAB, N_KEPT = 360, 300
+OTHER = "An elephant never forgets; 42 giraffes sometimes do, while whistling quietly.\n" * 12
+N_VOCAB, N_KEPT = 340, 320
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a tokenizer of 360 tokens, 100 of them merged."""
+    """A model with a tokenizer of 340 tokens, 80 of them merged."""
     folder = tmp_path_factory.mktemp("source")
     (folder / "text.txt").write_text(DOMAIN + OTHER, encoding="utf-8")
     (folder / "domain.txt").write_text(DOMAIN, encoding="utf-8")
@@ -128,7 +128,7 @@ def test_fewer_tokens_than_text_needs_are_refused(source: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-@given(text=st.text(st.sampled_from("aneldrtsihwf .;42gv"), max_size=60), n=st.integers(262, 350))
+@given(text=st.text(st.sampled_from("aneldrtsihwf .;42gv"), max_size=60), n=st.integers(262, 335))
 def test_text_whose_tokens_all_stay_is_cut_the_same(source: Path, text: str, n: int) -> None:
     data = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     counts = np.random.default_rng(n).integers(0, 9, N_VOCAB)
