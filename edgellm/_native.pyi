@@ -21,6 +21,7 @@ from typing_extensions import Buffer
 from ._native_adapter import Adapter as Adapter
 from ._native_batch import run_batch as run_batch
 from ._native_batch import sample_batch as sample_batch
+from ._native_draft_head import DraftHead as DraftHead
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
 from ._native_session_file import SessionFile as SessionFile

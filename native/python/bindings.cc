@@ -434,6 +434,7 @@ PYBIND11_MODULE(_native, m) {
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
   edgellm::bindings::bind_adapter(m);
+  edgellm::bindings::bind_draft_head(m);
   edgellm::bindings::bind_session_file(m);
   bind_session(m);
 }

@@ -18,6 +18,7 @@
 #include "format/verifier.h"
 #include "model/adapter.h"
 #include "model/decoder.h"
+#include "model/draft_head.h"
 #include "model/spec.h"
 #include "model/weights.h"
 #include "runtime/batcher.h"
@@ -70,11 +71,13 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_ctx_most = 0;     // of a session
   int n_ctx_planned = 0;  // of the decoder
   uint64_t kv_budget_bytes = 0;
-  std::unique_ptr<edge::Decoder> decoder;  // null once closed
-  std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
-  std::unique_ptr<edge::KvDisk> disk;      // below the tree; null: none
-  std::optional<edge::PrefixTree> tree;    // of the cache; as it
-  std::optional<edge::Batcher> batcher;    // as does this, which they leave
+  std::unique_ptr<edge::Decoder> decoder;        // null once closed
+  std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none
+  std::unique_ptr<edge::Decoder> draft_decoder;  // once it is asked for
+  std::optional<edge::KvCache> cache;    // outlives close(): sessions give their pages back to it
+  std::unique_ptr<edge::KvDisk> disk;    // below the tree; null: none
+  std::optional<edge::PrefixTree> tree;  // of the cache; as it
+  std::optional<edge::Batcher> batcher;  // as does this, which they leave
 
   mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
   bool was_step_torn = false;    // by a fork(); guarded by step_turn
@@ -106,6 +109,10 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::Status make_draft_decoder();
+  edge::Status check_step();  // that one can run; under step_turn
+  edge::Status draft_step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                          const edge::StopCheck& should_stop);
   void check_open() const;  // throws invalid_argument once closed
   // What the KV of a sequence with this adapter (null: none) depends on.
   edge::SessionIdentity identity_with(const Adapter::Impl* adapter);

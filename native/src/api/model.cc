@@ -146,6 +146,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   }
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
+  model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
@@ -231,11 +232,18 @@ void Model::Impl::after_fork(bool is_child) {
 Status Model::Impl::step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                          const edge::StopCheck& should_stop) {
   const std::lock_guard lock(step_turn);
+  EDGE_RETURN_IF_ERROR(check_step());
+  return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
+}
+
+Status Model::Impl::check_step() {
   if (is_closing) return {Code::kCancelled, "the model was closed"};
   EDGE_RETURN_IF_ERROR(verifier->status());
-  if (was_step_torn) EDGE_RETURN_IF_ERROR(make_decoder());
+  if (!was_step_torn) return {};
+  draft_decoder.reset();
+  EDGE_RETURN_IF_ERROR(make_decoder());
   was_step_torn = false;
-  return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
+  return {};
 }
 
 void Model::Impl::check_open() const {
@@ -358,6 +366,8 @@ void Model::close() {
     if (impl_->disk) impl_->disk->stop_writing();  // which asks the verifier
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
+    impl_->draft_decoder.reset();
+    impl_->draft_head.reset();
     impl_->decoder.reset();
     impl_->weights = {};
     impl_->tokenizer.reset();

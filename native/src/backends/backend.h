@@ -33,6 +33,8 @@ struct RowInput {
   int32_t slot = 0;
   KvView kv;
   const Adapter* adapter = nullptr;  // null: the model as it is
+  // [d_model] that a draft head reads beside the token, valid until the step ends; null: zeros.
+  const float* hidden = nullptr;
   // Of a row in a tree of drafts whose tokens do not stand one behind the other: the slots, its own
   // the last, that the last tail.size() tokens it sees are in, in their order. The first of them is
   // where it would be anyway, and none stands before it. Empty: every slot up to `slot`.
