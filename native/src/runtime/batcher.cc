@@ -271,8 +271,10 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
     if (stopped_ns == 0) stopped_ns = monotonic_ns();
     return std::max(expected_ms - ms_since(start_ns), ms_since(stopped_ns)) > kMostStopMs;
   };
+  if (!step.row_hidden.empty()) step.row_hidden.resize(step.logits.size());
   const StepOutputs outputs{.rows = step.logit_rows,
                             .logits = step.logits,
+                            .row_hidden = step.row_hidden,
                             .hidden_rows = step.hidden_rows,
                             .hidden = step.hidden};
   const Status status = model_.step(step.rows, outputs, should_stop);

@@ -7,11 +7,11 @@
 // decode at the same time stay together.
 //
 // A step has one row of every sequence that has no more than one to give, then rows of prompts: as
-// many as the latency budget leaves, or as fit. Without prompts it has rows of drafts, up to as many
-// rows in all as a weight is unpacked for once, which the sequences share evenly. Higher priorities go first, then who has waited
-// longest. What a sequence gets depends neither on its company nor on how it was cut. Nor does the
-// failure or the end of one disturb another: such a step is made again without it, unless it is
-// nearly over.
+// many as the latency budget leaves, or as fit. Without prompts it has rows of drafts, up to as
+// many rows in all as a weight is unpacked for once, which the sequences share evenly. Higher
+// priorities go first, then who has waited longest. What a sequence gets depends neither on its
+// company nor on how it was cut. Nor does the failure or the end of one disturb another: such a
+// step is made again without it, unless it is nearly over.
 //
 // Knows rows and sequences, nothing of tokens, text and sampling.
 #pragma once
@@ -35,6 +35,7 @@ struct StepRows {
   // As in StepOutputs.
   std::vector<int32_t> logit_rows, hidden_rows;
   std::vector<float*> logits, hidden;
+  std::vector<float*> row_hidden;  // of the first logit_rows; null, or none: not wanted
 };
 
 // What the batcher remembers of a sequence from one step to the next. The sequence keeps it, and

@@ -35,6 +35,9 @@ class DraftSource {
   virtual void rewind(std::span<const int32_t> tokens) = 0;
   // The sequence is over, with these tokens: others may draft from them.
   virtual void end(std::span<const int32_t> tokens) = 0;
+  // Whether observe() wants hidden states. Where there are none, for tokens whose KV was not
+  // computed here, it does without.
+  virtual bool wants_hidden() const = 0;
   // Memory that it takes at most of its own.
   virtual uint64_t most_bytes() const = 0;
   // What the sequence's drafts have saved so far over steps without, as far as known.

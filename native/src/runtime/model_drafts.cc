@@ -4,7 +4,10 @@ namespace edge {
 
 class ModelDrafts::Source final : public DraftSource {
  public:
-  explicit Source(ModelDrafts& model) : model_(model), own_(model.shared_) {}
+  explicit Source(ModelDrafts& model) : model_(model), own_(model.shared_) {
+    if (!model.options_.more) return;
+    if (auto drafter = model.options_.more(own_.acceptance())) own_.add(std::move(drafter));
+  }
 
   const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
                            int n_other_rows) override {
@@ -35,6 +38,7 @@ class ModelDrafts::Source final : public DraftSource {
     const std::lock_guard lock(model_.mutex_);
     model_.shared_.keep_text(tokens);
   }
+  bool wants_hidden() const override { return own_.wants_hidden(); }
   uint64_t most_bytes() const override { return model_.shared_.sequence_bytes(); }
   double saved_ms() const override { return saved_ms_; }
   std::unique_ptr<DraftSource> fresh() const override { return model_.source(); }

@@ -2,6 +2,7 @@
 // Between speculation/, which knows neither threads nor sessions, and Session.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -17,6 +18,8 @@ class ModelDrafts {
     SpeculationOptions shared;
     double budget_ms = 0;       // that a step with drafts may take; 0: anything
     bool ignores_time = false;  // steps count as if they all took as long
+    // Makes one more drafter for a sequence, or null where it cannot; empty: there is none.
+    std::function<std::unique_ptr<Drafter>(const Acceptance&)> more = {};
   };
   ModelDrafts(const Options& options, CostTable costs)
       : options_(options), shared_(options.shared, std::move(costs)) {}

@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "backends/kv_layout.h"
@@ -64,6 +65,7 @@ class Session::Part final : public StepPart {
     for (size_t i = 0; i < n_wanted; ++i) {
       (is_hidden ? step.hidden : step.logits).push_back(to + i * n_cols);
     }
+    if (s.hears_hidden_ && kept() == nullptr) hear(n_rows + n_drafts, n_wanted, step);
     return {};
   }
 
@@ -77,6 +79,11 @@ class Session::Part final : public StepPart {
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
     s.n_done_ = std::max(s.n_done_, s.n_computed());
     s.kv_->publish(s.tokens_);
+    if (s.hears_hidden_ && kept() == nullptr) {
+      s.first_heard_ = s.n_computed() - n_rows_;
+      s.hidden_rows_.resize(static_cast<size_t>(n_rows_));
+      std::iota(s.hidden_rows_.begin(), s.hidden_rows_.end(), 0);
+    }
     if (!is_last_ || hidden_ != nullptr) return {};
     if (logits_ != nullptr) {
       s.logits_.assign(logits_->end() - s.model().n_vocab(), logits_->end());
@@ -91,6 +98,26 @@ class Session::Part final : public StepPart {
 
  private:
   std::vector<float>* kept() const { return logits_ != nullptr ? logits_ : hidden_; }
+
+  // The hidden states of all rows, the last ones of the step, of which those that have logits are
+  // the last n_logits.
+  void hear(int n_rows, size_t n_logits, StepRows& step) {
+    Session& s = session_;
+    const auto n_cols = static_cast<size_t>(s.model().d_model());
+    const auto n = static_cast<size_t>(n_rows);
+    s.hidden_.resize(n * n_cols);
+    s.hidden_rows_.clear();
+    if (n_logits > 0) step.row_hidden.resize(step.logits.size() - n_logits);
+    for (size_t i = 0; i < n; ++i) {
+      float* const to = s.hidden_.data() + i * n_cols;
+      if (i + n_logits >= n) {
+        step.row_hidden.push_back(to);
+        continue;
+      }
+      step.hidden_rows.push_back(static_cast<int32_t>(step.rows.size() - n + i));
+      step.hidden.push_back(to);
+    }
+  }
 
   // For what is wanted of the step.
   float* room(size_t n_floats) {
@@ -251,10 +278,10 @@ void Session::run_together(std::span<Run> runs, double budget_ms, const StopChec
     }
   }
   const int64_t start_ns = monotonic_ns();
-  for (size_t i = 0; i < runs.size() && !is_any_whole; ++i) {
-    if (runs[i].status.is_ok() && runs[i].session->n_pending() > 0) runs[i].session->draft();
-  }
   while (!left.empty() && !is_any_whole) {
+    for (const Run& run : runs) {
+      if (run.status.is_ok() && run.session->n_pending() > 0) run.session->draft();
+    }
     runs.front().session->batcher_.step(left);
     for (size_t i = 0; i < runs.size(); ++i) {
       if (!parts[i]->is_done() || !runs[i].status.is_ok()) continue;
@@ -315,6 +342,7 @@ Status Session::rewind(int n_tokens) {
   tokens_.resize(static_cast<size_t>(n_tokens));
   if (tokens_.size() < n_told_) {
     n_told_ = tokens_.size();
+    hidden_rows_.clear();
     drafts_->rewind(tokens_);
   }
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there

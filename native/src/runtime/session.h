@@ -220,6 +220,8 @@ class Session {
   void keep_drafted(int n_drafts, int n_other_rows, double step_ms);
   void drop_drafts() { ahead_.clear(); }
   void tell_source();
+  size_t n_without_hidden(size_t n_known) const;
+  std::vector<float> hidden_before(size_t first, size_t end) const;
   void end_drafts();
   int most_drafts() const;
   bool meets_other_format(int n_drafts) const;
@@ -245,8 +247,12 @@ class Session {
   double step_ms_ = 0;               // of it, and of telling drafts_ before
   int n_step_tokens_ = 0;            // that came of it; 0: drafts_ knows
   int n_other_rows_ = 0;             // that it had
-  size_t n_told_ = 0;                // of tokens_, those that drafts_ knows
-  double telling_ms_ = 0;            // before the step to come
+  bool hears_hidden_ = false;        // drafts_ wants hidden states
+  std::vector<float> hidden_;        // [d_model] of each row of the last step
+  std::vector<int> hidden_rows_;     // which of them are those of tokens first_heard_ and behind
+  int first_heard_ = 0;
+  size_t n_told_ = 0;      // of tokens_, those that drafts_ knows
+  double telling_ms_ = 0;  // before the step to come
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 

@@ -19,6 +19,7 @@ Status Session::set_drafts(std::unique_ptr<DraftSource> source) {
   EDGE_RETURN_IF_ERROR(kv_->claim(n_bytes, "a session's drafts"));
   draft_bytes_ = n_bytes;
   drafts_ = std::move(source);
+  hears_hidden_ = drafts_->wants_hidden();
   return Status::ok();
 }
 
@@ -33,6 +34,9 @@ void Session::end_drafts() {
   drafts_.reset();
   kv_->cache().unclaim(std::exchange(draft_bytes_, 0));
   row_tokens_.clear();
+  hears_hidden_ = false;
+  hidden_ = {};
+  hidden_rows_.clear();
   n_step_tokens_ = 0;
   n_told_ = 0;
 }
@@ -62,6 +66,7 @@ Status Session::take_drafted() {
     logits_at_ = n_done_;
     logits_row_ = 1 + node;
     ++n_step_tokens_;
+    if (hears_hidden_) hidden_rows_.push_back(1 + node);
     ++stats_.drafts[static_cast<size_t>(ahead_.node(node).drafter)].n_accepted;
     ahead_.advance(node);
   }
@@ -71,7 +76,7 @@ Status Session::take_drafted() {
 // For the step to come, if it is one for a single token.
 void Session::draft() {
   ahead_.clear();
-  if (drafts_ == nullptr || !is_decoding_) return;
+  if (drafts_ == nullptr || !(is_decoding_ || hears_hidden_)) return;
   const int64_t start_ns = monotonic_ns();
   tell_source();
   telling_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
@@ -82,7 +87,7 @@ void Session::draft() {
 }
 
 int Session::most_drafts() const {
-  if (n_pending() != 1 || n_recompute() > 0) return 0;
+  if (!is_decoding_ || n_pending() != 1 || n_recompute() > 0) return 0;
   const int n_slots = n_ctx() - kv_->n_tokens() - 1;
   const int n_positions = model().max_positions() - kept_.position_of(n_done_) - 1;
   return std::min({TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1});
@@ -120,9 +125,11 @@ void Session::keep_drafted(int n_drafts, int n_other_rows, double step_ms) {
   }
 }
 
-// Of the tokens that came since it was told last, and of the step that they came of.
+// Of the tokens that came since it was told last, the next one to process included, and of the step
+// that they came of.
 void Session::tell_source() {
-  if (tokens_.size() == n_told_ && n_step_tokens_ == 0) return;
+  const size_t n_known = std::min(tokens_.size(), static_cast<size_t>(n_done_) + 1);
+  if (n_known == n_told_ && n_step_tokens_ == 0) return;
   const auto n_vocab = static_cast<size_t>(model().n_vocab());
   std::array<std::array<int32_t, kTopTokens>, 1 + TokenTree::kMaxNodes> next;
   std::array<TopRow, 1 + TokenTree::kMaxNodes> rows;
@@ -130,13 +137,42 @@ void Session::tell_source() {
     const int n = top_ids(std::span(logits_).subspan(i * n_vocab, n_vocab), next[i]);
     rows[i] = {row_tokens_[i], std::span(next[i]).first(static_cast<size_t>(n))};
   }
-  drafts_->observe({.tokens = tokens_,
-                    .n_new = tokens_.size() - n_told_,
+  const std::span<const int32_t> known = std::span(tokens_).first(n_known);
+  const size_t n_bare = n_without_hidden(n_known);
+  if (n_bare > n_told_ && n_bare < n_known) {
+    drafts_->observe(
+        {.tokens = known.first(n_bare), .n_new = n_bare - n_told_, .rows = {}, .hidden = {}});
+  }
+  const size_t n_before = n_bare < n_known ? n_bare : n_told_;
+  const std::vector<float> hidden = hidden_before(n_bare, n_known);
+  drafts_->observe({.tokens = known,
+                    .n_new = n_known - n_before,
                     .rows = std::span(rows).first(row_tokens_.size()),
-                    .hidden = {}});
-  n_told_ = tokens_.size();
+                    .hidden = hidden});
+  n_told_ = n_known;
   row_tokens_.clear();
+  hidden_rows_.clear();
   if (n_step_tokens_ > 0) drafts_->record_step(std::exchange(n_step_tokens_, 0), step_ms_);
+}
+
+// The first of the tokens to tell from which on the hidden state of the one before each is there;
+// n_known: of none.
+size_t Session::n_without_hidden(size_t n_known) const {
+  const auto first_heard = static_cast<size_t>(first_heard_);
+  if (hidden_rows_.empty() || n_known > first_heard + hidden_rows_.size() + 1) return n_known;
+  return std::min(n_known, std::max(n_told_, first_heard == 0 ? 0 : first_heard + 1));
+}
+
+// [end - first][d_model]: of the token before each; zeros before the very first one.
+std::vector<float> Session::hidden_before(size_t first, size_t end) const {
+  const auto n_cols = static_cast<size_t>(model().d_model());
+  std::vector<float> hidden((end - first) * n_cols);
+  for (size_t token = std::max<size_t>(first, 1); token < end; ++token) {
+    const size_t at = token - 1 - static_cast<size_t>(first_heard_);
+    const float* const from = hidden_.data() + static_cast<size_t>(hidden_rows_[at]) * n_cols;
+    std::copy_n(from, n_cols, hidden.data() + (token - first) * n_cols);
+  }
+  return hidden;
 }
 
 }  // namespace edge

@@ -24,9 +24,13 @@ struct DraftLog {
   std::mt19937 random{1};
   int n_most_nodes = 15;
   int n_observed_rows = 0;
-  int n_wrong_tops = 0;   // rows whose best next id is not what the model says
-  int n_cut = 0;          // steps with fewer nodes than were proposed
-  int n_step_tokens = 0;  // that came of steps
+  bool wants_hidden = false;
+  std::function<std::vector<float>(std::span<const int32_t>)> hidden_after;  // these tokens
+  int n_hidden = 0;        // tokens that came with the hidden state before them, and
+  int n_wrong_hidden = 0;  // with another one
+  int n_wrong_tops = 0;    // rows whose best next id is not what the model says
+  int n_cut = 0;           // steps with fewer nodes than were proposed
+  int n_step_tokens = 0;   // that came of steps
   int n_steps = 0;
   std::vector<std::vector<int32_t>> texts;  // of sequences that are over
 };
@@ -66,6 +70,7 @@ class DraftScript final : public DraftSource {
     REQUIRE(known_.size() + seen.n_new == seen.tokens.size());
     known_.assign(seen.tokens.begin(), seen.tokens.end());
     log_->n_observed_rows += static_cast<int>(seen.rows.size());
+    check_hidden(seen);
     if (seen.rows.empty()) return;
     // The first row is that of a token before the new ones.
     const auto n_before = seen.tokens.size() - seen.n_new;
@@ -87,6 +92,7 @@ class DraftScript final : public DraftSource {
   void end(std::span<const int32_t> tokens) override {
     log_->texts.emplace_back(tokens.begin(), tokens.end());
   }
+  bool wants_hidden() const override { return log_->wants_hidden; }
   uint64_t most_bytes() const override { return 100; }
   double saved_ms() const override { return 0; }
   std::unique_ptr<DraftSource> fresh() const override {
@@ -94,6 +100,19 @@ class DraftScript final : public DraftSource {
   }
 
  private:
+  void check_hidden(const DraftObservation& seen) {
+    if (seen.hidden.empty()) return;
+    REQUIRE(seen.hidden.size() == seen.n_new * kHidden);
+    for (size_t i = 0; i < seen.n_new; ++i) {
+      const auto before = seen.tokens.first(seen.tokens.size() - seen.n_new + i);
+      const auto row = seen.hidden.subspan(i * kHidden, kHidden);
+      const std::vector<float> expected =
+          before.empty() ? std::vector<float>(kHidden) : log_->hidden_after(before);
+      ++log_->n_hidden;
+      if (!std::equal(row.begin(), row.end(), expected.begin())) ++log_->n_wrong_hidden;
+    }
+  }
+
   std::shared_ptr<DraftLog> log_;
   Oracle oracle_;
   TokenTree tree_;

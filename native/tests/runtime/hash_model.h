@@ -102,6 +102,10 @@ class HashModel final : public StepModel {
     for (size_t i = 0; i < outputs.rows.size(); ++i) {
       put(hashes[static_cast<size_t>(outputs.rows[i])], kVocab, outputs.logits[i]);
     }
+    for (size_t i = 0; i < outputs.row_hidden.size(); ++i) {
+      if (outputs.row_hidden[i] == nullptr) continue;
+      put(hashes[static_cast<size_t>(outputs.rows[i])], kHidden, outputs.row_hidden[i]);
+    }
     for (size_t i = 0; i < outputs.hidden_rows.size(); ++i) {
       put(hashes[static_cast<size_t>(outputs.hidden_rows[i])], kHidden, outputs.hidden[i]);
     }

@@ -87,6 +87,33 @@ TEST_CASE("drafts save steps and change neither tokens nor logits, with windows 
   }
 }
 
+TEST_CASE("a source hears the hidden state before every token that was computed here") {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}}) {
+    Drafting f(windows);
+    f.log->wants_hidden = true;
+    f.log->hidden_after = [&](std::span<const int32_t> ids) { return f.model.expected(ids); };
+    const auto session = f.session();
+    REQUIRE(session->append(random_ids(100, 1)).is_ok());
+    run_all(*session);
+    generate(*session, f.model, 60);
+    const int n_first = f.log->n_hidden;
+    CHECK(n_first > 140);
+    REQUIRE(session->rewind(130).is_ok());
+    REQUIRE(session->append(random_ids(60, 2)).is_ok());
+    run_all(*session);
+    generate(*session, f.model, 30);
+    CHECK(f.log->n_hidden > n_first + 75);
+    const int n_second = f.log->n_hidden;
+    const auto other = f.session();  // begins with KV that was computed elsewhere
+    REQUIRE(other->append(copy_ids(session->token_ids())).is_ok());
+    run_all(*other);
+    generate(*other, f.model, 20);
+    CHECK(f.log->n_hidden > n_second);
+    CHECK(f.log->n_wrong_hidden == 0);
+    CHECK(f.log->n_wrong_tops == 0);
+  }
+}
+
 TEST_CASE("what sessions leave to others is the same with drafts as without") {
   Drafting f({0, 40});
   std::vector<int32_t> text;
