@@ -140,7 +140,8 @@ class Model:
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
         speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
-            there is memory for it; "always": as if a row more took no time. Never those with a namespace, or without reuse_prefix.
+            there is memory for it; "always": as if a row more took no time. Never those with a
+            namespace, or without reuse_prefix.
         """
 
     def close(self) -> None:

@@ -52,8 +52,8 @@ class LoadOptions:
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     `speculate`: guess tokens and verify several in one step, which changes no token
-    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it. "always" does not ask
-    whether it pays, for tests and measurements.
+    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it.
+    "always" does not ask whether it pays, for tests and measurements.
     """
 
     backend: str = "cpu"

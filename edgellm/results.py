@@ -42,8 +42,8 @@ class Stats:
     reused_from: Literal["ram", "disk"] | None = None
     # Of the reused tokens, those whose KV was read from disk: a saved chat, or `kv_cache_dir`.
     reused_disk_tokens: int = 0
-    # Tokens that were guessed and verified beside others; by kind of guessing, how many and how many
-    # of them were right; and what that has saved, as far as measured. docs/SPECULATION.md.
+    # Tokens that were guessed and verified beside others, and those of them that were right; the
+    # same by kind of guessing; and what it has saved, as far as measured. docs/SPECULATION.md.
     speculating: bool = False
     drafted_tokens: int = 0
     accepted_tokens: int = 0

@@ -18,7 +18,7 @@ from edgellm.results import Generation, Stats
 
 PROMPTS = (
     "Once upon a time there was a little dog. The dog was happy. The dog was",
-    "Lily and Tom went to the park. Lily said, \"Let us play!\" Tom said, \"Let us play!\" Lily",
+    'Lily and Tom went to the park. Lily said, "Let us play!" Tom said, "Let us play!" Lily',
     "One two three one two three one two three one",
 )
 WAYS: tuple[dict[str, Any], ...] = (
