@@ -210,15 +210,6 @@ class Reference:
         return heads
 
     def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
-<<<<<<< HEAD
-        n_kv_heads = layer.n_kv_heads
-        kv = replace(kv, rotate_keys=kv.rotate_keys or layer.rotate_keys)
-        q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
-        k = self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope)
-        v = self._heads(h, layer, prefix + "attn_v", n_kv_heads)
-        scores = kv.scores(q, k) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
-        scores = softcapped(scores, layer.attn_softcap)
-=======
         kv = replace(
             kv,
             rotate_keys=kv.rotate_keys or layer.rotate_keys,
@@ -228,8 +219,7 @@ class Reference:
         v = self._heads(h, layer, prefix + "attn_v", layer.n_kv_heads)
         scores = kv.scores(q, k, self._key_balance(layer, prefix))
         scores = scores * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
-        scores = _softcapped(scores, layer.attn_softcap)
->>>>>>> 056978746bcaff329b31f6e0fdf37626b7e1e8c3
+        scores = softcapped(scores, layer.attn_softcap)
         mixed = kv.mixed(scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1), v)
         flat = mixed.transpose(-3, -2).flatten(-2)
         return self._affine(flat, prefix + "attn_o", layer.o_bias)

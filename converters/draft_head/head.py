@@ -58,8 +58,7 @@ class DraftHead(RoundedModel):
 
     def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
         n, shared = h.shape[-2], layer.n_heads // layer.n_kv_heads
-        q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
-        k = self._rotate(self._heads(h, layer, prefix + "attn_k", layer.n_kv_heads), layer.rope)
+        q, k = self._queries_and_keys(h, layer, prefix)
         v = self._heads(h, layer, prefix + "attn_v", layer.n_kv_heads)
         if not kv.exact:
             k, v = k.half().float(), v.half().float()

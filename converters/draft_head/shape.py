@@ -32,6 +32,7 @@ def head_spec(target: ModelSpec, n_vocab: int, d_ffn: int) -> ModelSpec:
         d_ffn=d_ffn,
         window=0,
         rotate_keys=False,
+        balance_keys=False,
         n_experts=0,
         n_experts_used=0,
         d_expert=0,
