@@ -103,8 +103,8 @@ class ModelSpec:
 
     def without_key_changes(self) -> ModelSpec:
         """The same model, whose keys the runtime stores as they are."""
-        plain = {"rotate_keys": False, "balance_keys": False}
-        return replace(self, layers=tuple(replace(layer, **plain) for layer in self.layers))
+        layers = (replace(la, rotate_keys=False, balance_keys=False) for la in self.layers)
+        return replace(self, layers=tuple(layers))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:

@@ -172,6 +172,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.cache.emplace(kv.groups, kv_budget_bytes);
   model.kv_budget_bytes = kv_budget_bytes;
   model.batcher.emplace(model, options.latency_budget_ms);
+  model.kv_layout = kv;
+  model.speculate = options.speculate;
+  model.latency_budget_ms = options.latency_budget_ms;
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
@@ -186,7 +189,10 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 
 }  // namespace
 
-Model::Impl::~Impl() { edge::api::forget_forks(*this); }
+Model::Impl::~Impl() {
+  edge::api::forget_forks(*this);
+  if (!is_closing) keep_costs();
+}
 
 Status Model::Impl::make_decoder() {
   auto made = edge::Decoder::create(
@@ -199,6 +205,8 @@ Status Model::Impl::make_decoder() {
 
 void Model::Impl::before_fork() {
   sessions_mutex.lock();
+  drafts_mutex.lock();
+  if (drafts) drafts->mutex().lock();
   batcher->before_fork();
   tree->mutex().lock();
   cache->mutex().lock();
@@ -216,6 +224,8 @@ void Model::Impl::after_fork(bool is_child) {
       if (const std::shared_ptr<Session::Impl> session = weak.lock()) session->take_back();
     }
   }
+  if (drafts) drafts->mutex().unlock();
+  drafts_mutex.unlock();
   sessions_mutex.unlock();
 }
 
@@ -351,6 +361,7 @@ void Model::close() {
         session->session.reset();
       }
     }
+    impl_->keep_costs();
     impl_->tree->trim(UINT64_MAX);
     if (impl_->disk) impl_->disk->stop_writing();  // which asks the verifier
     const std::lock_guard lock(impl_->step_turn);
