@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgellm.errors import InvalidArgumentError
 
+from .key_balance import KeyBalance
 from .rotation import rotated
 
 PAGE_TOKENS = 32
@@ -52,22 +53,25 @@ class Levels:
 @dataclass(frozen=True)
 class KvRounding:
     """keys, values: None for f16. first_page_f16: positions 0 to 31 are stored in f16. rotate_keys:
-    queries and keys are rotated (rotation.py) before they are rounded to integers; rotate_values:
-    values are, and what comes out is rotated back, as if the weights had it. exact: nothing is
-    rounded."""
+    queries and keys are rotated (rotation.py) before they are rounded to integers; balance_keys:
+    before that they are balanced (key_balance.py); rotate_values: values are rotated, and what
+    comes out is rotated back, as if the weights had it. exact: nothing is rounded."""
 
     keys: Levels | None = None
     values: Levels | None = None
     first_page_f16: bool = False
     rotate_keys: bool = False
+    balance_keys: bool = False
     rotate_values: bool = False
     exact: bool = False
 
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+    def scores(self, q: Tensor, k: Tensor, balance: KeyBalance | None = None) -> Tensor:
         """q [..., n_heads, n, head_dim], k [..., n_kv_heads, n, head_dim] -> q k^T [..., n_heads,
-        n, n]."""
+        n, n], but for a number of each query where keys are balanced."""
         if self.exact or self.keys is None:
             return _products(q, k if self.exact else _f16(k))
+        if self.balance_keys and balance is not None:
+            q, k = balance.queries(q), balance.keys(k)
         if self.rotate_keys:
             q, k = _rotated(q), _rotated(k)
         scores = _products(_int8_query(q), self.keys.rounded(k))

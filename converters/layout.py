@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .spec import LayerSpec, ModelSpec
 
 EXPERT_ROWS = 16  # each expert begins at a strip of its own
+KEY_BALANCE_ROLES = ("attn_k_mean", "attn_k_scale")  # measured by a conversion (key_balance.py)
 Shape = tuple[int, ...]
 
 
@@ -66,6 +67,8 @@ def _attention(spec: ModelSpec, layer: LayerSpec) -> dict[str, Shape]:
         whole = layer.qk_norm == "full"
         shapes["attn_q_norm"] = (d_q if whole else layer.head_dim,)
         shapes["attn_k_norm"] = (d_kv if whole else layer.head_dim,)
+    if layer.balance_keys:
+        shapes |= dict.fromkeys(KEY_BALANCE_ROLES, (d_kv,))
     shapes |= _matrix("attn_o", spec.d_model, d_q, layer.o_bias)
     return shapes | _norm(spec, "attn_post_norm", layer.post_norm)
 

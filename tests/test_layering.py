@@ -11,10 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "native" / "src"
 
-# Lower numbers only; equal numbers (runtime and tokenizer) do not see each other.
+# Lower numbers only; equal numbers (runtime and tokenizer, tensor and speculation) do not see each
+# other.
 LAYERS = {
     "base": 1,
     "tensor": 2,
+    "speculation": 2,
     "format": 3,
     "quant": 4,
     "kernels": 5,

@@ -101,11 +101,19 @@ struct KvSlotRange {
   int n = 0;
 };
 
+// What keys are centred by and their channels multiplied with where they are stored so
+// (KvLayerLayout): (key - mean) * scale, behind the rotary turn. Queries are divided by the scale.
+struct KeyBalance {
+  const Tensor* mean = nullptr;  // F32 [n_kv_heads * head_dim]
+  const Tensor* scale = nullptr;
+};
+
 // How keys turn when their tokens come to stand n_positions earlier.
 struct KeyTurn {
   const float* inv_freq = nullptr;  // [n_rope / 2]
   int n_rope = 0;
   int n_positions = 0;
+  KeyBalance balance = {};
 };
 
 struct AttentionShape {
@@ -147,6 +155,7 @@ struct QkvWeights {
   // or over all heads, as many as the weight is long. F32.
   const Tensor *q_norm = nullptr, *k_norm = nullptr;
   float norm_eps = 0;
+  KeyBalance balance = {};
   LoraSpan q_lora = {}, k_lora = {}, v_lora = {};
 };
 

@@ -25,7 +25,9 @@ struct KvLayerLayout {
   int group = 0;
   KvFormat format = KvFormat::kF16;
   size_t first_offset_bytes = 0;  // in page 0
-  bool mixes_keys = false;        // keys stand mixed (cpu/hadamard.h), and queries meet them so
+  // How keys stand, and queries meet them, in all pages: cpu/stored_keys.h.
+  bool mixes_keys = false;
+  bool balances_keys = false;
 
   bool has_own_first_page() const { return kv_first_format(format) != format; }
   KvFormat format_of(int page_number) const {

@@ -16,6 +16,10 @@ Status cancelled() { return {Code::kCancelled, "cancelled between two operations
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
 
+KeyBalance balance_of(const LayerWeights& w) {
+  return {given(w.attn_k_mean), given(w.attn_k_scale)};
+}
+
 // Whether rows of n_cols lie next to each other.
 bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
   for (size_t r = 1; r < rows.size(); ++r) {
@@ -301,10 +305,9 @@ Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
     const RopeUse rope = spec_->layers[l].rope;
     if (rope == RopeUse::kNone || spec_->n_rope == 0) continue;
     const Tensor& inv_freq = rope == RopeUse::kLocal ? weights_->rope_inv_freq_local : *inv_freq_;
-    if (backend_->turn_keys(slots, kv_.layers[l],
-                            {inv_freq.as_f32(), spec_->n_rope, n_positions})) {
-      continue;
-    }
+    const KeyTurn turn{inv_freq.as_f32(), spec_->n_rope, n_positions,
+                       balance_of(weights_->layers[l])};
+    if (backend_->turn_keys(slots, kv_.layers[l], turn)) continue;
     return {Code::kNumeric, "a key became too large for its format when it was turned"};
   }
   return {};
@@ -339,6 +342,7 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
                        .q_norm = given(w.attn_q_norm),
                        .k_norm = given(w.attn_k_norm),
                        .norm_eps = spec_->norm_eps,
+                       .balance = balance_of(w),
                        .q_lora = s.adapters.of(l, LoraRole::kAttnQ),
                        .k_lora = s.adapters.of(l, LoraRole::kAttnK),
                        .v_lora = s.adapters.of(l, LoraRole::kAttnV)};
@@ -415,15 +419,8 @@ AttentionShape Decoder::attention_shape(const LayerSpec& layer) const {
 }
 
 const RopeTable& Decoder::rope_of(const LayerSpec& layer) const {
-  switch (layer.rope) {
-    case RopeUse::kFull:
-      return scratch_->rope;
-    case RopeUse::kLocal:
-      return scratch_->local_rope;
-    case RopeUse::kNone:
-      break;
-  }
-  return scratch_->no_rope;
+  if (layer.rope == RopeUse::kNone) return scratch_->no_rope;
+  return layer.rope == RopeUse::kLocal ? scratch_->local_rope : scratch_->rope;
 }
 
 void Decoder::mix_experts(size_t l) {

@@ -130,6 +130,10 @@ Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& la
     EDGE_RETURN_IF_ERROR(
         binder.vector(prefix, "attn_k_norm", by_head ? layer.head_dim : d_kv, out.attn_k_norm));
   }
+  if (layer.balance_keys) {
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_mean", d_kv, out.attn_k_mean));
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_scale", d_kv, out.attn_k_scale));
+  }
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
   if (layer.o_bias) {
     EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_o_bias", d_model, out.attn_o_bias));

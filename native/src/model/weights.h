@@ -27,6 +27,8 @@ struct LayerWeights {
   Tensor attn_v_bias;          //
   Tensor attn_q_norm;          // F32 [head_dim] or [n_heads * head_dim]
   Tensor attn_k_norm;          // F32 [head_dim] or [n_kv_heads * head_dim]
+  Tensor attn_k_mean;          // F32 [n_kv_heads * head_dim], with balance_keys
+  Tensor attn_k_scale;         //
   Tensor attn_o;               // [d_model, n_heads * head_dim]
   Tensor attn_o_bias;          //
   NormWeights attn_post_norm;  // [d_model]

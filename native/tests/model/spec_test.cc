@@ -250,6 +250,8 @@ TEST_CASE("optional values outside their range or at odds with others are refuse
       {"", R"(,"qk_norm":"layer")", "172", "'qk_norm' is 'layer'"},
       {"", R"(,"attn_scale":-0.5)", "172", "'attn_scale'"},
       {"", R"(,"attn_softcap":1e31)", "172", "'attn_softcap'"},
+      {"", R"(,"attn_softcap":30,"balance_keys":true)", "172",
+       "'balance_keys' is true, which excludes an attn_softcap"},
       {"", R"(,"ffn_act":"swish")", "172", "'ffn_act' is 'swish'"},
       {"", R"(,"n_experts_used":2)", "172", "'n_experts' is 0, but other keys describe experts"},
       {"", R"(,"norm_topk":true)", "172", "'n_experts' is 0, but other keys describe experts"},
