@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
+from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
@@ -107,6 +108,7 @@ class GenerateArguments(SamplingArguments, total=False):
     window: int
     priority: int
     namespace: str
+    response_format: Mapping[str, Any] | ResponseFormat | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ class GenerateOptions:
     `priority`: where a step of the model has not room for all texts that go on at the same time,
     higher ones go first. `namespace`: texts begin with KV that others have left only where theirs
     is the same, so that how fast a prompt is read tells nothing of other tenants' prompts.
+
+    `response_format`: the answer is JSON, JSON of a schema, or matches a regular expression or a
+    grammar; `ResponseFormat.of()` says how to name it, docs/STRUCTURED.md what is enforced.
     """
 
     max_tokens: int
@@ -142,8 +147,10 @@ class GenerateOptions:
     window: int = 0
     priority: int = 0
     namespace: str = ""
+    response_format: ResponseFormat | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "response_format", ResponseFormat.of(self.response_format))
         if self.max_tokens < 1:
             raise _fail(f"max_tokens must be at least 1, but is {self.max_tokens}")
         if not 0 <= self.temperature <= _MAX_TEMPERATURE:
