@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from edgellm.converters.tokenizer import build_blob
 from edgellm.converters.tokenizer.source import describe
+from tokenizers import Tokenizer
 
 import edgellm
 from edgellm import _native
 from edgellm.constraint import Constraint
 from edgellm.grammar import Grammars
 from edgellm.response_format import ResponseFormat
-from tokenizers import Tokenizer
 
 MAX_TOKENS = 256
 MAX_PROMPT_CHARS = 1200

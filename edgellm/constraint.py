@@ -114,17 +114,22 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise grammar_error(self._matcher.get_error(), "at this place of the answer")
+            raise grammar_error(self._matcher.get_error(), "at this place of an answer")
 
 
 # What llguidance says of what it cannot do, and of its limits.
 _UNSUPPORTED = ("nimplemented", "not supported", "nknown format", "nsupported")
-_TOO_MUCH = ("fuel", "too large", "too many", "too complex", "limit", "exceed")
+_TOO_MUCH = ("fuel", "too large", "oo many", "oo complex", "limit", "exceed", "max is")
+_NOTHING = "NoExtension"
 
 
 def grammar_error(message: str, where: str) -> EdgeError:
     """What llguidance refused, as an error of ours; `where` says at what."""
-    short = " ".join(message.split())[:400]
+    short = " ".join(message.replace("<non-verbose/>", "").split())[:400]
+    if short.startswith(_NOTHING):
+        return InvalidArgumentError(
+            f"response_format is wrong {where}: nothing satisfies it", code="invalid_argument"
+        )
     if any(word in short for word in _TOO_MUCH):
         return UnsupportedError(
             f"response_format is too complex {where}: {short}; make it smaller",

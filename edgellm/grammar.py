@@ -5,16 +5,15 @@ A format is compiled once for a model; what is compiled here is remembered with 
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from .constraint import Constraint, Landing, grammar_error, words_of
-from .errors import InvalidArgumentError, UnsupportedError
+from .constraint import Constraint, Landing, words_of
+from .errors import UnsupportedError
+from .grammar_compiler import compiled
 from .response_format import ResponseFormat
-from .schema_rules import enforceable
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -26,15 +25,6 @@ _HINT = "structured output needs llguidance; install it with: pip install 'edgel
 _MAX_REMEMBERED = 64
 # What a JSON answer that runs out of tokens is closed with, the first that is allowed.
 _CLOSERS = ((b'"',), (b"}", b"]"), (b",",))
-# Work that a grammar may cost: about 20 ms to compile a regular expression, 5 ms for a token.
-_LIMITS: dict[str, Any] = {
-    "initial_lexer_fuel": 1_000_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 50_000,
-    "max_grammar_size": 500_000,
-    "max_lexer_states": 50_000,
-    "max_items_in_row": 2_000,
-}
 
 
 def constraint_for(
@@ -79,7 +69,7 @@ class Grammars:
         with self._lock:
             known = self._compiled.get(wanted)
             if known is None:
-                known = _compile(self._tokenizer, wanted)
+                known = compiled(self._tokenizer, wanted)
                 while len(self._compiled) >= _MAX_REMEMBERED:
                     self._compiled.popitem(last=False)
                 self._compiled[wanted] = known
@@ -133,43 +123,3 @@ def _ll_tokenizer(tokens: _ByteTokenizer) -> LLTokenizer:
     except ImportError:
         raise UnsupportedError(_HINT, code="feature_unsupported") from None
     return LLTokenizer(TokenizerWrapper(tokens), n_vocab=len(tokens.tokens))
-
-
-def _compile(tokenizer: LLTokenizer, wanted: ResponseFormat) -> LLMatcher:
-    from llguidance import LLMatcher, LLParserLimits
-
-    where = f"as {wanted.kind.replace('_', ' ')}"
-    try:
-        grammar = _grammar_text(wanted)
-    except ValueError as error:
-        if isinstance(error, InvalidArgumentError):
-            raise
-        raise grammar_error(str(error), where) from None
-    limits = LLParserLimits(verbose_errors=False, **_LIMITS)
-    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
-    if matcher.is_error():
-        raise grammar_error(matcher.get_error(), where)
-    return matcher
-
-
-def _grammar_text(wanted: ResponseFormat) -> str:
-    from llguidance import LLMatcher
-
-    if wanted.kind == "regex":
-        return LLMatcher.grammar_from_regex(wanted.text)
-    if wanted.kind == "grammar":
-        return LLMatcher.grammar_from_lark(wanted.text)
-    schema = json.loads(wanted.text)
-    if wanted.strict:
-        schema = enforceable(schema)
-    return LLMatcher.grammar_from_json_schema(
-        json.dumps(schema),
-        overrides={
-            # As most JSON in texts of people is written; free white space is where models loop.
-            "whitespace_flexible": False,
-            "item_separator": ", ",
-            "key_separator": ": ",
-            "lenient": not wanted.strict,
-            "coerce_one_of": not wanted.strict,
-        },
-    )

@@ -14,8 +14,11 @@ from .errors import InvalidArgumentError
 
 Kind = Literal["json_schema", "regex", "grammar"]
 # What a caller of a server may send: deeper or longer schemas are refused before they are read.
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 MAX_DEPTH = 64
+_MAX_GRAMMAR_BYTES = 1 << 15
+_MAX_PATTERN_BYTES = 1 << 12
+_MAX_PATTERN_PROPERTIES = 32  # of one object: they are compared with each other
 _FIELDS: dict[str, tuple[str, ...]] = {
     "text": (),
     "json_object": ("finish",),
@@ -66,7 +69,8 @@ class ResponseFormat:
             if not isinstance(inner, Mapping):
                 raise _fail(f"json_schema must be a mapping, but is {type(inner).__name__}")
             return cls("json_schema", schema_text(inner), _flag(inner, "strict"), finish)
-        return cls(cast("Kind", kind), _checked(value.get(kind), kind), finish=finish)
+        most = _MAX_PATTERN_BYTES if kind == "regex" else _MAX_GRAMMAR_BYTES
+        return cls(cast("Kind", kind), _checked(value.get(kind), kind, most), finish=finish)
 
 
 def schema_text(inner: Mapping[str, Any]) -> str:
@@ -74,7 +78,7 @@ def schema_text(inner: Mapping[str, Any]) -> str:
     schema = inner.get("schema")
     if not isinstance(schema, Mapping | bool):
         raise _fail(f"schema must be a JSON schema, an object, but is {type(schema).__name__}")
-    check_depth(schema)
+    _check_parts(schema)
     try:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -95,10 +99,12 @@ def parse_schema(text: str, where: str) -> dict[str, Any]:
     return schema
 
 
-def check_depth(schema: object) -> None:
-    """Without recursion of its own."""
+def _check_parts(schema: object) -> None:
+    """Depth and patterns, without recursion of its own."""
     level: list[tuple[object, str]] = [(schema, "#")]
     for _ in range(MAX_DEPTH + 1):
+        for value, where in level:
+            _check_patterns(value, where)
         level = [
             (item, f"{where}/{name}")
             for value, where in level
@@ -111,21 +117,35 @@ def check_depth(schema: object) -> None:
     raise _fail(f"schema is nested deeper than {MAX_DEPTH} levels at {where[:60]}...")
 
 
+def _check_patterns(value: object, where: str) -> None:
+    if not isinstance(value, Mapping):
+        return
+    pattern = value.get("pattern")
+    if isinstance(pattern, str):
+        _checked(pattern or ".", f"pattern at {where[:60]}", _MAX_PATTERN_BYTES)
+    patterns = value.get("patternProperties")
+    if isinstance(patterns, Mapping) and len(patterns) > _MAX_PATTERN_PROPERTIES:
+        raise _fail(
+            f"schema has {len(patterns)} patternProperties at {where[:60]}; there may be "
+            f"{_MAX_PATTERN_PROPERTIES}"
+        )
+
+
 def _members(value: object) -> list[tuple[object, object]]:
     if isinstance(value, Mapping):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, list | tuple) else []
 
 
-def _checked(text: object, name: str) -> str:
+def _checked(text: object, name: str, most: int = MAX_BYTES) -> str:
     if not isinstance(text, str) or not text:
         raise _fail(f"{name} must be a text that is not empty, but is {text!r:.60}")
     try:
         n_bytes = len(text.encode())
     except UnicodeEncodeError as error:
         raise _fail(f"{name} holds half of a surrogate pair at character {error.start}") from None
-    if n_bytes > MAX_BYTES:
-        raise _fail(f"{name} may have {MAX_BYTES} bytes, but has {n_bytes}")
+    if n_bytes > most:
+        raise _fail(f"{name} may have {most} bytes, but has {n_bytes}")
     return text
 
 
