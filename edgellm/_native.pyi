@@ -375,14 +375,20 @@ class Session:
         """Logits [n_vocab] of the last processed token; InvalidArgumentError if there are none."""
 
     def sample(
-        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+        self,
+        params: SamplerParams,
+        step: int | None = None,
+        n_prompt: int | None = None,
+        allowed: npt.NDArray[np.uint32] | None = None,
     ) -> tuple[int, float]:
         """Choose the next token: (id, log probability under the raw softmax). Does not append it.
 
         step: counter of the random stream, the position of the token to come if None. The same
         (logits, params, history, step) gives the same token on any CPU. NumericError on non-finite
         logits. n_prompt: how many of the tokens so far were not generated; rules about generated
-        tokens raise InvalidArgumentError without it.
+        tokens raise InvalidArgumentError without it. allowed: uint32 [ceil(n_vocab / 32)], one bit
+        for each id, the lowest id in the lowest bit; ids without it are out before rules and
+        filters, and InvalidArgumentError if none is left.
         """
 
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:

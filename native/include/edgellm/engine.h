@@ -86,6 +86,7 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool special = false, bool bos = true) const;
   std::string decode(std::span<const int32_t> ids, bool special = false) const;
   std::string token_text(int32_t id) const;
+  std::string token_bytes(int32_t id) const;  // what it adds inside a text, maybe half a character
   bool is_special(int32_t id) const;
   int32_t n_vocab() const;
 
@@ -457,12 +458,15 @@ class Session {
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.
-  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // allowed: one bit for each id, ceil(n_vocab / 32) words, the lowest id in the lowest bit; others
+  // cannot be chosen. Empty: all are allowed.
+  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1,
+                      std::span<const uint32_t> allowed = {}) const;
   // sample() of several sessions of one model, none twice, spread over its threads. Empty where
-  // that would throw: call it to learn why. n_prompts: one for each session.
+  // that would throw: call it to learn why. n_prompts: one for each session; allowed: too, or none.
   static std::vector<std::optional<SampledToken>> sample_together(
       std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
-      std::span<const int64_t> n_prompts);
+      std::span<const int64_t> n_prompts, std::span<const std::span<const uint32_t>> allowed = {});
   // The k most likely next tokens under the raw softmax, best first.
   std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once
