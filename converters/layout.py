@@ -41,10 +41,15 @@ def tensor_slots(spec: ModelSpec) -> list[Slot]:
     for index, layer in enumerate(spec.layers):
         shapes = _attention(spec, layer) | _ffn(spec, layer)
         slots += [Slot(role, shape, index) for role, shape in shapes.items()]
-    slots += [Slot(role, shape) for role, shape in _norm(spec, "output_norm").items()]
+    slots += norm_slots(spec, "output_norm")
     if not spec.tied_head and not spec.headless:
         slots.append(Slot("output", (spec.n_vocab, spec.d_model)))
     return slots
+
+
+def norm_slots(spec: ModelSpec, role: str) -> list[Slot]:
+    """Of a norm of the model's kind outside the layers."""
+    return [Slot(name, shape) for name, shape in _norm(spec, role).items()]
 
 
 def _norm(spec: ModelSpec, role: str, wanted: bool = True) -> dict[str, Shape]:

@@ -142,7 +142,7 @@ class Reference:
 
     def capped(self, logits: Tensor) -> Tensor:
         """Logits as the model bounds them."""
-        return _softcapped(logits, self.spec.final_softcap)
+        return softcapped(logits, self.spec.final_softcap)
 
     def final_norm(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> the head's input, same shape."""
@@ -219,7 +219,7 @@ class Reference:
         v = self._heads(h, layer, prefix + "attn_v", layer.n_kv_heads)
         scores = kv.scores(q, k, self._key_balance(layer, prefix))
         scores = scores * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
-        scores = _softcapped(scores, layer.attn_softcap)
+        scores = softcapped(scores, layer.attn_softcap)
         mixed = kv.mixed(scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1), v)
         flat = mixed.transpose(-3, -2).flatten(-2)
         return self._affine(flat, prefix + "attn_o", layer.o_bias)
@@ -292,11 +292,13 @@ class Reference:
         return self.linear(gate * up, prefix + "ffn_down_exps", outer)
 
 
-def decoded_weights(header: EdgeHeader) -> dict[str, Tensor]:
-    """The tensors of a file in float32, blobs left out."""
+def decoded_weights(
+    header: EdgeHeader, is_wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Tensor]:
+    """The tensors of a file in float32, blobs left out, and what is not wanted by its name."""
     weights: dict[str, Tensor] = {}
     for name, info in header.tensors.items():
-        if info.format == "U8":
+        if info.format == "U8" or not is_wanted(name):
             continue
         data = np.frombuffer(read_tensor(header, name), dtype=np.uint8)
         if info.format == "F32":
@@ -318,5 +320,5 @@ def torch_tables(tables: Mapping[str, F32Array]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
-def _softcapped(x: Tensor, cap: float) -> Tensor:
+def softcapped(x: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(x / cap) if cap else x

@@ -21,6 +21,7 @@ from typing_extensions import Buffer
 from ._native_adapter import Adapter as Adapter
 from ._native_batch import run_batch as run_batch
 from ._native_batch import sample_batch as sample_batch
+from ._native_draft_head import DraftHead as DraftHead
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
 from ._native_session_file import SessionFile as SessionFile
@@ -122,6 +123,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
+        speculate: Literal["off", "auto", "on", "always"] = "off",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -137,6 +139,9 @@ class Model:
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
+        speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
+            there is memory for it; "always": as if a row more took no time. Never those with a
+            namespace, or without reuse_prefix.
         """
 
     def close(self) -> None:
@@ -356,6 +361,11 @@ class Session:
     def set_priority(self, priority: int) -> None:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
+    def set_speculation(self, is_on: bool) -> None:
+        """Whether run() guesses what follows a single token and verifies it in the same step: what
+        it guessed right costs the next run() no step. Tokens and logits are the same either way.
+        MemoryBudgetError; UnsupportedError for a session with a namespace."""
+
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,
         since their keys and values are the other one's.
@@ -365,14 +375,20 @@ class Session:
         """Logits [n_vocab] of the last processed token; InvalidArgumentError if there are none."""
 
     def sample(
-        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+        self,
+        params: SamplerParams,
+        step: int | None = None,
+        n_prompt: int | None = None,
+        allowed: npt.NDArray[np.uint32] | None = None,
     ) -> tuple[int, float]:
         """Choose the next token: (id, log probability under the raw softmax). Does not append it.
 
         step: counter of the random stream, the position of the token to come if None. The same
         (logits, params, history, step) gives the same token on any CPU. NumericError on non-finite
         logits. n_prompt: how many of the tokens so far were not generated; rules about generated
-        tokens raise InvalidArgumentError without it.
+        tokens raise InvalidArgumentError without it. allowed: uint32 [ceil(n_vocab / 32)], one bit
+        for each id, the lowest id in the lowest bit; ids without it are out before rules and
+        filters, and InvalidArgumentError if none is left.
         """
 
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,12 +14,14 @@ class Token:
     """One generated token. `text` may be empty while a character or a stop string is incomplete,
     and then comes with a later token; the texts of all tokens join to the whole answer.
     `top_logprobs` are the most likely ids with their log probabilities, best first, as many as
-    `logprobs=` asked for."""
+    `logprobs=` asked for. `forced`: `response_format` left no choice; the model was asked only if
+    `logprobs=` is above 0, else its `logprob` is 0."""
 
     id: int
     text: str
     logprob: float
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Stats:
     reused_from: Literal["ram", "disk"] | None = None
     # Of the reused tokens, those whose KV was read from disk: a saved chat, or `kv_cache_dir`.
     reused_disk_tokens: int = 0
+    # Tokens that were guessed and verified beside others, and those of them that were right; the
+    # same by kind of guessing; and what it has saved, as far as measured. docs/SPECULATION.md.
+    speculating: bool = False
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    drafters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    saved_ms: float = 0.0
+    # Of the generated tokens, those that `response_format` left no choice for.
+    forced_tokens: int = 0
     # Position in the prompt of the first token that is not what the chat's KV has there: from it on
     # the prompt was computed. None where the KV was a beginning of the prompt.
     first_mismatch: int | None = None

@@ -19,7 +19,7 @@ from edgellm import InvalidArgumentError, _native
 from edgellm.edgefile import read_header
 from edgellm.options import KV_FORMATS
 from edgellm.planner import KvGroup, plan_of
-from edgellm.stream import SessionLease
+from edgellm.lease import SessionLease
 from golden.blocks import CASES, ids_of, write_case
 from golden.measures import nmse
 
@@ -34,7 +34,7 @@ import edgellm
 from edgellm import InvalidArgumentError, _native
 from edgellm.edgefile import read_header
 from edgellm.planner import KvGroup, plan_of
-from edgellm.stream import SessionLease
+from edgellm.lease import SessionLease
 for path, ids, out in json.loads(sys.argv[1]):
     model = _native.Model.load(path, n_threads=1, verify="never", kv_format="F16")
     session = _native.Session(model)

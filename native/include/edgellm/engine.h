@@ -86,6 +86,7 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool special = false, bool bos = true) const;
   std::string decode(std::span<const int32_t> ids, bool special = false) const;
   std::string token_text(int32_t id) const;
+  std::string token_bytes(int32_t id) const;  // what it adds inside a text, maybe half a character
   bool is_special(int32_t id) const;
   int32_t n_vocab() const;
 
@@ -112,6 +113,15 @@ class StreamDecoder {
 
 enum class Verify { kOnce, kAlways, kNever };
 
+// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md).
+// Tokens and logits are the same either way.
+enum class Speculate {
+  kOff,
+  kAuto,    // where there is memory for it
+  kOn,      // or "memory_budget"
+  kAlways,  // as kOn, and as if a row more took no time: for tests and measurements
+};
+
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
   Verify verify = Verify::kOnce;  // once: in the background; what it finds fails the next run()
@@ -134,6 +144,7 @@ struct LoadOptions {
   // (docs/SESSIONS.md); "": none. Processes may share it.
   std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
+  Speculate speculate = Speculate::kOff;             // of sessions, until set_speculation()
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -303,6 +314,14 @@ std::vector<TokenShare> distribution(std::span<const float> logits, const Sample
                                      int64_t step, std::span<const int32_t> history = {},
                                      int64_t n_prompt = -1);
 
+// Tokens that one kind of guessing had in steps before they were appended, and those of them that
+// were.
+struct DrafterStats {
+  std::string name;  // "suffix", "recycling", ...
+  int64_t n_drafted = 0;
+  int64_t n_accepted = 0;
+};
+
 struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
@@ -313,6 +332,9 @@ struct SessionStats {
   double prefill_ms = 0;
   double decode_ms = 0;
   uint64_t kv_bytes = 0;  // in pages held now
+  bool is_speculating = false;
+  std::vector<DrafterStats> drafters = {};  // that have drafted
+  double saved_ms = 0;  // by that, over steps for single tokens, as far as measured
 };
 
 // A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of
@@ -418,6 +440,10 @@ class Session {
   int n_dropped() const;
   // Goes before sessions of lower priority where a step has not room for all; 0 at first.
   void set_priority(int priority);
+  // Whether run() guesses tokens after one that was appended to an empty queue; what it guessed
+  // right costs the next run() no step. Nothing else changes. "memory_budget"; and
+  // "feature_unsupported" for sessions with a name space: those that guess learn from each other.
+  void set_speculation(bool is_on);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
   void set_adapter(const std::optional<Adapter>& adapter);
@@ -432,12 +458,15 @@ class Session {
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.
-  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // allowed: one bit for each id, ceil(n_vocab / 32) words, the lowest id in the lowest bit; others
+  // cannot be chosen. Empty: all are allowed.
+  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1,
+                      std::span<const uint32_t> allowed = {}) const;
   // sample() of several sessions of one model, none twice, spread over its threads. Empty where
-  // that would throw: call it to learn why. n_prompts: one for each session.
+  // that would throw: call it to learn why. n_prompts: one for each session; allowed: too, or none.
   static std::vector<std::optional<SampledToken>> sample_together(
       std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
-      std::span<const int64_t> n_prompts);
+      std::span<const int64_t> n_prompts, std::span<const std::span<const uint32_t>> allowed = {});
   // The k most likely next tokens under the raw softmax, best first.
   std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once

@@ -33,7 +33,18 @@ struct RowInput {
   int32_t slot = 0;
   KvView kv;
   const Adapter* adapter = nullptr;  // null: the model as it is
+  // [d_model] that a draft head reads beside the token, valid until the step ends; null: zeros.
+  const float* hidden = nullptr;
+  // Of a row in a tree of drafts whose tokens do not stand one behind the other: the slots, its own
+  // the last, that the last tail.size() tokens it sees are in, in their order. The first of them is
+  // where it would be anyway, and none stands before it. Empty: every slot up to `slot`.
+  std::span<const int32_t> tail = {};
+
+  int n_seen() const {
+    return tail.empty() ? slot + 1 : tail.front() + static_cast<int>(tail.size());
+  }
 };
+constexpr int kMostTail = 16;  // RowInput::tail
 
 // Rows [row0, row0 + n_rows) of a step whose product with a matrix is y = W x + B (A x). a: F16
 // [rank, columns of W]; b: F16 [rows of W, rank].

@@ -205,7 +205,32 @@ Status bind_rope(Binder& binder, const ModelSpec& spec, Weights& out) {
   return binder.vector("", "rope_inv_freq_long", n, out.rope_inv_freq_long);
 }
 
+Status bind_fuse(Binder& binder, const ModelSpec& spec, Weights& out) {
+  const int64_t d_model = spec.d_model;
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "embed_norm", out.embed_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix("", "fuse_embed", d_model, d_model, out.fuse_embed));
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "hidden_norm", out.hidden_norm));
+  return binder.matrix("", "fuse_hidden", d_model, d_model, out.fuse_hidden);
+}
+
 }  // namespace
+
+Result<Weights> Weights::bind_head(const EdgeFile& file, const ModelSpec& spec,
+                                   const Weights& model) {
+  Binder binder(file);
+  Weights weights;
+  weights.token_embd = model.token_embd;
+  weights.rope_inv_freq = model.rope_inv_freq;
+  weights.rope_inv_freq_local = model.rope_inv_freq_local;
+  weights.rope_inv_freq_long = model.rope_inv_freq_long;
+  EDGE_RETURN_IF_ERROR(bind_fuse(binder, spec, weights));
+  weights.layers.resize(1);
+  EDGE_RETURN_IF_ERROR(bind_layer(binder, spec, 0, weights.layers[0]));
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "output_norm", weights.output_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix("", "output", spec.n_vocab, spec.d_model, weights.output));
+  EDGE_RETURN_IF_ERROR(binder.check_nothing_left());
+  return weights;
+}
 
 Result<Weights> Weights::bind(const EdgeFile& file, const ModelSpec& spec) {
   Binder binder(file);

@@ -51,6 +51,9 @@ class KvSequence {
   // Valid until the sequence goes; what it points to changes with every other method.
   KvView view() const { return {tables_.data()}; }
 
+  // As KvCache::claim(), for its owner; what is kept for others gives way.
+  Status claim(uint64_t n_bytes, std::string_view what);
+
   // Room for n_rows more tokens, and pages that no query sees any more let go: kContextOverflow,
   // kInvalidArgument as KvPlan::plan(), kOutOfMemory, kMemoryBudget where pages that were shared
   // must be the sequence's own again and others still use them.

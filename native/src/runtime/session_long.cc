@@ -31,6 +31,7 @@ Status Session::shift(int n_sink, int n_drop) {
     return {Code::kFeatureUnsupported,
             "the session is compressed: its tokens keep their positions and cannot move down"};
   }
+  drop_drafts();
   const int first_page = n_sink / kPageTokens, n_pages = n_drop / kPageTokens;
   EDGE_RETURN_IF_ERROR(kv_->plan().check_drop(first_page, n_pages));
   EDGE_RETURN_IF_ERROR(kv_->detach());
@@ -167,6 +168,7 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
                  "before: " +
                  std::to_string(std::min(n_window, n_done_ - kept_.tail())));
   }
+  drop_drafts();
   const auto n_heads = static_cast<size_t>(model().n_kv_heads());
   const auto n_columns = static_cast<size_t>(n_slots);
   std::vector<float> shares(n_heads * n_columns);
@@ -187,6 +189,7 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
 }
 
 uint64_t Session::trim(uint64_t n_bytes) {
+  drop_drafts();
   return kv_->give_back(n_bytes, kept_.is_all() ? 0 : kept_.slot_of(kept_.n_fixed()));
 }
 
