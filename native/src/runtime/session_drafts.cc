@@ -98,7 +98,7 @@ int Session::most_drafts() const {
 bool Session::meets_other_format(int n_drafts) const {
   const int slot = kv_->n_tokens() + 1;
   if (slot >= kFirstTokens || slot + n_drafts <= kFirstTokens) return false;
-  return model().has_own_first_page();
+  return model().has_own_first_pages();
 }
 
 RowInput Session::draft_row(int i) const {
