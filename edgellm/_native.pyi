@@ -139,9 +139,8 @@ class Model:
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
-        speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
-            there is memory for it; "always": as if a row more took no time. Never those with a
-            namespace, or without reuse_prefix.
+        speculate: as set_speculation(), of all sessions but those with a namespace or without
+            reuse_prefix; "auto": if there is memory; "always": as if a row more took no time.
         """
 
     def close(self) -> None:
@@ -362,9 +361,8 @@ class Session:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
     def set_speculation(self, is_on: bool) -> None:
-        """Whether run() guesses what follows a single token and verifies it in the same step: what
-        it guessed right costs the next run() no step. Tokens and logits are the same either way.
-        MemoryBudgetError; UnsupportedError for a session with a namespace."""
+        """Whether run() guesses what follows a single token: what is right costs the next run() no
+        step. MemoryBudgetError; UnsupportedError for a session with a namespace."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

@@ -313,8 +313,7 @@ std::vector<TokenShare> distribution(std::span<const float> logits, const Sample
                                      int64_t step, std::span<const int32_t> history = {},
                                      int64_t n_prompt = -1);
 
-// Tokens that one kind of guessing had in steps before they were appended, and those of them that
-// were.
+// Tokens that one kind of guessing had in steps before they came, and those that did come.
 struct DrafterStats {
   std::string name;  // "suffix", "recycling", ...
   int64_t n_drafted = 0;
@@ -439,9 +438,8 @@ class Session {
   int n_dropped() const;
   // Goes before sessions of lower priority where a step has not room for all; 0 at first.
   void set_priority(int priority);
-  // Whether run() guesses tokens after one that was appended to an empty queue; what it guessed
-  // right costs the next run() no step. Nothing else changes. "memory_budget"; and
-  // "feature_unsupported" for sessions with a name space: those that guess learn from each other.
+  // Whether run() guesses what follows a single token: what is right costs the next run() no step.
+  // "memory_budget"; "feature_unsupported" with a name space: who guesses learns from others.
   void set_speculation(bool is_on);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
