@@ -29,8 +29,6 @@ from ._native_text import StreamDecoder as StreamDecoder
 from ._native_text import Tokenizer as Tokenizer
 from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
-# --- the machine -----------------------------------------------------------------------------
-
 def version() -> str:
     """The version of the package this module was built for."""
 
@@ -56,8 +54,6 @@ def measure_read_bandwidth(n_threads: int = 0) -> float:
 def measure_int8_peak(n_threads: int = 0) -> float:
     """Multiply-accumulates per second of the 16-row int8 kernel on data that stays in L1."""
 
-# --- weights ---------------------------------------------------------------------------------
-
 def encode_tensor(
     format: str,
     weights: npt.NDArray[np.float32],
@@ -73,8 +69,6 @@ def decode_rows(
     format: str, data: Buffer, n_rows: int, n_cols: int, row0: int, n: int
 ) -> npt.NDArray[np.float32]:
     """Rows [row0, row0 + n) of a tensor [n_rows, n_cols] as f32; data: all bytes of the tensor."""
-
-# --- files -----------------------------------------------------------------------------------
 
 class EdgeFile:
     """A `.edge` file, mapped; structure, header hash and hash root are checked, data is not."""
@@ -99,8 +93,6 @@ class EdgeFile:
 
 def verify_file(path: str | os.PathLike[str], n_threads: int = 0) -> VerifyResult:
     """Hash the whole file now; IntegrityError on the first leaf that is wrong."""
-
-# --- the model -------------------------------------------------------------------------------
 
 class Model:
     """A loaded model. Sessions that run at once share steps; a waiting thread holds no GIL.

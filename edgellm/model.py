@@ -98,8 +98,7 @@ class Model(AsyncModel, Closing):
 
         self._path = path
         self._options = options
-        # Asking the native model waits for its turn, which is held while it computes.
-        self._native_tokenizer: _native.Tokenizer | None = None
+        self._native_tokenizer: _native.Tokenizer | None = None  # without waiting for its turn
         try:
             with explained(path):
                 self._native = _native.Model.load(
