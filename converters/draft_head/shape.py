@@ -71,11 +71,12 @@ def head_bytes(spec: ModelSpec, format: str) -> int:
 def step_bytes(spec: ModelSpec, tensors: Mapping[str, int]) -> int:
     """What the model reads to decode a token, without keys and values. tensors: bytes by name."""
     looked_up = () if spec.tied_head else (EMBED_ROLE,)
-    return sum(
+    read = (
         n_bytes * _used_share(spec, name)
         for name, n_bytes in tensors.items()
         if name not in (*looked_up, "position_embd")
     )
+    return int(sum(read))
 
 
 def layer_bytes(spec: ModelSpec, tensors: Mapping[str, int]) -> int:
@@ -123,9 +124,9 @@ def layer_width(target: ModelSpec) -> int:
     return layer.d_ffn or layer.d_expert * layer.n_experts_used + layer.d_shared
 
 
-def _used_share(spec: ModelSpec, name: str) -> int | float:
+def _used_share(spec: ModelSpec, name: str) -> float:
     if not name.endswith("_exps"):
-        return 1
+        return 1.0
     layer = spec.layers[int(name.split(".")[1])]
     return layer.n_experts_used / layer.n_experts
 
