@@ -2,10 +2,9 @@
 
 Every failure raises a class of `edgellm.errors` as `Class(message, code=name)`; `error_table()`
 lists the codes and the class of each. Calls that can take longer than 0.1 ms run without the GIL.
-No C++ thread ever calls Python. Signals are the caller's matter: loop over `Session.run()`, whose
-slices are short, and Python sees Ctrl-C between them.
+No C++ thread ever calls Python. Loop over `Session.run()`, and Python sees Ctrl-C between slices.
 
-Importing this module does not import numpy; the functions that return arrays do.
+Importing this module imports no numpy; functions that return arrays do.
 """
 
 from __future__ import annotations
@@ -131,8 +130,7 @@ class Model:
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
-        speculate: as set_speculation(), of all sessions but those with a namespace or without
-            reuse_prefix; "auto": if there is memory; "always": as if a row more took no time.
+        speculate: as set_speculation(); "auto": if there is memory; "always": in any case.
         """
 
     def close(self) -> None:
@@ -319,8 +317,7 @@ class Session:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
         Logits stay only if they are those of the last kept token; to sample again, rewind to one
-        less and append it again. Layers with a window keep what it sees and 128 tokens before:
-        farther back the next run() computes the kept tokens again, with the same bits.
+        less and append it again. Farther back than 128 tokens layers with a window compute again.
         """
 
     def shift(self, n_sink: int, n_drop: int) -> None:
@@ -353,8 +350,7 @@ class Session:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
     def set_speculation(self, is_on: bool) -> None:
-        """Whether run() guesses what follows a single token: what is right costs the next run() no
-        step. MemoryBudgetError; UnsupportedError for a session with a namespace."""
+        """Guess what follows a single token. MemoryBudgetError; UnsupportedError if namespaced."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

@@ -1,7 +1,6 @@
 """`load()` and `Model`: the Python face of a loaded model.
 
-Checks arguments, turns text into ids and back, and hands the work to the native runtime. Knows
-nothing of kernels, KV pages or terminals.
+Checks arguments, turns text into ids and back. Knows nothing of kernels, KV pages or terminals.
 """
 
 from __future__ import annotations

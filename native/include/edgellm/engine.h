@@ -113,14 +113,10 @@ class StreamDecoder {
 
 enum class Verify { kOnce, kAlways, kNever };
 
-// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md).
-// Tokens and logits are the same either way.
-enum class Speculate {
-  kOff,
-  kAuto,    // where there is memory for it
-  kOn,      // or "memory_budget"
-  kAlways,  // as kOn, and as if a row more took no time: for tests and measurements
-};
+// Whether sessions guess tokens and verify several of them in one step, which changes none
+// (docs/SPECULATION.md): kAuto: where there is memory for it; kOn: or "memory_budget"; kAlways: as
+// if a row more took no time, for tests and measurements.
+enum class Speculate { kOff, kAuto, kOn, kAlways };
 
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
