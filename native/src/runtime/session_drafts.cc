@@ -97,7 +97,7 @@ int Session::most_drafts() const {
 // other bytes: none can be moved between them.
 bool Session::meets_other_format(int n_drafts) const {
   const int slot = kv_->n_tokens() + 1;
-  if (slot >= kPageTokens || slot + n_drafts <= kPageTokens) return false;
+  if (slot >= kFirstTokens || slot + n_drafts <= kFirstTokens) return false;
   return model().has_own_first_page();
 }
 
