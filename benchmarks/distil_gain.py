@@ -4,7 +4,7 @@
 
 The student is half of the model: every other layer, and in those the two thirds of the
 feed-forward channels with the largest weights. Both arms begin with it, learn from the same tokens
-in the same order, and try the same three rates; `text` learns from the next token alone, `teacher`
+in the same order, and try the same five rates; `text` learns from the next token alone, `teacher`
 from the whole model's distribution (forward KL over the whole vocabulary). An arm's rate is the one
 with the least mean loss on `select.jsonl`; perplexity is that of `judge.jsonl`. Both are of the
 corpus' valid split: other books and repositories than the train split. The seed decides which
@@ -45,7 +45,7 @@ ARMS = {
     "text": LossOptions(next_token=1.0),
     "teacher": LossOptions(next_token=0.0, teacher=1.0, divergence="forward_kl"),
 }
-RATES = (7e-4, 1.5e-3, 3e-3)
+RATES = (1.75e-4, 3.5e-4, 7e-4, 1.5e-3, 3e-3)
 SEEDS = (0, 1, 2)
 T_95 = 4.303  # Student's t of two degrees of freedom, two-sided
 LAYER_STRIDE, FFN_SHARE = 2, 2 / 3

@@ -61,6 +61,7 @@ from quant_table import (
 SHARES = (0.1, 0.2, 0.3, 0.45, 0.6)
 N_PASSES = 24  # of the held-out windows, to choose formats by
 N_CALIBRATION, N_HELD_OUT = 16, 2  # windows of 512 tokens
+DOMAINS = ("corpus", "wikitext")
 HEAL_OFFSET = 7  # of the documents of the train split every TRAIN_STRIDEth from here on
 HEAL_WINDOW, HEAL_BATCH = 256, 4
 GPTQ = Method("gptq", n_passes=1)
@@ -206,6 +207,7 @@ def frontier(setup: Setup, shares: list[float], seeds: list[int]) -> None:
     for seed in seeds:
         for share in shares:
             frontier_point(setup, table, original, share, seed)
+    print_table(table.rows, shares, seeds)
 
 
 def frontier_point(
@@ -232,23 +234,50 @@ def frontier_point(
     table.row(f"{share:g} seed {seed} plain", plain)
 
 
+def print_table(rows: dict[str, Any], shares: list[float], seeds: list[int]) -> None:
+    """As it stands in the documentation; seeds beside each other."""
+    for share in shares:
+        ours = [rows[f"{share:g} seed {seed} healed, 4 bits"] for seed in seeds]
+        theirs = [rows[f"{share:g} seed {seed} plain"] for seed in seeds]
+        cells = [
+            f"{ours[0]['bytes']:,}",
+            f"{100 * share:g} %",
+            f"{rows[f'{share:g} pruned']['kl']:.4f}",
+        ]
+        cells += [_kls(ours), _perplexities(ours)]
+        if any("refused" in one for one in theirs):
+            cells += ["no formats are so small", "", ""]
+        else:
+            pairs = zip(ours, theirs, strict=True)
+            ratios = ", ".join(f"{a['kl'] / b['kl']:.2f}" for a, b in pairs)
+            cells += [_kls(theirs), _perplexities(theirs), ratios]
+        print(f"| {' | '.join(cells)} |")
+
+
+def _kls(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{row['kl']:.4f}" for row in rows)
+
+
+def _perplexities(rows: list[dict[str, Any]]) -> str:
+    means = [np.mean([row[f"perplexity_{domain}"] for domain in DOMAINS]) for row in rows]
+    return ", ".join(f"{mean:.1f}" for mean in means)
+
+
 def masks(setup: Setup) -> None:
     table = Table(setup.out / "masks.json")
     original = Reference.from_checkpoint(setup.checkpoint)
     table.row("original", lambda: judged(setup, original, original))
     for mask in ("magnitude", "wanda"):
-        for share in (0.25, 0.5):
-            folder = setup.out / f"{mask}{share:g}"
-            options = PruneOptions(mask=mask, mask_share=share, n_windows=N_CALIBRATION)
+        folder = setup.out / mask
+        options = PruneOptions(mask=mask, mask_share=0.5, n_windows=N_CALIBRATION)
 
-            def make(folder: Path = folder, options: PruneOptions = options) -> None:
-                prune(setup.checkpoint, folder, options, texts=setup.calibration[0])
+        def make(folder: Path = folder, options: PruneOptions = options) -> None:
+            prune(setup.checkpoint, folder, options, texts=setup.calibration[0])
 
-            whole(folder, make)
-            table.row(
-                f"{mask} {share:g}",
-                lambda folder=folder: judged(setup, original, Reference.from_checkpoint(folder)),
-            )
+        whole(folder, make)
+        table.row(
+            mask, lambda folder=folder: judged(setup, original, Reference.from_checkpoint(folder))
+        )
 
 
 def prepared(args: argparse.Namespace) -> Setup:

@@ -17,7 +17,7 @@ from edgellm.errors import InvalidArgumentError
 from .key_balance import KeyBalance
 from .rotation import rotated
 
-PAGE_TOKENS = 32
+FIRST_TOKENS = 32
 SEGMENT_TOKENS = 256
 WEIGHT_LEVELS = 32767
 QUERY_LEVELS = 127
@@ -76,7 +76,7 @@ class KvRounding:
             q, k = _rotated(q), _rotated(k)
         scores = _products(_int8_query(q), self.keys.rounded(k))
         if self.first_page_f16:
-            scores[..., :PAGE_TOKENS] = _products(q, _f16(k[..., :PAGE_TOKENS, :]))
+            scores[..., :FIRST_TOKENS] = _products(q, _f16(k[..., :FIRST_TOKENS, :]))
         return scores
 
     def mixed(self, p: Tensor, v: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class KvRounding:
             return _rotated(replace(self, rotate_values=False).mixed(p, _rotated(v)))
         if self.exact or self.values is None:
             return p @ _for_heads(v if self.exact else _f16(v), p)
-        n_first = PAGE_TOKENS if self.first_page_f16 else 0
+        n_first = FIRST_TOKENS if self.first_page_f16 else 0
         sums = [p[..., :n_first] @ _for_heads(_f16(v[..., :n_first, :]), p)]
         for begin in range(0, v.shape[-2], SEGMENT_TOKENS):
             at = slice(max(begin, n_first), min(begin + SEGMENT_TOKENS, v.shape[-2]))
             if at.start >= at.stop:
-                continue  # a text that ends in the first page
+                continue  # a text that ends there
             sums.append(_integer_sum(p[..., at], v[..., at, :], self.values))
         return torch.stack(sums).sum(dim=0)
 

@@ -178,7 +178,7 @@ class Model:
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
     def kv_groups(self) -> list[tuple[int, int, int]]:
-        """By window (0: none), with the bytes of a token and what page 0 takes beyond its own."""
+        """By window (0: none), with the bytes of a token and what the first 32 take beyond."""
 
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
@@ -334,12 +334,12 @@ class Session:
 
     def shift(self, n_sink: int, n_drop: int) -> None:
         """Tokens [n_sink, n_sink + n_drop) of the KV go, and the keys behind are turned to where
-        they come to stand. Multiples of 32, n_sink at least 32. They still count in n_tokens and
+        they come to stand. Multiples of 16, n_sink at least 32. They still count in n_tokens and
         stand in token_ids. UnsupportedError for learned positions and after compress()."""
 
     def stream_within(self, n_sink: int, window: int) -> None:
         """From now on a full KV shifts out all but n_sink and at least `window` of the last
-        tokens; n_sink + window <= n_ctx - 32."""
+        tokens; n_sink + window <= n_ctx - 16."""
 
     def compress(self, n_keep: int, *, n_sink: int = 4, window: int = 32, pool: int = 7) -> None:
         """Leave every kv head n_keep tokens: the first n_sink, the last `window`, and those that
@@ -375,14 +375,20 @@ class Session:
         """Logits [n_vocab] of the last processed token; InvalidArgumentError if there are none."""
 
     def sample(
-        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+        self,
+        params: SamplerParams,
+        step: int | None = None,
+        n_prompt: int | None = None,
+        allowed: npt.NDArray[np.uint32] | None = None,
     ) -> tuple[int, float]:
         """Choose the next token: (id, log probability under the raw softmax). Does not append it.
 
         step: counter of the random stream, the position of the token to come if None. The same
         (logits, params, history, step) gives the same token on any CPU. NumericError on non-finite
         logits. n_prompt: how many of the tokens so far were not generated; rules about generated
-        tokens raise InvalidArgumentError without it.
+        tokens raise InvalidArgumentError without it. allowed: uint32 [ceil(n_vocab / 32)], one bit
+        for each id, the lowest id in the lowest bit; ids without it are out before rules and
+        filters, and InvalidArgumentError if none is left.
         """
 
     def top_logprobs(self, k: int) -> list[tuple[int, float]]:

@@ -25,6 +25,9 @@ def run_batch(
     """
 
 def sample_batch(
-    sessions: Sequence[Session], params: Sequence[SamplerParams], n_prompts: Sequence[int]
+    sessions: Sequence[Session],
+    params: Sequence[SamplerParams],
+    n_prompts: Sequence[int],
+    allowed: Sequence[npt.NDArray[np.uint32] | None] = (),
 ) -> list[tuple[int, float] | None]:
     """Session.sample() of each, on several threads; None where that would raise."""

@@ -18,6 +18,9 @@ class Tokenizer:
     def token_text(self, id: int) -> str:
         """The token as the vocabulary spells it ("\u0120the", "<0x0A>")."""
 
+    def token_bytes(self, id: int) -> bytes:
+        """What the token adds to a text, not at its beginning; may be half a character."""
+
     def is_special(self, id: int) -> bool: ...
     @property
     def n_vocab(self) -> int: ...

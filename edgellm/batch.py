@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Literal
 
 from .closing import Closing
 from .errors import Cancelled, EdgeError, InvalidArgumentError, MemoryBudgetError
+from .lease import SessionLease
 from .options import GenerateOptions
 from .results import Generation, Token
-from .stream import SLICE_MS, SessionLease, TokenStream, check_room, checked_ids
+from .stream import SLICE_MS, TokenStream, check_room, checked_ids
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from . import _native
+    from .constraint import Words
 
 # As many rows as go through a weight while it is unpacked once: more at a time gain little.
 AT_ONCE = 16
@@ -127,6 +129,11 @@ class TokenBatch(Closing):
             if session is None or stream.is_cancelled:
                 self._end(index)
                 continue
+            while (token := stream.take_forced()) is not None:
+                self._ready.append((index, token))
+            if stream.finish_reason is not None:
+                self._end(index)
+                continue
             stream.feed(session)
             lanes.append((index, stream, session))
         outcomes = _native.run_batch([session for _, _, session in lanes], SLICE_MS)
@@ -145,14 +152,24 @@ class TokenBatch(Closing):
     ) -> None:
         from . import _native
 
-        chosen = _native.sample_batch(
-            [session for _, _, session in ready],
-            [stream.params for _, stream, _ in ready],
-            [stream.n_prompt for _, stream, _ in ready],
-        )
-        for (index, stream, session), one in zip(ready, chosen, strict=True):
+        asked: list[tuple[int, TokenStream, _native.Session]] = []
+        choices: list[tuple[_native.SamplerParams, Words | None]] = []
+        for lane in ready:
             try:
-                pair = one or session.sample(stream.params, n_prompt=stream.n_prompt)
+                choices.append(lane[1].choice())
+                asked.append(lane)
+            except EdgeError as error:  # of its grammar
+                self._end(lane[0], error)
+        chosen = _native.sample_batch(
+            [session for _, _, session in asked],
+            [params for params, _ in choices],
+            [stream.n_prompt for _, stream, _ in asked],
+            [allowed for _, allowed in choices],
+        )
+        for (index, stream, session), choice, one in zip(asked, choices, chosen, strict=True):
+            params, allowed = choice
+            try:
+                pair = one or session.sample(params, n_prompt=stream.n_prompt, allowed=allowed)
                 self._ready.append((index, stream.take(session, pair, started)))
             except EdgeError as error:
                 self._end(index, error)

@@ -16,12 +16,13 @@ from .async_calls import AsyncChat
 from .chat_template import REMEDY, ChatTemplate, Message, PieceEncoder, turn_ends
 from .closing import Closing
 from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
+from .lease import SessionLease, context_for
 from .long_context import compress_session, kept_tokens, stream_chat
 from .options import GenerateOptions, as_stops, check_standing
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
 from .results import Generation, KeptTokens
 from .sampling import SamplingArguments, SamplingRules
-from .stream import SessionLease, TokenStream, check_room, context_for
+from .stream import TokenStream, check_room
 from .transcript import Transcript, Turn, plain_sequence, template_digest
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ class Chat(AsyncChat, Closing):
     def _turn(self, prompt: _Prompt, stream: TokenStream, held: str) -> Turn:
         tokens = stream.tokens
         by_text = stream.stopped_by_text
-        if stream.finish_reason == "stop" and not by_text:
+        if stream.ended_by_id and not by_text:
             tokens = tokens[:-1]  # the end-of-turn token: the template writes it
         reply = "".join(token.text for token in stream.tokens)
         ids = tuple(token.id for token in tokens)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
+from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
@@ -117,6 +118,7 @@ class GenerateArguments(SamplingArguments, total=False):
     priority: int
     namespace: str
     speculate: bool | None
+    response_format: Mapping[str, Any] | ResponseFormat | None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ class GenerateOptions:
     is the same, so that how fast a prompt is read tells nothing of other tenants' prompts.
     `speculate`: as for `load()`, for this text; None: as the model was loaded, but texts with a
     namespace never do.
+
+    `response_format`: the answer is JSON, JSON of a schema, or matches a regular expression or a
+    grammar; `ResponseFormat.of()` says how to name it, docs/STRUCTURED.md what is enforced.
     """
 
     max_tokens: int
@@ -155,8 +160,10 @@ class GenerateOptions:
     priority: int = 0
     namespace: str = ""
     speculate: bool | None = None
+    response_format: ResponseFormat | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "response_format", ResponseFormat.of(self.response_format))
         if self.max_tokens < 1:
             raise _fail(f"max_tokens must be at least 1, but is {self.max_tokens}")
         if not 0 <= self.temperature <= _MAX_TEMPERATURE:

@@ -14,12 +14,14 @@ class Token:
     """One generated token. `text` may be empty while a character or a stop string is incomplete,
     and then comes with a later token; the texts of all tokens join to the whole answer.
     `top_logprobs` are the most likely ids with their log probabilities, best first, as many as
-    `logprobs=` asked for."""
+    `logprobs=` asked for. `forced`: `response_format` left no choice; the model was asked only if
+    `logprobs=` is above 0, else its `logprob` is 0."""
 
     id: int
     text: str
     logprob: float
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Stats:
     accepted_tokens: int = 0
     drafters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     saved_ms: float = 0.0
+    # Of the generated tokens, those that `response_format` left no choice for.
+    forced_tokens: int = 0
     # Position in the prompt of the first token that is not what the chat's KV has there: from it on
     # the prompt was computed. None where the KV was a beginning of the prompt.
     first_mismatch: int | None = None

@@ -7,7 +7,7 @@ nothing of files, chat templates or terminals. Python code runs between slices, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from operator import index
 from threading import RLock
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex
 from .closing import Closing
 from .drafting import Drafting
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
+from .lease import SessionLease, context_for
 from .long_context import N_SINK, compress_session, context_of, kept_tokens
 from .options import GenerateOptions
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
@@ -25,58 +26,13 @@ from .stops import StopMatcher
 if TYPE_CHECKING:
     from . import _native
     from ._native_types import SessionStats
+    from .constraint import Constraint, Words
 
 # Longest time in native code before Python looks for Ctrl-C.
 SLICE_MS = 80.0
 # Prompt tokens shown to the stream decoder before the first new one: enough to hold a character
 # cut into byte tokens, and to know that the text does not begin here.
 _DECODER_CONTEXT = 8
-
-
-class SessionLease:
-    """A session lent to one generation, which keeps what it can of the tokens in it.
-
-    `ended` is called once, when the text is over; the session itself stays open.
-    """
-
-    def __init__(
-        self,
-        session: _native.Session,
-        *,
-        ended: Callable[[TokenStream], None],
-        dropped_tokens: int = 0,
-        dropped_turns: int = 0,
-        is_from_disk: bool = False,
-        is_endless: bool = False,
-    ) -> None:
-        self.session = session
-        self.ended = ended
-        self.dropped_tokens = dropped_tokens
-        self.dropped_turns = dropped_turns
-        self.is_from_disk = is_from_disk  # what the session holds now
-        self.is_endless = is_endless  # the session makes room where there is none
-        self.n_held = 0
-        self.n_from_disk = 0  # of these
-        self.first_mismatch: int | None = None
-
-    @staticmethod
-    def check(options: GenerateOptions) -> None:
-        """Refuse what a session is made with."""
-        if options.compress > 1 or options.window > 0:
-            message = "compress and window are for texts of their own; use Chat.compress()"
-            raise InvalidArgumentError(message, code="invalid_argument")
-        if options.namespace:
-            message = "namespace is for whole chats; give it to Model.chat()"
-            raise InvalidArgumentError(message, code="invalid_argument")
-
-    def begin(self, prompt: list[int]) -> None:
-        """Rewind to the longest common prefix, short of the last token, and queue the rest."""
-        n_same, n_most = n_common(self.session.token_ids, prompt)
-        self.session.rewind(n_same)
-        self.session.append(prompt[n_same:])
-        self.n_held = n_same - self.session.n_recompute
-        self.n_from_disk = self.n_held if self.is_from_disk else 0
-        self.first_mismatch = n_same if n_same < n_most else None
 
 
 class TokenStream(Closing):
@@ -103,6 +59,9 @@ class TokenStream(Closing):
         self._cancelled = False
         self._kept: KeptTokens | None = None
         self._tokens: list[Token] = []
+        self._n_queued = 0  # of these, given to the session
+        self._is_read = False  # the prompt was
+        self._ended_by_id = False
         self._prompt = checked_ids(prompt_ids, model.n_vocab, "prompt")
         self._options = options
         self._lease = lease
@@ -126,6 +85,11 @@ class TokenStream(Closing):
             seed=options.seed,
             **options.rules.native_arguments(model, self._stop_ids),
         )
+        self._constraint = self._constrained(model)
+        # The model is asked about tokens that are forced, too, where its answer is wanted, and
+        # while the prompt is to be compressed right after it was read.
+        self._skips_forced = options.logprobs == 0 and options.compress == 1
+        self._plain = _native.SamplerParams()
         self._stops = StopMatcher(options.stop)
         tokenizer = model.tokenizer
         if options.stop and tokenizer is None:
@@ -158,6 +122,13 @@ class TokenStream(Closing):
         self._decode_s = 0.0
         self._setup_s = perf_counter() - started
 
+    def _constrained(self, model: _native.Model) -> Constraint | None:
+        if self._options.response_format is None:
+            return None
+        from .grammar import constraint_for  # numpy and llguidance: when they are needed
+
+        return constraint_for(model, self._options, self._stop_ids)
+
     def __iter__(self) -> TokenStream:
         return self
 
@@ -181,25 +152,46 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
+        forced = self.take_forced()
+        if forced is not None:
+            return forced
         self.feed(session)
         while not session.run(SLICE_MS):
             pass
-        chosen = session.sample(self.params, n_prompt=self.n_prompt)
+        params, allowed = self.choice()
+        chosen = session.sample(params, n_prompt=self.n_prompt, allowed=allowed)
         return self.take(session, chosen, started)
 
     def feed(self, session: _native.Session) -> None:
-        """Queue the newest token, unless it is, or the prompt."""
-        if self._tokens and not session.pending:
-            if self._options.compress > 1 and len(self._tokens) == 1:
-                compress_session(session, self._options.compress)
-            session.append([self._tokens[-1].id])
+        """Queue the tokens that are not yet: the newest, and forced ones before it."""
+        new = [token.id for token in self._tokens[self._n_queued :]]
+        if not new:
+            return
+        if self._options.compress > 1 and len(self._tokens) == 1:
+            compress_session(session, self._options.compress)
+        session.append(new)
+        self._n_queued += len(new)
+
+    def choice(self) -> tuple[_native.SamplerParams, Words | None]:
+        """How the next token is chosen: with which parameters, of which ids (None: of all)."""
+        if self._constraint is None:
+            return self.params, None
+        allowed = self._constraint.allowed()
+        return (self.params if self._constraint.forced is None else self._plain), allowed
 
     def spend(self, elapsed_s: float) -> None:
         """Time that went into the next token."""
-        if self._tokens:
+        if self._is_read:
             self._decode_s += elapsed_s
         else:
             self._prefill_s += elapsed_s
+
+    def take_forced(self) -> Token | None:
+        """The next token if the grammar leaves no choice, so that no step is needed for it."""
+        constraint = self._constraint
+        if constraint is None or constraint.forced is None or not self._skips_forced:
+            return None
+        return self._add(constraint.forced, 0.0, ())
 
     def take(self, session: _native.Session, chosen: tuple[int, float], started: float) -> Token:
         """The token that was `chosen` after what is queued was run, since `started`; ends the text
@@ -207,17 +199,24 @@ class TokenStream(Closing):
         token_id, logprob = chosen
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
-        ended = token_id in self._stop_ids
+        if not self._is_read:
+            self._count_reused(session.stats)
+        self.spend(perf_counter() - started)
+        self._is_read = True
+        return self._add(token_id, logprob, best)
+
+    def _add(self, token_id: int, logprob: float, best: tuple[tuple[int, float], ...]) -> Token:
+        constraint = self._constraint
+        is_forced = constraint is not None and constraint.take(token_id)
+        self._ended_by_id = token_id in self._stop_ids and not is_forced
+        ended = self._ended_by_id or (constraint is not None and constraint.is_over)
         full = len(self._tokens) + 1 == self._options.max_tokens
-        text = "" if ended or self._decoder is None else self._decoder.push(token_id)
+        text = "" if self._ended_by_id or self._decoder is None else self._decoder.push(token_id)
         text = self._stops.push(text)
         if self._stops.matched is None and (ended or full):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
-        token = Token(token_id, text, logprob, best)
-        if not self._tokens:
-            self._count_reused(session.stats)
-        self.spend(perf_counter() - started)
+        token = Token(token_id, text, logprob, best, is_forced)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -297,6 +296,11 @@ class TokenStream(Closing):
         return self._stops.matched is not None
 
     @property
+    def ended_by_id(self) -> bool:
+        """The last token is one of the ids that end a text, and no part of it."""
+        return self._ended_by_id
+
+    @property
     def stats(self) -> Stats:
         """Measured so far."""
         from . import _native
@@ -312,6 +316,7 @@ class TokenStream(Closing):
             reused_from=self._reused_from(),
             reused_disk_tokens=self._n_from_disk,
             generated_tokens=n_new,
+            forced_tokens=sum(token.forced for token in self._tokens),
             ttft_ms=1e3 * (self._setup_s + self._prefill_s) if n_new else 0.0,
             prefill_tokens_per_s=n_read / self._prefill_s if self._prefill_s > 0 else 0.0,
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
@@ -360,20 +365,6 @@ def checked_ids(ids: Iterable[SupportsIndex], n_vocab: int, name: str) -> list[i
             message = f"{name}[{at}] is {token_id}, but this model's ids are 0..{n_vocab - 1}"
             raise InvalidArgumentError(message, code="token_out_of_range")
     return plain
-
-
-def n_common(held: Sequence[int], prompt: Sequence[int]) -> tuple[int, int]:
-    """Tokens that a prompt has in common with those held, and the most that it could have: its last
-    one is always processed."""
-    n_most = min(len(held), len(prompt) - 1)
-    return next((n for n in range(n_most) if held[n] != prompt[n]), n_most), n_most
-
-
-def context_for(session: _native.Session, prompt: Sequence[int]) -> int:
-    """How many tokens a text may come to have that begins with `prompt` and goes on in `session`:
-    more than its n_ctx where what it holds of them was compressed."""
-    n_same, _ = n_common(session.token_ids, prompt)
-    return session.most_tokens_after(max(n_same, 0))
 
 
 def check_room(n_prompt: int, max_tokens: int, n_ctx: int, is_endless: bool = False) -> None:

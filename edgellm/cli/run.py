@@ -31,6 +31,7 @@ from .defaults import (
 )
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
 from .stored import model_file
+from .structured import GrammarFile, JsonObject, Regex, SchemaFile, response_format
 
 _DEFAULT_MAX_TOKENS = 256
 
@@ -75,6 +76,10 @@ def command(
     ignore_eos: flags.IgnoreEos = False,
     logprobs: flags.Logprobs = 0,
     samples: flags.Samples = 1,
+    json_object: JsonObject = False,
+    schema: SchemaFile = None,
+    regex: Regex = None,
+    grammar: GrammarFile = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Ask it as a user, through the chat template.")
     ] = False,
@@ -93,6 +98,7 @@ def command(
 ) -> None:
     """Load, generate, report."""
     options = {**flags.chosen(locals()), "logprobs": logprobs}
+    options["response_format"] = response_format(json_object, schema, regex, grammar)
     _check_flags(chat, system, template, special, samples)
     if logprobs > 0 and not json:
         raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")

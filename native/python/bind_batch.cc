@@ -55,12 +55,14 @@ std::vector<py::tuple> run_batch(const std::vector<Session*>& sessions, double b
 
 std::vector<std::optional<std::pair<int32_t, double>>> sample_batch(
     const std::vector<const Session*>& sessions, const std::vector<const SamplerParams*>& params,
-    const std::vector<int64_t>& n_prompts) {
+    const std::vector<int64_t>& n_prompts, const std::vector<AllowedIds>& allowed) {
   check_given(sessions, "sessions");
   check_given(params, "params");
+  std::vector<std::span<const uint32_t>> words;
+  for (const AllowedIds& one : allowed) words.push_back(words_of(one));
   std::vector<std::optional<std::pair<int32_t, double>>> chosen;
   const py::gil_scoped_release unlocked;
-  for (const auto& token : Session::sample_together(sessions, params, n_prompts)) {
+  for (const auto& token : Session::sample_together(sessions, params, n_prompts, words)) {
     chosen.push_back(token ? std::optional(std::pair(token->id, token->logprob)) : std::nullopt);
   }
   return chosen;
@@ -71,8 +73,8 @@ std::vector<std::optional<std::pair<int32_t, double>>> sample_batch(
 void bind_batch(py::module_& m) {
   m.def("run_batch", &run_batch, py::arg("sessions"), py::arg("budget_ms") = 80.0,
         py::arg("keep") = "nothing");
-  m.def("sample_batch", &sample_batch, py::arg("sessions"), py::arg("params"),
-        py::arg("n_prompts"));
+  m.def("sample_batch", &sample_batch, py::arg("sessions"), py::arg("params"), py::arg("n_prompts"),
+        py::arg("allowed") = std::vector<AllowedIds>());
 }
 
 }  // namespace edgellm::bindings

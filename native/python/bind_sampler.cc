@@ -54,6 +54,18 @@ std::span<const float> logits_of(const F32Array& logits) {
   return {logits.data(), static_cast<size_t>(logits.size())};
 }
 
+}  // namespace
+
+std::span<const uint32_t> words_of(const AllowedIds& allowed) {
+  if (!allowed) return {};
+  if (allowed->ndim() != 1 || allowed->size() == 0) {
+    throw py::value_error("allowed must have one dimension and at least one word");
+  }
+  return {allowed->data(), static_cast<size_t>(allowed->size())};
+}
+
+namespace {
+
 py::array apply_rules(const F32Array& logits, const SamplerParams& params, const Ids& history,
                       std::optional<int64_t> n_prompt) {
   const std::span<const float> values = logits_of(logits);

@@ -180,12 +180,14 @@ py::array last_logits(const Session& session) {
 }
 
 std::pair<int32_t, double> sample(const Session& session, const edgellm::SamplerParams& params,
-                                  std::optional<int64_t> step, std::optional<int64_t> n_prompt) {
+                                  std::optional<int64_t> step, std::optional<int64_t> n_prompt,
+                                  const edgellm::bindings::AllowedIds& allowed) {
   if (step && *step < 0) throw py::value_error("step must be 0 or more");
   if (n_prompt && *n_prompt < 0) throw py::value_error("n_prompt must be 0 or more");
+  const std::span<const uint32_t> words = edgellm::bindings::words_of(allowed);
   const py::gil_scoped_release unlocked;
   const edgellm::SampledToken token =
-      session.sample(params, step.value_or(-1), n_prompt.value_or(-1));
+      session.sample(params, step.value_or(-1), n_prompt.value_or(-1), words);
   return {token.id, token.logprob};
 }
 
@@ -297,6 +299,12 @@ void bind_text(py::module_& m) {
           },
           py::arg("ids"), py::arg("special") = false, Unlocked())
       .def("token_text", &Tokenizer::token_text, py::arg("id"))
+      .def(
+          "token_bytes",
+          [](const Tokenizer& tokenizer, int32_t id) {
+            return py::bytes(tokenizer.token_bytes(id));
+          },
+          py::arg("id"))
       .def("is_special", &Tokenizer::is_special, py::arg("id"))
       .def_property_readonly("n_vocab", &Tokenizer::n_vocab);
   py::class_<StreamDecoder>(m, "StreamDecoder")
@@ -349,7 +357,7 @@ void bind_model(py::module_& m) {
                                std::vector<std::tuple<int, uint64_t, uint64_t>> groups;
                                for (const edgellm::KvGroup& group : model.info().kv_groups) {
                                  groups.emplace_back(group.window, group.bytes_per_token,
-                                                     group.first_page_extra);
+                                                     group.first_extra);
                                }
                                return groups;
                              })
@@ -397,7 +405,7 @@ void bind_session(py::module_& m) {
       .def("set_adapter", &Session::set_adapter, py::arg("adapter"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
-           py::arg("n_prompt") = py::none())
+           py::arg("n_prompt") = py::none(), py::arg("allowed") = py::none())
       .def("top_logprobs", &top_logprobs, py::arg("k"), Unlocked())
       .def("cancel", &Session::cancel)
       .def("save", &edgellm::bindings::save_session, py::arg("path"), py::arg("note") = py::bytes())

@@ -111,6 +111,10 @@ auto interruptible(F&& body) {
 // Several sessions at once.
 void bind_batch(py::module_& m);
 
+// One bit for each id; None: all are allowed.
+using AllowedIds = std::optional<py::array_t<uint32_t, py::array::c_style>>;
+std::span<const uint32_t> words_of(const AllowedIds& allowed);
+
 // SamplerParams and the sampler on arrays.
 void bind_sampler(py::module_& m);
 

@@ -48,6 +48,12 @@ window_tokens = 48
 valid_windows = 3
 
 [[steps]]
+do = "prune"
+layers = 1
+n_windows = 2
+window_tokens = 48
+
+[[steps]]
 do = "heal"
 window_tokens = 48
 [steps.schedule]
@@ -95,13 +101,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def recipe_in(folder: Path, source: Path, text: Path, learn: str = "scales") -> CompressRecipe:
-    """Written and read; what it makes goes into `folder`."""
+def recipe_in(
+    folder: Path, source: Path, text: Path, learn: str = "scales", n_lines: int = 4
+) -> CompressRecipe:
+    """Written and read; what it makes goes into `folder`. n_lines: to calibrate on."""
     folder.mkdir(exist_ok=True)
     formats, path = folder / "formats.toml", folder / "recipe.toml"
     few = folder / "few.jsonl"  # as many windows as calibrate, none to measure on
     line = json.dumps({"text": "the girl and the dog went home, as they always did."})
-    few.write_text("\n".join([line] * 4), encoding="utf-8")
+    few.write_text("\n".join([line] * n_lines), encoding="utf-8")
     formats.write_text(FORMATS.replace('"*"', '"layers.*"', 1), encoding="utf-8")
     out = folder / "model.edge"
     named = {"source": source, "out": out, "text": text, "few": few, "formats": formats}
@@ -137,10 +145,11 @@ def test_steps_give_a_file_and_a_report_and_are_not_done_twice(
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
     seen: list[CompressProgress] = []
     report = compress(recipe, progress=seen.append)
-    names = ["source", "heal", "quantize", "refine"]
+    names = ["source", "prune", "heal", "quantize", "refine"]
     assert [step.name for step in report.steps] == names
-    assert {at.step for at in seen} == {f"step {i} of 3, {names[i]}" for i in (1, 2, 3)}
-    source, heal, quantize, refine = report.steps
+    assert {at.step for at in seen} == {f"step {i} of 4, {names[i]}" for i in (1, 2, 3, 4)}
+    source, prune, heal, quantize, refine = report.steps
+    assert heal.n_bytes == prune.n_bytes < source.n_bytes
     assert (source.kl, source.top1) == (0, 1)
     assert None not in (source.loss, heal.loss, quantize.loss)
     assert refine.n_bytes == recipe.out.stat().st_size
@@ -163,9 +172,9 @@ def test_steps_give_a_file_and_a_report_and_are_not_done_twice(
     assert all(step.was_done for step in again.steps)
     assert [step.kl for step in again.steps] == [step.kl for step in report.steps]
     other = replace(recipe, out=tmp_path / "other.edge", work=recipe.work_dir)
-    options = replace(recipe.steps[2].options, learn="codes")
-    other = replace(other, steps=(*recipe.steps[:2], ChosenStep("refine", options)))
-    assert [step.was_done for step in compress(other).steps] == [True, True, True, False]
+    options = replace(recipe.steps[3].options, learn="codes")
+    other = replace(other, steps=(*recipe.steps[:3], ChosenStep("refine", options)))
+    assert [step.was_done for step in compress(other).steps] == [*[True] * 4, False]
     assert other.out.read_bytes() != recipe.out.read_bytes()
 
 
@@ -174,7 +183,7 @@ def test_what_was_damaged_is_made_again_and_nothing_is_overwritten(
     tiny_checkpoint: Path, text: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
-    recipe = replace(recipe, steps=recipe.steps[1:2])
+    recipe = replace(recipe, steps=recipe.steps[2:3])
     compress(recipe)
     wanted = recipe.out.read_bytes()
     [made] = recipe.work_dir.glob("quantize-*/model.edge")
@@ -195,7 +204,7 @@ def test_a_key_is_of_settings_texts_and_inputs(
 ) -> None:
     """What changes a step's bytes changes its digest; how often it saves does not."""
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
-    _, quantize, refine = recipe.steps
+    _, _, quantize, refine = recipe.steps
 
     def digest(**changes: Any) -> str:
         return ChosenStep("refine", replace(refine.options, **changes)).digest(str)
@@ -229,20 +238,20 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "error", "message"),
     [
-        ('do = "heal"', 'do = "bake"', FormatError, r'step 1: do = "bake" is no step \(steps: '),
-        ('do = "heal"', "do = 3", FormatError, "step 1: do = 3 is no step"),
-        ('do = "heal"', 'do = "refine"', InvalidArgumentError, "step 1, 'refine', takes a .edge"),
-        ('do = "refine"', 'do = "quantize"', FormatError, "step 3, 'quantize'.*not known"),
+        ('do = "heal"', 'do = "bake"', FormatError, r'step 2: do = "bake" is no step \(steps: '),
+        ('do = "heal"', "do = 3", FormatError, "step 2: do = 3 is no step"),
+        ('do = "heal"', 'do = "refine"', InvalidArgumentError, "step 2, 'refine', takes a .edge"),
+        ('do = "refine"', 'do = "quantize"', FormatError, "step 4, 'quantize'.*not known"),
         ("threads = 1", "treads = 1", FormatError, "'treads' not known"),
         ("threads = 1", "threads = -1", InvalidArgumentError, "threads is 0 to 1024"),
         ("model.edge", "model.bin", InvalidArgumentError, "out is a .edge file"),
         ('train = ["', 'valid2 = ["', FormatError, "'valid2' not known"),
-        ("steps = 4", "", FormatError, r"step 1, 'heal': \[schedule\]: needs 'steps'"),
+        ("steps = 4", "", FormatError, r"step 2, 'heal': \[schedule\]: needs 'steps'"),
         (
             'learn = "scales"',
             'learn = "all"',
             InvalidArgumentError,
-            "step 3, 'refine': learn 'all'",
+            "step 4, 'refine': learn 'all'",
         ),
     ],
 )
@@ -266,7 +275,7 @@ def test_a_recipe_without_steps_says_so(tmp_path: Path) -> None:
 
 def test_steps_need_their_texts_and_end_with_a_file(text: Path, tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path, Path("source"), text)
-    with pytest.raises(InvalidArgumentError, match=r"step 1, 'heal', needs \[texts\] train"):
+    with pytest.raises(InvalidArgumentError, match=r"step 1, 'prune', needs \[texts\] train"):
         replace(recipe, texts=TextOptions())
     with pytest.raises(InvalidArgumentError, match="add a step 'quantize'"):
         replace(recipe, steps=recipe.steps[:1])
@@ -281,7 +290,7 @@ def test_the_recipe_of_the_docs_is_read(tmp_path: Path) -> None:
     path.write_text(marked[2].partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
     recipe = read_compress_recipe(path)
     assert recipe.source == tmp_path / "checkpoint"
-    assert [step.name for step in recipe.steps] == ["heal", "quantize", "refine"]
+    assert [step.name for step in recipe.steps] == ["prune", "heal", "quantize", "refine"]
 
 
 @pytest.mark.usefixtures("one_tokenizer")
@@ -290,7 +299,7 @@ def test_the_command_line_compresses(
 ) -> None:
     recipe = recipe_in(tmp_path, tiny_checkpoint, text)
     path = tmp_path / "recipe.toml"
-    head, _, quantize, _ = path.read_text(encoding="utf-8").split("[[steps]]")
+    head, _, _, quantize, _ = path.read_text(encoding="utf-8").split("[[steps]]")
     path.write_text(f"{head}[[steps]]{quantize}", encoding="utf-8")
     assert run_command_line(["compress", str(path), "--json"]) == Exit.OK
     data = json.loads(capsys.readouterr().out)["data"]
@@ -355,9 +364,9 @@ def test_fifty_kills_at_random_points_change_no_byte(
 ) -> None:
     """A story model through the whole pipeline, as often as it takes for fifty."""
     source = shared_data / "models" / "stories260K"
-    plain = recipe_in(tmp_path / "plain", source, text, learn="codes")
+    plain = recipe_in(tmp_path / "plain", source, text, learn="codes", n_lines=8)
     compress(plain)
-    killed = recipe_in(tmp_path / "killed", source, text, learn="codes")
+    killed = recipe_in(tmp_path / "killed", source, text, learn="codes", n_lines=8)
     rng = np.random.default_rng(5)
     n_kills = n_ended = 0
     with KillableWork(KILLED, tmp_path / "killed" / "recipe.toml", HERE) as work:

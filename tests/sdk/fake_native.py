@@ -207,7 +207,11 @@ class Session:
         return self._ids[: self._n_tokens]
 
     def sample(
-        self, params: SamplerParams, step: int | None = None, n_prompt: int | None = None
+        self,
+        params: SamplerParams,
+        step: int | None = None,
+        n_prompt: int | None = None,
+        allowed: object = None,
     ) -> tuple[int, float]:
         self._n_sampled += 1
         script = [*SCRIPT, EOS]

@@ -375,7 +375,7 @@ EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* sess
 EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
 /* Long contexts (docs/KV.md). What they take out of the KV still counts as a token; such KV is
  * neither shared nor saved, and a rewind to before the gap computes all again.
- * Tokens [n_sink, n_sink + n_drop) of the KV go, and the others move down; multiples of 32, n_sink
+ * Tokens [n_sink, n_sink + n_drop) of the KV go, and the others move down; multiples of 16, n_sink
  * at least 32. */
 EDGELLM_API edgellm_status edgellm_session_shift(edgellm_session* session, int32_t n_sink,
                                                  int32_t n_drop);

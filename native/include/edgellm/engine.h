@@ -86,6 +86,7 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool special = false, bool bos = true) const;
   std::string decode(std::span<const int32_t> ids, bool special = false) const;
   std::string token_text(int32_t id) const;
+  std::string token_bytes(int32_t id) const;  // what it adds inside a text, maybe half a character
   bool is_special(int32_t id) const;
   int32_t n_vocab() const;
 
@@ -167,9 +168,9 @@ struct KvFigures {
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
 struct KvGroup {
-  int window = 0;                 // tokens that a query sees; 0: all
-  uint64_t bytes_per_token = 0;   // keys and values
-  uint64_t first_page_extra = 0;  // bytes by which the first 32 tokens take more
+  int window = 0;                // tokens that a query sees; 0: all
+  uint64_t bytes_per_token = 0;  // keys and values
+  uint64_t first_extra = 0;      // bytes by which the first 32 tokens together take more
 };
 
 struct ModelInfo {
@@ -422,7 +423,7 @@ class Session {
   // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
   // all again.
   // Tokens [n_sink, n_sink + n_drop) of the KV go, the keys behind are turned to where they come to
-  // stand. Multiples of 32, n_sink at least 32.
+  // stand. Multiples of 16, n_sink at least 32.
   void shift(int n_sink, int n_drop);
   // From now on a full KV shifts out all but n_sink and at least `window` of the last tokens.
   void stream_within(int n_sink, int window);
@@ -457,12 +458,15 @@ class Session {
   std::vector<float> logits() const;  // [n_vocab] of the last token
   // step: counter of the random stream; the position of the token to come if negative. n_prompt:
   // tokens that were not generated; negative: not known, which rules that must know refuse.
-  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1) const;
+  // allowed: one bit for each id, ceil(n_vocab / 32) words, the lowest id in the lowest bit; others
+  // cannot be chosen. Empty: all are allowed.
+  SampledToken sample(const SamplerParams& params, int64_t step = -1, int64_t n_prompt = -1,
+                      std::span<const uint32_t> allowed = {}) const;
   // sample() of several sessions of one model, none twice, spread over its threads. Empty where
-  // that would throw: call it to learn why. n_prompts: one for each session.
+  // that would throw: call it to learn why. n_prompts: one for each session; allowed: too, or none.
   static std::vector<std::optional<SampledToken>> sample_together(
       std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
-      std::span<const int64_t> n_prompts);
+      std::span<const int64_t> n_prompts, std::span<const std::span<const uint32_t>> allowed = {});
   // The k most likely next tokens under the raw softmax, best first.
   std::vector<SampledToken> top_logprobs(int64_t k) const;
   void cancel();  // the current run(), or else the next one, throws "cancelled" once

@@ -74,13 +74,14 @@ void Session::run_together(std::span<SessionRun> runs, double budget_ms,
 
 std::vector<std::optional<SampledToken>> Session::sample_together(
     std::span<const Session* const> sessions, std::span<const SamplerParams* const> params,
-    std::span<const int64_t> n_prompts) {
+    std::span<const int64_t> n_prompts, std::span<const std::span<const uint32_t>> allowed) {
   return entry([&] {
-    if (params.size() != sessions.size() || n_prompts.size() != sessions.size()) {
-      raise(Code::kInvalidArgument, std::to_string(sessions.size()) + " sessions, " +
-                                        std::to_string(params.size()) + " params and " +
-                                        std::to_string(n_prompts.size()) +
-                                        " n_prompts; there must be as many of each");
+    if (params.size() != sessions.size() || n_prompts.size() != sessions.size() ||
+        (!allowed.empty() && allowed.size() != sessions.size())) {
+      raise(Code::kInvalidArgument,
+            std::to_string(sessions.size()) + " sessions, " + std::to_string(params.size()) +
+                " params, " + std::to_string(n_prompts.size()) + " n_prompts and " +
+                std::to_string(allowed.size()) + " allowed; there must be as many of each");
     }
     std::vector<std::optional<SampledToken>> tokens(sessions.size());
     if (sessions.empty()) return tokens;
@@ -91,7 +92,8 @@ std::vector<std::optional<SampledToken>> Session::sample_together(
       const auto at = static_cast<size_t>(unit);
       try {
         tokens[at] =
-            edge::api::sample_next(impls[at]->open_session(), *params[at], -1, n_prompts[at]);
+            edge::api::sample_next(impls[at]->open_session(), *params[at], -1, n_prompts[at],
+                                   allowed.empty() ? std::span<const uint32_t>() : allowed[at]);
       } catch (const Error&) {
         tokens[at].reset();
       } catch (const std::bad_alloc&) {

@@ -122,8 +122,8 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
   for (const edge::KvGroup& group : kv.groups) {
-    info.kv_groups.push_back(
-        {group.window, group.page_bytes / edge::kPageTokens, group.bytes_of(0) - group.page_bytes});
+    info.kv_groups.push_back({group.window, group.page_bytes / edge::kPageTokens,
+                              edge::kFirstPages * (group.bytes_of(0) - group.page_bytes)});
     info.kv_bytes_per_token += group.page_bytes / edge::kPageTokens;
   }
   info.session_bytes = edge::Session::bytes_besides_kv(model);

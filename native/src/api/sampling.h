@@ -30,6 +30,7 @@ TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
 
 // As edgellm::Session::sample(), whose errors it throws.
 edgellm::SampledToken sample_next(const Session& session, const edgellm::SamplerParams& params,
-                                  int64_t step, int64_t n_prompt);
+                                  int64_t step, int64_t n_prompt,
+                                  std::span<const uint32_t> allowed);
 
 }  // namespace edge::api

@@ -84,6 +84,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool special) const 
   return entry([&] { return take_or_throw(impl_->tokenizer->decode(ids, special)); });
 }
 
+std::string Tokenizer::token_bytes(int32_t id) const {
+  return entry([&] { return take_or_throw(impl_->tokenizer->token_bytes(id)); });
+}
+
 std::string Tokenizer::token_text(int32_t id) const {
   return entry([&] { return take_or_throw(impl_->tokenizer->token_text(id)); });
 }

@@ -293,8 +293,8 @@ class Backend {
   virtual bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv,
                          const KeyTurn& turn) = 0;
   // Outside a step. What stands in slot kept[i] of the kv head comes to stand in slot i, unchanged
-  // but for the rounding of a page 0 in a format of its own. `kept` ascends. False, with the slots
-  // unspecified, if something is too large for that format.
+  // but for the rounding of first pages in a format of their own. `kept` ascends. False, with the
+  // slots unspecified, if something is too large for that format.
   virtual bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                           std::span<const int32_t> kept) = 0;
   // delta = act W^T, for the Residual of a later op. delta:

@@ -140,7 +140,7 @@ Status Decoder::keep_slots(const KvView& view, std::span<const std::vector<int32
   for (size_t l = 0; l < spec_->layers.size(); ++l) {
     for (int kv_head = 0; kv_head < spec_->layers[l].n_kv_heads; ++kv_head) {
       if (backend_->keep_slots(view, kv_.layers[l], kv_head, kept[at++])) continue;
-      return {Code::kNumeric, "a key or value is too large for the first page, which is F16"};
+      return {Code::kNumeric, "a key or value is too large for the first 32 tokens, which are F16"};
     }
   }
   return {};

@@ -49,7 +49,8 @@ class Decoder {
   // anything is written, where positions are learned; kNumeric, with the keys unspecified.
   Status turn_keys(const KvSlotRange& slots, int n_positions);
   // kept[h] ascends: of kv head h, counted over all layers, slot kept[h][i] becomes slot i.
-  // kNumeric, with the slots unspecified, if something is too large for the format of page 0.
+  // kNumeric, with the slots unspecified, if something is too large for the format of the first
+  // pages.
   Status keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept);
 
   // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part

@@ -327,7 +327,7 @@ KvLayout ModelSpec::kv_layout(KvFormat format) const {
                            .first_offset_bytes = pages.first_page_bytes,
                            .mixes_keys = layer.rotate_keys && format != KvFormat::kF16,
                            .balances_keys = layer.balance_keys && format != KvFormat::kF16};
-    pages.page_bytes += kv.layer_bytes(1);
+    pages.page_bytes += kv.layer_bytes(kFirstPages);
     pages.first_page_bytes += kv.layer_bytes(0);
     layout.layers.push_back(kv);
   }

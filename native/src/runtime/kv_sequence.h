@@ -64,7 +64,7 @@ class KvSequence {
   // 0 <= n_tokens <= n_tokens().
   void rewind(int n_tokens);
 
-  // Takes whole pages out of every group, from first_page >= 1 on; those behind move down. As
+  // Takes whole pages out of every group, behind the first ones; those behind them move down. As
   // KvPlan::drop().
   Status drop_pages(int first_page, int n_pages);
   // Before anything is written but prepared slots, and before drop_pages(): every page becomes the

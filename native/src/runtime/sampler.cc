@@ -207,6 +207,27 @@ Result<std::span<const float>> ruled(std::span<const float> logits, const LogitR
   return std::span<const float>(storage);
 }
 
+// Bans every id that is not allowed. Which ids are allowed changes no other id's logit, so that
+// this may come after the rules, which want finite logits.
+Status keep_allowed(std::span<float> scores, std::span<const uint32_t> allowed) {
+  const size_t n_words = (scores.size() + 31) / 32;
+  if (allowed.size() != n_words) {
+    return {Code::kInvalidArgument, "allowed has " + std::to_string(allowed.size()) +
+                                        " words of 32 bits, but " + std::to_string(scores.size()) +
+                                        " ids need " + std::to_string(n_words)};
+  }
+  constexpr float kBanned = -std::numeric_limits<float>::infinity();
+  bool has_any = false;
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if ((allowed[id / 32] >> (id % 32) & 1) == 0) scores[id] = kBanned;
+    has_any = has_any || scores[id] != kBanned;
+  }
+  if (has_any) return Status::ok();
+  return {Code::kInvalidArgument,
+          "no token is left: the allowed ones are none, or logit_bias, min_tokens and ignore_eos "
+          "ban them all"};
+}
+
 }  // namespace
 
 Status SamplerParams::check() const {
@@ -247,11 +268,15 @@ Status check_finite(std::span<const float> logits) {
 
 Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& params,
                             uint64_t step, const LogitRuleParams* rules,
-                            const TokenHistory& history) {
+                            const TokenHistory& history, std::span<const uint32_t> allowed) {
   EDGE_RETURN_IF_ERROR(params.check());
   std::vector<float> storage;
-  EDGE_ASSIGN_OR_RETURN(const std::span<const float> scores,
-                        ruled(logits, rules, history, storage));
+  EDGE_ASSIGN_OR_RETURN(std::span<const float> scores, ruled(logits, rules, history, storage));
+  if (!allowed.empty()) {
+    if (storage.empty()) storage.assign(logits.begin(), logits.end());
+    EDGE_RETURN_IF_ERROR(keep_allowed(storage, allowed));
+    scores = storage;
+  }
   const size_t top = argmax(logits);
   const size_t best = scores.data() == logits.data() ? top : argmax(scores);
   const int32_t id = params.temperature == 0 ? static_cast<int32_t>(best)

@@ -44,11 +44,14 @@ struct TokenShare {
 Status check_finite(std::span<const float> logits);
 
 // `step` is the counter of the random stream `params.seed`: one draw per step, and one of its own
-// for XTC. `rules`, if given, must have been checked. kNumeric, naming the first bad id, if a logit
-// is not finite; kInvalidArgument if logits are empty or params are bad.
+// for XTC. `rules`, if given, must have been checked. `allowed`, if not empty, has one bit for each
+// id, ceil(logits.size() / 32) words of them, the lowest id in the lowest bit; ids without it are
+// out. kNumeric, naming the first bad id, if a logit is not finite; kInvalidArgument if logits are
+// empty, params are bad, the words are not as many, or no id is left.
 Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& params,
                             uint64_t step, const LogitRuleParams* rules = nullptr,
-                            const TokenHistory& history = {});
+                            const TokenHistory& history = {},
+                            std::span<const uint32_t> allowed = {});
 
 // What sample() draws from: every token it can return with its probability, in the order in which
 // it sums them.

@@ -140,13 +140,13 @@ class Session {
 
   // Takes tokens [n_sink, n_sink + n_drop) of the KV out and turns the keys behind to where they
   // come to stand: from there on as if the text had gone on without them, but for what later tokens
-  // have taken from them. Both are multiples of 32, n_sink at least 32: kInvalidArgument.
+  // have taken from them. Both are multiples of 16, n_sink at least 32: kInvalidArgument.
   // kFeatureUnsupported for learned positions, in a compressed session, and where a layer with a
   // window would have to see what it has let go.
   Status shift(int n_sink, int n_drop);
   // From now on the KV is never full: with n_ctx tokens in it, all but n_sink and at least `window`
   // of the last ones are shifted out. Results do not depend on how run() cut the queue. n_sink: a
-  // multiple of 32, at least 32. kInvalidArgument, kFeatureUnsupported.
+  // multiple of 16, at least 32. kInvalidArgument, kFeatureUnsupported.
   Status stream(int n_sink, int window);
   // Leaves n_keep tokens to every kv head, chosen by the attention that the last n_window pay
   // them, for which these are processed once more. Nothing happens where there are no more than

@@ -50,8 +50,8 @@ class Drafter {
   virtual void rewind(std::span<const int32_t> tokens) = 0;
   virtual size_t memory_bytes() const = 0;
   virtual bool wants_hidden() const { return false; }
-  // What one propose() takes of a step that is not in the step itself, e.g. a draft head's passes;
-  // 0: nothing worth counting.
+  // What the last propose() took that is not in the step itself, e.g. a draft head's passes; 0:
+  // nothing worth counting.
   virtual double propose_ms() const { return 0.0; }
 };
 

@@ -12,8 +12,6 @@ constexpr size_t kLeastTextBytes = size_t{64} << 10;
 // Tokens; more at once are a prompt's.
 constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
 
-bool is_cheap(const Drafter& drafter) { return drafter.propose_ms() <= 0.0; }
-
 }  // namespace
 
 bool DraftGate::is_open() {
@@ -41,11 +39,11 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
       controller_(std::move(costs)) {}
 
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
-    : shared_(shared), acceptance_(shared.acceptance_) {
-  add(std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_));
-  add(std::make_unique<StoreDrafter>(shared.store_, acceptance_));
-  add(std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_));
-}
+    : shared_(shared),
+      acceptance_(shared.acceptance_),
+      cheap_{std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_),
+             std::make_unique<StoreDrafter>(shared.store_, acceptance_),
+             std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)} {}
 
 const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
                                               const Limits& limits) {
@@ -61,7 +59,9 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   // Beside an id without an alternative all others are wrong.
   propose_forced(limits.forced, max_nodes);
   const bool is_open = candidates_.empty();
-  if (is_open) propose_cheap(context);
+  if (is_open) {
+    for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
+  }
   const auto ranked_gains = [max_nodes](const RankedCandidates& ranked) {
     const auto all = ranked.probabilities();
     return all.first(std::min(all.size(), static_cast<size_t>(max_nodes)));
@@ -70,19 +70,13 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   Controller::Question question{.gains = ranked_gains(ranked),
                                 .n_other_rows = limits.n_other_rows,
                                 .budget_ms = limits.budget_ms};
-  if (is_open) draft_ms_ = propose_costly(context, question);
-  if (draft_ms_ > 0.0) ranked = RankedCandidates(candidates_);
+  if (is_open) draft_ms_ = propose_added(context, question);
+  if (!added_.empty()) ranked = RankedCandidates(candidates_);
   question.gains = ranked_gains(ranked);
   question.draft_ms = draft_ms_;
   tree_ = ranked.best(shared_.controller_.choose(question));
   for (const DraftNode& node : tree_) ++counts_[static_cast<size_t>(node.drafter)].drafted;
   return tree_;
-}
-
-void SequenceSpeculation::propose_cheap(const DraftContext& context) {
-  for (const auto& drafter : drafters_) {
-    if (is_cheap(*drafter)) drafter->propose(context, candidates_);
-  }
 }
 
 void SequenceSpeculation::propose_forced(std::span<const int32_t> ids, int max_depth) {
@@ -92,18 +86,17 @@ void SequenceSpeculation::propose_forced(std::span<const int32_t> ids, int max_d
   }
 }
 
-double SequenceSpeculation::propose_costly(const DraftContext& context,
-                                           Controller::Question question) {
+double SequenceSpeculation::propose_added(const DraftContext& context,
+                                          Controller::Question question) {
   Controller& controller = shared_.controller_;
   double draft_ms = 0.0;
-  for (const auto& drafter : drafters_) {
-    const double ms = drafter->propose_ms();
-    if (ms <= 0.0 || controller.is_resting()) continue;
+  for (const auto& drafter : added_) {
+    if (controller.is_resting()) break;
     DraftGate& gate = shared_.gates_[static_cast<size_t>(drafter->kind())];
     if (!gate.is_open()) continue;
     const double without = controller.best_gain(question);
     drafter->propose(context, candidates_);
-    draft_ms += ms;
+    draft_ms += drafter->propose_ms();
     const RankedCandidates ranked(candidates_);
     const auto all = ranked.probabilities();
     question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));
@@ -141,7 +134,7 @@ void SequenceSpeculation::judge(int32_t token) {
 void SequenceSpeculation::observe(const DraftObservation& observation) {
   if (observation.n_new > kLongestStep) return observe_prompt(observation);
   for (const int32_t token : observation.tokens.last(observation.n_new)) judge(token);
-  for (const auto& drafter : drafters_) drafter->observe(observation);
+  for_each_drafter([&](Drafter& drafter) { drafter.observe(observation); });
 }
 
 void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
@@ -153,26 +146,23 @@ void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
     if (n > 0) {
       candidates_.clear();
       right_candidate_ = -1;
-      propose_cheap({.tokens = before, .max_depth = 1});
+      for (const auto& drafter : cheap_) {
+        drafter->propose({.tokens = before, .max_depth = 1}, candidates_);
+      }
       judge(now.back());
     }
-    for (const auto& drafter : drafters_) {
-      if (is_cheap(*drafter)) drafter->observe({.tokens = now, .n_new = 1});
-    }
+    for (const auto& drafter : cheap_) drafter->observe({.tokens = now, .n_new = 1});
   }
   right_candidate_ = kLost;
-  for (const auto& drafter : drafters_) {
-    if (is_cheap(*drafter)) {
-      drafter->observe({.tokens = observation.tokens, .rows = observation.rows});
-    } else {
-      drafter->observe(observation);
-    }
+  for (const auto& drafter : cheap_) {
+    drafter->observe({.tokens = observation.tokens, .rows = observation.rows});
   }
+  for (const auto& drafter : added_) drafter->observe(observation);
 }
 
 void SequenceSpeculation::rewind(std::span<const int32_t> tokens) {
   right_candidate_ = right_node_ = kLost;
-  for (const auto& drafter : drafters_) drafter->rewind(tokens);
+  for_each_drafter([&](Drafter& drafter) { drafter.rewind(tokens); });
 }
 
 void SequenceSpeculation::record_step(int n_committed, double ms) {
@@ -184,13 +174,14 @@ void SequenceSpeculation::record_step(int n_committed, double ms) {
 }
 
 bool SequenceSpeculation::wants_hidden() const {
-  return std::any_of(drafters_.begin(), drafters_.end(),
-                     [](const auto& drafter) { return drafter->wants_hidden(); });
+  bool is_wanted = false;
+  for_each_drafter([&](const Drafter& drafter) { is_wanted |= drafter.wants_hidden(); });
+  return is_wanted;
 }
 
 size_t SequenceSpeculation::memory_bytes() const {
   size_t sum = 0;
-  for (const auto& drafter : drafters_) sum += drafter->memory_bytes();
+  for_each_drafter([&](const Drafter& drafter) { sum += drafter.memory_bytes(); });
   return sum;
 }
 

@@ -83,7 +83,7 @@ class SequenceSpeculation {
   SequenceSpeculation& operator=(const SequenceSpeculation&) = delete;
 
   // Another one to ask: a draft head, a model. It may be built on acceptance().
-  void add(std::unique_ptr<Drafter> drafter) { drafters_.push_back(std::move(drafter)); }
+  void add(std::unique_ptr<Drafter> drafter) { added_.push_back(std::move(drafter)); }
   const Acceptance& acceptance() const { return acceptance_; }
 
   struct Limits {
@@ -113,18 +113,25 @@ class SequenceSpeculation {
  private:
   static constexpr int kLost = -2;  // no node is right any more
 
+  template <class F>
+  void for_each_drafter(F&& f) const {
+    for (const auto& drafter : cheap_) f(*drafter);
+    for (const auto& drafter : added_) f(*drafter);
+  }
+
   // Each token of a prompt says what drafts of it would have been worth.
   void observe_prompt(const DraftObservation& observation);
   void propose_forced(std::span<const int32_t> ids, int max_depth);
-  void propose_cheap(const DraftContext& context);
-  // Returns what the drafters asked take.
-  double propose_costly(const DraftContext& context, Controller::Question question);
+  // Returns what the drafters asked took.
+  double propose_added(const DraftContext& context, Controller::Question question);
   // What became of the claims about the token that was committed.
   void judge(int32_t token);
 
   SharedSpeculation& shared_;
   Acceptance acceptance_;
-  std::vector<std::unique_ptr<Drafter>> drafters_;
+  // Those that take no time worth counting, and those that may.
+  std::array<std::unique_ptr<Drafter>, 3> cheap_;
+  std::vector<std::unique_ptr<Drafter>> added_;
   Candidates candidates_;
   int right_candidate_ = kLost;  // what has been committed since they were proposed
   TokenTree tree_;

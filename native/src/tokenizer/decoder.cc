@@ -16,6 +16,11 @@ uint32_t hex_value(char c) {
   return static_cast<uint32_t>((c | 0x20) - 'a') + 10;
 }
 
+// Of a byte token's spelling, "<0x0A>".
+char byte_of(std::string_view text) {
+  return static_cast<char>(hex_value(text[3]) << 4 | hex_value(text[4]));
+}
+
 // True if `bytes` is well-formed UTF-8 or could become it by appending.
 bool may_become_utf8(std::string_view bytes) {
   for (size_t offset = 0; offset < bytes.size();) {
@@ -71,7 +76,6 @@ Result<Decoder> Decoder::create(const Sections& sections, bool byte_alphabet) {
 
 Status Decoder::step(const Vocab& vocab, DecodeState& state, uint32_t id, std::string& out) const {
   const std::string_view text = vocab.bytes(id);
-  const uint8_t flags = vocab.flags(id);
   const bool first = state.n_tokens++ == 0;
   if (kind_ == Kind::kBytes) {
     state.pending.append(text);
@@ -83,19 +87,36 @@ Status Decoder::step(const Vocab& vocab, DecodeState& state, uint32_t id, std::s
     out.append(text);
     return Status::ok();
   }
-  if (byte_fallback_ && (flags & kTokenByte) != 0) {
-    push_byte(state, static_cast<char>(hex_value(text[3]) << 4 | hex_value(text[4])), out);
+  if (is_byte(vocab, id)) {
+    push_byte(state, byte_of(text), out);
     return Status::ok();
   }
   end_run(state, out);
+  EDGE_ASSIGN_OR_RETURN(const std::string piece, replaced(text, first));
+  emit(state, piece, out);
+  return Status::ok();
+}
+
+Result<std::string> Decoder::token_bytes(const Vocab& vocab, uint32_t id) const {
+  const std::string_view text = vocab.bytes(id);
+  if (kind_ == Kind::kBytes) return std::string(text);
+  if (kind_ == Kind::kJoin) return std::string(1, ' ').append(text);
+  if (is_byte(vocab, id)) return std::string(1, byte_of(text));
+  return replaced(text, false);
+}
+
+bool Decoder::is_byte(const Vocab& vocab, uint32_t id) const {
+  return byte_fallback_ && (vocab.flags(id) & kTokenByte) != 0;
+}
+
+Result<std::string> Decoder::replaced(std::string_view text, bool is_first) const {
   std::string piece(text);
   for (const auto& [from, to] : replacements_) {
     if (piece.find(from) == std::string::npos) continue;
-    const bool drop = kind_ == Kind::kMetaspace && first;
+    const bool drop = kind_ == Kind::kMetaspace && is_first;
     EDGE_ASSIGN_OR_RETURN(piece, replace_all(piece, from, drop ? std::string_view() : to));
   }
-  emit(state, piece, out);
-  return Status::ok();
+  return piece;
 }
 
 void Decoder::finish(DecodeState& state, std::string& out) const {

@@ -20,6 +20,8 @@ class Decoder {
   static Result<Decoder> create(const Sections& sections, bool byte_alphabet);
   Status step(const Vocab& vocab, DecodeState& state, uint32_t id, std::string& out) const;
   void finish(DecodeState& state, std::string& out) const;
+  // What step() adds inside a text, before bytes are made characters.
+  Result<std::string> token_bytes(const Vocab& vocab, uint32_t id) const;
 
  private:
   enum class Kind : uint32_t {
@@ -28,6 +30,8 @@ class Decoder {
     kPieces = 2,     // token texts through the replacements, byte tokens fused to characters
     kMetaspace = 3,  // token texts; the first one loses its meta characters
   };
+  bool is_byte(const Vocab& vocab, uint32_t id) const;
+  Result<std::string> replaced(std::string_view text, bool is_first) const;
   void push_byte(DecodeState& state, char byte, std::string& out) const;
   void end_run(DecodeState& state, std::string& out) const;
   void emit(DecodeState& state, std::string_view text, std::string& out) const;

@@ -42,6 +42,7 @@ class TableTokenizer final : public Tokenizer {
     return in_range(id) && (flags(id) & kTokenSpecial) != 0;
   }
   Result<std::string> token_text(int32_t id) const override;
+  Result<std::string> token_bytes(int32_t id) const override;
 
  private:
   // Everything one encode() call works with.
@@ -187,6 +188,11 @@ Status TableTokenizer::decode_step(DecodeState& state, int32_t id, bool special,
   if ((flags(id) & kTokenAbsent) != 0) return Status::ok();
   if (!special && (flags(id) & kTokenSpecial) != 0) return Status::ok();
   return decoder_.step(model_->vocab(), state, static_cast<uint32_t>(id), out);
+}
+
+Result<std::string> TableTokenizer::token_bytes(int32_t id) const {
+  if (!in_range(id)) return out_of_range(id);
+  return decoder_.token_bytes(model_->vocab(), static_cast<uint32_t>(id));
 }
 
 Result<std::string> TableTokenizer::token_text(int32_t id) const {

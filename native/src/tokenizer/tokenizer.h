@@ -52,6 +52,8 @@ class Tokenizer {
   // The token as the vocabulary spells it ("<0x0A>", byte-level stand-ins as UTF-8), for
   // inspection.
   virtual Result<std::string> token_text(int32_t id) const = 0;
+  // What the token adds to a text, not at its beginning; half a character of a byte token.
+  virtual Result<std::string> token_bytes(int32_t id) const = 0;
 };
 
 // Incremental decode: push ids one at a time, get text that is complete UTF-8. The concatenation of

@@ -1,8 +1,8 @@
 // A model made of hashes: what a group keeps of a token is its position and, in the first group,
 // its id, in every other one the hash of what the group before sees there; the logits of a row are
 // the hash of what the last group sees and how far back it stands. Any mistake of a session in
-// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; page 0
-// of all but the first group is in a format of its own.
+// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; the
+// first pages of all but the first group are in a format of their own.
 #pragma once
 
 #include <algorithm>
@@ -59,7 +59,7 @@ class HashModel final : public StepModel {
   bool has_head() const override { return !is_headless; }
   int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
   int max_positions() const override { return n_positions; }
-  // Group g has pages of g + 1 times kPageBytes, page 0 twice as large from the second on.
+  // Group g has pages of g + 1 times kPageBytes, the first ones twice as large from the second on.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
     for (const int window : windows_) {
@@ -179,8 +179,8 @@ class HashModel final : public StepModel {
     if (row.tail.empty() || place < row.tail.front()) return place;
     return row.tail[static_cast<size_t>(place - row.tail.front())];
   }
-  // Tokens stand twice as far apart in a page 0 of its own format, and upside down.
-  static bool is_other(size_t group, int slot) { return group > 0 && slot < kPageTokens; }
+  // Tokens stand twice as far apart in first pages of their own format, and upside down.
+  static bool is_other(size_t group, int slot) { return group > 0 && slot < kFirstTokens; }
   static std::byte* place(const KvTable& table, size_t group, int slot) {
     const size_t each = is_other(group, slot) ? 2 * sizeof(Kept) : sizeof(Kept);
     return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * each;

@@ -48,6 +48,45 @@ double chi_square(const std::vector<float>& logits, const SamplerParams& params,
   return statistic;
 }
 
+TEST_CASE("only allowed ids are chosen, with the logprob of the model itself") {
+  const std::vector<float> logits = logits_of({0.5, 0.3, 0.15, 0.05});
+  const std::vector<uint32_t> last_two{0b1100};
+  const auto one = [&](const SamplerParams& params, uint64_t step, const LogitRuleParams* rules) {
+    return sample(logits, params, step, rules, {}, last_two).value();
+  };
+  CHECK(one({}, 0, nullptr).id == 2);
+  CHECK(one({}, 0, nullptr).logprob == doctest::Approx(std::log(0.15)).epsilon(1e-6));
+  std::set<int32_t> seen;
+  for (uint64_t step = 0; step < 400; ++step) {
+    seen.insert(one({.temperature = 1, .top_k = 3}, step, nullptr).id);
+  }
+  CHECK(seen == std::set<int32_t>{2, 3});
+  const LogitRuleParams ban{.logit_bias = {{2, -std::numeric_limits<double>::infinity()}}};
+  CHECK(one({.temperature = 1}, 5, &ban).id == 3);
+}
+
+TEST_CASE("the allowed ids of a vocabulary that fills no word; bits past its end mean nothing") {
+  const std::vector<float> logits(33, 0.0f);
+  const auto with = [&](uint32_t last) {
+    return sample(logits, {}, 0, nullptr, {}, std::vector<uint32_t>{0, last});
+  };
+  CHECK(with(0xFFFFFFFF).value().id == 32);
+  CHECK(with(0xFFFFFFFE).status().code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("allowed ids: none left, and too few or too many words, are refused") {
+  const std::vector<float> logits(64, 0.0f);
+  const auto refused = [&](const std::vector<uint32_t>& words, const LogitRuleParams* rules) {
+    return sample(logits, {}, 0, rules, {}, words).status().code() == Code::kInvalidArgument;
+  };
+  CHECK(refused({1}, nullptr));
+  CHECK(refused({1, 1, 1}, nullptr));
+  CHECK(refused({0, 0}, nullptr));
+  const LogitRuleParams ban{.logit_bias = {{3, -std::numeric_limits<double>::infinity()}}};
+  CHECK(refused({8, 0}, &ban));
+  CHECK_FALSE(refused({8, 0}, nullptr));
+}
+
 }  // namespace
 
 TEST_CASE("Philox4x32-10 gives the known answers of its authors") {

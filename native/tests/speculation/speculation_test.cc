@@ -155,6 +155,37 @@ TEST_CASE("a drafter that costs time is asked while it is right, and hardly when
   }
 }
 
+// Takes what it is told, and nothing yet before it was asked.
+class Listener : public Drafter {
+ public:
+  explicit Listener(size_t& n_heard) : n_heard_(n_heard) {}
+  DrafterKind kind() const override { return DrafterKind::kExternal; }
+  void propose(const DraftContext&, Candidates&) override {}
+  void observe(const DraftObservation& observation) override {
+    n_heard_ = std::max(n_heard_, observation.hidden.size());
+    CHECK(observation.n_new == observation.tokens.size());
+  }
+  void rewind(std::span<const int32_t>) override {}
+  size_t memory_bytes() const override { return 0; }
+  bool wants_hidden() const override { return true; }
+
+ private:
+  size_t& n_heard_;
+};
+
+TEST_CASE("a drafter that was added gets a prompt as it came, hidden states and all") {
+  SharedSpeculation shared({.n_vocab = 100});
+  SequenceSpeculation drafts(shared);
+  CHECK_FALSE(drafts.wants_hidden());
+  size_t n_heard = 0;
+  drafts.add(std::make_unique<Listener>(n_heard));
+  CHECK(drafts.wants_hidden());
+  const std::vector<int32_t> text(40, 7);
+  const std::vector<float> hidden(40 * 4);
+  drafts.observe({.tokens = text, .n_new = text.size(), .hidden = hidden});
+  CHECK(n_heard == hidden.size());
+}
+
 TEST_CASE("what is cut off a tree was not drafted") {
   SharedSpeculation shared({.n_vocab = 1000});
   time_all_sizes(shared);

@@ -1,6 +1,7 @@
 #include "speculation/tree_choice.h"
 
-#include <cmath>
+#include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "doctest/doctest.h"
@@ -36,7 +37,7 @@ double path_probability(const Candidates& candidates, int node) {
 double most_expected(const Candidates& candidates, int n) {
   double most = 0.0;
   for (uint32_t subset = 0; subset < (1U << candidates.size()); ++subset) {
-    if (__builtin_popcount(subset) != n) continue;
+    if (std::popcount(subset) != n) continue;
     double expected = 0.0;
     bool is_tree = true;
     for (int i = 0; i < candidates.size() && is_tree; ++i) {

@@ -21,16 +21,16 @@ AttentionDriver::AttentionDriver(const AttentionKernels& kernels, int n_threads)
     : kernels_(kernels), n_threads_(n_threads) {}
 
 int AttentionDriver::segment_of(int position) const {
-  if (!kv_.has_own_first_page()) return position / kSegmentTokens;
-  return position < kPageTokens ? 0 : 1 + position / kSegmentTokens;
+  if (!kv_.has_own_first_pages()) return position / kSegmentTokens;
+  return position < kFirstTokens ? 0 : 1 + position / kSegmentTokens;
 }
 
 AttentionDriver::Segment AttentionDriver::segment_at(int number) const {
-  if (!kv_.has_own_first_page()) {
+  if (!kv_.has_own_first_pages()) {
     return {number * kSegmentTokens, (number + 1) * kSegmentTokens};
   }
-  if (number == 0) return {0, kPageTokens};
-  return {std::max(kPageTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
+  if (number == 0) return {0, kFirstTokens};
+  return {std::max(kFirstTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
 }
 
 int AttentionDriver::first_segment(const Group& group) const {
@@ -163,8 +163,8 @@ void AttentionDriver::order_tail(const Group& group) const {
   for (int number = first / kPageTokens; number * kPageTokens < end; ++number) {
     const KvHead head = kv_.head(number, group.kv_head);
     const auto* page = reinterpret_cast<const uint8_t*>(group.pages[number]);
-    std::memcpy(const_cast<uint8_t*>(page_of(group, number)) + head.keys, page + head.keys,
-                head.end - head.keys);
+    std::memcpy(const_cast<uint8_t*>(page_of(group, number)) + head.begin, page + head.begin,
+                head.n_bytes);
   }
   const auto slot_in = [&](const uint8_t* page, int slot) {
     return kv_.slot(reinterpret_cast<std::byte*>(const_cast<uint8_t*>(page)), slot, group.kv_head);
@@ -186,7 +186,7 @@ const uint8_t* AttentionDriver::page_of(const Group& group, int number) const {
   if (at < 0 || number > last / kPageTokens) return page;
   const auto room = reinterpret_cast<uintptr_t>(group.ordered);
   const size_t offset = static_cast<size_t>(at) * ordered_bytes_;
-  return reinterpret_cast<const uint8_t*>(room + offset - kv_.head(number, group.kv_head).keys);
+  return reinterpret_cast<const uint8_t*>(room + offset - kv_.head(number, group.kv_head).begin);
 }
 
 void AttentionDriver::run_whole(const Group& group, float* scratch) {

@@ -2,7 +2,7 @@
 // of 256 positions together. A unit is such a group over its whole context, or, where groups are
 // too few for the threads (decoding a long context), one group and one segment. Either way a
 // query's segments combine in ascending order, so the bits are the same. Segments before a window
-// are left out. A page 0 in a format of its own is a segment of its own.
+// are left out. First pages in a format of their own are a segment of their own.
 //
 // A row with a tail (RowInput) meets copies of the pages that the tail's tokens belong to, in which
 // these stand in order: so its sums are those of a text without the other branches, and the kernels

@@ -70,7 +70,7 @@ bool KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_he
     if (kept[i] == to) continue;
     const KvSlot source = kv.slot(pages[kept[i] / kPageTokens], kept[i], kv_head);
     const KvSlot target = kv.slot(pages[to / kPageTokens], to, kv_head);
-    if (to >= kPageTokens || kept[i] < kPageTokens || !kv.has_own_first_page()) {
+    if (to >= kFirstTokens || kept[i] < kFirstTokens || !kv.has_own_first_pages()) {
       move_slot(source, target);
     } else {
       is_finite &= store_again(source, target);
