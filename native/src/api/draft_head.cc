@@ -9,11 +9,13 @@
 #include "backends/cpu/cpu_backend.h"
 #include "kernels/kernels.h"
 #include "runtime/draft_rows.h"
+#include "runtime/head_drafter.h"
 
 namespace edgellm {
 namespace {
 
 using edge::Code;
+using edge::Result;
 using edge::Status;
 using edge::api::check;
 using edge::api::entry;
@@ -36,6 +38,8 @@ class HeadModel final : public edge::StepModel {
   Model::Impl& owner_;
   int n_vocab_;
 };
+
+constexpr int kSessionRows = 512;  // that the head of a session goes back, of the last tokens
 
 // While it lives one call is in the head; a second one is refused, not made to wait.
 class OneCall {
@@ -87,6 +91,26 @@ Status Model::Impl::draft_step(std::span<const edge::RowInput> rows,
   if (!draft_decoder) EDGE_RETURN_IF_ERROR(make_draft_decoder());
   return draft_decoder->step(rows, outputs,
                              [&] { return is_closing || (should_stop && should_stop()); });
+}
+
+Result<uint64_t> Model::Impl::prepare_head(int n_sequences) {
+  if (!draft_head) return uint64_t{0};
+  const edge::KvLayout kv = draft_head->spec().kv_layout(edge::kDraftKvFormat);
+  const uint64_t kv_bytes =
+      static_cast<uint64_t>(n_sequences) * edge::kv_bytes_for(kv.groups, kSessionRows);
+  EDGE_ASSIGN_OR_RETURN(const size_t scratch_bytes,
+                        edge::Decoder::scratch_bytes_of(draft_head->spec(), draft_head->weights()));
+  head_model = std::make_unique<HeadModel>(*this, draft_head->spec().n_vocab);
+  head_cache.emplace(kv.groups, kv_bytes);
+  return kv_bytes + scratch_bytes;
+}
+
+std::unique_ptr<edge::Drafter> Model::Impl::head_drafter(const edge::Acceptance& acceptance) {
+  auto rows = edge::DraftRows::create(*head_model, *head_cache, kSessionRows);
+  if (!rows.is_ok()) return nullptr;
+  return std::make_unique<edge::HeadDrafter>(
+      rows.take(), draft_head->ids(), acceptance,
+      edge::kv_bytes_for(head_cache->groups(), kSessionRows));
 }
 
 DraftHead::DraftHead(const Model& model, int n_ctx) {

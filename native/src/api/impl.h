@@ -72,7 +72,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_ctx_planned = 0;  // of the decoder
   uint64_t kv_budget_bytes = 0;
   std::unique_ptr<edge::Decoder> decoder;        // null once closed
-  std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none
+  std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none; outlives close()
   std::unique_ptr<edge::Decoder> draft_decoder;  // once it is asked for
   std::optional<edge::KvCache> cache;    // outlives close(): sessions give their pages back to it
   std::unique_ptr<edge::KvDisk> disk;    // below the tree; null: none
@@ -87,7 +87,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
   Speculate speculate = Speculate::kOff;
   double latency_budget_ms = 0;
-  std::mutex drafts_mutex;                        // of the pointer
+  std::unique_ptr<edge::StepModel> head_model;    // of the sessions' heads, once one drafts
+  std::optional<edge::KvCache> head_cache;        // their keys and values
+  std::mutex drafts_mutex;                        // of the pointers
   std::unique_ptr<edge::ModelDrafts> drafts;      // null: no session has drafted yet
   std::optional<edge::SessionIdentity> identity;  // once asked for; under step_turn
 
@@ -120,6 +122,10 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   // For a session; memory_budget.
   edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
   void keep_costs();  // of steps, for the next process
+  // Memory of the head for so many sequences; 0 without a head.
+  edge::Result<uint64_t> prepare_head(int n_sequences);
+  // Null where there is no memory for one more. After prepare_head().
+  std::unique_ptr<edge::Drafter> head_drafter(const edge::Acceptance& acceptance);
 };
 
 struct Adapter::Impl {

@@ -367,7 +367,6 @@ void Model::close() {
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->draft_decoder.reset();
-    impl_->draft_head.reset();
     impl_->decoder.reset();
     impl_->weights = {};
     impl_->tokenizer.reset();

@@ -57,16 +57,24 @@ bool Model::Impl::has_own_first_pages() const {
 Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   const std::lock_guard lock(drafts_mutex);
   if (drafts == nullptr) {
+    EDGE_ASSIGN_OR_RETURN(const uint64_t head_bytes, prepare_head(kSequences));
+    const size_t all_bytes = edge::SharedSpeculation::memory_for(info.file_bytes);
     const edge::SpeculationOptions shared{
-        .memory_bytes = edge::SharedSpeculation::memory_for(info.file_bytes),
+        .memory_bytes = all_bytes - std::min<size_t>(head_bytes, all_bytes / 2),
         .n_vocab = spec.n_vocab,
         .max_sequences = kSequences};
     // The other half is the sequences', which claim it themselves.
-    EDGE_RETURN_IF_ERROR(tree->with_room(
-        [&] { return cache->claim(shared.memory_bytes / 2, "what sessions draft from"); }));
-    const edge::ModelDrafts::Options options{.shared = shared,
-                                             .budget_ms = latency_budget_ms,
-                                             .ignores_time = speculate == Speculate::kAlways};
+    EDGE_RETURN_IF_ERROR(tree->with_room([&] {
+      return cache->claim(shared.memory_bytes / 2 + head_bytes, "what sessions draft from");
+    }));
+    edge::ModelDrafts::Options options{.shared = shared,
+                                       .budget_ms = latency_budget_ms,
+                                       .ignores_time = speculate == Speculate::kAlways};
+    if (draft_head) {
+      options.more = [this](const edge::Acceptance& acceptance) {
+        return head_drafter(acceptance);
+      };
+    }
     std::optional<edge::CostTable> costs;
     if (const std::string at = costs_directory(); !options.ignores_time && !at.empty()) {
       costs = edge::load_costs(at, costs_key(info));
