@@ -17,9 +17,9 @@ from edgellm.converters.reference import Reference
 import edgellm
 from edgellm import InvalidArgumentError, _native
 from edgellm.edgefile import read_header
+from edgellm.lease import SessionLease
 from edgellm.options import KV_FORMATS
 from edgellm.planner import KvGroup, plan_of
-from edgellm.lease import SessionLease
 from golden.blocks import CASES, ids_of, write_case
 from golden.measures import nmse
 

@@ -218,7 +218,11 @@ HOSTILE = {
     "strict": (json_of({}, strict="yes"), "strict"),
     "regex": ({"type": "regex", "regex": "("}, "regex"),
     "look-around": ({"type": "regex", "regex": "(?!a)b"}, "look-around"),
-    "exploding": ({"type": "regex", "regex": "a?" * 2000}, "complex"),
+    "endless": (
+        json_of({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+        "complex",
+    ),
+    "long regex": ({"type": "regex", "regex": "a?" * 2500}, "bytes"),
     "chain": ({"type": "grammar", "grammar": "start: r0\n" + CHAIN}, "bytes"),
     "many patterns": (json_of({"patternProperties": {"a" * n: {} for n in range(40)}}), "40"),
     "recursion": (json_of({"$ref": "#"}), "nothing satisfies"),
