@@ -125,7 +125,10 @@ DOCUMENTS = [
 @given(small_schemas())
 def test_rewriting_allows_no_document_that_was_not_allowed(schema):
     before = jsonschema.Draft202012Validator(schema)
-    after = jsonschema.Draft202012Validator(enforceable(schema))
+    try:
+        after = jsonschema.Draft202012Validator(enforceable(schema))
+    except edgellm.UnsupportedError:
+        return
     for document in DOCUMENTS:
         assert before.is_valid(document) or not after.is_valid(document), document
 
