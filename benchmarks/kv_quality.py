@@ -1,16 +1,18 @@
-"""What rotations of keys and values save of the KV cache's rounding: KL to F16 KV, in nats.
+"""What balanced and rotated keys and rotated values save of the KV cache's rounding: KL to F16 KV,
+in nats.
 
     python benchmarks/kv_quality.py CHECKPOINT TEXT [--windows 3] [--window-tokens 512]
-        [--outliers 8] [--format E4_16] [--native] [--json]
+        [--outliers 8] [--format E4_16 [--act f32] [--native]] [--json]
 
 Over full windows of TEXT, with the rounding of converters/kv_rounding.py in float32 (so nothing but
-the KV cache is rounded): every KV format as it is, with keys rotated, with values rotated, and with
-both; the mean and its standard error over tokens. --outliers: one pair of key channels of every kv
-head is made so many times as large, and queries make up for it, which is the same model with keys
-that are hard to round. --format: instead of the checkpoint's weights those of files in that format
-("default": of no --format), converted with plain and with rotated values, and how far each is from
-the checkpoint with F16 KV. --native: of such files, the runtime's own KL (activations are rounded
-to 8 bits there, and every change of the KV changes what they are rounded to).
+the KV cache is rounded): every KV format as it is, with keys rotated, balanced, and both, and with
+values rotated; the mean and its standard error over tokens. Keys are balanced by what two more
+windows say. --outliers: one pair of key channels of every kv head is made so many times as large,
+and queries make up for it, which is the same model with keys that are hard to round. --format:
+instead of the checkpoint's weights those of files in that format ("default": of no --format), one
+for each column, and how far each is from the checkpoint with F16 KV. --native: of such files, the
+runtime's own KL (activations are rounded to 8 bits there unless --act says otherwise, and every
+change of the KV changes what they are rounded to).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 from edgellm.converters import convert
+from edgellm.converters.key_balance import balance_of
 from edgellm.converters.kv_rounding import KV_FORMATS, KvRounding
+from edgellm.converters.layout import KEY_BALANCE_ROLES
 from edgellm.converters.recipe import Recipe, default_recipe, preset
 from edgellm.converters.reference import Reference
 from torch import Tensor
@@ -34,6 +38,14 @@ from torch import Tensor
 import edgellm
 
 OUTLIER_SEED = 0
+BALANCE_WINDOWS = 2
+COLUMNS: dict[str, dict[str, bool]] = {
+    "plain": {},
+    "keys rotated": {"rotate_keys": True},
+    "keys balanced": {"balance_keys": True},
+    "both": {"rotate_keys": True, "balance_keys": True},
+    "values rotated": {"rotate_values": True},
+}
 Windows = Sequence[list[int]]
 
 
@@ -56,6 +68,18 @@ def with_key_outliers(reference: Reference, factor: float) -> Reference:
 
 
 @torch.inference_mode()
+def with_key_balance(reference: Reference, windows: Windows) -> Reference:
+    """What a conversion with these windows as held-out text would balance keys with."""
+    weights, states = dict(reference.weights), [reference.embed(ids) for ids in windows]
+    for index in range(len(reference.spec.layers)):
+        balance = balance_of([reference.key_sums(x, index) for x in states])
+        for role, values in zip(KEY_BALANCE_ROLES, (balance.mean, balance.scale), strict=True):
+            weights[f"layers.{index}.{role}"] = values.flatten()
+        states = [reference.block(x, index) for x in states]
+    return Reference(reference.spec, weights, reference.n_ctx)
+
+
+@torch.inference_mode()
 def log_probs(reference: Reference, windows: Windows, kv: KvRounding) -> list[Tensor]:
     found = []
     for ids in windows:
@@ -72,25 +96,23 @@ def divergence(base: Sequence[Tensor], other: Sequence[Tensor]) -> dict[str, flo
     return {"kl": float(kl.mean()), "error": float(kl.std() / len(kl) ** 0.5)}
 
 
-def rotation_rows(reference: Reference, windows: Windows, base: Sequence[Tensor]) -> Any:
-    """By format: plain, keys, values, both."""
+def simulated_rows(reference: Reference, windows: Windows, base: Sequence[Tensor]) -> Any:
+    """By format and column."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for name, plain in KV_FORMATS.items():
         if name == "F16":
             continue
         rows[name] = {}
-        for column, keys, values in (
-            *(("plain", False, False), ("keys rotated", True, False)),
-            *(("values rotated", False, True), ("both", True, True)),
-        ):
-            kv = replace(plain, rotate_keys=keys, rotate_values=values)
+        for column, changes in COLUMNS.items():
+            kv = replace(plain, **changes)
             rows[name][column] = divergence(base, log_probs(reference, windows, kv))
     return rows
 
 
-def recipe_of(format: str, rotate_values: bool, tied_head: bool) -> Recipe:
+def recipe_of(format: str, act: str | None, tied_head: bool, changes: dict[str, bool]) -> Recipe:
     made = default_recipe if format == "default" else lambda **k: preset(format, **k)
-    return replace(made(tied_head=tied_head), rotate_values=rotate_values)
+    choices = {"rotate_keys": False, "balance_keys": False, **changes}
+    return replace(made(tied_head=tied_head, act=act), **choices)
 
 
 def native_log_probs(path: Path, windows: Windows, kv: str) -> list[Tensor]:
@@ -99,16 +121,17 @@ def native_log_probs(path: Path, windows: Windows, kv: str) -> list[Tensor]:
 
 
 def file_rows(
-    source: Path, format: str, windows: Windows, original: Sequence[Tensor], native: bool
+    args: argparse.Namespace, windows: Windows, balance: Windows, original: Sequence[Tensor]
 ) -> dict[str, Any]:
-    """By whether values are rotated in the weights: "weights", F16 KV to the checkpoint, and every
-    KV format to the file's own F16 KV."""
+    """ "weights", F16 KV to the checkpoint, and every KV format to the file's own F16 KV."""
     found: dict[str, Any] = {}
-    tied = Reference.from_checkpoint(source).spec.tied_head
+    native, held_out = args.native, np.array(balance, dtype=np.int32)
+    tied = Reference.from_checkpoint(args.checkpoint).spec.tied_head
     with tempfile.TemporaryDirectory() as folder:
-        for column, rotate in (("plain", False), ("values rotated", True)):
+        for column, changes in COLUMNS.items():
             path = Path(folder) / f"{column}.edge"
-            convert(source, path, recipe=recipe_of(format, rotate, tied))
+            recipe = recipe_of(args.format, args.act, tied, changes)
+            convert(args.checkpoint, path, recipe=recipe, held_out=held_out)
             reference = Reference.from_edge(path)
             base = log_probs(reference, windows, KV_FORMATS["F16"])
             rows = {"weights": divergence(original, base)}
@@ -142,19 +165,21 @@ def main() -> None:
     parser.add_argument("--window-tokens", type=int, help="default: the model's context")
     parser.add_argument("--outliers", type=float)
     parser.add_argument("--format")
+    parser.add_argument("--act")
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     reference = Reference.from_checkpoint(args.checkpoint)
     n_tokens = args.window_tokens or reference.spec.n_ctx_train
-    windows = windows_of(args.checkpoint, args.text, args.windows, n_tokens)
+    taken = windows_of(args.checkpoint, args.text, args.windows + BALANCE_WINDOWS, n_tokens)
+    windows, balance = taken[: args.windows], taken[args.windows :]
     if args.outliers is not None:
         reference = with_key_outliers(reference, args.outliers)
     base = log_probs(reference, windows, KV_FORMATS["F16"])
     if args.format is None:
-        rows = rotation_rows(reference, windows, base)
+        rows = simulated_rows(with_key_balance(reference, balance), windows, base)
     else:
-        rows = file_rows(args.checkpoint, args.format, windows, base, args.native)
+        rows = file_rows(args, windows, balance, base)
     if args.json:
         print(json.dumps({"n_windows": args.windows, "window_tokens": n_tokens, "rows": rows}))
         return

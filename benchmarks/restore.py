@@ -26,7 +26,7 @@ from typing import Any
 from edgellm import _native
 
 N_NEW = 64
-PAGE_TOKENS = 32
+PAGE_TOKENS = 16
 
 
 def prompt_of(model: _native.Model, n_tokens: int) -> list[int]:

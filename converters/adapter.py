@@ -22,7 +22,7 @@ from edgellm import _native
 from edgellm.edgefile import EdgeHeader, EdgeWriter, read_header, read_tensor
 from edgellm.errors import FormatError, NumericError, UnsupportedError
 
-from .archs import TensorSource, families_of
+from .archs import TensorSource, by_layer, families_of
 from .checkpoint import F32Array
 from .peft import PeftAdapter, read_peft
 from .rotation import ValueRotation
@@ -187,14 +187,13 @@ def _place(peft: PeftAdapter, source: TensorSource, scales: Mapping[str, float])
 
 def _config_of(spec: ModelSpec) -> dict[str, Any]:
     """What families read of a config.json to know where the parts of a fused matrix are."""
-    layer = spec.layers[0]
     return {
         "hidden_size": spec.d_model,
         "num_hidden_layers": len(spec.layers),
-        "num_attention_heads": layer.n_heads,
-        "num_key_value_heads": layer.n_kv_heads,
-        "head_dim": layer.head_dim,
-        "intermediate_size": layer.d_ffn,
+        "num_attention_heads": by_layer([layer.n_heads for layer in spec.layers]),
+        "num_key_value_heads": by_layer([layer.n_kv_heads for layer in spec.layers]),
+        "head_dim": spec.layers[0].head_dim,
+        "intermediate_size": by_layer([layer.d_ffn for layer in spec.layers]),
     }
 
 

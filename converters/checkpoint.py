@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 F32Array = npt.NDArray[np.float32]
 
 MAX_JSON_BYTES = 64 << 20
+COMPARE_WEIGHTS = 4 << 20  # read at a time by same_tensor()
 READABLE_DTYPES = ("F32", "F16", "BF16", *FLOAT8_DTYPES)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
@@ -328,3 +329,17 @@ def check_names(
             f"{where}: {len(extra)} tensors are not understood: {', '.join(extra[:5])}",
             code="tensor_unexpected",
         )
+
+
+def same_tensor(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    """Whether two matrices hold the same numbers."""
+    first, second = checkpoint.tensors[a], checkpoint.tensors[b]
+    if first.shape != second.shape or len(first.shape) != 2:
+        return False
+    n_rows, n_cols = first.shape
+    n_block = max(1, COMPARE_WEIGHTS // max(n_cols, 1))
+    for row0 in range(0, n_rows, n_block):
+        n = min(n_block, n_rows - row0)
+        if not np.array_equal(checkpoint.read_rows(a, row0, n), checkpoint.read_rows(b, row0, n)):
+            return False
+    return True

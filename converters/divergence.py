@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ from torch import Tensor
 from edgellm._native import default_n_threads
 from edgellm.errors import NumericError, UnsupportedError
 
+from .key_balance import KeySums, balance_of
 from .kv_rounding import EXACT, KvRounding
+from .layout import KEY_BALANCE_ROLES
 from .plan import Job
 from .quant import decode_matrix
 from .quant.methods.gptq import one_torch_thread
@@ -32,6 +34,7 @@ from .spec import ModelSpec
 
 Tokens = npt.NDArray[np.int32]
 Weights = Mapping[str, Tensor]
+T = TypeVar("T")
 
 RESIDENT_WEIGHTS = 256 << 20  # a model of so many weights is read once: 1 GiB
 LOGIT_VALUES = 1 << 23  # of one model at a time: 32 MiB
@@ -148,21 +151,48 @@ class HeldOut:
     def run(self, hidden: Tensor, first: int, layer: Callable[[int], Weights]) -> Tensor:
         """Inputs of layer `first` [n_windows, window_tokens, d_model] -> hidden states after the
         last; the input is left as it is."""
-        return self.run_each([(hidden, EXACT)], first, layer)[0]
-
-    def run_each(
-        self,
-        inputs: Sequence[tuple[Tensor, KvRounding]],
-        first: int,
-        layer: Callable[[int], Weights],
-    ) -> list[Tensor]:
-        """run() of several inputs, each with its own KV cache; every layer is read once."""
-        hidden = [states for states, _ in inputs]
         for index in range(first, len(self.spec.layers)):
-            weights = layer(index)
-            for i, (_, kv) in enumerate(inputs):
-                hidden[i] = self.advance(hidden[i], index, weights, kv=kv)
+            hidden = self.advance(hidden, index, layer(index))
         return hidden
+
+    def run_formats(
+        self,
+        hidden: Tensor,
+        formats: Sequence[KvRounding],
+        n_windows: int,
+        layer: Callable[[int], Weights],
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Inputs of layer 0 -> hidden states after the last with an exact KV cache, those of the
+        first n_windows in each of `formats`, and what keys are balanced with there, by the names of
+        the tensors, from all windows. Every layer is read once."""
+        stored = [hidden[:n_windows]] * len(formats)
+        balances: dict[str, Tensor] = {}
+        for index in range(len(self.spec.layers)):
+            weights = layer(index)
+            balance = self._key_balance(hidden, index, weights)
+            balances |= balance
+            weights = {**weights, **balance}
+            hidden = self.advance(hidden, index, weights)
+            stored = [
+                self.advance(states, index, weights, kv=kv)
+                for states, kv in zip(stored, formats, strict=True)
+            ]
+        return hidden, stored, balances
+
+    def _key_balance(self, hidden: Tensor, index: int, weights: Weights) -> dict[str, Tensor]:
+        """Empty for a layer that bounds its scores: it sees what softmax does not."""
+        if self.spec.layers[index].attn_softcap:
+            return {}
+        reference = Reference(self.spec, {**weights, **self._shared})
+
+        def task(window: int) -> KeySums:
+            with torch.inference_mode():
+                return reference.key_sums(hidden[window], index)
+
+        balance = balance_of(self.each(task, len(hidden)))
+        values = (balance.mean.flatten(), balance.scale.flatten())
+        names = (f"layers.{index}.{role}" for role in KEY_BALANCE_ROLES)
+        return dict(zip(names, values, strict=True))
 
     def advance(
         self,
@@ -179,7 +209,7 @@ class HeldOut:
             with torch.inference_mode():
                 return reference.block(hidden[window], index, kv)
 
-        return torch.stack(self._each(task, len(hidden)))
+        return torch.stack(self.each(task, len(hidden)))
 
     def divergence(
         self,
@@ -198,7 +228,7 @@ class HeldOut:
             with torch.inference_mode():
                 return self._window(window, compared[window], compared_head, final[window], head)
 
-        sums = torch.stack(self._each(task, len(final))).sum(dim=0).tolist()
+        sums = torch.stack(self.each(task, len(final))).sum(dim=0).tolist()
         if not all(map(math.isfinite, sums)):
             raise NumericError(
                 "the logits overflow on the held-out text; the checkpoint is damaged",
@@ -236,6 +266,7 @@ class HeldOut:
     def _log_probs(self, rows: Tensor, head: Weights) -> Tensor:
         return Reference(self.spec, dict(head)).to_logits(rows, head[HEAD_ROLE]).log_softmax(dim=-1)
 
-    def _each(self, task: Callable[[int], Tensor], n_windows: int) -> list[Tensor]:
+    def each(self, task: Callable[[int], T], n_windows: int) -> list[T]:
+        """Of every window, in order; on threads, each with one of torch's inside."""
         with one_torch_thread(), ThreadPoolExecutor(self.n_threads) as pool:
             return list(pool.map(task, range(n_windows)))

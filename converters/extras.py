@@ -128,6 +128,13 @@ def chat_template(job: Job) -> str | None:
     raise FormatError("tokenizer_config.json: 'chat_template' must be a string", code="json_type")
 
 
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the digests of every input file."""
+    with SourceDigests(checkpoint) as digests:
+        text = json.dumps(digests.result(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class SourceDigests:
     """SHA-256 of every input file, on a thread of its own."""
 

@@ -1,13 +1,16 @@
-"""Whether rotating keys or values makes the KV cache's formats cheaper, by KL on held-out text.
+"""Whether balancing or rotating keys, or rotating values, makes the KV cache's formats cheaper, by
+KL on held-out text.
 
-A rotation gains where it takes a quarter off the divergence of a format, and at least MIN_NATS; it
-is taken only if no format loses as much.
+A change gains where it takes a quarter off the divergence of a format, and at least MIN_NATS; it is
+taken only if no format loses as much. Keys are balanced first, which costs the runtime less, and
+rotated beside that only if it still gains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from torch import Tensor
 
@@ -16,6 +19,13 @@ from .report import KvDivergence, KvQuality
 
 TEST_WINDOWS = 2
 TESTED = tuple(name for name in KV_FORMATS if name != "F16")
+CHANGES: tuple[dict[str, bool], ...] = (  # in the order of the figures of a KvDivergence
+    {},
+    {"rotate_keys": True},
+    {"balance_keys": True},
+    {"rotate_keys": True, "balance_keys": True},
+    {"rotate_values": True},
+)
 GAIN = 0.25
 MIN_NATS = 1e-4  # per token: below, neither text nor answers can tell
 
@@ -23,25 +33,34 @@ KlFn = Callable[[Tensor, Tensor], tuple[float, int]]  # of hidden states, and of
 
 
 def variants() -> list[KvRounding]:
-    """What to run a model with: F16, then every format as it is and with either rotation."""
-    found = [KV_FORMATS["F16"]]
-    for name in TESTED:
-        plain = KV_FORMATS[name]
-        found += [plain, replace(plain, rotate_keys=True), replace(plain, rotate_values=True)]
-    return found
+    """What to run a model with: F16, then every format with CHANGES."""
+    changed = [replace(KV_FORMATS[name], **change) for name in TESTED for change in CHANGES]
+    return [KV_FORMATS["F16"], *changed]
 
 
-def judged(finals: Sequence[Tensor], kl: KlFn) -> KvQuality:
-    """finals: hidden states after the last layer, one for each of variants(). kl(base, final)."""
+def judged(
+    finals: Sequence[Tensor],
+    kl: KlFn,
+    rotate_keys: bool | None = None,
+    balance_keys: bool | None = None,
+) -> KvQuality:
+    """finals: hidden states after the last layer, one for each of variants(). kl(base, final).
+    rotate_keys, balance_keys: None where the figures decide."""
     base, *others = finals
     measured = [kl(base, final) for final in others]
-    figures = [max(value, 0.0) for value, _ in measured]
-    formats = tuple(
-        KvDivergence(name, *figures[3 * i : 3 * i + 3]) for i, name in enumerate(TESTED)
-    )
+    figures = iter([max(value, 0.0) for value, _ in measured])
+    formats = tuple(KvDivergence(name, *islice(figures, len(CHANGES))) for name in TESTED)
+    if balance_keys is None:
+        rotated = rotate_keys is True
+        kls = [(f.kl_with(rotated, False), f.kl_with(rotated, True)) for f in formats]
+        balance_keys = _gains(kls)
+    if rotate_keys is None:
+        kls = [(f.kl_with(False, balance_keys), f.kl_with(True, balance_keys)) for f in formats]
+        rotate_keys = _gains(kls)
     return KvQuality(
         formats,
-        keys_gain=_gains([(found.kl, found.kl_rotated_keys) for found in formats]),
+        rotate_keys=rotate_keys,
+        balance_keys=balance_keys,
         values_gain=_gains([(found.kl, found.kl_other_values) for found in formats]),
         n_tokens=measured[0][1],
     )

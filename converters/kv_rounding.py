@@ -14,9 +14,10 @@ from torch import Tensor
 
 from edgellm.errors import InvalidArgumentError
 
+from .key_balance import KeyBalance
 from .rotation import rotated
 
-PAGE_TOKENS = 32
+FIRST_TOKENS = 32
 SEGMENT_TOKENS = 256
 WEIGHT_LEVELS = 32767
 QUERY_LEVELS = 127
@@ -52,27 +53,30 @@ class Levels:
 @dataclass(frozen=True)
 class KvRounding:
     """keys, values: None for f16. first_page_f16: positions 0 to 31 are stored in f16. rotate_keys:
-    queries and keys are rotated (rotation.py) before they are rounded to integers; rotate_values:
-    values are, and what comes out is rotated back, as if the weights had it. exact: nothing is
-    rounded."""
+    queries and keys are rotated (rotation.py) before they are rounded to integers; balance_keys:
+    before that they are balanced (key_balance.py); rotate_values: values are rotated, and what
+    comes out is rotated back, as if the weights had it. exact: nothing is rounded."""
 
     keys: Levels | None = None
     values: Levels | None = None
     first_page_f16: bool = False
     rotate_keys: bool = False
+    balance_keys: bool = False
     rotate_values: bool = False
     exact: bool = False
 
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+    def scores(self, q: Tensor, k: Tensor, balance: KeyBalance | None = None) -> Tensor:
         """q [..., n_heads, n, head_dim], k [..., n_kv_heads, n, head_dim] -> q k^T [..., n_heads,
-        n, n]."""
+        n, n], but for a number of each query where keys are balanced."""
         if self.exact or self.keys is None:
             return _products(q, k if self.exact else _f16(k))
+        if self.balance_keys and balance is not None:
+            q, k = balance.queries(q), balance.keys(k)
         if self.rotate_keys:
             q, k = _rotated(q), _rotated(k)
         scores = _products(_int8_query(q), self.keys.rounded(k))
         if self.first_page_f16:
-            scores[..., :PAGE_TOKENS] = _products(q, _f16(k[..., :PAGE_TOKENS, :]))
+            scores[..., :FIRST_TOKENS] = _products(q, _f16(k[..., :FIRST_TOKENS, :]))
         return scores
 
     def mixed(self, p: Tensor, v: Tensor) -> Tensor:
@@ -82,12 +86,12 @@ class KvRounding:
             return _rotated(replace(self, rotate_values=False).mixed(p, _rotated(v)))
         if self.exact or self.values is None:
             return p @ _for_heads(v if self.exact else _f16(v), p)
-        n_first = PAGE_TOKENS if self.first_page_f16 else 0
+        n_first = FIRST_TOKENS if self.first_page_f16 else 0
         sums = [p[..., :n_first] @ _for_heads(_f16(v[..., :n_first, :]), p)]
         for begin in range(0, v.shape[-2], SEGMENT_TOKENS):
             at = slice(max(begin, n_first), min(begin + SEGMENT_TOKENS, v.shape[-2]))
             if at.start >= at.stop:
-                continue  # a text that ends in the first page
+                continue  # a text that ends there
             sums.append(_integer_sum(p[..., at], v[..., at, :], self.values))
         return torch.stack(sums).sum(dim=0)
 

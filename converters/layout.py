@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .spec import LayerSpec, ModelSpec
 
 EXPERT_ROWS = 16  # each expert begins at a strip of its own
+KEY_BALANCE_ROLES = ("attn_k_mean", "attn_k_scale")  # measured by a conversion (key_balance.py)
 Shape = tuple[int, ...]
 
 
@@ -40,10 +41,15 @@ def tensor_slots(spec: ModelSpec) -> list[Slot]:
     for index, layer in enumerate(spec.layers):
         shapes = _attention(spec, layer) | _ffn(spec, layer)
         slots += [Slot(role, shape, index) for role, shape in shapes.items()]
-    slots += [Slot(role, shape) for role, shape in _norm(spec, "output_norm").items()]
+    slots += norm_slots(spec, "output_norm")
     if not spec.tied_head and not spec.headless:
         slots.append(Slot("output", (spec.n_vocab, spec.d_model)))
     return slots
+
+
+def norm_slots(spec: ModelSpec, role: str) -> list[Slot]:
+    """Of a norm of the model's kind outside the layers."""
+    return [Slot(name, shape) for name, shape in _norm(spec, role).items()]
 
 
 def _norm(spec: ModelSpec, role: str, wanted: bool = True) -> dict[str, Shape]:
@@ -66,6 +72,8 @@ def _attention(spec: ModelSpec, layer: LayerSpec) -> dict[str, Shape]:
         whole = layer.qk_norm == "full"
         shapes["attn_q_norm"] = (d_q if whole else layer.head_dim,)
         shapes["attn_k_norm"] = (d_kv if whole else layer.head_dim,)
+    if layer.balance_keys:
+        shapes |= dict.fromkeys(KEY_BALANCE_ROLES, (d_kv,))
     shapes |= _matrix("attn_o", spec.d_model, d_q, layer.o_bias)
     return shapes | _norm(spec, "attn_post_norm", layer.post_norm)
 

@@ -149,9 +149,10 @@ def convert(
                 root = Path(work_dir or f"{out}.work")
                 tokens, rest = split_tokens(job, calibration, blobs)
                 windows = rest if held_out is None else held_out
+            _check_balance(job, windows)
+            if calibration:
                 work = calibrated(job, tokens, root, blobs, digests, n_threads, progress, stats_dir)
             quality = _quality(job, blobs, work, windows, n_threads, progress)
-            job.settle_keys(quality is not None and quality.kv.keys_gain)
             tensors, source = _write(
                 job, Path(out), blobs, digests, work, quality, n_threads, progress
             )
@@ -182,7 +183,9 @@ def _quality(
     n_threads: int,
     progress: ProgressFn | None,
 ) -> Quality | None:
+    """None without text; the job then knows what to do with keys, too."""
     if held_out is None:
+        job.settle_keys(job.recipe.rotate_keys is True, {})
         return None
     if progress is not None:
         n_weights = sum(item.n_weights for item in job.planned)
@@ -191,7 +194,19 @@ def _quality(
     def strips(item: PlannedTensor) -> U8Array:
         return _strips(job, item, work, n_threads)
 
-    return measure_quality(job, blobs.get("tokenizer"), strips, held_out, n_threads)
+    blob = blobs.get("tokenizer")
+    quality, balances = measure_quality(job, blob, strips, held_out, n_threads)
+    job.settle_keys(quality.kv.rotate_keys, balances)
+    return quality
+
+
+def _check_balance(job: Job, held_out: Tokens | None) -> None:
+    if job.recipe.balance_keys and held_out is None:
+        raise InvalidArgumentError(
+            f"recipe '{job.recipe.name}': balance_keys = true takes held-out text to measure keys "
+            "on; give more calibration text than calibrates, or leave balance_keys out",
+            code="invalid_argument",
+        )
 
 
 def _strips(job: Job, item: PlannedTensor, work: WorkDir | None, n_threads: int) -> U8Array:

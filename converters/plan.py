@@ -6,17 +6,17 @@ compared with the embedding.) Knows no byte layout and writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-
-import numpy as np
 
 from edgellm.edgefile import tensor_bytes
 from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
 
 from . import archs
-from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape
+from .checkpoint import READABLE_DTYPES, Checkpoint, check_names, matrix_shape, same_tensor
 from .fold import PRODUCER, Folds, consumers, producer_of
+from .layout import KEY_BALANCE_ROLES
 from .quant.methods import Method
 from .quant.tiles import F32Array
 from .recipe import (
@@ -35,7 +35,6 @@ from .views import define_view
 
 EXPERTS = "_exps"  # roles of stacked experts end so
 TIED_METHODS = ("rtn", "importance", "gptq")  # of an embedding that is the head
-COMPARE_WEIGHTS = 4 << 20  # read at a time when a tied head is compared
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Job:
             return with_head
         head = stored.pop()
         embedding = self._sources(spec)[0].source
-        if _same_tensor(self.checkpoint, head, embedding):
+        if same_tensor(self.checkpoint, head, embedding):
             return spec
         self.warnings.append(
             f"config.json ties the head to the embedding, but '{head}' differs from "
@@ -329,12 +328,24 @@ class Job:
             replace(item, act=act) if item.name == name else item for item in self.planned
         )
 
-    def settle_keys(self, gain: bool) -> None:
-        """Whether the runtime rotates queries and keys: as the recipe says, else where there is
-        something to gain."""
-        rotate = gain if self.recipe.rotate_keys is None else self.recipe.rotate_keys
-        layers = tuple(replace(layer, rotate_keys=rotate) for layer in self.spec.layers)
-        self.spec = replace(self.spec, layers=layers)
+    def settle_keys(self, rotate: bool, balances: Mapping[str, F32Array]) -> None:
+        """Whether the runtime rotates queries and keys, and what it balances those of some layers
+        with, by tensor name."""
+        layers = []
+        for index, layer in enumerate(self.spec.layers):
+            balance = f"layers.{index}.{KEY_BALANCE_ROLES[0]}" in balances
+            layers.append(replace(layer, rotate_keys=rotate, balance_keys=balance))
+        self.spec = replace(self.spec, layers=tuple(layers))
+        self.tables = {**self.tables, **balances}
+        planned: list[PlannedTensor] = []
+        for item in self.planned:
+            if item.role == "attn_o":
+                for role in KEY_BALANCE_ROLES:
+                    name = item.name.removesuffix("attn_o") + role
+                    if name in balances:
+                        planned.append(self._planned(name, role, balances[name].shape, None))
+            planned.append(item)
+        self.planned = tuple(planned)
 
     def act_kl(self, item: PlannedTensor) -> float:
         """How much act "auto" may cost a planned tensor."""
@@ -376,16 +387,3 @@ class Job:
             self.planned,
             tuple(self.warnings),
         )
-
-
-def _same_tensor(checkpoint: Checkpoint, a: str, b: str) -> bool:
-    first, second = checkpoint.tensors[a], checkpoint.tensors[b]
-    if first.shape != second.shape or len(first.shape) != 2:
-        return False
-    n_rows, n_cols = first.shape
-    n_block = max(1, COMPARE_WEIGHTS // max(n_cols, 1))
-    for row0 in range(0, n_rows, n_block):
-        n = min(n_block, n_rows - row0)
-        if not np.array_equal(checkpoint.read_rows(a, row0, n), checkpoint.read_rows(b, row0, n)):
-            return False
-    return True

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgellm.errors import InvalidArgumentError
 
+from .layout import KEY_BALANCE_ROLES
 from .quant import QUANT_FORMATS, quant_format
 from .quant.methods import Method, check_format
 
@@ -28,7 +29,7 @@ AUTO_ACT = "auto"  # the cheapest of ACTS that costs the model no more than act_
 SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
-VECTOR_ROLES = ("*_norm", "*_bias", "rope_inv_freq*")
+VECTOR_ROLES = ("*_norm", "*_bias", "rope_inv_freq*", *KEY_BALANCE_ROLES)
 # Small, and errors in them cost much: which expert, how much of one, which position.
 FAITHFUL_ROLES = ("position_embd", "ffn_router", "ffn_gate_inp_shexp")
 
@@ -68,14 +69,15 @@ class CalibrationOptions:
 @dataclass(frozen=True)
 class Recipe:
     """rotate_values: the values that the KV cache will hold are rotated (rotation.py), for KV
-    formats of 4 bits. rotate_keys: the runtime rotates queries and keys; None: where that is
-    measured to help."""
+    formats of 4 bits. rotate_keys, balance_keys: the runtime rotates and balances (key_balance.py)
+    queries and keys; None: where that is measured to help."""
 
     name: str
     rules: tuple[Rule, ...]
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     rotate_values: bool = False
     rotate_keys: bool | None = None
+    balance_keys: bool | None = None
 
     def choose(self, role: str, name: str = "") -> Rule:
         for rule in self.rules:
@@ -109,6 +111,8 @@ class Recipe:
             value["rotate_values"] = True
         if self.rotate_keys is not None:
             value["rotate_keys"] = self.rotate_keys
+        if self.balance_keys is not None:
+            value["balance_keys"] = self.balance_keys
         if calibration_sha256 is not None:
             value["calibration"] = {**asdict(self.calibration), "sha256": calibration_sha256}
         return json.dumps(value, separators=(",", ":"))

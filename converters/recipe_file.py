@@ -28,14 +28,14 @@ from .recipe import AUTO_ACT, RTN, CalibrationOptions, Recipe, Rule, matrix_rule
 MAX_RECIPE_BYTES = 1 << 20
 _RULE_TEXTS = ("pattern", "format", "act", "method", "start", "scale")
 _METHOD_NUMBERS = {field.name for field in fields(Method)} - {"name", "start"}
-_ROTATIONS = ("rotate_values", "rotate_keys")
+_KV_CHOICES = ("rotate_values", "rotate_keys", "balance_keys")
 _REAL_NUMBERS = ("damping", "drift", "reach", "act_kl")
 
 
 def read_recipe(path: Path) -> Recipe:
     """FormatError with the file and what is wrong in it; the name defaults to the file's."""
     value = read_toml(path)
-    refuse_unknown(value, ("name", "calibration", "rules", *_ROTATIONS), str(path))
+    refuse_unknown(value, ("name", "calibration", "rules", *_KV_CHOICES), str(path))
     name = _text(value, "name", str(path)) or path.stem
     rules = value.get("rules")
     if not isinstance(rules, list) or not rules:
@@ -44,8 +44,8 @@ def read_recipe(path: Path) -> Recipe:
     matrix_rules = [
         _rule(entry, f"{path}: rule {index}") for index, entry in enumerate(rules, start=1)
     ]
-    rotations = {key: _boolean(value, key, str(path)) for key in _ROTATIONS if key in value}
-    return Recipe(name, (*vector_rules(), *matrix_rules), calibration, **rotations)
+    choices = {key: _boolean(value, key, str(path)) for key in _KV_CHOICES if key in value}
+    return Recipe(name, (*vector_rules(), *matrix_rules), calibration, **choices)
 
 
 def recipe_toml(recipe: Recipe) -> str:
@@ -53,8 +53,12 @@ def recipe_toml(recipe: Recipe) -> str:
     lines = [f"name = {_quoted(recipe.name)}"]
     if recipe.rotate_values:
         lines.append("rotate_values = true")
-    if recipe.rotate_keys is not None:
-        lines.append(f"rotate_keys = {json.dumps(recipe.rotate_keys)}")
+    for key, choice in (
+        ("rotate_keys", recipe.rotate_keys),
+        ("balance_keys", recipe.balance_keys),
+    ):
+        if choice is not None:
+            lines.append(f"{key} = {json.dumps(choice)}")
     lines += ["", "[calibration]"]
     lines += [f"{key} = {value}" for key, value in asdict(recipe.calibration).items()]
     for rule in recipe.rules:

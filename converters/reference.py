@@ -22,8 +22,9 @@ from torch.nn.functional import gelu, layer_norm, relu, silu
 from edgellm.edgefile import EdgeHeader, read_header, read_tensor
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
+from .key_balance import KeyBalance, KeySums
 from .kv_rounding import EXACT, KvRounding, kv_rounding
-from .layout import padded_rows
+from .layout import KEY_BALANCE_ROLES, padded_rows
 from .plan import Job, Options
 from .quant import decode_matrix
 from .quant.tiles import F32Array
@@ -122,6 +123,12 @@ class Reference:
         y = self._ffn(h, layer, prefix)
         return x + (self._norm(y, prefix + "ffn_post_norm") if layer.post_norm else y)
 
+    def key_sums(self, x: Tensor, index: int) -> KeySums:
+        """Of the queries and keys of one layer, for a sequence x [n, d_model] from position 0."""
+        layer, prefix = self.spec.layers[index], f"layers.{index}."
+        h = self._norm(x, prefix + "attn_norm") if layer.pre_norm else x
+        return KeySums.of(*self._queries_and_keys(h, layer, prefix))
+
     def head(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> logits [..., n, n_vocab]."""
         if self.spec.headless:
@@ -135,7 +142,7 @@ class Reference:
 
     def capped(self, logits: Tensor) -> Tensor:
         """Logits as the model bounds them."""
-        return _softcapped(logits, self.spec.final_softcap)
+        return softcapped(logits, self.spec.final_softcap)
 
     def final_norm(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer -> the head's input, same shape."""
@@ -203,16 +210,32 @@ class Reference:
         return heads
 
     def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
-        n_kv_heads = layer.n_kv_heads
-        kv = replace(kv, rotate_keys=kv.rotate_keys or layer.rotate_keys)
-        q = self._rotate(self._heads(h, layer, prefix + "attn_q", layer.n_heads), layer.rope)
-        k = self._rotate(self._heads(h, layer, prefix + "attn_k", n_kv_heads), layer.rope)
-        v = self._heads(h, layer, prefix + "attn_v", n_kv_heads)
-        scores = kv.scores(q, k) * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
-        scores = _softcapped(scores, layer.attn_softcap)
+        kv = replace(
+            kv,
+            rotate_keys=kv.rotate_keys or layer.rotate_keys,
+            balance_keys=kv.balance_keys or layer.balance_keys,
+        )
+        q, k = self._queries_and_keys(h, layer, prefix)
+        v = self._heads(h, layer, prefix + "attn_v", layer.n_kv_heads)
+        scores = kv.scores(q, k, self._key_balance(layer, prefix))
+        scores = scores * (layer.attn_scale or 1 / math.sqrt(layer.head_dim))
+        scores = softcapped(scores, layer.attn_softcap)
         mixed = kv.mixed(scores.masked_fill(~self._seen(h, layer), -math.inf).softmax(-1), v)
         flat = mixed.transpose(-3, -2).flatten(-2)
         return self._affine(flat, prefix + "attn_o", layer.o_bias)
+
+    def _queries_and_keys(self, h: Tensor, layer: LayerSpec, prefix: str) -> tuple[Tensor, Tensor]:
+        """As they meet: [..., n_heads, n, head_dim] and [..., n_kv_heads, n, head_dim]."""
+        q = self._heads(h, layer, prefix + "attn_q", layer.n_heads)
+        k = self._heads(h, layer, prefix + "attn_k", layer.n_kv_heads)
+        return self._rotate(q, layer.rope), self._rotate(k, layer.rope)
+
+    def _key_balance(self, layer: LayerSpec, prefix: str) -> KeyBalance | None:
+        """None where the weights have none."""
+        if prefix + KEY_BALANCE_ROLES[0] not in self.weights:
+            return None
+        shape = (layer.n_kv_heads, layer.head_dim)
+        return KeyBalance(*(self.weights[prefix + role].view(shape) for role in KEY_BALANCE_ROLES))
 
     def _seen(self, h: Tensor, layer: LayerSpec) -> Tensor:
         """Which keys (columns) a query (row) sees, to be broadcast to the scores. Training on
@@ -269,11 +292,13 @@ class Reference:
         return self.linear(gate * up, prefix + "ffn_down_exps", outer)
 
 
-def decoded_weights(header: EdgeHeader) -> dict[str, Tensor]:
-    """The tensors of a file in float32, blobs left out."""
+def decoded_weights(
+    header: EdgeHeader, is_wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Tensor]:
+    """The tensors of a file in float32, blobs left out, and what is not wanted by its name."""
     weights: dict[str, Tensor] = {}
     for name, info in header.tensors.items():
-        if info.format == "U8":
+        if info.format == "U8" or not is_wanted(name):
             continue
         data = np.frombuffer(read_tensor(header, name), dtype=np.uint8)
         if info.format == "F32":
@@ -295,5 +320,5 @@ def torch_tables(tables: Mapping[str, F32Array]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
-def _softcapped(x: Tensor, cap: float) -> Tensor:
+def softcapped(x: Tensor, cap: float) -> Tensor:
     return cap * torch.tanh(x / cap) if cap else x

@@ -158,23 +158,32 @@ class Sample:
 
 @dataclass(frozen=True)
 class KvDivergence:
-    """kl: KL(F16 || format) of the converted model, mean over tokens, nats. kl_rotated_keys: with
-    queries and keys rotated; kl_other_values: with values rotated where the file's are not, and not
-    where they are."""
+    """kl: KL(F16 || format) of the converted model, mean over tokens, nats. Then: with queries and
+    keys rotated, balanced, and both; kl_other_values: with values rotated where the file's are not,
+    and not where they are."""
 
     format: str
     kl: float
     kl_rotated_keys: float
+    kl_balanced_keys: float
+    kl_both: float
     kl_other_values: float
+
+    def kl_with(self, rotate_keys: bool, balance_keys: bool) -> float:
+        if balance_keys:
+            return self.kl_both if rotate_keys else self.kl_balanced_keys
+        return self.kl_rotated_keys if rotate_keys else self.kl
 
 
 @dataclass(frozen=True)
 class KvQuality:
-    """What the formats of the KV cache cost. keys_gain, values_gain: whether rotating keys, and
-    changing the rotation of values, is worth it (kv_gain.py)."""
+    """What the formats of the KV cache cost. rotate_keys, balance_keys: whether keys are, by the
+    recipe or because it is worth it (kv_gain.py); values_gain: whether changing the rotation of
+    values would be."""
 
     formats: tuple[KvDivergence, ...]
-    keys_gain: bool
+    rotate_keys: bool
+    balance_keys: bool
     values_gain: bool
     n_tokens: int
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from edgellm.errors import FormatError
@@ -50,6 +50,7 @@ class LayerSpec:
     ffn_bias: bool = False
     qk_norm: str = "none"
     rotate_keys: bool = False
+    balance_keys: bool = False
     attn_scale: float = 0.0
     attn_softcap: float = 0.0
     ffn_act: str = "silu"
@@ -99,6 +100,11 @@ class ModelSpec:
     def to_json(self) -> str:
         """The JSON text that from_json and the native reader accept."""
         return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
+
+    def without_key_changes(self) -> ModelSpec:
+        """The same model, whose keys the runtime stores as they are."""
+        layers = (replace(la, rotate_keys=False, balance_keys=False) for la in self.layers)
+        return replace(self, layers=tuple(layers))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -246,6 +252,7 @@ def _check_layer(spec: ModelSpec, layer: LayerSpec, where: str) -> None:
         {
             "rope": layer.rope == "local" and spec.n_rope == 0,
             "parallel": layer.parallel and (layer.post_norm or not layer.pre_norm),
+            "balance_keys": layer.balance_keys and layer.attn_softcap > 0,
         },
         layer,
     )

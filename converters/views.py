@@ -73,6 +73,14 @@ def define_view(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], view:
     checkpoint.define(info, lambda _reader, row0, n_rows: read(checkpoint, row0, n_rows))
 
 
+def read_stored(checkpoint: Checkpoint, shape: tuple[int, ...], view: View) -> F32Array:
+    """What is stored of a view, neither scaled nor shifted, as float32 of `shape`."""
+    view = replace(view, scale=1.0, offset=0.0)
+    if len(shape) == 1:
+        return _read_vector(view, checkpoint, 0, 1).reshape(shape)
+    return _read_matrix(view, checkpoint, 0, shape[0])
+
+
 def _read_vector(view: View, checkpoint: Checkpoint, _row0: int, _n_rows: int) -> F32Array:
     pieces = [_elements(checkpoint, part) for part in view.parts]
     return _transformed(view, np.concatenate(pieces)).reshape(1, -1)

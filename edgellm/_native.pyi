@@ -21,6 +21,7 @@ from typing_extensions import Buffer
 from ._native_adapter import Adapter as Adapter
 from ._native_batch import run_batch as run_batch
 from ._native_batch import sample_batch as sample_batch
+from ._native_draft_head import DraftHead as DraftHead
 from ._native_gptq import gptq_descend as gptq_descend
 from ._native_gptq import gptq_sweep as gptq_sweep
 from ._native_sampling import SamplerParams as SamplerParams
@@ -125,6 +126,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
+        speculate: Literal["off", "auto", "on", "always"] = "off",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -140,6 +142,9 @@ class Model:
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
+        speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
+            there is memory for it; "always": as if a row more took no time. Never those with a
+            namespace, or without reuse_prefix.
         """
 
     def close(self) -> None:
@@ -176,7 +181,7 @@ class Model:
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
     def kv_groups(self) -> list[tuple[int, int, int]]:
-        """By window (0: none), with the bytes of a token and what page 0 takes beyond its own."""
+        """By window (0: none), with the bytes of a token and what the first 32 take beyond."""
 
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
@@ -265,12 +270,12 @@ class Session:
 
     def shift(self, n_sink: int, n_drop: int) -> None:
         """Tokens [n_sink, n_sink + n_drop) of the KV go, and the keys behind are turned to where
-        they come to stand. Multiples of 32, n_sink at least 32. They still count in n_tokens and
+        they come to stand. Multiples of 16, n_sink at least 32. They still count in n_tokens and
         stand in token_ids. UnsupportedError for learned positions and after compress()."""
 
     def stream_within(self, n_sink: int, window: int) -> None:
         """From now on a full KV shifts out all but n_sink and at least `window` of the last
-        tokens; n_sink + window <= n_ctx - 32."""
+        tokens; n_sink + window <= n_ctx - 16."""
 
     def compress(self, n_keep: int, *, n_sink: int = 4, window: int = 32, pool: int = 7) -> None:
         """Leave every kv head n_keep tokens: the first n_sink, the last `window`, and those that
@@ -291,6 +296,11 @@ class Session:
 
     def set_priority(self, priority: int) -> None:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
+
+    def set_speculation(self, is_on: bool) -> None:
+        """Whether run() guesses what follows a single token and verifies it in the same step: what
+        it guessed right costs the next run() no step. Tokens and logits are the same either way.
+        MemoryBudgetError; UnsupportedError for a session with a namespace."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

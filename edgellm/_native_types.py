@@ -40,6 +40,9 @@ class SessionStats(TypedDict):
     prefill_ms: float
     decode_ms: float  # steps of single tokens appended after the first run
     kv_bytes: int  # KV pages held now
+    is_speculating: bool
+    drafters: dict[str, tuple[int, int]]  # tokens that each kind guessed, and that were right
+    saved_ms: float  # by that, as far as measured
 
 
 class KvFigures(TypedDict):

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from . import _native
 
 # The first tokens, whatever they say, take what attention nobody else gets: without them a model
-# that was trained on whole texts falls apart (StreamingLLM). One page of the KV cache.
+# that was trained on whole texts falls apart (StreamingLLM). As many as the KV cache keeps in F16
+# whatever its format.
 N_SINK = 32
-_PAGE = 32
+_ROOM = 32  # tokens that leave at a time; whole pages of the KV cache
 _COMPRESS_SINK = 4
 _COMPRESS_WINDOW = 32
 _LEAST_KEPT = 4
@@ -26,8 +27,8 @@ _LEAST_KEPT = 4
 def stream_chat(session: _native.Session) -> None:
     """A chat's session will never be full: three quarters of its context stay."""
     n_ctx = session.n_ctx
-    if n_ctx < 4 * _PAGE:
-        message = f"policy 'shift' needs an n_ctx of at least {4 * _PAGE}, but it is {n_ctx}"
+    if n_ctx < 4 * _ROOM:
+        message = f"policy 'shift' needs an n_ctx of at least {4 * _ROOM}, but it is {n_ctx}"
         raise InvalidArgumentError(message, code="invalid_argument")
     session.stream_within(N_SINK, n_ctx * 3 // 4 - N_SINK)
 
@@ -35,10 +36,10 @@ def stream_chat(session: _native.Session) -> None:
 def context_of(window: int, n_most: int) -> int:
     """The context of a session that is never full, where the first 32 and at least `window` last
     tokens stay. With room for a quarter of the window: every so many tokens, keys are turned."""
-    room = max(_PAGE, window // 4 // _PAGE * _PAGE)
-    if window + N_SINK + _PAGE > n_most:
+    room = max(_ROOM, window // 4 // _ROOM * _ROOM)
+    if window + N_SINK + _ROOM > n_most:
         message = (
-            f"window is {window}, but with {N_SINK + _PAGE} tokens besides it must be within the "
+            f"window is {window}, but with {N_SINK + _ROOM} tokens besides it must be within the "
             f"{n_most} of this model"
         )
         raise InvalidArgumentError(message, code="invalid_argument")

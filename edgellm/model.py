@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .adapter import Adapter, native_adapter
 from .async_calls import AsyncModel
@@ -28,9 +28,11 @@ from .model_info import model_info
 from .options import (
     DEFAULT_KV,
     DEFAULT_KV_CACHE_DISK_BYTES,
+    DEFAULT_SPECULATE,
     GenerateArguments,
     GenerateOptions,
     LoadOptions,
+    Speculate,
     VerifyMode,
     check_standing,
 )
@@ -48,6 +50,14 @@ if TYPE_CHECKING:
     from ._native_types import KvFigures
 
 
+_SPECULATE: Mapping[Speculate, Literal["off", "auto", "on", "always"]] = {
+    False: "off",
+    True: "on",
+    "auto": "auto",
+    "always": "always",
+}
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -61,6 +71,7 @@ def load(
     latency_budget_ms: float | None = None,
     kv_cache_dir: str | os.PathLike[str] | None = None,
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES,
+    speculate: Speculate = DEFAULT_SPECULATE,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
@@ -78,6 +89,7 @@ def load(
         latency_budget_ms,
         kv_cache_dir,
         kv_cache_disk_bytes,
+        speculate,
     )
     return Model(resolve(path), options)
 
@@ -108,6 +120,7 @@ class Model(AsyncModel, Closing):
                     kv_format=options.kv,
                     kv_cache_dir=options.kv_cache_dir,
                     kv_cache_disk_bytes=options.kv_cache_disk_bytes,
+                    speculate=_SPECULATE[options.speculate],
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

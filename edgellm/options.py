@@ -16,6 +16,8 @@ from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
 
 VerifyMode = Literal["once", "always", "never"]
+Speculate = bool | Literal["auto", "always"]
+DEFAULT_SPECULATE: Speculate = False
 BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
@@ -50,6 +52,9 @@ class LoadOptions:
     first; private, and made if it is not there (docs/SESSIONS.md).
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
+    `speculate`: guess tokens and verify several in one step, which changes no token
+    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it.
+    "always" does not ask whether it pays, for tests and measurements.
     """
 
     backend: str = "cpu"
@@ -62,8 +67,12 @@ class LoadOptions:
     latency_budget_ms: float | None = None
     kv_cache_dir: str | os.PathLike[str] | None = None
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES
+    speculate: Speculate = DEFAULT_SPECULATE
 
     def __post_init__(self) -> None:
+        if self.speculate not in (True, False, "auto", "always"):
+            known = "True, False, 'auto' or 'always'"
+            raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
         if self.backend not in BACKENDS:
             message = f"backend {self.backend!r} is not available; this version has: cpu"
             raise UnsupportedError(message, code="backend_unsupported")
@@ -108,6 +117,7 @@ class GenerateArguments(SamplingArguments, total=False):
     window: int
     priority: int
     namespace: str
+    speculate: bool | None
     response_format: Mapping[str, Any] | ResponseFormat | None
 
 
@@ -128,6 +138,8 @@ class GenerateOptions:
     `priority`: where a step of the model has not room for all texts that go on at the same time,
     higher ones go first. `namespace`: texts begin with KV that others have left only where theirs
     is the same, so that how fast a prompt is read tells nothing of other tenants' prompts.
+    `speculate`: as for `load()`, for this text; None: as the model was loaded, but texts with a
+    namespace never do.
 
     `response_format`: the answer is JSON, JSON of a schema, or matches a regular expression or a
     grammar; `ResponseFormat.of()` says how to name it, docs/STRUCTURED.md what is enforced.
@@ -147,6 +159,7 @@ class GenerateOptions:
     window: int = 0
     priority: int = 0
     namespace: str = ""
+    speculate: bool | None = None
     response_format: ResponseFormat | None = None
 
     def __post_init__(self) -> None:

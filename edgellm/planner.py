@@ -19,7 +19,8 @@ from .options import DEFAULT_KV
 Fields = Mapping[str, object]
 Acts = Set[tuple[str, str | None]]  # (role, act) of the tensors
 
-PAGE_TOKENS = 32  # KV is taken in pages of this many tokens
+PAGE_TOKENS = 16  # KV is taken in pages of this many tokens
+_FIRST_TOKENS = 32  # that may be in a format of their own
 _MAX_ROWS = 128  # rows of one step, which scratch is sized for
 _KEPT_TOKENS = 128  # that layers with a window keep before what it sees
 _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
@@ -40,7 +41,7 @@ class KvGroup:
 
     window: int  # tokens that a query sees; 0: all
     bytes_per_token: int
-    first_page_extra: int = 0  # bytes by which the first page takes more
+    first_extra: int = 0  # bytes by which the first 32 tokens together take more
 
     @property
     def most_tokens(self) -> int:
@@ -53,7 +54,8 @@ class KvGroup:
         n_tokens = round_up(n_ctx, PAGE_TOKENS)
         if 0 < self.window < n_ctx:
             n_tokens = min(n_tokens, self.most_tokens)
-        return n_tokens * self.bytes_per_token + (self.first_page_extra if n_ctx > 0 else 0)
+        n_first = min(n_tokens, _FIRST_TOKENS)
+        return n_tokens * self.bytes_per_token + self.first_extra * n_first // _FIRST_TOKENS
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup
         n_bytes[window] += n_heads * _head_bytes(head_dim, kv)
         first_bytes[window] += n_heads * _head_bytes(head_dim, first_kv)
     return tuple(
-        KvGroup(window, n_bytes[window], PAGE_TOKENS * (first_bytes[window] - n_bytes[window]))
+        KvGroup(window, n_bytes[window], _FIRST_TOKENS * (first_bytes[window] - n_bytes[window]))
         for window in sorted(n_bytes)
     )
 

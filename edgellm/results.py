@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +44,13 @@ class Stats:
     reused_from: Literal["ram", "disk"] | None = None
     # Of the reused tokens, those whose KV was read from disk: a saved chat, or `kv_cache_dir`.
     reused_disk_tokens: int = 0
+    # Tokens that were guessed and verified beside others, and those of them that were right; the
+    # same by kind of guessing; and what it has saved, as far as measured. docs/SPECULATION.md.
+    speculating: bool = False
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    drafters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    saved_ms: float = 0.0
     # Of the generated tokens, those that `response_format` left no choice for.
     forced_tokens: int = 0
     # Position in the prompt of the first token that is not what the chat's KV has there: from it on

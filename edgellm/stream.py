@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
+from .drafting import Drafting
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .lease import SessionLease, context_for
 from .long_context import N_SINK, compress_session, context_of, kept_tokens
@@ -99,14 +100,16 @@ class TokenStream(Closing):
             n_most = len(self._prompt) + options.max_tokens
             if options.window > 0:
                 n_most = context_of(options.window, model.n_ctx_train)
-            self._session = _native.Session(model, n_most, adapter, namespace=options.namespace)
+            session = _native.Session(model, n_most, adapter, namespace=options.namespace)
             if options.window > 0:
-                self._session.stream_within(N_SINK, options.window)
-            self._session.append(self._prompt)
+                session.stream_within(N_SINK, options.window)
+            session.append(self._prompt)
         else:
             lease.begin(self._prompt)
-            self._session = lease.session
-        self._session.set_priority(options.priority)
+            session = lease.session
+        session.set_priority(options.priority)
+        self._drafting = Drafting(session, options.speculate)
+        self._session = session
         if self._decoder is not None:
             # The text continues the prompt: a leading space stays, a cut character is completed.
             for token_id in self._prompt[-_DECODER_CONTEXT:]:
@@ -251,6 +254,7 @@ class TokenStream(Closing):
             return
         with suppress(InvalidArgumentError):  # of a model that was closed
             self._kept = kept_tokens(session)
+            self._drafting.end(session)
         if self._lease is None:
             session.close()
             return
@@ -305,6 +309,7 @@ class TokenStream(Closing):
         n_prompt = len(self._prompt)
         lease = self._lease
         n_read = n_prompt - self._n_reused
+        drafts = self._drafting.figures(self._session)
         return Stats(
             prompt_tokens=n_prompt,
             reused_tokens=self._n_reused,
@@ -317,6 +322,11 @@ class TokenStream(Closing):
             tokens_per_s=(n_new - 1) / self._decode_s if self._decode_s > 0 else 0.0,
             peak_rss_bytes=_native.memory_figures()["peak_rss_bytes"],
             dropped_tokens=0 if lease is None else lease.dropped_tokens,
+            speculating=drafts.is_on,
+            drafted_tokens=drafts.n_drafted,
+            accepted_tokens=drafts.n_accepted,
+            drafters=drafts.drafters,
+            saved_ms=drafts.saved_ms,
             first_mismatch=None if lease is None else lease.first_mismatch,
         )
 

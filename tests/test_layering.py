@@ -11,10 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "native" / "src"
 
-# Lower numbers only; equal numbers (runtime and tokenizer) do not see each other.
+# Lower numbers only; equal numbers (runtime and tokenizer, tensor and speculation) do not see each
+# other.
 LAYERS = {
     "base": 1,
     "tensor": 2,
+    "speculation": 2,
     "format": 3,
     "quant": 4,
     "kernels": 5,
@@ -140,6 +142,7 @@ def test_the_sdk_reaches_converters_and_apps_only_from_their_doors():
         "convert.py": "edgellm.converters",
         "export.py": "edgellm.converters",
         "train.py": "edgellm.converters",
+        "compress.py": "edgellm.converters",
         "chat.py": "edgellm.tui",
     }
     # A PEFT directory is converted when it is loaded.

@@ -32,14 +32,18 @@ def write_tiny_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def make_tiny_edge(out: Path, format: str = "E4_16", *, rotate_keys: bool = False) -> Path:
-    """The tiny checkpoint, converted."""
+def make_tiny_edge(
+    out: Path, format: str = "E4_16", *, rotate_keys: bool = False, balance_keys: bool = False
+) -> Path:
+    """The tiny checkpoint, converted; keys are balanced by what random tokens say."""
     from edgellm.converters import convert
     from edgellm.converters.recipe import preset
 
-    recipe = replace(preset(format), rotate_keys=rotate_keys)
+    recipe = replace(preset(format), rotate_keys=rotate_keys, balance_keys=balance_keys)
+    text = np.random.default_rng(3).integers(FIRST_BYTE, N_VOCAB, (2, 48), dtype=np.int32)
     with tempfile.TemporaryDirectory() as scratch:
-        convert(write_tiny_checkpoint(Path(scratch) / "tiny"), out, recipe=recipe)
+        source = write_tiny_checkpoint(Path(scratch) / "tiny")
+        convert(source, out, recipe=recipe, held_out=text if balance_keys else None)
     return out
 
 

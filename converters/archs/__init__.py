@@ -18,13 +18,14 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..spec import ModelSpec
-from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, is_bare
+from ._config import CHANGES_NOTHING, HONOURED_ONLY_AS, by_layer, is_bare
 from ._family import Family, TensorSource
 from ._wrapper import language_config
 
 __all__ = [
     "Architecture",
     "TensorSource",
+    "by_layer",
     "families_of",
     "find",
     "language_config",

@@ -74,16 +74,25 @@ class Config:
         """Whether the family reads this key."""
         return key in self._defaults
 
-    def integer(self, key: str) -> int:
-        """FormatError for other types, and for a null where the default is one."""
-        value = self.optional_integer(key)
+    def integer(self, key: str, layer: int | None = None) -> int:
+        """FormatError for other types, and for a null where the default is one. layer: of this one,
+        where there may be an array with an integer for each, as in pruned models."""
+        value = self.optional_integer(key, layer)
         value = self._defaults[key] if value is None else value
         if value is None:
             raise FormatError(f"config.json: '{key}' is missing", code="json_missing_key")
         return int(value)
 
-    def optional_integer(self, key: str) -> int | None:
+    def optional_integer(self, key: str, layer: int | None = None) -> int | None:
         value = self.get(key)
+        if layer is not None and isinstance(value, list):
+            n_layers = self.integer("num_hidden_layers")
+            if len(value) != n_layers:
+                raise FormatError(
+                    f"config.json: '{key}' has {len(value)} entries for {n_layers} layers",
+                    code="spec_invalid",
+                )
+            value = value[layer]
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool):
@@ -155,6 +164,11 @@ class Config:
             value = self.values.get(key, allowed[0])
             if not any(value == item and type(value) is type(item) for item in allowed):
                 raise not_supported(key, value, allowed)
+
+
+def by_layer(values: Sequence[int]) -> int | list[int]:
+    """How config.json says a number of every layer: once, or as an array where they differ."""
+    return values[0] if len(set(values)) == 1 else list(values)
 
 
 def is_bare(config: Mapping[str, Any]) -> bool:

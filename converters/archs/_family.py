@@ -139,14 +139,14 @@ class Family:
 
     def layer(self, config: Config, index: int) -> LayerSpec:
         """Layer `index`; here one of Llama's."""
-        n_heads = config.integer("num_attention_heads")
+        n_heads = config.integer("num_attention_heads", index)
         key = "num_key_value_heads"
-        n_kv_heads = config.optional_integer(key) if config.knows(key) else None
+        n_kv_heads = config.optional_integer(key, index) if config.knows(key) else None
         return LayerSpec(
             n_heads=n_heads,
             n_kv_heads=n_heads if n_kv_heads is None else n_kv_heads,
             head_dim=self.head_dim(config),
-            d_ffn=config.integer("intermediate_size"),
+            d_ffn=config.integer("intermediate_size", index),
             ffn_act=config.one_of(self.act_key, ACTIVATIONS),
         )
 
@@ -254,8 +254,10 @@ class Family:
     # Helpers of several families.
 
     def head_dim(self, config: Config) -> int:
-        n_heads, d_model = config.integer("num_attention_heads"), config.integer("hidden_size")
         given = config.optional_integer("head_dim") if config.knows("head_dim") else None
+        first = None if given is None else 0  # layers of different heads need it given
+        n_heads = config.integer("num_attention_heads", first)
+        d_model = config.integer("hidden_size")
         if n_heads < 1:
             raise FormatError(
                 "config.json: 'num_attention_heads' must be >= 1", code="spec_invalid"

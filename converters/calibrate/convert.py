@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.edgefile import read_tensor, verify
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..extras import SourceDigests
@@ -18,6 +19,8 @@ from .work import WorkDir, work_key
 if TYPE_CHECKING:
     from edgellm._native import Tokenizer
     from edgellm.chat_template import ChatTemplate
+
+_TEXT_BLOBS = ("tokenizer", "chat_template", "special_tokens")
 
 
 def calibrated(
@@ -78,6 +81,13 @@ def text_tokens(
     tokenizer, template = text_reader(job.checkpoint.directory, blobs)
     files = [Path(path) for path in paths]
     return read_tokens(files, tokenizer, template, options, at_most=at_most)
+
+
+def edge_blobs(path: Path) -> dict[str, bytes]:
+    """What text_reader() takes, of a `.edge` file."""
+    header = verify(path)
+    there = [name for name in _TEXT_BLOBS if name in header.tensors]
+    return {name: bytes(read_tensor(header, name)) for name in there}
 
 
 def text_reader(where: Path, blobs: Mapping[str, bytes]) -> tuple[Tokenizer, ChatTemplate | None]:

@@ -9,29 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import InvalidArgumentError
 
-from ..recipe_file import read_toml, refuse_unknown
+from ..recipe_file import read_toml
+from ..tables import read_tables
 
+LEARN_VERSION = 1  # raised when the same recipe would learn other bits
 LEARN = ("weights", "scales", "codes")
 DIVERGENCES = ("none", "forward_kl", "reverse_kl", "skew_forward", "skew_reverse", "js")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 DTYPES = ("f32", "bf16")
 MAX_STEPS = 1 << 31
+# Of BatchOptions: no bit depends on how often a run saves and measures; the number of threads that
+# "threads" comes down to stands in a run's key itself.
+NOT_OF_BITS = ("threads", "save_every", "valid_every")
 
 
-def _check(is_good: bool, message: str) -> None:
+def check(is_good: bool, message: str) -> None:
     if not is_good:
         raise InvalidArgumentError(message, code="invalid_argument")
 
 
-def _check_one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    _check(value in known, f"{what} '{value}' is not known (known: {', '.join(known)})")
+def check_one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    check(value in known, f"{what} '{value}' is not known (known: {', '.join(known)})")
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ class DataOptions:
     max_tokens: int = 0
 
     def __post_init__(self) -> None:
-        _check(8 <= self.window_tokens <= 1 << 16, "window_tokens is 8 to 65536")
-        _check(1 <= self.valid_windows <= 1 << 16, "valid_windows is 1 to 65536")
-        _check(0 <= self.max_tokens <= 1 << 40, "max_tokens is 0 to 2^40")
+        check(8 <= self.window_tokens <= 1 << 16, "window_tokens is 8 to 65536")
+        check(1 <= self.valid_windows <= 1 << 16, "valid_windows is 1 to 65536")
+        check(0 <= self.max_tokens <= 1 << 40, "max_tokens is 0 to 2^40")
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,13 @@ class LossOptions:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_one_of("divergence", self.divergence, DIVERGENCES)
+        check_one_of("divergence", self.divergence, DIVERGENCES)
         weights = (self.next_token, self.teacher, self.hidden)
-        _check(all(0 <= w < math.inf for w in weights), "weights of losses are 0 or more")
-        _check(any(weights), "every loss has weight 0; set next_token, teacher or hidden")
-        _check((self.teacher > 0) == (self.divergence != "none"), "teacher goes with divergence")
-        _check(0 < self.alpha < 1, "alpha is between 0 and 1")
-        _check(0 < self.temperature < math.inf, "temperature is above 0")
+        check(all(0 <= w < math.inf for w in weights), "weights of losses are 0 or more")
+        check(any(weights), "every loss has weight 0; set next_token, teacher or hidden")
+        check((self.teacher > 0) == (self.divergence != "none"), "teacher goes with divergence")
+        check(0 < self.alpha < 1, "alpha is between 0 and 1")
+        check(0 < self.temperature < math.inf, "temperature is above 0")
 
     @property
     def needs_teacher(self) -> bool:
@@ -95,11 +100,11 @@ class OptimizerOptions:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_one_of("optimizer", self.name, OPTIMIZERS)
-        _check(0 <= self.rate < math.inf and 0 <= self.scale_rate < math.inf, "a rate is >= 0")
-        _check(0 <= self.weight_decay < math.inf, "weight_decay is 0 or more")
-        _check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1 and beta2 are 0 to below 1")
-        _check(self.epsilon > 0 and 0 <= self.clip < math.inf, "epsilon > 0, clip >= 0")
+        check_one_of("optimizer", self.name, OPTIMIZERS)
+        check(0 <= self.rate < math.inf and 0 <= self.scale_rate < math.inf, "a rate is >= 0")
+        check(0 <= self.weight_decay < math.inf, "weight_decay is 0 or more")
+        check(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1 and beta2 are 0 to below 1")
+        check(self.epsilon > 0 and 0 <= self.clip < math.inf, "epsilon > 0, clip >= 0")
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,12 @@ class ScheduleOptions:
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_one_of("schedule", self.kind, SCHEDULES)
-        _check(1 <= self.steps <= MAX_STEPS, f"steps is 1 to {MAX_STEPS}")
-        _check(0 <= self.warmup <= self.steps, "warmup is 0 to steps")
-        _check(0 <= self.decay <= self.steps - self.warmup, "decay is 0 to steps - warmup")
-        _check(self.kind == "wsd" or self.decay == 0, "decay is of schedule wsd")
-        _check(0 <= self.final <= 1, "final is 0 to 1")
+        check_one_of("schedule", self.kind, SCHEDULES)
+        check(1 <= self.steps <= MAX_STEPS, f"steps is 1 to {MAX_STEPS}")
+        check(0 <= self.warmup <= self.steps, "warmup is 0 to steps")
+        check(0 <= self.decay <= self.steps - self.warmup, "decay is 0 to steps - warmup")
+        check(self.kind == "wsd" or self.decay == 0, "decay is of schedule wsd")
+        check(0 <= self.final <= 1, "final is 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,13 @@ class BatchOptions:
     valid_every: int = 0
 
     def __post_init__(self) -> None:
-        _check_one_of("dtype", self.dtype, DTYPES)
-        _check(1 <= self.windows <= 1 << 16, "windows is 1 to 65536")
-        _check(1 <= self.accumulate <= 1 << 16, "accumulate is 1 to 65536")
-        _check(0 <= self.threads <= 1024, "threads is 0 to 1024")
-        _check(0 <= self.seed < 1 << 63, "seed is 0 to 2^63 - 1")
-        _check(1 <= self.save_every <= MAX_STEPS, f"save_every is 1 to {MAX_STEPS}")
-        _check(0 <= self.valid_every <= MAX_STEPS, f"valid_every is 0 to {MAX_STEPS}")
+        check_one_of("dtype", self.dtype, DTYPES)
+        check(1 <= self.windows <= 1 << 16, "windows is 1 to 65536")
+        check(1 <= self.accumulate <= 1 << 16, "accumulate is 1 to 65536")
+        check(0 <= self.threads <= 1024, "threads is 0 to 1024")
+        check(0 <= self.seed < 1 << 63, "seed is 0 to 2^63 - 1")
+        check(1 <= self.save_every <= MAX_STEPS, f"save_every is 1 to {MAX_STEPS}")
+        check(0 <= self.valid_every <= MAX_STEPS, f"valid_every is 0 to {MAX_STEPS}")
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class CacheOptions:
     samples: int = 48
 
     def __post_init__(self) -> None:
-        _check(1 <= self.samples <= 255, "samples is 1 to 255")
+        check(1 <= self.samples <= 255, "samples is 1 to 255")
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,9 @@ class OwnOptions:
     prompt_tokens: int = 32
 
     def __post_init__(self) -> None:
-        _check(0 < self.share <= 1, "share is above 0 to 1")
-        _check(1 <= self.every <= 1 << 20, "every is 1 to 2^20")
-        _check(1 <= self.prompt_tokens <= 1 << 16, "prompt_tokens is 1 to 65536")
+        check(0 < self.share <= 1, "share is above 0 to 1")
+        check(1 <= self.every <= 1 << 20, "every is 1 to 2^20")
+        check(1 <= self.prompt_tokens <= 1 << 16, "prompt_tokens is 1 to 65536")
 
 
 @dataclass(frozen=True)
@@ -194,24 +199,24 @@ class TrainRecipe:
     own: OwnOptions | None = None
 
     def __post_init__(self) -> None:
-        _check_one_of("learn", self.learn, LEARN)
-        _check(0 <= self.firmness <= 1, "firmness is 0 to 1")
-        _check(
+        check_one_of("learn", self.learn, LEARN)
+        check(0 <= self.firmness <= 1, "firmness is 0 to 1")
+        check(
             self.teacher is not None or not self.loss.needs_teacher,
             "the loss compares with a teacher; name one: teacher = PATH",
         )
-        _check(self.teacher is None or self.loss.needs_teacher, "the loss uses no teacher")
+        check(self.teacher is None or self.loss.needs_teacher, "the loss uses no teacher")
         if self.cache is not None:
-            _check(
+            check(
                 self.loss.divergence == "forward_kl" and not self.loss.hidden,
                 "a cache of samples serves forward_kl alone, without hidden states",
             )
-            _check(self.loss.temperature == 1, "a cache holds samples at temperature 1")
+            check(self.loss.temperature == 1, "a cache holds samples at temperature 1")
         if self.own is not None:
-            _check(self.loss.teacher > 0, "only a teacher can judge the student's own text")
-            _check(self.cache is None, "a cache does not know the student's own text")
+            check(self.loss.teacher > 0, "only a teacher can judge the student's own text")
+            check(self.cache is None, "a cache does not know the student's own text")
         is_file = self.out.suffix == ".edge"
-        _check(
+        check(
             is_file == (self.learn != "weights"),
             "weights go to a directory; scales and codes to a .edge file",
         )
@@ -229,32 +234,19 @@ class TrainRecipe:
             del value[key]
         for key in ("files", "valid", "valid_windows"):
             del value["data"][key]
-        for key in ("threads", "save_every", "valid_every"):
+        for key in NOT_OF_BITS:
             del value["batch"][key]
         if value["cache"] is not None:
             del value["cache"]["folder"]
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-T = TypeVar("T")
-
-
 def read_train_recipe(path: Path) -> TrainRecipe:
     """FormatError, or InvalidArgumentError for values, with the file and the key."""
-    value = read_toml(path)
-    tables: dict[str, Any] = {}
-    for key, cls in _TABLES.items():
-        if key in value:
-            tables[key] = _table(value[key], cls, path.parent, f"{path}: [{key}]")
-    for key in ("data", "schedule"):
-        if key not in tables:
-            raise FormatError(f"{path}: no [{key}]; add it", code="json_missing_key")
-    rest = {key: item for key, item in value.items() if key not in tables}
-    rest.setdefault("name", path.stem)
-    return _table(rest, TrainRecipe, path.parent, str(path), tables)
+    return read_tables(read_toml(path), TrainRecipe, path, TABLES, ("data", "schedule"))
 
 
-_TABLES: dict[str, type[Any]] = {
+TABLES: dict[str, type[Any]] = {
     "data": DataOptions,
     "loss": LossOptions,
     "optimizer": OptimizerOptions,
@@ -263,41 +255,3 @@ _TABLES: dict[str, type[Any]] = {
     "cache": CacheOptions,
     "own": OwnOptions,
 }
-
-
-def _table(
-    value: Any, cls: type[T], base: Path, where: str, tables: dict[str, Any] | None = None
-) -> T:
-    if not isinstance(value, dict):
-        raise FormatError(f"{where}: not a table", code="json_type")
-    tables = tables or {}
-    own = {item.name: item for item in fields(cls) if item.name not in tables}  # type: ignore[arg-type]
-    refuse_unknown(value, tuple(own), where)
-    for name, item in own.items():
-        required = item.default is MISSING and item.default_factory is MISSING
-        if required and name not in value:
-            raise FormatError(f"{where}: needs '{name}'", code="json_missing_key")
-    read = {
-        name: _value(item, str(own[name].type), base, f"{where}: '{name}'")
-        for name, item in value.items()
-    }
-    try:
-        return cls(**read, **tables)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{where}: {error}", code=error.code) from error
-
-
-def _value(value: Any, kind: str, base: Path, where: str) -> Any:
-    """A value of TOML as the field's type, which is written in this file."""
-    if kind.startswith("tuple"):
-        if not isinstance(value, list) or not value:
-            raise FormatError(f"{where} must be a list of paths", code="json_type")
-        return tuple(_value(item, "Path", base, where) for item in value)
-    if kind.startswith(("Path", "str")):
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise FormatError(f"{where} must be a text", code="json_type")
-        return value if kind.startswith("str") else base / value
-    wanted = (int, float) if kind == "float" else (int,)
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise FormatError(f"{where} must be a number", code="json_type")
-    return float(value) if kind == "float" else value

@@ -62,6 +62,19 @@ class RoundedModel(PackedModel):
         return self.capped(rounded_inputs(self.final_norm(x), act) @ matrix.T)
 
 
+class CompressedModel:
+    """The model of a .edge file as it is, int8 activations included; keys and values float32."""
+
+    def __init__(self, path: Path) -> None:
+        header = verify(path)
+        self.spec = _checked_spec(header)
+        self._acts = _rounded_acts(header)
+        self._weights = decoded_weights(header)
+
+    def model(self, documents: Tensor) -> RoundedModel:
+        return RoundedModel(self.spec, self._weights, documents, self._acts)
+
+
 class RefinedStudent:
     """The model of a .edge file. UnsupportedError for files without a matrix that could learn."""
 
@@ -69,7 +82,7 @@ class RefinedStudent:
         self.header = verify(path)
         self.spec = _checked_spec(self.header)
         tensors = [info for info in self.header.tensors.values() if info.format != _BLOB]
-        self._acts = {info.name: info.act for info in tensors if info.act in ROUNDED_ACTS}
+        self._acts = _rounded_acts(self.header)
         self._matrices = {
             info.name: _matrix(self.header, info, with_codes)
             for info in tensors
@@ -182,6 +195,12 @@ def _checked_spec(header: EdgeHeader) -> ModelSpec:
                 code="tensor_missing",
             )
     return spec
+
+
+def _rounded_acts(header: EdgeHeader) -> dict[str, str]:
+    """By name, of the matrices whose inputs are rounded."""
+    acts = {info.name: info.act for info in header.tensors.values()}
+    return {name: act for name, act in acts.items() if act is not None and act in ROUNDED_ACTS}
 
 
 def _matrix(header: EdgeHeader, info: TensorInfo, with_codes: bool) -> QuantizedMatrix:

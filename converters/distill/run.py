@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm._native import default_n_threads
-from edgellm.edgefile import read_tensor, verify
 from edgellm.errors import FormatError, UnsupportedError
 
-from ..calibrate.convert import text_reader
+from ..calibrate.convert import edge_blobs, text_reader
 from ..checkpoint import Checkpoint
-from ..extras import SourceDigests, text_blobs
+from ..extras import checkpoint_digest, text_blobs
 from ..plan import Job, Options
 from ..quality import need_torch
 from ..report import Divergence
 from ..sources import open_checkpoint
 from .data import Packed, TextReader, pack
-from .recipe import TrainRecipe
+from .recipe import LEARN_VERSION, TrainRecipe
 
 if TYPE_CHECKING:
     from .curves import Curve
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from .state import State, StateDir
     from .student import Student, Teacher, WholeStudent
     from .trainer import Trainer
-
-_TEXT_BLOBS = ("tokenizer", "chat_template", "special_tokens")
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,7 @@ class _Run:
 
             with_codes = recipe.learn == "codes"
             student = RefinedStudent(recipe.student, recipe.optimizer, with_codes=with_codes)
-            return student, _edge_blobs(recipe.student), student.header.root
+            return student, edge_blobs(recipe.student), student.header.root
         from .student import WholeStudent
 
         checkpoint, job = self._open(recipe.student, without_weights=True)
@@ -218,7 +215,7 @@ class _Run:
             )
         self._checkpoint, self._job = checkpoint, job
         student_of_job: WholeStudent = WholeStudent(job, recipe.optimizer, recipe.batch.seed)
-        return student_of_job, text_blobs(job), _digest_of(checkpoint)
+        return student_of_job, text_blobs(job), checkpoint_digest(checkpoint)
 
     def _open_teacher(self, blobs: dict[str, bytes]) -> tuple[Teacher | None, str]:
         if self._recipe.teacher is None:
@@ -233,7 +230,7 @@ class _Run:
                 "the same tokens",
                 code="tokenizer_invalid",
             )
-        return Teacher(job), _digest_of(checkpoint)
+        return Teacher(job), checkpoint_digest(checkpoint)
 
     def _begin(self) -> None:
         if self._recipe.learn == "codes" and self._teacher is not None:
@@ -260,7 +257,8 @@ class _Run:
     def _key(self) -> str:
         import torch
 
-        parts = [self._recipe.digest, self._student_digest, self._teacher_digest]
+        parts = [str(LEARN_VERSION), self._recipe.digest]
+        parts += [self._student_digest, self._teacher_digest]
         parts += [self._data.digest, str(torch.__version__), str(self._n_threads)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -331,18 +329,6 @@ def _state(student: Student, optimizer: Optimizer, step: int, n_tokens: int) -> 
 
     parameters = {name: parameter.value for name, parameter in student.learnt().items()}
     return State(step, n_tokens, parameters, optimizer.state())
-
-
-def _edge_blobs(path: Path) -> dict[str, bytes]:
-    header = verify(path)
-    there = [name for name in _TEXT_BLOBS if name in header.tensors]
-    return {name: bytes(read_tensor(header, name)) for name in there}
-
-
-def _digest_of(checkpoint: Checkpoint) -> str:
-    with SourceDigests(checkpoint) as digests:
-        text = json.dumps(digests.result(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_out(out: Path, *, may_exist: bool) -> None:

@@ -7,21 +7,25 @@ read can be written. float32. Appears whole or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from edgellm.errors import UnsupportedError
 
+from ..archs import TensorSource
 from ..checkpoint import Checkpoint
 from ..export.shards import ShardWriter, StoredTensor
 from ..export.whole import check_target, whole_directory
 from ..extras import INPUT_FILES
 from ..plan import Job
 from ..views import Part, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 F32Array = npt.NDArray[np.float32]
 _NOT_COPIED = ("config.json", "model.safetensors.index.json")
@@ -48,31 +52,43 @@ def save_checkpoint(
 
 def stored_tensors(job: Job, weights: Mapping[str, Tensor]) -> dict[str, F32Array]:
     """By the checkpoint's names."""
+
+    def values(source: TensorSource) -> F32Array:
+        return _untransformed(source.view, weights[source.name].detach().numpy())
+
+    sources = job.arch.tensors(job.spec, job.config, job.checkpoint.tensors)
+    return dict(put_together(sources, values))
+
+
+def put_together(
+    sources: Iterable[TensorSource], values: Callable[[TensorSource], F32Array]
+) -> Iterator[tuple[str, F32Array]]:
+    """Stored tensors, each when all of it is there. values: of a source, as it is stored."""
     stored: dict[str, F32Array] = {}
     filled: dict[str, int] = {}
     used: set[str] = set()
-    for source in job.arch.tensors(job.spec, job.config, job.checkpoint.tensors):
+    for source in sources:
         if source.source in used:
             continue
         used.add(source.source)
-        values = _untransformed(source.view, weights[source.name].detach().numpy())
+        rows_of_all = values(source)
         row0 = 0
         for part in source.view.parts:
-            rows = values[row0 : row0 + part.n_rows]
+            rows = rows_of_all[row0 : row0 + part.n_rows]
             row0 += part.n_rows
             if part.stored is None:
                 continue
             whole = stored.setdefault(part.stored, np.zeros(part.shape, dtype=np.float32))
             _put(whole, part, rows)
             filled[part.stored] = filled.get(part.stored, 0) + rows.size
-    short = [name for name, whole in stored.items() if filled[name] != whole.size]
-    if short:
+            if filled[part.stored] == whole.size:
+                yield part.stored, stored.pop(part.stored)
+    if stored:
         raise UnsupportedError(
-            f"tensor '{short[0]}' of the checkpoint is used in part or more than once; a model "
-            "of this family cannot be written back",
+            f"tensor '{next(iter(stored))}' of the checkpoint is used in part or more than once; a "
+            "model of this family cannot be written back",
             code="tensor_unexpected",
         )
-    return stored
 
 
 def _put(whole: F32Array, part: Part, rows: F32Array) -> None:

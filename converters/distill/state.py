@@ -23,7 +23,7 @@ from edgellm.errors import InvalidArgumentError
 from ..calibrate.work import make_folder
 from ..export.whole import whole_directory
 
-VERSION = 1  # raised when the same recipe would learn other bits
+VERSION = 1  # of the folder
 N_KEPT = 2
 _STEP = re.compile(r"step-(\d{8,12})")
 _FILES = ("parameters.safetensors", "optimizer.safetensors")
@@ -90,7 +90,9 @@ class StateDir:
 
         value = _read_json(folder / "state.json")
         try:
-            if value is None or value.get("sha256") != _digests(folder):
+            if value is None or value.get("version") != VERSION:
+                return None
+            if value.get("sha256") != _digests(folder):
                 return None
             parameters, optimizer = (load_file(folder / name) for name in _FILES)
             return State(int(value["step"]), int(value["n_tokens"]), parameters, optimizer)

@@ -1,4 +1,4 @@
-"""One optimizer step, and one measurement: the same bits for the same state, data and threads.
+"""One optimizer step: the same bits for the same state, data and threads.
 
 Knows no files. What is random is decided by data.step_windows() and the student's start.
 """
@@ -21,6 +21,7 @@ from ..report import Divergence
 from .data import Packed, Tokens, step_windows
 from .logit_cache import LogitCache
 from .losses import DIVERGENCE, hidden_distance, mean_of, next_token
+from .measure import divergence, log_probs, tensors
 from .optimizer import Optimizer
 from .recipe import TrainRecipe
 from .schedule import rate_at
@@ -92,40 +93,22 @@ class Trainer:
         norm = self.optimizer.step(share)
         return {"step": step + 1, "rate": share, "grad_norm": norm, **meter.line()}
 
-    @torch.no_grad()
     def measure(self, valid: Packed) -> Divergence:
-        """On windows that nothing learns from: divergence from the teacher (0 without one), and the
-        losses of both (the student's twice without one)."""
-        sums = np.zeros(4)
-        n_targets = 0
-        for window in range(len(valid)):
-            tokens, documents = _tensors(valid.batch(np.array([window])))
-            got = self._log_probs(self._student.model(documents), tokens)[0]
-            wanted = got
-            if self._teacher is not None:
-                wanted = self._log_probs(self._teacher.model(documents), tokens)[0]
-            sums[0] += float((wanted.exp() * (wanted - got)).sum(-1).double().sum())
-            sums[1] += float((wanted.argmax(-1) == got.argmax(-1)).sum())
-            for place, log_probs in ((2, wanted), (3, got)):
-                losses, counted = next_token(log_probs[None], tokens, documents)
-                sums[place] += float((losses * counted).double().sum())
-            n_targets += int(counted.sum())
-        kl, same = sums[:2] / valid.tokens.size
-        before, after = sums[2:] / max(1, n_targets)
-        return Divergence(max(float(kl), 0.0), float(same), before, after, int(valid.tokens.size))
+        """On windows that nothing learns from; without a teacher against the student itself."""
+        return divergence(self._teacher or self._student, self._student, valid)
 
     def teacher_log_probs(self, windows: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
         """[b, n, n_vocab] of the teacher, at temperature 1."""
         assert self._teacher is not None
-        tokens, documents = _tensors(self._data.batch(windows))
+        tokens, documents = tensors(self._data.batch(windows))
         with torch.no_grad():
-            return self._log_probs(self._teacher.model(documents), tokens)
+            return log_probs(self._teacher.model(documents), tokens)
 
     def _loss(self, passed: _Pass) -> tuple[Tensor, dict[str, float], Tensor, Tensor]:
         """Of a forward pass: the whole, its terms, and next-token losses [b, n - 1] with which of
         them count."""
         options = self._recipe.loss
-        tokens, documents = _tensors(passed.data)
+        tokens, documents = tensors(passed.data)
         with self._precision():
             model = self._student.model(documents)
             hidden = model.last_hidden(tokens)
@@ -165,16 +148,13 @@ class Trainer:
             log_p = (teacher.head(wanted).float() / t).log_softmax(-1) if options.teacher else None
         terms: dict[str, Tensor] = {}
         if log_p is not None:
-            divergence = DIVERGENCE[options.divergence](log_p, log_q, options.alpha)
+            distance = DIVERGENCE[options.divergence](log_p, log_q, options.alpha)
             # The gradient of softened distributions shrinks by t^2 (Hinton et al. 2015).
-            terms["teacher"] = t * t * divergence.mean()
+            terms["teacher"] = t * t * distance.mean()
         if options.hidden:
             pair = model.final_norm(hidden).float(), teacher.final_norm(wanted).float()
             terms["hidden"] = hidden_distance(*pair).mean()
         return terms
-
-    def _log_probs(self, model: PackedModel, tokens: Tensor) -> Tensor:
-        return model.head(model.last_hidden(tokens)).log_softmax(-1)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._recipe.batch.dtype == "f32":
@@ -225,10 +205,6 @@ class _Meter:
             name: float(sums[i] / counts[i]) for i, name in enumerate(self._names) if counts[i]
         }
         return {"loss": float(np.mean(self._losses)), "terms": terms, "kinds": kinds}
-
-
-def _tensors(data: Packed) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(data.tokens).long(), torch.from_numpy(data.documents).long()
 
 
 def _check_pair(student: Student, teacher: Teacher | None, recipe: TrainRecipe) -> None:

@@ -58,7 +58,8 @@ class EdgeCheckpoint(Checkpoint):
             raise UnsupportedError(
                 f"{path}: an adapter, not a model; give the model's file", code="spec_unsupported"
             )
-        self._spec = ModelSpec.from_json(header.metadata["edgellm.spec"])
+        # How the runtime stores keys is no part of the model.
+        self._spec = ModelSpec.from_json(header.metadata["edgellm.spec"]).without_key_changes()
         self._open(path, {}, [path], Packing({}), has_weights=True)
         for slot in tensor_slots(self._spec):
             info = header.tensors.get(slot.name)

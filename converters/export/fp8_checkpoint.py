@@ -32,7 +32,7 @@ from ..extras import INPUT_FILES
 from ..packed.float8 import LARGEST, F32Array, U8Array, decode_float8, encode_float8
 from ..plan import Job, Options
 from ..report import ConvertProgress, PlannedTensor, ProgressFn
-from .plain import check_plain
+from .plain import check_plain, widths_differ
 from .report import ExportedMatrix, ExportReport
 from .shards import ShardWriter, StoredTensor
 from .whole import check_target, whole_directory
@@ -61,6 +61,12 @@ def export_fp8(
     with Checkpoint(src) as checkpoint:
         job = Job(checkpoint, Options("F16", None, None, None))
         check_plain(job.spec, kind)
+        if widths_differ(job.spec):
+            raise UnsupportedError(
+                f"{src}: its layers differ in width, which readers of {kind} have no place for; "
+                "prune with uniform = true",
+                code="spec_unsupported",
+            )
         plan = _plan(job, kind)
         tensors = [stored for item in plan.items for stored in _stored(plan, item)]
         check_target(out, sum(tensor.n_bytes for tensor in tensors))

@@ -24,6 +24,7 @@ from ..plan import Job
 from ..spec import ModelSpec
 from .edge_source import EdgeCheckpoint
 from .gguf_rope import rotation
+from .plain import widths_differ
 
 F32Array = npt.NDArray[np.float32]
 
@@ -59,6 +60,9 @@ def target_of(job: Job) -> Target:
     kind = ARCHITECTURES[arch]
     turning = rotation(job, kind)
     lacking = [*kind.lacks(spec), *([turning.missing] if turning.missing else [])]
+    # Layers without experts between those with: what such architectures have keys for.
+    if widths_differ(spec) and not any(layer.n_experts for layer in spec.layers):
+        lacking.append("layers that differ in width")
     if lacking:
         raise refused(arch, lacking)
     spec = _windowed(job, arch, kind)

@@ -1,4 +1,4 @@
-"""Which models can be exported: those of Llama's blocks."""
+"""Which models can be exported."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def check_plain(spec: ModelSpec, kind: str) -> None:
             f"{', '.join(sorted(other))}",
             code="spec_unsupported",
         )
+
+
+def widths_differ(spec: ModelSpec) -> bool:
+    """Whether layers have different numbers of heads or channels, as pruned ones may; other
+    programs' files have one number for all."""
+    return len({(one.n_heads, one.n_kv_heads, one.d_ffn, one.d_expert) for one in spec.layers}) > 1

@@ -64,7 +64,7 @@ def whole_files(out: Path, *others: Path) -> Iterator[Path]:
             written = temporary / path.name
             if written.exists():
                 _sync(written)
-                written.rename(path)
+                written.replace(path)
                 moved.append(path)
         _sync(out.parent)
     except OSError as error:

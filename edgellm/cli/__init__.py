@@ -21,7 +21,9 @@ from .output import print_error, print_json_error
 # Verb -> one line of help. The verb's module is edgellm.cli.<verb>, its function `command`.
 VERBS = {
     "convert": "Turn a Hugging Face checkpoint into one compact .edge file.",
+    "prune": "Cut a checkpoint down: layers, heads, channels, vocabulary, as a recipe says.",
     "train": "Train a checkpoint, or refine a compressed file, as a recipe says.",
+    "compress": "Prune, heal, quantize and refine a checkpoint, as a recipe of steps says.",
     "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
     "pull": "Get a model from the hub, and convert it into the store.",
     "list": "Show the models of the store, and what they take.",

@@ -31,6 +31,7 @@ from .allocate import (
 from .convert_plan import ShownPlan
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 from .progress import progress_bar
+from .self_draft import DraftTextOption, SelfDraftOption, add_head, show
 
 FormatOption = Annotated[
     str | None,
@@ -95,6 +96,8 @@ def command(
     cache_dir: CacheDirOption = None,
     report: ReportOption = None,
     base: BaseOption = None,
+    self_draft: SelfDraftOption = False,
+    draft_text: DraftTextOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; write nothing.")
     ] = False,
@@ -106,6 +109,13 @@ def command(
         raise InvalidArgumentError("OUT is missing: the file to write", code="invalid_argument")
     if base is not None:
         _adapter(src, out, base, json, locals())
+        return
+    if not self_draft:
+        refuse_others({"draft_text": draft_text}, "only with --self-draft")
+    elif dry_run:
+        refuse_others({"self_draft": self_draft}, "a dry run trains nothing")
+    elif src.suffix == ".edge":
+        _head_alone(src, out, json, locals())
         return
     _check_not_adapter(src)
     tools = converters("edgellm.converters")
@@ -133,10 +143,29 @@ def command(
         _write_report(result, report)
     for warning in result.warnings:
         note(f"note: {warning}")
+    head = None
+    if self_draft and out is not None:
+        heads = converters("edgellm.converters.draft_head")
+        head = add_head(heads, out, out, draft_text, None, threads or 0)
     if json:
-        print_json("convert", result.to_dict())
-    else:
-        print_text(text)
+        extra = {} if head is None else {"draft_head": head.to_dict()}
+        print_json("convert", {**result.to_dict(), **extra})
+        return
+    print_text(text)
+    if head is not None:
+        show(head, json=False)
+
+
+def _head_alone(src: Path, out: Path | None, json: bool, options: Mapping[str, Any]) -> None:
+    own = ("src", "out", "json", "self_draft", "draft_text", "work_dir", "threads")
+    refuse_others(
+        {name: value for name, value in options.items() if name not in own},
+        "has no effect where SRC is a .edge file: only a draft head is added",
+    )
+    assert out is not None  # without --dry-run
+    heads = converters("edgellm.converters.draft_head")
+    work, n_threads = options["work_dir"], options["threads"] or 0
+    show(add_head(heads, resolve(src), out, options["draft_text"], work, n_threads), json)
 
 
 def _adapter(

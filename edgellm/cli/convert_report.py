@@ -106,16 +106,18 @@ def quality_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _kv_rows(kv: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """None: of a file made before this was measured."""
-    if kv is None:
+    """Nothing of a file made before this was measured."""
+    if kv is None or "balance_keys" not in kv:
         return
     for found in kv["formats"]:
         yield (
             f"KL(F16, {found['format']}) of the KV cache",
-            f"{found['kl']:.6f} nats per token; keys rotated {found['kl_rotated_keys']:.6f}; "
+            f"{found['kl']:.6f} nats per token; keys balanced {found['kl_balanced_keys']:.6f}, "
+            f"rotated {found['kl_rotated_keys']:.6f}, both {found['kl_both']:.6f}; "
             f"rotation of values changed {found['kl_other_values']:.6f}",
         )
-    yield "rotating keys", "gains" if kv["keys_gain"] else "no gain"
+    yield "keys are balanced", "yes" if kv["balance_keys"] else "no"
+    yield "keys are rotated", "yes" if kv["rotate_keys"] else "no"
     yield "changing the rotation of values", "gains" if kv["values_gain"] else "no gain"
 
 

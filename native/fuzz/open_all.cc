@@ -4,6 +4,7 @@
 #include "format/json.h"
 #include "format/verifier.h"
 #include "model/adapter.h"
+#include "model/draft_head.h"
 #include "model/spec.h"
 #include "model/weights.h"
 #include "tokenizer/tokenizer.h"
@@ -40,7 +41,8 @@ Status load(const EdgeFile& file) {
   if (file.find("token_embd") != nullptr) {
     EDGE_ASSIGN_OR_RETURN(const ModelSpec spec,
                           ModelSpec::from_json(file.metadata("edgellm.spec")));
-    EDGE_RETURN_IF_ERROR(Weights::bind(file, spec).status());
+    EDGE_ASSIGN_OR_RETURN(const Weights weights, Weights::bind(file, spec));
+    EDGE_RETURN_IF_ERROR(DraftHead::open(file, spec, weights).status());
   }
   if (const TensorEntry* blob = file.find("tokenizer")) {
     EDGE_RETURN_IF_ERROR(Tokenizer::create({blob->tensor.data, blob->tensor.n_bytes}).status());

@@ -92,10 +92,20 @@ edgellm::Verify verify_from(const std::string& name) {
                        "verify must be 'once', 'always' or 'never'");
 }
 
+edgellm::Speculate speculate_from(const std::string& name) {
+  if (name == "off") return edgellm::Speculate::kOff;
+  if (name == "auto") return edgellm::Speculate::kAuto;
+  if (name == "on") return edgellm::Speculate::kOn;
+  if (name == "always") return edgellm::Speculate::kAlways;
+  throw edgellm::Error("invalid_argument", "InvalidArgumentError",
+                       "speculate must be 'off', 'auto', 'on' or 'always'");
+}
+
 Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
-           const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes) {
+           const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
+           const std::string& speculate) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -106,7 +116,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .prefix_cache_bytes = prefix_cache_bytes.value_or(UINT64_MAX),
       .kv_format = kv_format,
       .kv_cache_dir = kv_cache_dir.is_none() ? "" : path_text(kv_cache_dir),
-      .kv_cache_disk_bytes = kv_cache_disk_bytes};
+      .kv_cache_disk_bytes = kv_cache_disk_bytes,
+      .speculate = speculate_from(speculate)};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -189,12 +200,17 @@ std::vector<std::pair<int32_t, double>> top_logprobs(const Session& session, int
 }
 
 py::dict stats_dict(const edgellm::SessionStats& stats) {
+  py::dict drafters;
+  for (const edgellm::DrafterStats& drafter : stats.drafters) {
+    drafters[py::str(drafter.name)] = py::make_tuple(drafter.n_drafted, drafter.n_accepted);
+  }
   return py::dict(
       "n_prefill_tokens"_a = stats.n_prefill_tokens, "n_decode_tokens"_a = stats.n_decode_tokens,
       "n_steps"_a = stats.n_steps, "n_reused_tokens"_a = stats.n_reused_tokens,
       "n_disk_tokens"_a = stats.n_disk_tokens, "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
       "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
-      "kv_bytes"_a = stats.kv_bytes);
+      "kv_bytes"_a = stats.kv_bytes, "is_speculating"_a = stats.is_speculating,
+      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms);
 }
 
 void bind_machine(py::module_& m) {
@@ -304,7 +320,8 @@ void bind_model(py::module_& m) {
                   py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
                   py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
                   py::arg("kv_cache_dir") = py::none(),
-                  py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes)
+                  py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
+                  py::arg("speculate") = "off")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))
@@ -340,7 +357,7 @@ void bind_model(py::module_& m) {
                                std::vector<std::tuple<int, uint64_t, uint64_t>> groups;
                                for (const edgellm::KvGroup& group : model.info().kv_groups) {
                                  groups.emplace_back(group.window, group.bytes_per_token,
-                                                     group.first_page_extra);
+                                                     group.first_extra);
                                }
                                return groups;
                              })
@@ -384,6 +401,7 @@ void bind_session(py::module_& m) {
       .def("run_with_hidden", &run_with_hidden, py::arg("budget_ms") = 80.0)
       .def("rewind", &Session::rewind, py::arg("n_tokens"), Unlocked())
       .def("set_priority", &Session::set_priority, py::arg("priority"), Unlocked())
+      .def("set_speculation", &Session::set_speculation, py::arg("is_on"), Unlocked())
       .def("set_adapter", &Session::set_adapter, py::arg("adapter"), Unlocked())
       .def("logits", &last_logits)
       .def("sample", &sample, py::arg("params"), py::arg("step") = py::none(),
@@ -424,6 +442,7 @@ PYBIND11_MODULE(_native, m) {
   edgellm::bindings::bind_sampler(m);
   edgellm::bindings::bind_gptq(m);
   edgellm::bindings::bind_adapter(m);
+  edgellm::bindings::bind_draft_head(m);
   edgellm::bindings::bind_session_file(m);
   bind_session(m);
 }

@@ -121,6 +121,9 @@ void bind_sampler(py::module_& m);
 // Adapters of a model.
 void bind_adapter(py::module_& m);
 
+// The draft head of a model.
+void bind_draft_head(py::module_& m);
+
 // Long contexts in little memory.
 void bind_long_context(py::class_<Session>& session);
 

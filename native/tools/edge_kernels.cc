@@ -142,8 +142,9 @@ struct AttentionProblem {
   AttentionProblem(edge::KvFormat format_, const Options& options)
       : format(format_),
         page_bytes(edge::kv_head_bytes(format_, options.head_dim)),
-        n_pages((options.n_positions + kPagePositions - 1) / kPagePositions),
-        memory(page_bytes * static_cast<size_t>(n_pages) + kCacheLineBytes),
+        n_pages((options.n_positions + edge::kPageTokens - 1) / edge::kPageTokens),
+        stride((page_bytes + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes),
+        memory(stride * static_cast<size_t>(n_pages) + kCacheLineBytes),
         q(static_cast<size_t>(options.n_queries * options.head_dim)),
         o(q.size()),
         q8(q.size() + 4),
@@ -154,7 +155,7 @@ struct AttentionProblem {
     const size_t unaligned = reinterpret_cast<uintptr_t>(memory.data()) % kCacheLineBytes;
     for (int page = 0; page < n_pages; ++page) {
       pages.push_back(memory.data() + kCacheLineBytes - unaligned +
-                      page_bytes * static_cast<size_t>(page));
+                      stride * static_cast<size_t>(page));
     }
   }
 
@@ -162,7 +163,7 @@ struct AttentionProblem {
     const edge::AttentionKernels& kernels = *edge::active_kernels().attention;
     for (int first = 0; first < options.n_positions; first += edge::kSegmentTokens) {
       edge::AttentionSegmentArgs args;
-      args.pages = pages.data() + first / kPagePositions;
+      args.pages = pages.data() + first / edge::kPageTokens;
       args.kv = edge::kv_head(format, options.head_dim);
       args.scale = 1;
       args.n_queries = options.n_queries;
@@ -176,11 +177,11 @@ struct AttentionProblem {
     }
   }
 
-  static constexpr int kPagePositions = 32;
   static constexpr size_t kCacheLineBytes = 64;
   edge::KvFormat format;
   size_t page_bytes;
   int n_pages;
+  size_t stride;  // from page to page, which begin at cache lines as those of models do
   std::vector<uint8_t> memory;
   std::vector<const uint8_t*> pages;
   std::vector<float> q, o;
@@ -198,7 +199,7 @@ void measure_attention(edge::KvFormat format, const Options& options) {
       "\"gmac_per_s\": %.1f, \"kv_gb_per_s\": %.2f}\n",
       std::string(edge::isa_name(edge::active_kernels().isa)).c_str(), options.n_queries,
       ns / n_keys, 2 * n_keys * options.head_dim * options.n_queries / ns,
-      static_cast<double>(problem.page_bytes) / AttentionProblem::kPagePositions * n_keys / ns);
+      static_cast<double>(problem.page_bytes) / edge::kPageTokens * n_keys / ns);
 }
 
 void measure_all(edge::Format format, const Options& options) {

@@ -179,7 +179,7 @@ def test_the_plan_from_the_header_is_that_of_the_runtime(name, kv, request):
     assert plan.scratch_bytes == native.scratch_bytes
     assert plan.kv_bytes_per_token == native.kv_bytes_per_token
     assert plan.kv_groups == tuple(planner.KvGroup(*group) for group in native.kv_groups)
-    assert all(plan.kv_bytes_at(n) == native.kv_bytes(n) for n in (1, 32, 33, 128))
+    assert all(plan.kv_bytes_at(n) == native.kv_bytes(n) for n in (1, 16, 17, 32, 33, 128))
     assert plan.file_bytes == native.file_bytes
     assert plan.n_ctx_train == native.n_ctx_train
     native.close()

@@ -146,7 +146,7 @@ def test_a_model_larger_than_the_memory_names_formats_that_then_do_fit(tiny_chec
     assert made.returncode == 0, made.stderr
     native = _native.Model.load(tmp_path / "big.edge")
     need = native.file_bytes + native.scratch_bytes + native.session_bytes
-    need += 32 * native.kv_bytes_per_token
+    need += 16 * native.kv_bytes_per_token
     native.close()
 
     fits = edgellm("run", "big.edge", "hi", "-n", 1, "--max-memory", need, cwd=tmp_path)

@@ -80,7 +80,7 @@ def test_a_directory_with_only_a_configuration_will_do(tmp_path: Path) -> None:
     assert plan.spec.eos_ids == (7,)
     run = edgellm("convert", tmp_path, "--dry-run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    kv = "13,728 bytes of KV a token, 11,616 of them for the last 672 tokens only"
+    kv = "13,728 bytes of KV a token, 11,616 of them for the last 656 tokens only"
     assert kv in run.stdout
     assert "memory with a context of 4,096" in run.stdout
     # 26 layers of 1 kv head of 256, of which 22 see 512 tokens. Without windows: 429 MiB.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,18 @@ from edgellm.converters import convert
 from edgellm.converters.calibrate import CalibrationTokens
 from edgellm.converters.checkpoint import Checkpoint
 from edgellm.converters.fold import consumers
+from edgellm.converters.layout import KEY_BALANCE_ROLES
 from edgellm.converters.plan import Job, Options
-from edgellm.converters.recipe import CalibrationOptions, Recipe, matrix_rule, vector_rules
+from edgellm.converters.recipe import (
+    CalibrationOptions,
+    Recipe,
+    matrix_rule,
+    preset,
+    vector_rules,
+)
 from edgellm.converters.reference import Reference, torch_tables
 
+from edgellm.edgefile import read_header
 from edgellm.errors import InvalidArgumentError
 from golden.families import family_ids, save_family
 from golden.measures import max_abs
@@ -95,3 +104,16 @@ def test_scales_are_refused_where_nothing_can_take_them(tmp_path: Path) -> None:
             recipe=recipe,
             calibration=CalibrationTokens(windows("olmo2_post_norms")),
         )
+
+
+def test_where_scores_are_bounded_keys_keep_their_constant(tmp_path: Path) -> None:
+    """A bound sees what softmax does not."""
+    name = "gemma2_caps_windows"
+    source, _ = save_family(name, tmp_path / "source")
+    recipe = replace(preset("E8_32"), balance_keys=True)
+    report = convert(source, tmp_path / "a.edge", recipe=recipe, held_out=windows(name))
+    assert report.quality is not None
+    assert all(found.kl_balanced_keys == found.kl for found in report.quality.kv.formats)
+    header = read_header(tmp_path / "a.edge")
+    assert not {info.role for info in header.tensors.values()} & set(KEY_BALANCE_ROLES)
+    assert "balance_keys" not in header.metadata["edgellm.spec"]

@@ -80,10 +80,12 @@ RULE = '[[rules]]\npattern = "*"\nformat = "E4_16"\n'
 
 @pytest.mark.parametrize("rotate_values", [False, True])
 @pytest.mark.parametrize("rotate_keys", [None, False, True])
-def test_rotations_are_written_and_read(
-    tmp_path: Path, rotate_values: bool, rotate_keys: bool | None
+@pytest.mark.parametrize("balance_keys", [None, False, True])
+def test_what_becomes_of_keys_and_values_is_written_and_read(
+    tmp_path: Path, rotate_values: bool, rotate_keys: bool | None, balance_keys: bool | None
 ) -> None:
-    recipe = replace(preset("E4_16"), rotate_values=rotate_values, rotate_keys=rotate_keys)
+    choices = {"rotate_keys": rotate_keys, "balance_keys": balance_keys}
+    recipe = replace(preset("E4_16"), rotate_values=rotate_values, **choices)
     write_recipe(recipe, tmp_path / "r.toml")
     assert read_recipe(tmp_path / "r.toml") == recipe
 

@@ -68,6 +68,7 @@ FEATURES = replace(
     layers=(
         replace(LAYER, rope="local", window=9, post_norm=True, qkv_bias=True, o_bias=True),
         replace(LAYER, parallel=True, ffn_bias=True, qk_norm="full", ffn_gated=False),
+        replace(LAYER, balance_keys=True),
         replace(LAYER, pre_norm=False, attn_scale=0.5, attn_softcap=50.0, ffn_act="gelu_tanh"),
         replace(
             MOE, shared_gate=True, norm_topk=True, rope="none", qk_norm="head", rotate_keys=True
@@ -116,6 +117,7 @@ def test_values_of_newer_keys_are_checked_too(change: dict[str, object], said: s
         (LAYER, {"attn_softcap": float("nan")}, "attn_softcap"),
         (LAYER, {"parallel": True, "post_norm": True}, "parallel"),
         (LAYER, {"parallel": True, "pre_norm": False}, "parallel"),
+        (LAYER, {"balance_keys": True, "attn_softcap": 30.0}, "balance_keys"),
         (LAYER, {"d_ffn": 0}, "d_ffn"),
         (LAYER, {"n_experts_used": 1}, "n_experts_used"),
         (LAYER, {"d_expert": 8}, "d_expert"),

@@ -119,7 +119,7 @@ def test_windows_bound_the_memory_and_any_rewind_has_the_same_bits(folder: Path)
     for kv in KV_FORMATS:
         other = _native.Model.load(str(path), n_threads=2, verify="never", kv_format=kv)
         other_plan = plan_of(read_header(path), limit_bytes=0, kv=kv)
-        for n_ctx in (1, 33, 130, 192, 193, len(ids), 400):
+        for n_ctx in (1, 17, 33, 130, 192, 193, len(ids), 400):
             assert other_plan.kv_bytes_at(n_ctx) == other.kv_bytes(n_ctx)
     session = _native.Session(model, len(ids), reuse_prefix=False)
     session.append(ids)

@@ -22,7 +22,7 @@ from edgellm.options import KV_FORMATS
 from golden.tiny import CASE_NAMES, case_named, tiny_checkpoint
 
 FORMATS = ("E2_16", "E3_32", "E4_16", "E4_32", "E6_16", "E8_32", "K4_32", "L8_32", "F16")
-ROTATED = "E4_16 with keys rotated"
+CHANGED = "E4_16 with keys balanced and rotated"
 MAX_TOKENS = 300  # past a chunk of 128 rows and, where the context allows, a segment of 256
 LOGITS_CODE = """
 import sys
@@ -55,8 +55,10 @@ def make_edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     def make(format: str) -> Path:
         out = folder / f"{format}.edge"
         if not out.exists():
-            recipe = replace(preset(format.split()[0]), rotate_keys=format == ROTATED)
-            convert(checkpoint, out, recipe=recipe)
+            changed = format == CHANGED
+            recipe = replace(preset(format.split()[0]), rotate_keys=changed, balance_keys=changed)
+            text = np.arange(60, dtype=np.int32).reshape(2, 30) % 40
+            convert(checkpoint, out, recipe=recipe, held_out=text if changed else None)
         return out
 
     return make
@@ -100,7 +102,7 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(
 ) -> None:
     kvs = [kv for kv, _ in zip(cycle(KV_FORMATS), FORMATS, strict=False)]  # neither sees the other
     kvs.append("K6V4")
-    formats = [*FORMATS, ROTATED]
+    formats = [*FORMATS, CHANGED]
     paths = [make_edge(format) for format in formats]
     names = [f"{format} with {kv}" for format, kv in zip(formats, kvs, strict=True)]
     wanted = logits_of_each(paths, tmp_path / "scalar.npz", "scalar", 1, kvs)

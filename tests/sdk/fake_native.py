@@ -102,6 +102,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
+        speculate: str = "off",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 
@@ -134,6 +135,7 @@ class Session:
         self._n_tokens = self._n_sampled = 0
         self._cancelled = self._closed = False
         self.n_dropped = self.priority = 0
+        self.is_speculating = False
         LIVE_SESSIONS.add(id(self))
 
     def append(self, ids: Sequence[int]) -> None:
@@ -153,6 +155,9 @@ class Session:
 
     def set_priority(self, priority: int) -> None:
         self.priority = priority
+
+    def set_speculation(self, is_on: bool) -> None:
+        self.is_speculating = is_on
 
     def run(self, budget_ms: float = 80.0) -> bool:
         self._check()
@@ -188,8 +193,14 @@ class Session:
         return len(self._queue)
 
     @property
-    def stats(self) -> dict[str, int]:
-        return {"n_reused_tokens": 0, "n_disk_tokens": 0}
+    def stats(self) -> dict[str, object]:
+        return {
+            "n_reused_tokens": 0,
+            "n_disk_tokens": 0,
+            "is_speculating": self.is_speculating,
+            "drafters": {},
+            "saved_ms": 0.0,
+        }
 
     @property
     def token_ids(self) -> list[int]:

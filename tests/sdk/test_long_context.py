@@ -21,14 +21,14 @@ def demo(demo_path: Path) -> Iterator[edgellm.Model]:
         yield model
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain keys", "rotated keys"])
+@pytest.fixture(scope="module", params=[False, True], ids=["plain keys", "changed keys"])
 def one_layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys and values of one layer depend on a token and its position alone."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tiny_model, "N_LAYERS", 1)
         patched.setattr(tiny_model, "N_CTX", 512)
         out = tmp_path_factory.mktemp("one") / "one.edge"
-        return tiny_model.make_tiny_edge(out, rotate_keys=request.param)
+        return tiny_model.make_tiny_edge(out, rotate_keys=request.param, balance_keys=request.param)
 
 
 def run(session: _native.Session, ids: list[int]) -> np.ndarray:

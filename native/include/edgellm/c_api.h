@@ -80,6 +80,15 @@ enum {
   EDGELLM_KV_K6V4 = 4  /* keys 6 bits as well */
 };
 
+/* Whether sessions guess tokens and verify several in one step (docs/SPECULATION.md). */
+enum {
+  EDGELLM_SPECULATE_DEFAULT = 0,
+  EDGELLM_SPECULATE_OFF = 1,
+  EDGELLM_SPECULATE_AUTO = 2,  /* where there is memory for it */
+  EDGELLM_SPECULATE_ON = 3,    /* or "memory_budget" */
+  EDGELLM_SPECULATE_ALWAYS = 4 /* as ON, and as if a row more took no time: for tests */
+};
+
 typedef struct edgellm_load_options {
   size_t struct_size;
   int32_t n_threads;         /* 0: the physical cores this process may use */
@@ -97,9 +106,22 @@ typedef struct edgellm_load_options {
   const char* kv_cache_dir;
   size_t n_kv_cache_dir_bytes;
   uint64_t kv_cache_disk_bytes;
+  int64_t speculate; /* EDGELLM_SPECULATE_... */
 } edgellm_load_options;
-#define EDGELLM_LOAD_OPTIONS_INIT \
-  {sizeof(edgellm_load_options), 0, EDGELLM_VERIFY_ONCE, 0, 0, EDGELLM_KV_DEFAULT, 0, 0, NULL, 0, 0}
+#define EDGELLM_LOAD_OPTIONS_INIT   \
+  {                                 \
+      sizeof(edgellm_load_options), \
+      0,                            \
+      EDGELLM_VERIFY_ONCE,          \
+      0,                            \
+      0,                            \
+      EDGELLM_KV_DEFAULT,           \
+      0,                            \
+      0,                            \
+      NULL,                         \
+      0,                            \
+      0,                            \
+      EDGELLM_SPECULATE_DEFAULT}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
@@ -259,8 +281,22 @@ typedef struct edgellm_session_stats {
   int64_t n_recomputed_tokens; /* once more, after a rewind; their time is in prefill_ms */
   int64_t n_reused_tokens;     /* not processed: their KV was there from other texts */
   int64_t n_disk_tokens;       /* of these: it was read from kv_cache_dir */
+  int64_t is_speculating;      /* 0 or 1 */
+  int64_t n_drafted_tokens;    /* guessed, and verified beside others, of which */
+  int64_t n_accepted_tokens;   /* were right */
+  double saved_ms;             /* by that, as far as measured */
 } edgellm_session_stats;
-#define EDGELLM_SESSION_STATS_INIT {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define EDGELLM_SESSION_STATS_INIT \
+  {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* What one kind of guessing did in a session. */
+typedef struct edgellm_drafter_stats {
+  size_t struct_size;
+  char name[16]; /* "suffix", "recycling", ... and NUL */
+  int64_t n_drafted_tokens;
+  int64_t n_accepted_tokens;
+} edgellm_drafter_stats;
+#define EDGELLM_DRAFTER_STATS_INIT {sizeof(edgellm_drafter_stats), {0}, 0, 0}
 
 /* Filters apply in the order of the fields, to softmax(logits / temperature). */
 typedef struct edgellm_sampler_params {
@@ -339,7 +375,7 @@ EDGELLM_API edgellm_status edgellm_session_run_with_hidden(edgellm_session* sess
 EDGELLM_API edgellm_status edgellm_session_rewind(edgellm_session* session, int32_t n_tokens);
 /* Long contexts (docs/KV.md). What they take out of the KV still counts as a token; such KV is
  * neither shared nor saved, and a rewind to before the gap computes all again.
- * Tokens [n_sink, n_sink + n_drop) of the KV go, and the others move down; multiples of 32, n_sink
+ * Tokens [n_sink, n_sink + n_drop) of the KV go, and the others move down; multiples of 16, n_sink
  * at least 32. */
 EDGELLM_API edgellm_status edgellm_session_shift(edgellm_session* session, int32_t n_sink,
                                                  int32_t n_drop);
@@ -386,6 +422,16 @@ EDGELLM_API edgellm_status edgellm_session_sample(const edgellm_session* session
 EDGELLM_API edgellm_status edgellm_session_cancel(edgellm_session* session);
 EDGELLM_API edgellm_status edgellm_session_get_stats(const edgellm_session* session,
                                                      edgellm_session_stats* stats);
+/* Of the kind with this index among the *n_drafters that have guessed anything; `stats` is left
+ * alone beyond them. */
+EDGELLM_API edgellm_status edgellm_session_get_drafter_stats(const edgellm_session* session,
+                                                             size_t index,
+                                                             edgellm_drafter_stats* stats,
+                                                             size_t* n_drafters);
+/* is_on 0 or 1: whether run guesses what follows a single token and verifies it in the same step.
+ * Tokens and logits are the same either way. "memory_budget"; "feature_unsupported" for a session
+ * with a name space. */
+EDGELLM_API edgellm_status edgellm_session_set_speculation(edgellm_session* session, int32_t is_on);
 /* Frees the KV pages now; later calls fail. Idempotent. */
 EDGELLM_API edgellm_status edgellm_session_close(edgellm_session* session);
 EDGELLM_API void edgellm_session_free(edgellm_session* session);

@@ -113,6 +113,15 @@ class StreamDecoder {
 
 enum class Verify { kOnce, kAlways, kNever };
 
+// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md).
+// Tokens and logits are the same either way.
+enum class Speculate {
+  kOff,
+  kAuto,    // where there is memory for it
+  kOn,      // or "memory_budget"
+  kAlways,  // as kOn, and as if a row more took no time: for tests and measurements
+};
+
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
   Verify verify = Verify::kOnce;  // once: in the background; what it finds fails the next run()
@@ -135,6 +144,7 @@ struct LoadOptions {
   // (docs/SESSIONS.md); "": none. Processes may share it.
   std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
+  Speculate speculate = Speculate::kOff;             // of sessions, until set_speculation()
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.
@@ -158,9 +168,9 @@ struct KvFigures {
 
 // Layers with the same window, whose KV goes back together once no query sees it any more.
 struct KvGroup {
-  int window = 0;                 // tokens that a query sees; 0: all
-  uint64_t bytes_per_token = 0;   // keys and values
-  uint64_t first_page_extra = 0;  // bytes by which the first 32 tokens take more
+  int window = 0;                // tokens that a query sees; 0: all
+  uint64_t bytes_per_token = 0;  // keys and values
+  uint64_t first_extra = 0;      // bytes by which the first 32 tokens together take more
 };
 
 struct ModelInfo {
@@ -304,6 +314,14 @@ std::vector<TokenShare> distribution(std::span<const float> logits, const Sample
                                      int64_t step, std::span<const int32_t> history = {},
                                      int64_t n_prompt = -1);
 
+// Tokens that one kind of guessing had in steps before they were appended, and those of them that
+// were.
+struct DrafterStats {
+  std::string name;  // "suffix", "recycling", ...
+  int64_t n_drafted = 0;
+  int64_t n_accepted = 0;
+};
+
 struct SessionStats {
   int64_t n_prefill_tokens = 0;
   int64_t n_decode_tokens = 0;
@@ -314,6 +332,9 @@ struct SessionStats {
   double prefill_ms = 0;
   double decode_ms = 0;
   uint64_t kv_bytes = 0;  // in pages held now
+  bool is_speculating = false;
+  std::vector<DrafterStats> drafters = {};  // that have drafted
+  double saved_ms = 0;  // by that, over steps for single tokens, as far as measured
 };
 
 // A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of
@@ -402,7 +423,7 @@ class Session {
   // in token_ids(); such KV is neither shared nor saved, and rewind() to before the gap computes
   // all again.
   // Tokens [n_sink, n_sink + n_drop) of the KV go, the keys behind are turned to where they come to
-  // stand. Multiples of 32, n_sink at least 32.
+  // stand. Multiples of 16, n_sink at least 32.
   void shift(int n_sink, int n_drop);
   // From now on a full KV shifts out all but n_sink and at least `window` of the last tokens.
   void stream_within(int n_sink, int window);
@@ -419,6 +440,10 @@ class Session {
   int n_dropped() const;
   // Goes before sessions of lower priority where a step has not room for all; 0 at first.
   void set_priority(int priority);
+  // Whether run() guesses tokens after one that was appended to an empty queue; what it guessed
+  // right costs the next run() no step. Nothing else changes. "memory_budget"; and
+  // "feature_unsupported" for sessions with a name space: those that guess learn from each other.
+  void set_speculation(bool is_on);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.
   void set_adapter(const std::optional<Adapter>& adapter);

@@ -106,6 +106,24 @@ std::string kv_format_of(int32_t format) {
   }
 }
 
+edgellm::Speculate speculate_of(int64_t speculate) {
+  switch (speculate) {
+    case EDGELLM_SPECULATE_DEFAULT:
+      return edgellm::LoadOptions{}.speculate;
+    case EDGELLM_SPECULATE_OFF:
+      return edgellm::Speculate::kOff;
+    case EDGELLM_SPECULATE_AUTO:
+      return edgellm::Speculate::kAuto;
+    case EDGELLM_SPECULATE_ON:
+      return edgellm::Speculate::kOn;
+    case EDGELLM_SPECULATE_ALWAYS:
+      return edgellm::Speculate::kAlways;
+    default:
+      refuse("options->speculate is " + std::to_string(speculate) +
+             "; it must be EDGELLM_SPECULATE_...");
+  }
+}
+
 uint64_t prefix_cache_of(uint64_t n_bytes) {
   if (n_bytes == EDGELLM_NO_PREFIX_CACHE) return 0;
   return n_bytes == 0 ? edgellm::LoadOptions{}.prefix_cache_bytes : n_bytes;
@@ -124,6 +142,7 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   if (options.n_kv_cache_dir_bytes > 0) {
     out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
   }
+  out.speculate = speculate_of(options.speculate);
   if (options.kv_cache_disk_bytes > 0) out.kv_cache_disk_bytes = options.kv_cache_disk_bytes;
   return out;
 }

@@ -209,6 +209,12 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
     out.n_recomputed_tokens = facts.n_recomputed_tokens;
     out.n_reused_tokens = facts.n_reused_tokens;
     out.n_disk_tokens = facts.n_disk_tokens;
+    out.is_speculating = facts.is_speculating ? 1 : 0;
+    for (const edgellm::DrafterStats& drafter : facts.drafters) {
+      out.n_drafted_tokens += drafter.n_drafted;
+      out.n_accepted_tokens += drafter.n_accepted;
+    }
+    out.saved_ms = facts.saved_ms;
     write_struct(out, stats, "stats");
   });
 }

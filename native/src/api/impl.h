@@ -18,11 +18,13 @@
 #include "format/verifier.h"
 #include "model/adapter.h"
 #include "model/decoder.h"
+#include "model/draft_head.h"
 #include "model/spec.h"
 #include "model/weights.h"
 #include "runtime/batcher.h"
 #include "runtime/kv_cache.h"
 #include "runtime/kv_disk.h"
+#include "runtime/model_drafts.h"
 #include "runtime/prefix_tree.h"
 #include "runtime/session.h"
 #include "runtime/session_file.h"
@@ -64,15 +66,18 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::shared_ptr<const edge::EdgeFile> file;
   edge::ModelSpec spec;
   edge::Weights weights;
+  edge::KvLayout kv_layout;
   std::unique_ptr<edge::Verifier> verifier;
   int n_ctx_most = 0;     // of a session
   int n_ctx_planned = 0;  // of the decoder
   uint64_t kv_budget_bytes = 0;
-  std::unique_ptr<edge::Decoder> decoder;  // null once closed
-  std::optional<edge::KvCache> cache;      // outlives close(): sessions give their pages back to it
-  std::unique_ptr<edge::KvDisk> disk;      // below the tree; null: none
-  std::optional<edge::PrefixTree> tree;    // of the cache; as it
-  std::optional<edge::Batcher> batcher;    // as does this, which they leave
+  std::unique_ptr<edge::Decoder> decoder;        // null once closed
+  std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none
+  std::unique_ptr<edge::Decoder> draft_decoder;  // once it is asked for
+  std::optional<edge::KvCache> cache;    // outlives close(): sessions give their pages back to it
+  std::unique_ptr<edge::KvDisk> disk;    // below the tree; null: none
+  std::optional<edge::PrefixTree> tree;  // of the cache; as it
+  std::optional<edge::Batcher> batcher;  // as does this, which they leave
 
   mutable edge::Turn step_turn;  // held by a step, and while the parts above go away
   bool was_step_torn = false;    // by a fork(); guarded by step_turn
@@ -80,7 +85,11 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
-  std::optional<edge::SessionIdentity> identity;       // once asked for; under step_turn
+  Speculate speculate = Speculate::kOff;
+  double latency_budget_ms = 0;
+  std::mutex drafts_mutex;                        // of the pointer
+  std::unique_ptr<edge::ModelDrafts> drafts;      // null: no session has drafted yet
+  std::optional<edge::SessionIdentity> identity;  // once asked for; under step_turn
 
   ~Impl() override;
   int n_vocab() const override { return spec.n_vocab; }
@@ -92,16 +101,25 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
   edge::Status keep_slots(const edge::KvView& view,
                           std::span<const std::vector<int32_t>> kept) override;
+  bool has_own_first_page() const override;
+  edge::Status move_slot(const edge::KvView& view, int from, int to) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
   void before_fork() override;
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::Status make_draft_decoder();
+  edge::Status check_step();  // that one can run; under step_turn
+  edge::Status draft_step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                          const edge::StopCheck& should_stop);
   void check_open() const;  // throws invalid_argument once closed
   // What the KV of a sequence with this adapter (null: none) depends on.
   edge::SessionIdentity identity_with(const Adapter::Impl* adapter);
   edge::Status open_disk(const LoadOptions& options);
+  // For a session; memory_budget.
+  edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
+  void keep_costs();  // of steps, for the next process
 };
 
 struct Adapter::Impl {
@@ -127,11 +145,14 @@ struct Session::Impl {
   std::shared_ptr<std::atomic<bool>> cancel_flag;
   edge::Turn turn;                         // everything but the flag
   std::unique_ptr<edge::Session> session;  // null once closed
-  std::string name_space;                  // of PrefixReuse
+  std::string name_space;                  // of PrefixReuse, as
+  bool reuses_prefix = true;               // this
 
   std::string prefix_key() const;
-  void take_back();                     // in the child of a fork()
-  edge::Session& open_session() const;  // throws invalid_argument once closed; under `turn`
+  edge::Status set_speculation(bool is_on);  // under `turn`
+  void begin_speculation();                  // as the model was loaded to; of a new session
+  void take_back();                          // in the child of a fork()
+  edge::Session& open_session() const;       // throws invalid_argument once closed; under `turn`
 };
 
 }  // namespace edgellm

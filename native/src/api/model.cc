@@ -122,8 +122,8 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
   for (const edge::KvGroup& group : kv.groups) {
-    info.kv_groups.push_back(
-        {group.window, group.page_bytes / edge::kPageTokens, group.bytes_of(0) - group.page_bytes});
+    info.kv_groups.push_back({group.window, group.page_bytes / edge::kPageTokens,
+                              edge::kFirstPages * (group.bytes_of(0) - group.page_bytes)});
     info.kv_bytes_per_token += group.page_bytes / edge::kPageTokens;
   }
   info.session_bytes = edge::Session::bytes_besides_kv(model);
@@ -146,6 +146,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   }
   model.spec = take_or_throw(edge::ModelSpec::from_json(model.file->metadata("edgellm.spec")));
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
+  model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
@@ -171,6 +172,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.cache.emplace(kv.groups, kv_budget_bytes);
   model.kv_budget_bytes = kv_budget_bytes;
   model.batcher.emplace(model, options.latency_budget_ms);
+  model.kv_layout = kv;
+  model.speculate = options.speculate;
+  model.latency_budget_ms = options.latency_budget_ms;
 
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
@@ -185,7 +189,10 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
 
 }  // namespace
 
-Model::Impl::~Impl() { edge::api::forget_forks(*this); }
+Model::Impl::~Impl() {
+  edge::api::forget_forks(*this);
+  if (!is_closing) keep_costs();
+}
 
 Status Model::Impl::make_decoder() {
   auto made = edge::Decoder::create(
@@ -198,6 +205,8 @@ Status Model::Impl::make_decoder() {
 
 void Model::Impl::before_fork() {
   sessions_mutex.lock();
+  drafts_mutex.lock();
+  if (drafts) drafts->mutex().lock();
   batcher->before_fork();
   tree->mutex().lock();
   cache->mutex().lock();
@@ -215,17 +224,26 @@ void Model::Impl::after_fork(bool is_child) {
       if (const std::shared_ptr<Session::Impl> session = weak.lock()) session->take_back();
     }
   }
+  if (drafts) drafts->mutex().unlock();
+  drafts_mutex.unlock();
   sessions_mutex.unlock();
 }
 
 Status Model::Impl::step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                          const edge::StopCheck& should_stop) {
   const std::lock_guard lock(step_turn);
+  EDGE_RETURN_IF_ERROR(check_step());
+  return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
+}
+
+Status Model::Impl::check_step() {
   if (is_closing) return {Code::kCancelled, "the model was closed"};
   EDGE_RETURN_IF_ERROR(verifier->status());
-  if (was_step_torn) EDGE_RETURN_IF_ERROR(make_decoder());
+  if (!was_step_torn) return {};
+  draft_decoder.reset();
+  EDGE_RETURN_IF_ERROR(make_decoder());
   was_step_torn = false;
-  return decoder->step(rows, outputs, [&] { return is_closing || (should_stop && should_stop()); });
+  return {};
 }
 
 void Model::Impl::check_open() const {
@@ -343,10 +361,13 @@ void Model::close() {
         session->session.reset();
       }
     }
+    impl_->keep_costs();
     impl_->tree->trim(UINT64_MAX);
     if (impl_->disk) impl_->disk->stop_writing();  // which asks the verifier
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
+    impl_->draft_decoder.reset();
+    impl_->draft_head.reset();
     impl_->decoder.reset();
     impl_->weights = {};
     impl_->tokenizer.reset();

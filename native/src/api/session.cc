@@ -1,4 +1,6 @@
+#include <array>
 #include <string>
+#include <vector>
 
 #include "api/guard.h"
 #include "api/impl.h"
@@ -27,6 +29,18 @@ std::shared_ptr<Impl> enlisted(std::shared_ptr<Impl> impl) {
   return impl;
 }
 
+std::vector<DrafterStats> drafters_of(const edge::SessionStats& stats) {
+  // By DrafterKind.
+  static constexpr std::array<const char*, edge::kDrafterKinds> kNames = {
+      "forced", "suffix", "store", "recycling", "head", "exit", "external"};
+  std::vector<DrafterStats> drafters;
+  for (size_t kind = 0; kind < kNames.size(); ++kind) {
+    const edge::DraftCount& count = stats.drafts[kind];
+    if (count.n_drafted > 0) drafters.push_back({kNames[kind], count.n_drafted, count.n_accepted});
+  }
+  return drafters;
+}
+
 }  // namespace
 
 Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& adapter,
@@ -47,6 +61,7 @@ Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& ad
     auto impl = std::make_shared<Impl>();
     impl->model = owner;
     impl->name_space = reuse.name_space;
+    impl->reuses_prefix = reuse.is_on;
     impl->adapter = checked_adapter(adapter, owner);
     impl->session = take_or_throw(
         edge::Session::create(*owner->batcher, *owner->cache,
@@ -54,6 +69,7 @@ Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& ad
                                .adapter = impl->adapter ? &impl->adapter->adapter : nullptr,
                                .tree = reuse.is_on ? &*owner->tree : nullptr,
                                .key = impl->prefix_key()}));
+    impl->begin_speculation();
     impl_ = enlisted(std::move(impl));
   });
 }
@@ -63,6 +79,7 @@ Session Session::fork() const {
     auto impl = std::make_shared<Impl>();
     impl->model = impl_->model;
     impl->name_space = impl_->name_space;
+    impl->reuses_prefix = impl_->reuses_prefix;
     impl->adapter = impl_->adapter;
     impl->session = take_or_throw(session.fork());
     return Session(enlisted(std::move(impl)));
@@ -202,7 +219,10 @@ SessionStats Session::stats() const {
                         .n_recomputed_tokens = stats.n_recomputed_tokens,
                         .prefill_ms = stats.prefill_ms,
                         .decode_ms = stats.decode_ms,
-                        .kv_bytes = stats.kv_bytes};
+                        .kv_bytes = stats.kv_bytes,
+                        .is_speculating = session.has_drafts(),
+                        .drafters = drafters_of(stats),
+                        .saved_ms = stats.saved_ms};
   });
 }
 

@@ -33,7 +33,18 @@ struct RowInput {
   int32_t slot = 0;
   KvView kv;
   const Adapter* adapter = nullptr;  // null: the model as it is
+  // [d_model] that a draft head reads beside the token, valid until the step ends; null: zeros.
+  const float* hidden = nullptr;
+  // Of a row in a tree of drafts whose tokens do not stand one behind the other: the slots, its own
+  // the last, that the last tail.size() tokens it sees are in, in their order. The first of them is
+  // where it would be anyway, and none stands before it. Empty: every slot up to `slot`.
+  std::span<const int32_t> tail = {};
+
+  int n_seen() const {
+    return tail.empty() ? slot + 1 : tail.front() + static_cast<int>(tail.size());
+  }
 };
+constexpr int kMostTail = 16;  // RowInput::tail
 
 // Rows [row0, row0 + n_rows) of a step whose product with a matrix is y = W x + B (A x). a: F16
 // [rank, columns of W]; b: F16 [rows of W, rank].
@@ -101,11 +112,19 @@ struct KvSlotRange {
   int n = 0;
 };
 
+// What keys are centred by and their channels multiplied with where they are stored so
+// (KvLayerLayout): (key - mean) * scale, behind the rotary turn. Queries are divided by the scale.
+struct KeyBalance {
+  const Tensor* mean = nullptr;  // F32 [n_kv_heads * head_dim]
+  const Tensor* scale = nullptr;
+};
+
 // How keys turn when their tokens come to stand n_positions earlier.
 struct KeyTurn {
   const float* inv_freq = nullptr;  // [n_rope / 2]
   int n_rope = 0;
   int n_positions = 0;
+  KeyBalance balance = {};
 };
 
 struct AttentionShape {
@@ -147,6 +166,7 @@ struct QkvWeights {
   // or over all heads, as many as the weight is long. F32.
   const Tensor *q_norm = nullptr, *k_norm = nullptr;
   float norm_eps = 0;
+  KeyBalance balance = {};
   LoraSpan q_lora = {}, k_lora = {}, v_lora = {};
 };
 
@@ -273,8 +293,8 @@ class Backend {
   virtual bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv,
                          const KeyTurn& turn) = 0;
   // Outside a step. What stands in slot kept[i] of the kv head comes to stand in slot i, unchanged
-  // but for the rounding of a page 0 in a format of its own. `kept` ascends. False, with the slots
-  // unspecified, if something is too large for that format.
+  // but for the rounding of first pages in a format of their own. `kept` ascends. False, with the
+  // slots unspecified, if something is too large for that format.
   virtual bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                           std::span<const int32_t> kept) = 0;
   // delta = act W^T, for the Residual of a later op. delta:

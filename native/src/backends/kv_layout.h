@@ -1,9 +1,9 @@
 // Byte geometry of KV pages, shared by the planner (sizes), the cache (allocation) and the backends
-// (kernels). Layers with the same window are a group; a page holds the keys and values of 32
+// (kernels). Layers with the same window are a group; a page holds the keys and values of 16
 // consecutive positions of one sequence for the layers of one group. So a group with a window can
 // let go of pages that no query sees any more.
-// kernels/kv_format.h gives what a page holds of one kv head, and the format of page 0, which may
-// be another; the heads of a layer follow each other.
+// kernels/kv_format.h gives what a page holds of one kv head, and the format of the first pages,
+// which may be another; the heads of a layer follow each other.
 #pragma once
 
 #include <cstddef>
@@ -24,21 +24,21 @@ struct KvLayerLayout {
   int head_dim = 0;
   int group = 0;
   KvFormat format = KvFormat::kF16;
-  size_t first_offset_bytes = 0;  // in page 0
-  bool mixes_keys = false;        // keys stand mixed (cpu/hadamard.h), and queries meet them so
+  size_t first_offset_bytes = 0;  // in the first pages
+  // How keys stand, and queries meet them, in all pages: cpu/stored_keys.h.
+  bool mixes_keys = false;
+  bool balances_keys = false;
 
-  bool has_own_first_page() const { return kv_first_format(format) != format; }
+  bool has_own_first_pages() const { return kv_first_format(format) != format; }
   KvFormat format_of(int page_number) const {
-    return page_number == 0 ? kv_first_format(format) : format;
+    return page_number < kFirstPages ? kv_first_format(format) : format;
   }
   size_t layer_bytes(int page_number) const {
     return kv_head_bytes(format_of(page_number), head_dim) * static_cast<size_t>(n_kv_heads);
   }
   KvHead head(int page_number, int kv_head_index) const {
-    const KvFormat of_page = format_of(page_number);
-    const size_t begin = page_number == 0 ? first_offset_bytes : offset_bytes;
-    return kv_head(of_page, head_dim,
-                   begin + kv_head_bytes(of_page, head_dim) * static_cast<size_t>(kv_head_index));
+    const size_t begin = page_number < kFirstPages ? first_offset_bytes : offset_bytes;
+    return kv_head(format_of(page_number), head_dim, begin, kv_head_index);
   }
   // Slot `number` of a sequence, whose page is `page`.
   KvSlot slot(std::byte* page, int number, int kv_head_index) const {
@@ -51,10 +51,11 @@ struct KvLayerLayout {
 struct KvGroup {
   int window = 0;  // > 0: a query at p sees p - window < j <= p
   size_t page_bytes = 0;
-  size_t first_page_bytes = 0;  // of page 0, which may be in another format; 0: page_bytes
+  size_t first_page_bytes = 0;  // of each of the first pages; 0: page_bytes
 
+  bool has_own_first_pages() const { return bytes_of(0) != page_bytes; }
   size_t bytes_of(size_t page_number) const {
-    return page_number == 0 && first_page_bytes > 0 ? first_page_bytes : page_bytes;
+    return page_number < kFirstPages && first_page_bytes > 0 ? first_page_bytes : page_bytes;
   }
 };
 
@@ -63,7 +64,7 @@ struct KvLayout {
   std::vector<KvGroup> groups;  // by ascending window; none is empty, and there is at least one
 };
 
-// The pages of one group: slot s lives in pages[s / 32], place s % 32. Those that no query sees
+// The pages of one group: slot s lives in pages[s / 16], place s % 16. Those that no query sees
 // any more are null.
 struct KvTable {
   std::byte* const* pages = nullptr;

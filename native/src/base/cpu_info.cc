@@ -6,7 +6,9 @@
 #else
 #include <cpuid.h>
 #endif
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -77,6 +79,19 @@ CpuFeatures detect() {
   return features;
 }
 
+// Leaves 0x80000002 to 0x80000004 have 16 characters each.
+std::string detect_id() {
+  static constexpr uint32_t kFirstLeaf = 0x80000002;
+  if (cpuid(0x80000000, 0).eax < kFirstLeaf + 2) return "x86";
+  char brand[48];
+  for (uint32_t i = 0; i < 3; ++i) {
+    const Registers r = cpuid(kFirstLeaf + i, 0);
+    const uint32_t words[] = {r.eax, r.ebx, r.ecx, r.edx};
+    std::memcpy(brand + 16 * i, words, sizeof words);
+  }
+  return {brand, std::find(brand, brand + sizeof brand, '\0')};
+}
+
 }  // namespace
 #elif defined(__aarch64__) || defined(_M_ARM64)
 namespace {
@@ -111,10 +126,15 @@ CpuFeatures detect() {
   return features;
 }
 
+std::string detect_id() {
+  return std::string("arm64") + (has_dot() ? " dot" : "") + (has_i8mm() ? " i8mm" : "");
+}
+
 }  // namespace
 #else
 namespace {
 CpuFeatures detect() { return {}; }
+std::string detect_id() { return "unknown"; }
 }  // namespace
 #endif
 
@@ -122,5 +142,7 @@ const CpuFeatures& cpu_features() {
   static const CpuFeatures features = detect();
   return features;
 }
+
+std::string cpu_id() { return detect_id(); }
 
 }  // namespace edge

@@ -3,6 +3,8 @@
 // kernels/select.cc maps it to ISA levels.
 #pragma once
 
+#include <string>
+
 namespace edge {
 
 struct CpuFeatures {
@@ -17,5 +19,8 @@ struct CpuFeatures {
 };
 // Read once per process.
 const CpuFeatures& cpu_features();
+// What tells one kind of CPU from another, for what was measured on it: the brand of an x86 CPU,
+// else the features.
+std::string cpu_id();
 
 }  // namespace edge

@@ -34,9 +34,8 @@ int key_level(const KvSlot& at, size_t channel) {
 // The first of a position's bytes in its row of four, of which every fourth is its own.
 uint8_t* value_bytes(const KvSlot& at) {
   constexpr size_t kByteOf[4] = {0, 2, 1, 3};
-  const size_t row_bytes = (at.head.value_scales - at.head.values) / (kPageTokens / 4);
-  return at.page + at.head.values + static_cast<size_t>(at.slot / 4) * row_bytes +
-         kByteOf[at.slot % 4];
+  const auto row = static_cast<size_t>(at.slot / 4 * at.head.value_row_bytes);
+  return at.page + at.head.values + row + kByteOf[at.slot % 4];
 }
 
 int value_level(const KvSlot& at, size_t channel) {
@@ -63,7 +62,7 @@ void copy_pieces(const uint8_t* from, uint8_t* to, int n, size_t stride, size_t 
   }
 }
 
-// Elements of 16 bits, one of each 32.
+// Elements of 16 bits, one of each position's.
 void copy_halves(const KvSlot& from, const KvSlot& to, size_t KvHead::* part, int n) {
   const auto at = [part](const KvSlot& slot) {
     return slot.page + slot.head.*part + static_cast<size_t>(slot.slot) * sizeof(uint16_t);

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
+
+#include "model/decoder_scratch.h"
 
 namespace edge {
 
@@ -10,11 +11,13 @@ static_assert(Decoder::kMaxRows <= kKeptTokens, "a step sees no farther back tha
 
 namespace {
 
-int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
+
+KeyBalance balance_of(const LayerWeights& w) {
+  return {given(w.attn_k_mean), given(w.attn_k_scale)};
+}
 
 // Whether rows of n_cols lie next to each other.
 bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
@@ -24,11 +27,11 @@ bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
   return true;
 }
 
-// From rows `stride` apart to column `begin` of each of `to`.
+// From rows `stride` apart to column `begin` of each of `to`, of which some may be null.
 void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<float* const> to,
                int64_t begin) {
   for (float* row : to) {
-    std::copy_n(from, n_cols, row + begin);
+    if (row != nullptr) std::copy_n(from, n_cols, row + begin);
     from += stride;
   }
 }
@@ -37,142 +40,6 @@ void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<floa
 const Tensor* first_of_ffn(const LayerWeights& w) {
   if (w.ffn_router.is_valid()) return &w.ffn_router;
   return w.ffn_gate.data == nullptr ? &w.ffn_up : &w.ffn_gate;
-}
-
-}  // namespace
-
-// Activation memory of one step, allocated once for kMaxRows rows.
-struct Decoder::Scratch {
-  int64_t x_stride = 0;
-  float* x = nullptr;      // [kMaxRows][x_stride] residual stream
-  float* q = nullptr;      // [kMaxRows][widest n_heads * head_dim], until attention is done
-  float* delta = nullptr;  // [kMaxRows][x_stride] what the next norm adds to x; the memory of q
-  ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
-  ActRows heads_act;       // attention output: input of o
-  ActRows ffn_act;         // input of down
-  AdapterRows adapters;    // of the step
-  MoeRoutes routes;        // n_routed left out: it is a layer's
-  MoeBuffers experts;
-  std::vector<uint64_t*> n_routed;  // by layer, [n_experts]; null without experts
-  RopeTable rope, local_rope, no_rope;
-  // Of rows on their way to where they are wanted: a part of the vocabulary, and hidden states.
-  int64_t logits_stride = 0;
-  float* logits = nullptr;  // [kHeadRows][logits_stride], null without a head
-  float* hidden = nullptr;  // [kHeadRows][d_model padded]
-
-  static constexpr int kHeadRows = 16;
-  static constexpr int64_t kHeadCols = 16384;  // at a time: 1 MiB, which stays in a cache
-};
-
-namespace {
-
-// Counts and hands out backend memory; without a backend it only counts.
-struct Allocator {
-  Backend* backend = nullptr;
-  size_t n_bytes = 0;
-
-  template <class T>
-  Status take(int64_t n, T*& out) {
-    const size_t bytes = static_cast<size_t>(round_up(n, 16)) * sizeof(T);
-    n_bytes += bytes;
-    if (backend == nullptr) return {};
-    EDGE_ASSIGN_OR_RETURN(std::byte * memory, backend->alloc(bytes));
-    out = reinterpret_cast<T*>(memory);
-    return {};
-  }
-
-  Status take_act(int64_t n_cols, ActNeeds needs, ActRows& act,
-                  int64_t n_rows = Decoder::kMaxRows) {
-    act.set_cols(round_up(n_cols, kTileK));
-    if (needs.a8) EDGE_RETURN_IF_ERROR(take_int8(n_rows, act.a8));
-    if (needs.a8x2) EDGE_RETURN_IF_ERROR(take_int8(2 * n_rows, act.a8x2));
-    if (needs.f32) EDGE_RETURN_IF_ERROR(take(n_rows * act.n_cols_padded, act.f));
-    return {};
-  }
-
-  Status take_rope(int n_rope, RopeTable& table) {
-    if (n_rope == 0) return {};
-    float *cos = nullptr, *sin = nullptr;
-    EDGE_RETURN_IF_ERROR(take(int64_t{Decoder::kMaxRows} * n_rope / 2, cos));
-    EDGE_RETURN_IF_ERROR(take(int64_t{Decoder::kMaxRows} * n_rope / 2, sin));
-    table = {cos, sin, n_rope};
-    return {};
-  }
-
-  Status take_int8(int64_t n_rows, Int8Rows& rows) {
-    EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks * 32, rows.q));
-    EDGE_RETURN_IF_ERROR(take(n_rows * rows.n_blocks, rows.d));
-    return take(n_rows * rows.n_blocks * 2, rows.bias);
-  }
-};
-
-struct Widths {
-  int64_t heads = 0, ffn = 0;
-  ActNeeds model, heads_needs, ffn_needs;
-  // Of layers with experts.
-  int64_t n_experts = 0, n_used = 0, d_expert = 0, d_shared = 0;
-  ActNeeds expert_in, expert_hidden, shared_hidden;
-};
-
-void merge(ActNeeds& into, ActNeeds from) {
-  into.a8 |= from.a8;
-  into.f32 |= from.f32;
-  into.a8x2 |= from.a8x2;
-}
-
-void widen_by_experts(const LayerSpec& layer, const LayerWeights& lw, Widths& w) {
-  w.n_experts = std::max(w.n_experts, int64_t{layer.n_experts});
-  w.n_used = std::max(w.n_used, int64_t{layer.n_experts_used});
-  w.d_expert = std::max(w.d_expert, int64_t{layer.d_expert});
-  w.d_shared = std::max(w.d_shared, int64_t{layer.d_shared});
-  merge(w.expert_in, needs_of({&lw.ffn_gate_exps, &lw.ffn_up_exps}));
-  merge(w.expert_hidden, needs_of({&lw.ffn_down_exps}));
-  merge(w.shared_hidden, needs_of({&lw.ffn_down_shexp}));
-}
-
-// What the feed-forward network or the experts of a layer read of the normed residual.
-ActNeeds ffn_in_needs(const LayerWeights& w) {
-  return needs_of({&w.ffn_gate, &w.ffn_up, &w.ffn_router, &w.ffn_gate_exps, &w.ffn_up_exps,
-                   &w.ffn_gate_shexp, &w.ffn_up_shexp, &w.ffn_gate_inp_shexp});
-}
-
-Widths widest(const ModelSpec& spec, const Weights& weights) {
-  Widths w;
-  merge(w.model, needs_of({&weights.output}));
-  for (size_t l = 0; l < spec.layers.size(); ++l) {
-    const LayerWeights& lw = weights.layers[l];
-    w.heads = std::max(w.heads, int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim);
-    w.ffn = std::max(w.ffn, int64_t{spec.layers[l].d_ffn});
-    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v}));
-    merge(w.model, ffn_in_needs(lw));
-    merge(w.heads_needs, needs_of({&lw.attn_o}));
-    merge(w.ffn_needs, needs_of({&lw.ffn_down}));
-    widen_by_experts(spec.layers[l], lw, w);
-  }
-  return w;
-}
-
-// Nothing without experts.
-Status take_experts(Allocator& allocator, const ModelSpec& spec, const Widths& widths,
-                    MoeRoutes& routes, MoeBuffers& buffers, std::vector<uint64_t*>& n_routed) {
-  constexpr int64_t kRows = Decoder::kMaxRows;
-  n_routed.resize(spec.layers.size());
-  for (size_t l = 0; l < spec.layers.size(); ++l) {
-    if (spec.layers[l].n_experts == 0) continue;
-    EDGE_RETURN_IF_ERROR(allocator.take(spec.layers[l].n_experts, n_routed[l]));
-  }
-  if (widths.n_experts == 0) return {};
-  EDGE_RETURN_IF_ERROR(
-      allocator.take(kRows * round_up(widths.n_experts, kTileRows), routes.logits));
-  EDGE_RETURN_IF_ERROR(allocator.take(kRows * kTileRows, routes.shared));
-  EDGE_RETURN_IF_ERROR(allocator.take(kRows * widths.n_used, routes.ids));
-  EDGE_RETURN_IF_ERROR(allocator.take(kRows * widths.n_used, routes.weights));
-  buffers.max_pairs = std::min(kRows * widths.n_used, Decoder::kMaxPairs);
-  EDGE_RETURN_IF_ERROR(
-      allocator.take_act(spec.d_model, widths.expert_in, buffers.gathered, buffers.max_pairs));
-  EDGE_RETURN_IF_ERROR(
-      allocator.take_act(widths.d_expert, widths.expert_hidden, buffers.hidden, buffers.max_pairs));
-  return allocator.take_act(widths.d_shared, widths.shared_hidden, buffers.shared_hidden);
 }
 
 MoeTensors moe_tensors(const LayerSpec& layer, const LayerWeights& w) {
@@ -187,47 +54,6 @@ MoeTensors moe_tensors(const LayerSpec& layer, const LayerWeights& w) {
 }
 
 }  // namespace
-
-Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend* backend,
-                         Scratch& s, size_t& n_bytes) {
-  Allocator allocator{.backend = backend};
-  const Widths widths = widest(spec, weights);
-  s.x_stride = round_up(spec.d_model, kTileRows);
-  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * s.x_stride, s.x));
-  const int64_t q_stride = std::max(s.x_stride, round_up(widths.heads, kTileRows));
-  EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * q_stride, s.q));
-  s.delta = s.q;
-  EDGE_RETURN_IF_ERROR(allocator.take_act(spec.d_model, widths.model, s.model_act));
-  EDGE_RETURN_IF_ERROR(allocator.take_act(widths.heads, widths.heads_needs, s.heads_act));
-  EDGE_RETURN_IF_ERROR(allocator.take_act(widths.ffn, widths.ffn_needs, s.ffn_act));
-  EDGE_RETURN_IF_ERROR(take_experts(allocator, spec, widths, s.routes, s.experts, s.n_routed));
-  EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.rope));
-  if (spec.uses_local_rope()) {
-    EDGE_RETURN_IF_ERROR(allocator.take_rope(spec.n_rope, s.local_rope));
-  }
-  if (!spec.headless) {
-    s.logits_stride = std::min(round_up(spec.n_vocab, kTileRows), Scratch::kHeadCols);
-    EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
-  }
-  EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
-  n_bytes = allocator.n_bytes;
-  return {};
-}
-
-Status Decoder::allocate_adapter_rows(const ModelSpec& spec, const Weights& weights,
-                                      Backend* backend, Scratch& s, size_t& n_bytes) {
-  Allocator allocator{.backend = backend};
-  const Widths widths = widest(spec, weights);
-  const auto take = [&](int64_t n_cols, const ActNeeds& needs, ActRows& act) -> Status {
-    if (needs.f32 || act.f != nullptr) return {};
-    return allocator.take(kMaxRows * round_up(n_cols, kTileK), act.f);
-  };
-  EDGE_RETURN_IF_ERROR(take(spec.d_model, widths.model, s.model_act));
-  EDGE_RETURN_IF_ERROR(take(widths.heads, widths.heads_needs, s.heads_act));
-  EDGE_RETURN_IF_ERROR(take(widths.ffn, widths.ffn_needs, s.ffn_act));
-  n_bytes = allocator.n_bytes;
-  return {};
-}
 
 Result<size_t> Decoder::adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
                                                  int rank) {
@@ -280,7 +106,7 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
   if (s.local_rope.n_rope > 0) {
     b.rope_table(weights_->rope_inv_freq_local.as_f32(), spec.rope_local_factor, s.local_rope);
   }
-  Residual more;
+  Residual more = weights_->fuse_embed.is_valid() ? fuse(rows) : Residual{};
   float* shares = outputs.shares;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more, shares));
@@ -301,10 +127,9 @@ Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
     const RopeUse rope = spec_->layers[l].rope;
     if (rope == RopeUse::kNone || spec_->n_rope == 0) continue;
     const Tensor& inv_freq = rope == RopeUse::kLocal ? weights_->rope_inv_freq_local : *inv_freq_;
-    if (backend_->turn_keys(slots, kv_.layers[l],
-                            {inv_freq.as_f32(), spec_->n_rope, n_positions})) {
-      continue;
-    }
+    const KeyTurn turn{inv_freq.as_f32(), spec_->n_rope, n_positions,
+                       balance_of(weights_->layers[l])};
+    if (backend_->turn_keys(slots, kv_.layers[l], turn)) continue;
     return {Code::kNumeric, "a key became too large for its format when it was turned"};
   }
   return {};
@@ -315,10 +140,28 @@ Status Decoder::keep_slots(const KvView& view, std::span<const std::vector<int32
   for (size_t l = 0; l < spec_->layers.size(); ++l) {
     for (int kv_head = 0; kv_head < spec_->layers[l].n_kv_heads; ++kv_head) {
       if (backend_->keep_slots(view, kv_.layers[l], kv_head, kept[at++])) continue;
-      return {Code::kNumeric, "a key or value is too large for the first page, which is F16"};
+      return {Code::kNumeric, "a key or value is too large for the first 32 tokens, which are F16"};
     }
   }
   return {};
+}
+
+Residual Decoder::fuse(std::span<const RowInput> rows) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const Weights& w = *weights_;
+  const FloatRows x = residual_stream();
+  b.norm_quant({}, x, {}, norm_of(w.embed_norm), needs_of({&w.fuse_embed}), s.model_act);
+  b.proj_residual(s.model_act, w.fuse_embed, {}, x.data, x.stride);
+  const FloatRows hidden{s.delta, x.n_cols, x.stride};
+  float* to = hidden.data;
+  for (const RowInput& row : rows) {
+    row.hidden == nullptr ? std::fill_n(to, x.n_cols, 0.0f) : std::copy_n(row.hidden, x.n_cols, to);
+    to += x.stride;
+  }
+  b.norm_quant({}, hidden, {}, norm_of(w.hidden_norm), needs_of({&w.fuse_hidden}), s.model_act);
+  b.proj_residual(s.model_act, w.fuse_hidden, {}, s.delta, x.stride);
+  return {.delta = s.delta, .bias = nullptr, .norm = {}};
 }
 
 Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& more,
@@ -339,6 +182,7 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
                        .q_norm = given(w.attn_q_norm),
                        .k_norm = given(w.attn_k_norm),
                        .norm_eps = spec_->norm_eps,
+                       .balance = balance_of(w),
                        .q_lora = s.adapters.of(l, LoraRole::kAttnQ),
                        .k_lora = s.adapters.of(l, LoraRole::kAttnK),
                        .v_lora = s.adapters.of(l, LoraRole::kAttnV)};
@@ -415,15 +259,8 @@ AttentionShape Decoder::attention_shape(const LayerSpec& layer) const {
 }
 
 const RopeTable& Decoder::rope_of(const LayerSpec& layer) const {
-  switch (layer.rope) {
-    case RopeUse::kFull:
-      return scratch_->rope;
-    case RopeUse::kLocal:
-      return scratch_->local_rope;
-    case RopeUse::kNone:
-      break;
-  }
-  return scratch_->no_rope;
+  if (layer.rope == RopeUse::kNone) return scratch_->no_rope;
+  return layer.rope == RopeUse::kLocal ? scratch_->local_rope : scratch_->rope;
 }
 
 void Decoder::mix_experts(size_t l) {
@@ -456,8 +293,16 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
     if (should_stop && should_stop()) return cancelled();
     const size_t n = std::min<size_t>(outputs.rows.size() - begin, Scratch::kHeadRows);
     ActRows act = scratch_->model_act;
+    ActNeeds needs = needs_of({&weights_->output});
+    if (!outputs.row_hidden.empty()) {
+      needs.f32 = true;
+      if (act.f == nullptr) act.f = scratch_->hidden;
+    }
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
-                         norm_of(weights_->output_norm), needs_of({&weights_->output}), act);
+                         norm_of(weights_->output_norm), needs, act);
+    if (!outputs.row_hidden.empty()) {
+      copy_rows(act.f, act.n_cols_padded, spec_->d_model, outputs.row_hidden.subspan(begin, n), 0);
+    }
     write_logits(act, outputs.logits.subspan(begin, n));
   }
   for (size_t begin = 0; begin < outputs.hidden_rows.size(); begin += Scratch::kHeadRows) {

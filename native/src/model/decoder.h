@@ -49,7 +49,8 @@ class Decoder {
   // anything is written, where positions are learned; kNumeric, with the keys unspecified.
   Status turn_keys(const KvSlotRange& slots, int n_positions);
   // kept[h] ascends: of kv head h, counted over all layers, slot kept[h][i] becomes slot i.
-  // kNumeric, with the slots unspecified, if something is too large for the format of page 0.
+  // kNumeric, with the slots unspecified, if something is too large for the format of the first
+  // pages.
   Status keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept);
 
   // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part
@@ -78,6 +79,9 @@ class Decoder {
   void mix_experts(size_t layer);
   // Tells the backend what the first matmul of a layer, or after the last one the head, reads.
   void expect_layer(size_t layer);
+  // Of a draft head: the embedding and the rows' hidden states become the layer's input. Returns
+  // what is left to add to it.
+  Residual fuse(std::span<const RowInput> rows);
   // The halves of a layer. more: what the half before leaves to be added to the residual stream
   // and, afterwards, what this one does. kCancelled when should_stop says so.
   // shares: as in StepOutputs, of the layers from this one on; null: not wanted.

@@ -166,8 +166,11 @@ Status read_attention(const Json& item, const ModelSpec& spec, std::string_view 
   EDGE_RETURN_IF_ERROR(optional.flag("o_bias", layer.o_bias));
   EDGE_RETURN_IF_ERROR(optional.word("qk_norm", kQkNorms, layer.qk_norm));
   EDGE_RETURN_IF_ERROR(optional.flag("rotate_keys", layer.rotate_keys));
+  EDGE_RETURN_IF_ERROR(optional.flag("balance_keys", layer.balance_keys));
   EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_scale", layer.attn_scale));
-  return optional.float_or_zero("attn_softcap", layer.attn_softcap);
+  EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_softcap", layer.attn_softcap));
+  return refuse_if(layer.balance_keys && layer.attn_softcap > 0, where, "balance_keys",
+                   "is true, which excludes an attn_softcap: it sees what softmax does not");
 }
 
 Status read_norms(const Json& item, std::string_view where, LayerSpec& layer) {
@@ -220,10 +223,11 @@ Result<LayerSpec> get_layer(const Json& item, const ModelSpec& spec, std::string
     return Status(Code::kJsonType, std::string(where) + ": must be an object");
   }
   EDGE_RETURN_IF_ERROR(item.only_keys(
-      {"n_heads",  "n_kv_heads", "head_dim",  "d_ffn",          "rope",        "window",
-       "pre_norm", "post_norm",  "parallel",  "qkv_bias",       "o_bias",      "ffn_bias",
-       "qk_norm",  "attn_scale", "ffn_act",   "attn_softcap",   "ffn_gated",   "n_experts",
-       "d_expert", "d_shared",   "norm_topk", "n_experts_used", "shared_gate", "rotate_keys"},
+      {"n_heads",      "n_kv_heads",     "head_dim",    "d_ffn",       "rope",
+       "window",       "pre_norm",       "post_norm",   "parallel",    "qkv_bias",
+       "o_bias",       "ffn_bias",       "qk_norm",     "attn_scale",  "ffn_act",
+       "attn_softcap", "ffn_gated",      "n_experts",   "d_expert",    "d_shared",
+       "norm_topk",    "n_experts_used", "shared_gate", "rotate_keys", "balance_keys"},
       where));
   LayerSpec layer;
   EDGE_RETURN_IF_ERROR(read_attention(item, spec, where, layer));
@@ -321,8 +325,9 @@ KvLayout ModelSpec::kv_layout(KvFormat format) const {
                            .group = static_cast<int>(group),
                            .format = format,
                            .first_offset_bytes = pages.first_page_bytes,
-                           .mixes_keys = layer.rotate_keys && format != KvFormat::kF16};
-    pages.page_bytes += kv.layer_bytes(1);
+                           .mixes_keys = layer.rotate_keys && format != KvFormat::kF16,
+                           .balances_keys = layer.balance_keys && format != KvFormat::kF16};
+    pages.page_bytes += kv.layer_bytes(kFirstPages);
     pages.first_page_bytes += kv.layer_bytes(0);
     layout.layers.push_back(kv);
   }

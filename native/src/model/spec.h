@@ -33,9 +33,10 @@ struct LayerSpec {
   bool o_bias = false;
   bool ffn_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
-  bool rotate_keys = false;  // queries and keys are mixed (backends/cpu/hadamard.h)
-  float attn_scale = 0;      // of the scores; 0: 1 / sqrt(head_dim)
-  float attn_softcap = 0;    // > 0: scores become cap * tanh(score / cap) before the mask
+  bool rotate_keys = false;   // queries and keys are mixed (backends/cpu/hadamard.h)
+  bool balance_keys = false;  // keys are centred, channels scaled (KeyBalance); no attn_softcap
+  float attn_scale = 0;       // of the scores; 0: 1 / sqrt(head_dim)
+  float attn_softcap = 0;     // > 0: scores become cap * tanh(score / cap) before the mask
   FfnAct ffn_act = FfnAct::kSilu;
   bool ffn_gated = true;  // down(act(gate(x)) * up(x)), otherwise down(act(up(x)))
   int n_experts = 0;

@@ -10,6 +10,9 @@ namespace edge {
 struct StepOutputs {
   std::span<const int32_t> rows = {};  // whose logits are wanted; without any the head does not run
   std::span<float* const> logits = {};  // of each of them, where its [n_vocab] go
+  // Of each of `rows`, where its hidden state goes, too, as of `hidden`; null: not wanted, and
+  // empty: of none.
+  std::span<float* const> row_hidden = {};
   std::span<const int32_t> hidden_rows = {};
   // Of each of them, where its [d_model] go: what the head reads, the final norm's output before it
   // is quantized.

@@ -130,6 +130,10 @@ Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& la
     EDGE_RETURN_IF_ERROR(
         binder.vector(prefix, "attn_k_norm", by_head ? layer.head_dim : d_kv, out.attn_k_norm));
   }
+  if (layer.balance_keys) {
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_mean", d_kv, out.attn_k_mean));
+    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_scale", d_kv, out.attn_k_scale));
+  }
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
   if (layer.o_bias) {
     EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_o_bias", d_model, out.attn_o_bias));
@@ -201,7 +205,32 @@ Status bind_rope(Binder& binder, const ModelSpec& spec, Weights& out) {
   return binder.vector("", "rope_inv_freq_long", n, out.rope_inv_freq_long);
 }
 
+Status bind_fuse(Binder& binder, const ModelSpec& spec, Weights& out) {
+  const int64_t d_model = spec.d_model;
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "embed_norm", out.embed_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix("", "fuse_embed", d_model, d_model, out.fuse_embed));
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "hidden_norm", out.hidden_norm));
+  return binder.matrix("", "fuse_hidden", d_model, d_model, out.fuse_hidden);
+}
+
 }  // namespace
+
+Result<Weights> Weights::bind_head(const EdgeFile& file, const ModelSpec& spec,
+                                   const Weights& model) {
+  Binder binder(file);
+  Weights weights;
+  weights.token_embd = model.token_embd;
+  weights.rope_inv_freq = model.rope_inv_freq;
+  weights.rope_inv_freq_local = model.rope_inv_freq_local;
+  weights.rope_inv_freq_long = model.rope_inv_freq_long;
+  EDGE_RETURN_IF_ERROR(bind_fuse(binder, spec, weights));
+  weights.layers.resize(1);
+  EDGE_RETURN_IF_ERROR(bind_layer(binder, spec, 0, weights.layers[0]));
+  EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, "", "output_norm", weights.output_norm));
+  EDGE_RETURN_IF_ERROR(binder.matrix("", "output", spec.n_vocab, spec.d_model, weights.output));
+  EDGE_RETURN_IF_ERROR(binder.check_nothing_left());
+  return weights;
+}
 
 Result<Weights> Weights::bind(const EdgeFile& file, const ModelSpec& spec) {
   Binder binder(file);

@@ -27,6 +27,8 @@ struct LayerWeights {
   Tensor attn_v_bias;          //
   Tensor attn_q_norm;          // F32 [head_dim] or [n_heads * head_dim]
   Tensor attn_k_norm;          // F32 [head_dim] or [n_kv_heads * head_dim]
+  Tensor attn_k_mean;          // F32 [n_kv_heads * head_dim], with balance_keys
+  Tensor attn_k_scale;         //
   Tensor attn_o;               // [d_model, n_heads * head_dim]
   Tensor attn_o_bias;          //
   NormWeights attn_post_norm;  // [d_model]
@@ -58,10 +60,20 @@ struct Weights {
   Tensor output;               // [n_vocab, d_model]; token_embd again when the head is tied
   std::vector<LayerWeights> layers;
 
+  // Of a draft head only: what stands between the embedding and its layer.
+  NormWeights embed_norm;   // [d_model]
+  Tensor fuse_embed;        // [d_model, d_model]
+  NormWeights hidden_norm;  // [d_model]
+  Tensor fuse_hidden;       // [d_model, d_model]
+
   // Every tensor the spec asks for must be there with its role, an allowed format and its shape
   // (kTensorMissing, kTensorRole, kTensorFormat, kTensorShape), and no other model tensor may be
   // (kTensorUnexpected).
   static Result<Weights> bind(const EdgeFile& file, const ModelSpec& spec);
+  // Of a draft head's file, by the same rules, with the embedding and the rotary tables of the
+  // model that it drafts for.
+  static Result<Weights> bind_head(const EdgeFile& file, const ModelSpec& spec,
+                                   const Weights& model);
 };
 
 }  // namespace edge

@@ -162,6 +162,7 @@ std::vector<StepPart*> Batcher::choose() {
     logits_left -= n_logits;
     rows_left -= n_rows;
     part->n_rows_ = n_rows;
+    part->n_drafts_ = 0;
     part->state_ = StepPart::State::kInStep;
     chosen.push_back(part);
   };
@@ -169,6 +170,7 @@ std::vector<StepPart*> Batcher::choose() {
     if (part->n_most_rows() == 1) take(part, std::min(1, rows_left));
   }
   const auto n_decode = static_cast<int>(chosen.size());
+  if (chosen.size() == waiting_.size()) share_draft_rows(chosen, logits_left);
   if (n_decode > 0) {
     rows_left = std::min(rows_left, clock_.prompt_rows(n_decode, latency_budget_ms_));
   }
@@ -181,6 +183,18 @@ std::vector<StepPart*> Batcher::choose() {
   }
   std::erase_if(waiting_, [](StepPart* part) { return part->state_ == StepPart::State::kInStep; });
   return chosen;
+}
+
+void Batcher::share_draft_rows(std::span<StepPart* const> parts, size_t logits_left) const {
+  const int n_most = std::min(model_.max_rows(), kPanelRows) - static_cast<int>(parts.size());
+  int left = std::min(n_most, static_cast<int>(logits_left));
+  auto n_parts = static_cast<int>(parts.size());
+  for (StepPart* part : parts) {
+    const int n_even = left > 0 ? (left + n_parts - 1) / n_parts : 0;
+    part->n_drafts_ = std::min(part->n_draft_rows(), n_even);
+    left -= part->n_drafts_;
+    --n_parts;
+  }
 }
 
 void Batcher::hand_out(std::span<StepPart* const> parts) {
@@ -231,15 +245,16 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
   StepRows step;
   int n_prompt_rows = 0;
   std::erase_if(parts, [&](StepPart* part) {
-    part->status_ = part->begin(part->n_rows_, step);
+    part->status_ = part->begin(part->n_rows_, part->n_drafts_, step);
     if (part->status_.is_ok() && part->n_rows_ > 1) n_prompt_rows += part->n_rows_;
     return !part->status_.is_ok();
   });
   if (parts.empty()) return {};
-  const int n_decode_rows = static_cast<int>(step.rows.size()) - n_prompt_rows;
+  const auto n_step_rows = static_cast<int>(step.rows.size());
+  const int n_decode_rows = n_step_rows - n_prompt_rows;  // drafts cost no less
   const double expected_ms = [&] {
     const Lock lock(mutex_);
-    return clock_.step_ms(n_decode_rows + n_prompt_rows);
+    return clock_.step_ms(n_step_rows);
   }();
   const int64_t start_ns = monotonic_ns();
   int64_t stopped_ns = 0;
@@ -256,13 +271,15 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
     if (stopped_ns == 0) stopped_ns = monotonic_ns();
     return std::max(expected_ms - ms_since(start_ns), ms_since(stopped_ns)) > kMostStopMs;
   };
+  if (!step.row_hidden.empty()) step.row_hidden.resize(step.logits.size());
   const StepOutputs outputs{.rows = step.logit_rows,
                             .logits = step.logits,
+                            .row_hidden = step.row_hidden,
                             .hidden_rows = step.hidden_rows,
                             .hidden = step.hidden};
   const Status status = model_.step(step.rows, outputs, should_stop);
   const double step_ms = ms_since(start_ns);
-  for (StepPart* part : parts) part->status_ = part->finish(status.is_ok(), step_ms);
+  for (StepPart* part : parts) part->status_ = part->finish(status.is_ok(), n_step_rows, step_ms);
   if (!status.is_ok()) return status;
   const Lock lock(mutex_);
   clock_.record(n_decode_rows, n_prompt_rows, step_ms);

@@ -7,10 +7,11 @@
 // decode at the same time stay together.
 //
 // A step has one row of every sequence that has no more than one to give, then rows of prompts: as
-// many as the latency budget leaves, or as fit. Higher priorities go first, then who has waited
-// longest. What a sequence gets depends neither on its company nor on how it was cut. Nor does the
-// failure or the end of one disturb another: such a step is made again without it, unless it is
-// nearly over.
+// many as the latency budget leaves, or as fit. Without prompts it has rows of drafts, up to as
+// many rows in all as a weight is unpacked for once, which the sequences share evenly. Higher
+// priorities go first, then who has waited longest. What a sequence gets depends neither on its
+// company nor on how it was cut. Nor does the failure or the end of one disturb another: such a
+// step is made again without it, unless it is nearly over.
 //
 // Knows rows and sequences, nothing of tokens, text and sampling.
 #pragma once
@@ -34,6 +35,7 @@ struct StepRows {
   // As in StepOutputs.
   std::vector<int32_t> logit_rows, hidden_rows;
   std::vector<float*> logits, hidden;
+  std::vector<float*> row_hidden;  // of the first logit_rows; null, or none: not wanted
 };
 
 // What the batcher remembers of a sequence from one step to the next. The sequence keeps it, and
@@ -58,13 +60,14 @@ class StepPart {
   StepPart& operator=(const StepPart&) = delete;
 
   virtual int n_most_rows() const = 0;        // that a step could have of it, >= 1
+  virtual int n_draft_rows() const = 0;       // that it may have besides if it has one to give
   virtual bool wants_all_logits() const = 0;  // of all rows, not only of the last one
   virtual bool stops() = 0;                   // asked between the operations of a step
   // Appends its rows and where what it wants of them goes, which stays there until finish(), or
-  // nothing on failure.
-  virtual Status begin(int n_rows, StepRows& step) = 0;
-  // The step's end: of a step that was made, or else nothing has happened.
-  virtual Status finish(bool is_made, double step_ms) = 0;
+  // nothing on failure. n_drafts: of n_draft_rows(), which come besides.
+  virtual Status begin(int n_rows, int n_drafts, StepRows& step) = 0;
+  // The step's end: of a step that was made, or else nothing has happened. n_step_rows: of all.
+  virtual Status finish(bool is_made, int n_step_rows, double step_ms) = 0;
 
   // After step(): whether it was part of a step, or failed, or was stopped, perhaps when the step
   // was made already.
@@ -79,7 +82,8 @@ class StepPart {
   BatchSeat& seat_;
   BatchWaiter* waiter_ = nullptr;
   State state_ = State::kIdle;
-  int n_rows_ = 0;  // in the step
+  int n_rows_ = 0;    // in the step
+  int n_drafts_ = 0;  // besides
   Status status_;
   std::atomic<bool> is_stopped_{false};
 };
@@ -115,6 +119,7 @@ class Batcher {
   void lead(Lock& lock, BatchWaiter& waiter);
   void await_return(Lock& lock, BatchWaiter& waiter);
   std::vector<StepPart*> choose();
+  void share_draft_rows(std::span<StepPart* const> parts, size_t logits_left) const;
   void hand_out(std::span<StepPart* const> parts);
   void poll(Lock& lock, std::span<StepPart* const> parts);
   // Gives every part its status but those that it returns: they have to go again, without others

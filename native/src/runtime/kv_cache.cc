@@ -10,13 +10,13 @@
 namespace edge {
 namespace {
 
-constexpr size_t kSlabBytes = size_t{1} << 20;  // about what one request to the OS is worth
+constexpr size_t kSlabBytes = size_t{1} << 19;  // about what one request to the OS is worth
 
 }  // namespace
 
 KvCache::KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes)
     : groups_(groups.begin(), groups.end()), budget_bytes_(budget_bytes) {
-  for (const size_t number : {size_t{1}, size_t{0}}) {
+  for (const size_t number : {size_t{kFirstPages}, size_t{0}}) {
     for (const KvGroup& group : groups) {
       const size_t n_bytes = group.bytes_of(number);
       const size_t slab_pages = std::clamp(kSlabBytes / n_bytes, size_t{1}, kMaxSlabPages);
@@ -80,7 +80,7 @@ bool KvCache::is_over_budget() const {
 }
 
 size_t KvCache::pool_of(size_t group, size_t number) const {
-  const bool is_other = number == 0 && groups_[group].bytes_of(0) != groups_[group].page_bytes;
+  const bool is_other = number < kFirstPages && groups_[group].has_own_first_pages();
   return is_other ? groups_.size() + group : group;
 }
 

@@ -1,7 +1,7 @@
 // KvDisk: pages of texts that have left memory, in the files of one directory within a budget of
 // bytes. docs/SESSIONS.md gives the bytes.
 //
-// A file has the pages of 32 tokens, one of each group, and its name is the SHA-256 of all that
+// A file has the pages of 16 tokens, one of each group, and its name is the SHA-256 of all that
 // they depend on: model, format, key and every id up to theirs. So files are never changed, what
 // several processes write under one name is the same, and whoever asks for a name knows every byte
 // but those of the pages, which have checksums: there is nothing to parse. A file that is not as
@@ -38,7 +38,7 @@ struct KvDiskFigures {
 class KvDisk {
  public:
   using Name = Sha256Digest;
-  // The pages of 32 tokens, by group.
+  // The pages of the same tokens, by group.
   template <class Byte>
   using Pages = std::span<const std::span<Byte>>;
 

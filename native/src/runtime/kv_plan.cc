@@ -34,11 +34,12 @@ uint64_t kv_bytes_for(std::span<const KvGroup> groups, int n_ctx) {
   uint64_t total = 0;
   for (const KvGroup& group : groups) {
     const auto n_pages = static_cast<uint64_t>(most_pages(group.window, n_ctx));
-    if (n_pages == 0) continue;
-    const uint64_t first_bytes = std::max(group.page_bytes, group.bytes_of(0));
-    const auto n_bytes = checked_mul(n_pages - 1, group.page_bytes);
-    const auto with_first = n_bytes ? checked_add(*n_bytes, first_bytes) : std::nullopt;
-    const auto sum = with_first ? checked_add(total, *with_first) : std::nullopt;
+    const uint64_t n_first = std::min(n_pages, uint64_t{kFirstPages});
+    const auto first_bytes = checked_mul(n_first, std::max(group.page_bytes, group.bytes_of(0)));
+    const auto n_bytes = checked_mul(n_pages - n_first, group.page_bytes);
+    const auto of_group =
+        first_bytes && n_bytes ? checked_add(*first_bytes, *n_bytes) : std::nullopt;
+    const auto sum = of_group ? checked_add(total, *of_group) : std::nullopt;
     if (!sum) return UINT64_MAX;
     total = *sum;
   }
@@ -126,11 +127,12 @@ bool KvPlan::is_whole_at(int n_tokens) const {
 
 Status KvPlan::check_drop(int first, int n_pages) const {
   const int end = first + n_pages;
-  if (first < 1 || n_pages < 1 || int64_t{end} * kPageTokens > n_tokens_) {
-    return {Code::kInvalidArgument,
-            "pages " + std::to_string(first) + " to " + std::to_string(end - 1) +
-                " cannot be dropped: page 0 stays, and pages must be full; there are " +
-                std::to_string(n_tokens_) + " tokens"};
+  if (first < kFirstPages || n_pages < 1 || int64_t{end} * kPageTokens > n_tokens_) {
+    return {Code::kInvalidArgument, "pages " + std::to_string(first) + " to " +
+                                        std::to_string(end - 1) + " cannot be dropped: the first " +
+                                        std::to_string(kFirstPages) +
+                                        " stay, and pages must be full; there are " +
+                                        std::to_string(n_tokens_) + " tokens"};
   }
   const int n_left = n_tokens_ - n_pages * kPageTokens;
   for (const Table& table : tables_) {

@@ -39,7 +39,7 @@ class KvPlan {
   int n_ctx() const { return n_ctx_; }
   int n_tokens() const { return n_tokens_; }
   size_t n_groups() const { return tables_.size(); }
-  // Page i has positions 32 i .. 32 i + 31; those before first_page(group) were let go.
+  // Page i has positions 16 i .. 16 i + 15; those before first_page(group) were let go.
   int n_pages(size_t group) const { return static_cast<int>(tables_[group].pages.size()); }
   int first_page(size_t group) const { return tables_[group].first_page; }
   std::span<const PageId> held_pages(size_t group) const;  // from first_page(group) on
@@ -66,9 +66,9 @@ class KvPlan {
   // Whether rewind() to there keeps the KV.
   bool is_whole_at(int n_tokens) const;
 
-  // Takes n_pages pages of every group out, from page `first` >= 1 on; those behind move down and
-  // keep what they hold. All of their slots must be full and, windows seen from the new end, whole:
-  // kInvalidArgument, kFeatureUnsupported. Returns the pages let go.
+  // Takes n_pages pages of every group out, from page `first` >= kFirstPages on; those behind move
+  // down and keep what they hold. All of their slots must be full and, windows seen from the new
+  // end, whole: kInvalidArgument, kFeatureUnsupported. Returns the pages let go.
   Result<std::vector<KvPage>> drop(int first, int n_pages);
   Status check_drop(int first, int n_pages) const;
 

@@ -54,6 +54,11 @@ uint64_t KvSequence::held_bytes() const {
   return n_bytes;
 }
 
+Status KvSequence::claim(uint64_t n_bytes, std::string_view what) {
+  const auto claim = [&] { return cache_.claim(n_bytes, what); };
+  return tree_ != nullptr ? tree_->with_room(claim) : claim();
+}
+
 Result<KvStepPlan> KvSequence::prepare(int n_rows) {
   EDGE_ASSIGN_OR_RETURN(const KvStepPlan step, plan_.plan(n_rows));
   let_go(plan_.trim(step));

@@ -51,6 +51,9 @@ class KvSequence {
   // Valid until the sequence goes; what it points to changes with every other method.
   KvView view() const { return {tables_.data()}; }
 
+  // As KvCache::claim(), for its owner; what is kept for others gives way.
+  Status claim(uint64_t n_bytes, std::string_view what);
+
   // Room for n_rows more tokens, and pages that no query sees any more let go: kContextOverflow,
   // kInvalidArgument as KvPlan::plan(), kOutOfMemory, kMemoryBudget where pages that were shared
   // must be the sequence's own again and others still use them.
@@ -61,7 +64,7 @@ class KvSequence {
   // 0 <= n_tokens <= n_tokens().
   void rewind(int n_tokens);
 
-  // Takes whole pages out of every group, from first_page >= 1 on; those behind move down. As
+  // Takes whole pages out of every group, behind the first ones; those behind them move down. As
   // KvPlan::drop().
   Status drop_pages(int first_page, int n_pages);
   // Before anything is written but prepared slots, and before drop_pages(): every page becomes the

@@ -1,5 +1,5 @@
 // PrefixTree: the KV pages of texts that were processed, by their token ids, so that no prefix is
-// computed twice. A node is a page: 32 tokens after those of its parent, or fewer at the end of a
+// computed twice. A node is a page: 16 tokens after those of its parent, or fewer at the end of a
 // text. Its pages belong to the tree and to every sequence that begins with these tokens; nobody
 // writes to them (runtime/kv_sequence.h copies what it wants to go on in).
 //
@@ -7,7 +7,7 @@
 //
 // What no sequence holds is kept up to a budget of bytes and goes by least recent use: ends of
 // texts first, and of the pages inside those of windows, without which a text can be followed but
-// not left there. Where there is a disk, whole pages of 32 tokens are written to it before the
+// not left there. Where there is a disk, whole pages are written to it before the
 // first of them goes, by the thread that needs the room and outside the lock. Thread-safe.
 #pragma once
 
@@ -69,11 +69,11 @@ class PrefixTree {
 
   // The most of `ids` that is known after `node`, which becomes the last whole page of it.
   PrefixMatch match(PrefixNode*& node, std::span<const int32_t> ids);
-  // The page of the 32 ids that follow `node`, one for each group, which becomes the new one's. If
+  // The page of the 16 ids that follow `node`, one for each group, which becomes the new one's. If
   // it is known already, `pages` become those of the tree, and the caller's are released; otherwise
   // the tree becomes an owner.
   void insert(PrefixNode*& node, std::span<const int32_t> ids, std::span<PageId> pages);
-  // The end of a text, of fewer than 32 ids: the tree becomes an owner of the pages, unless a known
+  // The end of a text, of fewer than 16 ids: the tree becomes an owner of the pages, unless a known
   // page begins with these ids.
   void insert_tail(PrefixNode* node, std::span<const int32_t> ids, std::span<const PageId> pages);
 

@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "backends/kv_layout.h"
@@ -21,6 +22,8 @@ class Session::Part final : public StepPart {
 
   bool wants_all_logits() const override { return logits_ != nullptr; }
 
+  int n_draft_rows() const override { return kept() == nullptr ? session_.ahead_.n_planned() : 0; }
+
   int n_most_rows() const override {
     return std::min({session_.model().max_rows(), kKeptTokens, session_.most_rows()});
   }
@@ -29,11 +32,15 @@ class Session::Part final : public StepPart {
     return session_.is_cancelled_->exchange(false) || (should_stop_ && should_stop_());
   }
 
-  Status begin(int n_rows, StepRows& step) override {
+  Status begin(int n_rows, int n_drafts, StepRows& step) override {
     Session& s = session_;
+    s.row_tokens_.clear();  // their logits go
     EDGE_RETURN_IF_ERROR(s.make_room());
+    // No step fails for want of room for drafts.
+    if (n_drafts > 0 && !s.kv_->prepare(n_rows + n_drafts).is_ok()) n_drafts = 0;
     EDGE_ASSIGN_OR_RETURN(const KvStepPlan plan, s.kv_->prepare(n_rows));
     n_rows_ = n_rows;
+    n_drafts_ = n_drafts;
     is_last_ = n_rows == s.n_left();
     n_before_ = kept() != nullptr ? kept()->size() : 0;
     const bool is_hidden = hidden_ != nullptr;
@@ -47,16 +54,22 @@ class Session::Part final : public StepPart {
       }
       step.rows.push_back(s.row_at(slot));
     }
+    if (n_drafts > 0) s.ahead_.begin(step.rows.back().slot, n_drafts);
+    for (int i = 0; i < n_drafts; ++i) {
+      wanted.push_back(static_cast<int32_t>(step.rows.size()));
+      step.rows.push_back(s.draft_row(i));
+    }
     const size_t n_wanted = wanted.size() - n_wanted_before;
     const auto n_cols = static_cast<size_t>(is_hidden ? s.model().d_model() : s.model().n_vocab());
     float* to = n_wanted > 0 ? room(n_wanted * n_cols) : nullptr;
     for (size_t i = 0; i < n_wanted; ++i) {
       (is_hidden ? step.hidden : step.logits).push_back(to + i * n_cols);
     }
+    if (s.hears_hidden_ && kept() == nullptr) hear(n_rows + n_drafts, n_wanted, step);
     return {};
   }
 
-  Status finish(bool is_made, double step_ms) override {
+  Status finish(bool is_made, int n_step_rows, double step_ms) override {
     Session& s = session_;
     if (!is_made) {
       if (kept() != nullptr) kept()->resize(n_before_);
@@ -66,16 +79,45 @@ class Session::Part final : public StepPart {
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
     s.n_done_ = std::max(s.n_done_, s.n_computed());
     s.kv_->publish(s.tokens_);
+    if (s.hears_hidden_ && kept() == nullptr) {
+      s.first_heard_ = s.n_computed() - n_rows_;
+      s.hidden_rows_.resize(static_cast<size_t>(n_rows_));
+      std::iota(s.hidden_rows_.begin(), s.hidden_rows_.end(), 0);
+    }
     if (!is_last_ || hidden_ != nullptr) return {};
     if (logits_ != nullptr) {
       s.logits_.assign(logits_->end() - s.model().n_vocab(), logits_->end());
     }
     s.logits_at_ = s.n_done_;
+    s.logits_row_ = 0;
+    if (s.drafts_ != nullptr && s.is_decoding_) {
+      s.keep_drafted(n_drafts_, n_step_rows - 1 - n_drafts_, step_ms);
+    }
     return {};
   }
 
  private:
   std::vector<float>* kept() const { return logits_ != nullptr ? logits_ : hidden_; }
+
+  // The hidden states of all rows, the last ones of the step, of which those that have logits are
+  // the last n_logits.
+  void hear(int n_rows, size_t n_logits, StepRows& step) {
+    Session& s = session_;
+    const auto n_cols = static_cast<size_t>(s.model().d_model());
+    const auto n = static_cast<size_t>(n_rows);
+    s.hidden_.resize(n * n_cols);
+    s.hidden_rows_.clear();
+    if (n_logits > 0) step.row_hidden.resize(step.logits.size() - n_logits);
+    for (size_t i = 0; i < n; ++i) {
+      float* const to = s.hidden_.data() + i * n_cols;
+      if (i + n_logits >= n) {
+        step.row_hidden.push_back(to);
+        continue;
+      }
+      step.hidden_rows.push_back(static_cast<int32_t>(step.rows.size() - n + i));
+      step.hidden.push_back(to);
+    }
+  }
 
   // For what is wanted of the step.
   float* room(size_t n_floats) {
@@ -94,6 +136,7 @@ class Session::Part final : public StepPart {
   const StopCheck& should_stop_;
   // Of the step.
   int n_rows_ = 0;
+  int n_drafts_ = 0;
   bool is_last_ = false;  // of the queue
   size_t n_before_ = 0;   // size of kept()
 };
@@ -122,15 +165,18 @@ Result<std::unique_ptr<Session>> Session::fork() const {
   other->kept_ = kept_;
   other->n_stream_sink_ = n_stream_sink_;
   other->n_stream_drop_ = n_stream_drop_;
-  other->logits_ = logits_;
+  const std::span<const float> logits = last_logits();
+  other->logits_.assign(logits.begin(), logits.end());
   other->logits_at_ = logits_at_;
   other->is_decoding_ = is_decoding_;
+  if (drafts_ != nullptr) EDGE_RETURN_IF_ERROR(other->set_drafts(drafts_->fresh()));
   other->stats_.n_reused_tokens = n_done_;
   return other;
 }
 
 Session::~Session() {
   batcher_.leave(seat_);
+  end_drafts();
   kv_->settle(std::span(tokens_).first(static_cast<size_t>(kv_->n_tokens())));
 }
 
@@ -141,6 +187,7 @@ std::span<const int32_t> Session::token_ids() const {
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
   stats.kv_bytes = kv_->held_bytes();
+  if (drafts_ != nullptr) stats.saved_ms += drafts_->saved_ms();
   return stats;
 }
 
@@ -202,8 +249,9 @@ Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_sto
   const int64_t start_ns = monotonic_ns();
   do {
     if (part.stops()) return stopped();
+    EDGE_RETURN_IF_ERROR(begin_run(run));
     if (n_pending() == 0) return Status::ok();
-    adopt_known(run);
+    draft();
     batcher_.step(parts);
     if (part.was_stopped()) return stopped();
     EDGE_RETURN_IF_ERROR(part.status());
@@ -212,6 +260,7 @@ Status Session::run_alone(Run run, double budget_ms, const StopCheck& should_sto
 }
 
 void Session::run_together(std::span<Run> runs, double budget_ms, const StopCheck& should_stop) {
+  bool is_any_whole = false;
   bool is_over = false;  // once for all: a check may say so only once
   const StopCheck stops = [&] { return is_over = is_over || (should_stop && should_stop()); };
   std::vector<std::unique_ptr<Part>> parts;
@@ -223,13 +272,16 @@ void Session::run_together(std::span<Run> runs, double budget_ms, const StopChec
     if (parts.back()->stops()) {
       run.status = run.session->stopped();
     } else if (run.session->n_pending() > 0) {
-      run.session->adopt_known(run);
-      left.push_back(parts.back().get());
+      run.status = run.session->begin_run(run);
+      is_any_whole |= run.session->n_pending() == 0;
+      if (run.status.is_ok() && run.session->n_pending() > 0) left.push_back(parts.back().get());
     }
   }
   const int64_t start_ns = monotonic_ns();
-  bool is_any_whole = false;
   while (!left.empty() && !is_any_whole) {
+    for (const Run& run : runs) {
+      if (run.status.is_ok() && run.session->n_pending() > 0) run.session->draft();
+    }
     runs.front().session->batcher_.step(left);
     for (size_t i = 0; i < runs.size(); ++i) {
       if (!parts[i]->is_done() || !runs[i].status.is_ok()) continue;
@@ -247,15 +299,18 @@ void Session::run_together(std::span<Run> runs, double budget_ms, const StopChec
 
 void Session::record(int n_rows, double step_ms) {
   ++stats_.n_steps;
+  (is_decoding_ ? stats_.decode_ms : stats_.prefill_ms) += step_ms;
+  count_tokens(n_rows);
+}
+
+void Session::count_tokens(int n_rows) {
   if (is_decoding_) {
-    ++stats_.n_decode_tokens;
-    stats_.decode_ms += step_ms;
+    stats_.n_decode_tokens += n_rows;
     return;
   }
   const int n_again = std::min(n_rows, n_recompute());
   stats_.n_recomputed_tokens += n_again;
   stats_.n_prefill_tokens += n_rows - n_again;
-  stats_.prefill_ms += step_ms;
 }
 
 Status Session::check_rewind(int n_tokens) const {
@@ -272,6 +327,7 @@ bool Session::keeps_kv_at(int n_tokens) const {
 
 Status Session::rewind(int n_tokens) {
   EDGE_RETURN_IF_ERROR(check_rewind(n_tokens));
+  drop_drafts();
   const int n_kept = std::min(n_tokens, n_computed());
   const bool keeps_kv = keeps_kv_at(n_tokens);
   if (!keeps_kv && n_tokens > n_ctx() && !is_streaming()) {
@@ -284,6 +340,11 @@ Status Session::rewind(int n_tokens) {
   keeps_kv ? kept_.rewind(n_kept) : kept_.clear();
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
+  if (tokens_.size() < n_told_) {
+    n_told_ = tokens_.size();
+    hidden_rows_.clear();
+    drafts_->rewind(tokens_);
+  }
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there
   return Status::ok();
 }
@@ -295,8 +356,15 @@ Status Session::set_adapter(const Adapter* adapter, std::string_view key) {
   return Status::ok();
 }
 
+// Of token logits_at_ - 1; none without.
+std::span<const float> Session::last_logits() const {
+  if (logits_at_ < 0) return {};
+  const auto n_vocab = static_cast<size_t>(model().n_vocab());
+  return std::span(logits_).subspan(static_cast<size_t>(logits_row_) * n_vocab, n_vocab);
+}
+
 Result<std::span<const float>> Session::logits() const {
-  if (n_pending() == 0 && logits_at_ == n_tokens()) return std::span<const float>(logits_);
+  if (n_pending() == 0 && logits_at_ == n_tokens()) return last_logits();
   if (n_pending() > 0) {
     return {Code::kInvalidArgument,
             "no logits: " + std::to_string(n_pending()) + " tokens are pending; run() first"};

@@ -14,9 +14,15 @@
 // kept_ranges() says which the KV still holds. What was processed while more was there cannot be
 // computed again; rewind() to before it computes everything anew.
 //
+// With a source of drafts, a step for one token that was appended to an empty queue has rows of
+// drafted tokens behind it. They do not count. Where the next append() brings one of them, run()
+// finds it done; where it brings another one, or anything else happens, they are dropped. So their
+// caller, who sees the logits of one token after the other, need not know of them.
+//
 // Knows nothing of text and sampling. For one thread at a time, except the cancel flag.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -29,14 +35,22 @@
 #include "base/status.h"
 #include "base/stop_check.h"
 #include "runtime/batcher.h"
+#include "runtime/draft_source.h"
 #include "runtime/kept_tokens.h"
 #include "runtime/kv_cache.h"
 #include "runtime/kv_compress.h"
 #include "runtime/kv_sequence.h"
+#include "runtime/lookahead.h"
 #include "runtime/session_file.h"
 #include "runtime/session_options.h"
 
 namespace edge {
+
+// Tokens that had a row in a step before they were appended, and those of them that were.
+struct DraftCount {
+  int64_t n_drafted = 0;
+  int64_t n_accepted = 0;
+};
 
 struct SessionStats {
   int64_t n_prefill_tokens = 0;
@@ -49,6 +63,8 @@ struct SessionStats {
   double prefill_ms = 0;
   double decode_ms = 0;  // steps of single tokens appended after the first run
   uint64_t kv_bytes = 0;
+  std::array<DraftCount, kDrafterKinds> drafts = {};  // by DrafterKind
+  double saved_ms = 0;                                // by drafts, as far as known
 };
 
 class Session {
@@ -104,6 +120,12 @@ class Session {
   static void run_together(std::span<Run> runs, double budget_ms,
                            const StopCheck& should_stop = {});
 
+  // Where drafts come from, from now on; null: there are none, which costs nothing. kMemoryBudget,
+  // for the source and the logits of drafts.
+  Status set_drafts(std::unique_ptr<DraftSource> source);
+  // Whether there is a source.
+  bool has_drafts() const { return drafts_ != nullptr; }
+
   // Before others in steps with too little room for all; 0 unless it was set.
   void set_priority(int priority) { seat_.priority = priority; }
 
@@ -118,13 +140,13 @@ class Session {
 
   // Takes tokens [n_sink, n_sink + n_drop) of the KV out and turns the keys behind to where they
   // come to stand: from there on as if the text had gone on without them, but for what later tokens
-  // have taken from them. Both are multiples of 32, n_sink at least 32: kInvalidArgument.
+  // have taken from them. Both are multiples of 16, n_sink at least 32: kInvalidArgument.
   // kFeatureUnsupported for learned positions, in a compressed session, and where a layer with a
   // window would have to see what it has let go.
   Status shift(int n_sink, int n_drop);
   // From now on the KV is never full: with n_ctx tokens in it, all but n_sink and at least `window`
   // of the last ones are shifted out. Results do not depend on how run() cut the queue. n_sink: a
-  // multiple of 32, at least 32. kInvalidArgument, kFeatureUnsupported.
+  // multiple of 16, at least 32. kInvalidArgument, kFeatureUnsupported.
   Status stream(int n_sink, int window);
   // Leaves n_keep tokens to every kv head, chosen by the attention that the last n_window pay
   // them, for which these are processed once more. Nothing happens where there are no more than
@@ -187,6 +209,22 @@ class Session {
   int n_left() const { return n_recompute() + n_pending(); }
   Status stopped() const;  // kCancelled
   void record(int n_rows, double step_ms);
+  void count_tokens(int n_rows);
+  std::span<const float> last_logits() const;
+
+  // Drafts, in session_drafts.cc; nothing happens without a source of them.
+  Status take_drafted();
+  Status begin_run(const Run& run);
+  void draft();
+  RowInput draft_row(int i) const;
+  void keep_drafted(int n_drafts, int n_other_rows, double step_ms);
+  void drop_drafts() { ahead_.clear(); }
+  void tell_source();
+  size_t n_without_hidden(size_t n_known) const;
+  std::vector<float> hidden_before(size_t first, size_t end) const;
+  void end_drafts();
+  int most_drafts() const;
+  bool meets_other_format(int n_drafts) const;
 
   Batcher& batcher_;
   BatchSeat seat_;
@@ -197,10 +235,24 @@ class Session {
   KeptTokens kept_;              // of the n_computed() ones
   int n_stream_sink_ = 0;
   int n_stream_drop_ = 0;      // slots that go when the KV is full; 0: it is not shifted
-  std::vector<float> logits_;  // [n_vocab] of token logits_at_ - 1
+  std::vector<float> logits_;  // [n_vocab] of each row of the last step that they were wanted of
+  int logits_row_ = 0;         // which of them are those of token logits_at_ - 1
   int logits_at_ = -1;         // n_tokens() they belong to; -1: none
   bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue
   SessionStats stats_;
+  std::unique_ptr<DraftSource> drafts_;  // null: none
+  Lookahead ahead_;
+  uint64_t draft_bytes_ = 0;         // claimed for them
+  std::vector<int32_t> row_tokens_;  // of the last step's rows, until drafts_ is told of them
+  double step_ms_ = 0;               // of it, and of telling drafts_ before
+  int n_step_tokens_ = 0;            // that came of it; 0: drafts_ knows
+  int n_other_rows_ = 0;             // that it had
+  bool hears_hidden_ = false;        // drafts_ wants hidden states
+  std::vector<float> hidden_;        // [d_model] of each row of the last step
+  std::vector<int> hidden_rows_;     // which of them are those of tokens first_heard_ and behind
+  int first_heard_ = 0;
+  size_t n_told_ = 0;      // of tokens_, those that drafts_ knows
+  double telling_ms_ = 0;  // before the step to come
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 

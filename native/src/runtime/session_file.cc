@@ -309,10 +309,11 @@ Status SessionFile::check_pages(uint64_t& n_pages, uint64_t& n_bytes) const {
     }
     // Below 2^64: both factors of a term are below 2^31, and there are at most 2^12 groups.
     n_pages += static_cast<uint64_t>(group.n_pages);
-    const bool has_first = group.first_page == 0 && group.n_pages > 0;
-    const uint64_t n_other = static_cast<uint64_t>(group.n_pages) - (has_first ? 1 : 0);
+    const int n_first = std::clamp(kFirstPages - group.first_page, 0, group.n_pages);
+    const auto n_other = static_cast<uint64_t>(group.n_pages - n_first);
     const auto sum =
-        checked_add(n_bytes, n_other * group.page_bytes + (has_first ? group.first_page_bytes : 0));
+        checked_add(n_bytes, n_other * group.page_bytes +
+                                 static_cast<uint64_t>(n_first) * group.first_page_bytes);
     if (!sum) return {Code::kSessionInvalid, "the pages take more bytes than a file can have"};
     n_bytes = *sum;
   }

@@ -18,6 +18,7 @@
 
 #include "base/os.h"
 #include "base/status.h"
+#include "kernels/kv_format.h"
 
 namespace edge {
 
@@ -43,9 +44,11 @@ struct SessionGroup {
   int n_pages = 0;  // held, from first_page on
   int window = 0;
   uint64_t page_bytes = 0;
-  uint64_t first_page_bytes = 0;  // of page 0
+  uint64_t first_page_bytes = 0;  // of each of the first kFirstPages
 
-  uint64_t bytes_of(int number) const { return number == 0 ? first_page_bytes : page_bytes; }
+  uint64_t bytes_of(int number) const {
+    return number < kFirstPages ? first_page_bytes : page_bytes;
+  }
 };
 
 struct SessionContent {

@@ -11,17 +11,18 @@ namespace {
 
 Status wrong(const std::string& text) { return {Code::kInvalidArgument, text}; }
 
-Status check_pages(const char* name, int n_tokens) {
-  if (n_tokens >= kPageTokens && n_tokens % kPageTokens == 0) return Status::ok();
+Status check_pages(const char* name, int n_tokens, int least) {
+  if (n_tokens >= least && n_tokens % kPageTokens == 0) return Status::ok();
   return wrong(std::string(name) + " is " + std::to_string(n_tokens) +
-               "; it must be a multiple of " + std::to_string(kPageTokens) + " above 0");
+               "; it must be a multiple of " + std::to_string(kPageTokens) + ", at least " +
+               std::to_string(least));
 }
 
 }  // namespace
 
 Status Session::shift(int n_sink, int n_drop) {
-  EDGE_RETURN_IF_ERROR(check_pages("n_sink", n_sink));
-  EDGE_RETURN_IF_ERROR(check_pages("n_drop", n_drop));
+  EDGE_RETURN_IF_ERROR(check_pages("n_sink", n_sink, kFirstTokens));
+  EDGE_RETURN_IF_ERROR(check_pages("n_drop", n_drop, kPageTokens));
   if (int64_t{n_sink} + n_drop > kv_->n_tokens()) {
     return wrong("n_sink + n_drop are " + std::to_string(int64_t{n_sink} + n_drop) +
                  ", but the KV has " + std::to_string(kv_->n_tokens()) + " tokens");
@@ -30,6 +31,7 @@ Status Session::shift(int n_sink, int n_drop) {
     return {Code::kFeatureUnsupported,
             "the session is compressed: its tokens keep their positions and cannot move down"};
   }
+  drop_drafts();
   const int first_page = n_sink / kPageTokens, n_pages = n_drop / kPageTokens;
   EDGE_RETURN_IF_ERROR(kv_->plan().check_drop(first_page, n_pages));
   EDGE_RETURN_IF_ERROR(kv_->detach());
@@ -51,7 +53,7 @@ void Session::drop_kv() {
 }
 
 Status Session::stream(int n_sink, int window) {
-  EDGE_RETURN_IF_ERROR(check_pages("n_sink", n_sink));
+  EDGE_RETURN_IF_ERROR(check_pages("n_sink", n_sink, kFirstTokens));
   const int n_drop = (n_ctx() - n_sink - std::max(window, 0)) / kPageTokens * kPageTokens;
   if (window < 1 || int64_t{n_sink} + window > n_ctx() - kPageTokens) {
     return wrong("window is " + std::to_string(window) +
@@ -166,6 +168,7 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
                  "before: " +
                  std::to_string(std::min(n_window, n_done_ - kept_.tail())));
   }
+  drop_drafts();
   const auto n_heads = static_cast<size_t>(model().n_kv_heads());
   const auto n_columns = static_cast<size_t>(n_slots);
   std::vector<float> shares(n_heads * n_columns);
@@ -186,6 +189,7 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
 }
 
 uint64_t Session::trim(uint64_t n_bytes) {
+  drop_drafts();
   return kv_->give_back(n_bytes, kept_.is_all() ? 0 : kept_.slot_of(kept_.n_fixed()));
 }
 

@@ -87,7 +87,7 @@ Status Session::save(const std::string& path, const SessionIdentity& identity,
                          .note = note,
                          .groups = {},
                          .pages = {}};
-  if (logits_at_ == n_done_) content.logits = logits_;
+  if (logits_at_ == n_done_) content.logits = last_logits();
   for (size_t group = 0; group < plan.n_groups(); ++group) {
     SessionGroup saved = saved_group(cache.groups()[group]);
     saved.first_page = plan.first_page(group);
@@ -127,6 +127,7 @@ Status Session::restore(const SessionFile& file, const SessionIdentity& identity
   n_done_ = static_cast<int>(ids.size());
   logits_.assign(file.logits().begin(), file.logits().end());
   logits_at_ = logits_.empty() ? -1 : n_done_;
+  logits_row_ = 0;
   return {};
 }
 

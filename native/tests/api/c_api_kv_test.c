@@ -160,7 +160,7 @@ static void test_what_texts_share(edgellm_model* model) {
   edgellm_session* sessions[] = {
       session_of(model, plain, ids, N_PROMPT), session_of(model, named, ids, N_PROMPT),
       session_of(model, named, ids, N_PROMPT), session_of(model, apart, ids, N_PROMPT)};
-  const int64_t n_reused[] = {N_PROMPT / 32 * 32, 0, N_PROMPT / 32 * 32, 0};
+  const int64_t n_reused[] = {N_PROMPT / 16 * 16, 0, N_PROMPT / 16 * 16, 0};
   for (int i = 0; i < 4; ++i) {
     run_all(sessions[i]);
     CHECK(reused_by(sessions[i]) == n_reused[i]);
@@ -177,7 +177,7 @@ static void test_what_texts_share(edgellm_model* model) {
   for (int i = 0; i < 4; ++i) edgellm_session_free(sessions[i]);
   CHECK_OK(edgellm_model_get_kv_figures(model, &figures));
   CHECK(figures.idle_bytes > 0 && figures.idle_bytes == figures.used_bytes);
-  CHECK(figures.n_reused_tokens >= 2 * (N_PROMPT / 32 * 32));
+  CHECK(figures.n_reused_tokens >= 2 * (N_PROMPT / 16 * 16));
   CHECK_OK(edgellm_model_trim(model, UINT64_MAX, &n_freed));
   CHECK(n_freed == figures.idle_bytes);
 }

@@ -173,21 +173,21 @@ TEST_CASE("a cap on memory is checked at load and for every session") {
   const TinyFile file;
   CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = 1000}); }) == "memory_budget");
   const edgellm::ModelInfo info = load(file).info();
-  const uint64_t page_bytes = info.kv_bytes_per_token * 32;
+  const uint64_t page_bytes = info.kv_bytes_per_token * 16;
   const uint64_t fixed_bytes = info.file_bytes + info.scratch_bytes;
   const uint64_t cap = fixed_bytes + 3 * page_bytes + 2 * info.session_bytes;
   CHECK(info.session_bytes == uint64_t{edge::test::kTinyVocab} * sizeof(float));
   const uint64_t alone = cap - info.session_bytes;
-  CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 97}); }) ==
+  CHECK(code_of([&] { Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 49}); }) ==
         "memory_budget");
-  CHECK_NOTHROW(Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 96}));
+  CHECK_NOTHROW(Model::load(file.path(), {.max_memory_bytes = alone, .n_ctx = 48}));
   const Model model = Model::load(
-      file.path(), {.verify = edgellm::Verify::kNever, .max_memory_bytes = cap, .n_ctx = 96});
-  CHECK(code_of([&] { Session(model, 97); }) == "memory_budget");
-  const Session first(model, 64);
-  CHECK(code_of([&] { Session(model, 33); }) == "memory_budget");
+      file.path(), {.verify = edgellm::Verify::kNever, .max_memory_bytes = cap, .n_ctx = 48});
+  CHECK(code_of([&] { Session(model, 49); }) == "memory_budget");
+  const Session first(model, 32);
+  CHECK(code_of([&] { Session(model, 17); }) == "memory_budget");
   CHECK(model.kv_figures().session_bytes == info.session_bytes);
-  CHECK_NOTHROW(Session(model, 32));
+  CHECK_NOTHROW(Session(model, 16));
   CHECK(model.kv_figures().reserved_bytes == 2 * page_bytes + info.session_bytes);
 }
 

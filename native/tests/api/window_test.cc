@@ -155,7 +155,7 @@ TEST_CASE("memory of a model with windows is what was said, to the byte") {
     CHECK(info.kv_groups[1].window == 40);
     CHECK(info.kv_groups[1].bytes_per_token == 128);  // 2 kv heads x 16 x k and v x 2 bytes
     CHECK(info.kv_bytes_per_token == 256);
-    CHECK(kv_bytes == (16 + 7) * 32 * 128);  // 40 + 127 positions, from the last one of a page on
+    CHECK(kv_bytes == (32 + 12) * 16 * 128);  // 40 + 127 positions, from the last one of a page on
     CHECK(model.kv_bytes() == model.kv_bytes(kContext));
     CHECK(error_of([&] { model.kv_bytes(kContext + 1); }).starts_with("invalid_argument"));
   }
@@ -166,7 +166,7 @@ TEST_CASE("memory of a model with windows is what was said, to the byte") {
   };
   const std::string refused = error_of([&] { load(cap - 1, 500); });
   CHECK(refused.starts_with("memory_budget"));
-  CHECK(refused.find("the largest n_ctx that fits is 480;") != std::string::npos);
+  CHECK(refused.find("the largest n_ctx that fits is 496;") != std::string::npos);
   const Model model = load(cap, 500);
   CHECK(error_of([&] { Session(model, 513); }).find("n_ctx of at most 512 ") != std::string::npos);
   Session session(model, 500);

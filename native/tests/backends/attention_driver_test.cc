@@ -163,5 +163,55 @@ TEST_CASE("a window hides what is before it, whole or split, alone or in company
   }
 }
 
+// A text of n tokens whose tokens from `fork` on stand in other slots, beyond its end, in any order,
+// with what is not part of it everywhere else.
+struct Branch {
+  std::vector<int32_t> slots;  // of the tokens from `fork` - 1 on
+  Sequence sequence;
+
+  Branch(const KvLayerLayout& kv, const Sequence& text, int fork, int n, uint32_t seed)
+      : sequence(kv, n + 16, seed) {
+    std::mt19937 rng(seed);
+    for (int t = fork; t < n + 16; ++t) slots.push_back(t);
+    std::shuffle(slots.begin(), slots.end(), rng);
+    slots.resize(static_cast<size_t>(n - fork));
+    for (int t = 0; t < fork; ++t) copy(kv, text, t, t);
+    for (int t = fork; t < n; ++t) copy(kv, text, t, slots[static_cast<size_t>(t - fork)]);
+    slots.insert(slots.begin(), fork - 1);
+  }
+  void copy(const KvLayerLayout& kv, const Sequence& text, int from, int to) {
+    for (int head = 0; head < kv.n_kv_heads; ++head) {
+      move_slot(kv.slot(text.pointers[static_cast<size_t>(from / kPageTokens)], from, head),
+                kv.slot(sequence.pointers[static_cast<size_t>(to / kPageTokens)], to, head));
+    }
+  }
+};
+
+TEST_CASE("a row in a branch of drafts has the bits of the text without the other branches") {
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kK8V8, KvFormat::kK6V4}) {
+    for (const int window : {0, 5, 40, 300}) {
+      const AttentionShape shape{6, 3, kHeadDim, 0.25f, 0, window};
+      const KvLayerLayout kv{0, 3, kHeadDim, 0, format};
+      for (const int n : {16, 47, 50, 97, 256, 263, 515}) {
+        CAPTURE(n);
+        CAPTURE(window);
+        const Sequence text(kv, n, 4);
+        const Branch a(kv, text, n - 15, n, 5), b(kv, text, n - 1, n, 6);
+        const std::vector<float> plain = attend({{0, n - 1, n - 1, text.view()}}, shape, kv, 1);
+        std::vector<RowInput> rows = {{0, n - 16, n - 16, a.sequence.view()},
+                                      {0, n - 1, a.slots.back(), a.sequence.view()},
+                                      {0, n - 1, b.slots.back(), b.sequence.view()}};
+        rows[1].tail = a.slots;
+        rows[2].tail = b.slots;
+        for (const int n_threads : {1, 2, 16}) {
+          const std::vector<float> got = attend(rows, shape, kv, n_threads);
+          CHECK(same_bits(plain.data(), got.data() + plain.size(), plain.size()));
+          CHECK(same_bits(plain.data(), got.data() + 2 * plain.size(), plain.size()));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace edge

@@ -1,4 +1,4 @@
-// Tokens that are moved together within pages of one format and across the end of page 0.
+// Tokens that are moved together within pages of one format and across the end of the first ones.
 #include "backends/cpu/kv_editor.h"
 
 #include <cmath>
@@ -58,7 +58,7 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE("kept tokens read as before, in page 0 of another format to half a step of f16") {
+TEST_CASE("kept tokens read as before, in first pages of another format to half a step of f16") {
   std::vector<int32_t> kept = {0, 1, 5};
   for (int32_t slot = 30; slot < kSlots; slot += 1 + slot % 2) kept.push_back(slot);
   for (const KvFormatInfo& format : kKvFormats) {
@@ -73,7 +73,7 @@ TEST_CASE("kept tokens read as before, in page 0 of another format to half a ste
         const std::vector<float>& was = before[part + static_cast<size_t>(kept[i])];
         for (size_t j = 0; j < kHeadDim; ++j) {
           const bool is_rounded =
-              f.kv.has_own_first_page() && i < kPageTokens && kept[i] >= kPageTokens;
+              f.kv.has_own_first_pages() && i < kFirstTokens && kept[i] >= kFirstTokens;
           const float tolerance = is_rounded ? std::abs(was[j]) / 2048 : 0;
           CHECK(std::abs(after[part + i][j] - was[j]) <= tolerance);
         }
@@ -82,7 +82,7 @@ TEST_CASE("kept tokens read as before, in page 0 of another format to half a ste
   }
 }
 
-TEST_CASE("what f16 cannot hold is refused when it comes to page 0") {
+TEST_CASE("what f16 cannot hold is refused when it comes to the first pages") {
   for (const float amax : {60000.0f, 70000.0f}) {
     Fixture f(KvFormat::kK8V4);
     const std::vector<float> value(kHeadDim, amax);

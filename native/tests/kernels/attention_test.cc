@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "doctest/doctest.h"
@@ -202,6 +203,35 @@ TEST_CASE("windows and caps have the same bits on every instruction set, alone a
   }
 }
 
+TEST_CASE("pages that no query sees need not be there") {
+  for (const auto& kv : kKvFormats) {
+    const Pages whole(kv.format, 20, 256, 3, 0);
+    const std::vector<std::vector<float>> q = {make_query(20, 1), make_query(20, 2)};
+    for (const auto& [first, end] : {std::pair{0, 1},
+                                     {0, 16},
+                                     {0, 17},
+                                     {15, 33},
+                                     {16, 17},
+                                     {17, 80},
+                                     {240, 241},
+                                     {224, 256},
+                                     {239, 256}}) {
+      CAPTURE(first);
+      CAPTURE(end);
+      Pages parts = whole;
+      parts.pointers.assign(whole.pointers.size(), nullptr);
+      for (int page = first / kPageTokens; page <= (end - 1) / kPageTokens; ++page) {
+        const auto at = static_cast<size_t>(page);
+        parts.pointers[at] = parts.bytes[at].data();
+      }
+      for (const Isa isa : supported_isas()) {
+        CHECK(attend(isa, parts, q, {end, end}, {first, 0}) ==
+              attend(Isa::kScalar, whole, q, {end, end}, {first, 0}));
+      }
+    }
+  }
+}
+
 TEST_CASE("what lies before a window is not touched") {
   for (const auto& kv : kKvFormats) {
     const Pages clean(kv.format, 64, 100, 3, 0);
@@ -333,6 +363,32 @@ TEST_CASE("what is stored is within half a step, and what no format holds is ref
     std::vector<int32_t> sum(2);
     key[77] = NAN;
     CHECK_FALSE(kernels.quantize_query(key.data(), 128, 64, {q.data(), scale.data(), sum.data()}));
+  }
+}
+
+TEST_CASE("the heads of a page fill it without a gap, and none reaches into another") {
+  constexpr int kHeads = 3;
+  for (const auto& kv : kKvFormats) {
+    for (const int head_dim : {8, 20, 64, 65, 80, 96, 128, 1024}) {
+      CAPTURE(std::string(kv.name));
+      CAPTURE(head_dim);
+      std::vector<int> n_owners(7 + kHeads * kv_head_bytes(kv.format, head_dim));
+      for (int index = 0; index < kHeads; ++index) {
+        const KvHead head = kv_head(kv.format, head_dim, 7, index);
+        const auto own = [&](size_t begin, size_t n_bytes) {
+          for (size_t i = begin; i < begin + n_bytes; ++i) ++n_owners.at(i);
+        };
+        own(head.keys, kv_page_bytes(kv_key_bytes(head_dim, kv.key_bits)));
+        own(head.values, kv_page_bytes(kv_value_bytes(head_dim, kv.value_bits)));
+        own(head.key_scales, kv_scale_bytes(head_dim, kv.key_bits));
+        own(head.value_scales, kv_scale_bytes(head_dim, kv.value_bits));
+        const bool is_aligned = head_dim % 64 == 0;
+        if (is_aligned) CHECK((head.keys - 7) % 64 == 0);
+        if (is_aligned) CHECK((head.values - 7) % 64 == 0);
+      }
+      CHECK(std::all_of(n_owners.begin(), n_owners.begin() + 7, [](int n) { return n == 0; }));
+      CHECK(std::all_of(n_owners.begin() + 7, n_owners.end(), [](int n) { return n == 1; }));
+    }
   }
 }
 

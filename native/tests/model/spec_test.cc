@@ -52,8 +52,8 @@ TEST_CASE("the KV layout packs the layers of a page without gaps") {
   REQUIRE(spec.is_ok());
   const edge::KvLayout kv = spec.value().kv_layout(edge::KvFormat::kF16);
   REQUIRE(kv.layers.size() == 2);
-  const size_t first_bytes = size_t{2} * 32 * 8 * 4 * 2;  // k and v, tokens, dim, heads, f16
-  const size_t second_bytes = size_t{2} * 32 * 16 * 2 * 2;
+  const size_t first_bytes = size_t{2} * 16 * 8 * 4 * 2;  // k and v, tokens, dim, heads, f16
+  const size_t second_bytes = size_t{2} * 16 * 16 * 2 * 2;
   CHECK(kv.layers[0].offset_bytes == 0);
   CHECK(kv.layers[1].offset_bytes == first_bytes);
   REQUIRE(kv.groups.size() == 1);
@@ -62,9 +62,9 @@ TEST_CASE("the KV layout packs the layers of a page without gaps") {
   CHECK(kv.groups[0].bytes_of(0) == kv.groups[0].page_bytes);
 
   const edge::KvLayout small = spec.value().kv_layout(edge::KvFormat::kK6V4);
-  // Keys of 6 bits, values of 4 and two scales a token; F16 in page 0.
-  CHECK(small.layers[1].offset_bytes == size_t{32} * 4 * (12 + 16 + 4));
-  CHECK(small.groups[0].page_bytes == size_t{32} * (4 + 2) * (12 + 16 + 4));
+  // Keys of 6 bits, values of 4 and two scales a token; F16 in the first pages.
+  CHECK(small.layers[1].offset_bytes == size_t{16} * 4 * (12 + 16 + 4));
+  CHECK(small.groups[0].page_bytes == size_t{16} * (4 + 2) * (12 + 16 + 4));
   CHECK(small.layers[1].first_offset_bytes == first_bytes);
   CHECK(small.groups[0].bytes_of(0) == first_bytes + second_bytes);
 }
@@ -78,7 +78,7 @@ TEST_CASE("layers with the same window share pages; a window as wide as the cont
   auto spec = ModelSpec::from_json(text);
   REQUIRE_MESSAGE(spec.is_ok(), spec.status().message());
   const edge::KvLayout kv = spec.value().kv_layout(edge::KvFormat::kF16);
-  const size_t unit = size_t{2} * 32 * 2;  // of one dimension
+  const size_t unit = size_t{2} * 16 * 2;  // of one dimension
   REQUIRE(kv.groups.size() == 3);
   const int windows[] = {0, 20, 100};
   const size_t dims[] = {16 + 10, 12, 8 + 32};
@@ -250,6 +250,8 @@ TEST_CASE("optional values outside their range or at odds with others are refuse
       {"", R"(,"qk_norm":"layer")", "172", "'qk_norm' is 'layer'"},
       {"", R"(,"attn_scale":-0.5)", "172", "'attn_scale'"},
       {"", R"(,"attn_softcap":1e31)", "172", "'attn_softcap'"},
+      {"", R"(,"attn_softcap":30,"balance_keys":true)", "172",
+       "'balance_keys' is true, which excludes an attn_softcap"},
       {"", R"(,"ffn_act":"swish")", "172", "'ffn_act' is 'swish'"},
       {"", R"(,"n_experts_used":2)", "172", "'n_experts' is 0, but other keys describe experts"},
       {"", R"(,"norm_topk":true)", "172", "'n_experts' is 0, but other keys describe experts"},

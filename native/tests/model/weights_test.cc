@@ -29,6 +29,7 @@ ModelSpec make_spec(bool tied_head) {
   spec.tied_head = tied_head;
   spec.n_rope = 8;
   spec.layers = {{4, 2, 8, 44}, {2, 2, 10, 17}};
+  spec.layers[1].balance_keys = true;
   return spec;
 }
 
@@ -54,6 +55,10 @@ std::vector<FixtureTensor> make_tensors(const ModelSpec& spec, Format format, Ac
     matrix(prefix, "attn_q", layer.n_heads * layer.head_dim, spec.d_model);
     matrix(prefix, "attn_k", layer.n_kv_heads * layer.head_dim, spec.d_model);
     matrix(prefix, "attn_v", layer.n_kv_heads * layer.head_dim, spec.d_model);
+    if (layer.balance_keys) {
+      vector(prefix, "attn_k_mean", layer.n_kv_heads * layer.head_dim);
+      vector(prefix, "attn_k_scale", layer.n_kv_heads * layer.head_dim);
+    }
     matrix(prefix, "attn_o", spec.d_model, layer.n_heads * layer.head_dim);
     vector(prefix, "ffn_norm", spec.d_model);
     matrix(prefix, "ffn_gate", layer.d_ffn, spec.d_model);
@@ -83,6 +88,10 @@ TEST_CASE("every tensor is bound to its place, for every weight format") {
     CHECK(w.layers[1].ffn_down.n_cols == 17);
     CHECK(w.layers[0].attn_q.n_rows == 32);
     CHECK(w.layers[0].attn_k.n_rows == 16);
+    CHECK(w.layers[0].attn_k_mean.data == nullptr);
+    CHECK(w.layers[1].attn_k_mean.n_cols == 20);
+    CHECK(w.layers[1].attn_k_scale.data ==
+          file.value()->find("layers.1.attn_k_scale")->tensor.data);
     CHECK(w.rope_inv_freq.n_cols == 4);
     CHECK(w.output.data == file.value()->find("output")->tensor.data);
     CHECK(w.output.format == format);

@@ -1,8 +1,8 @@
 // A model made of hashes: what a group keeps of a token is its position and, in the first group,
 // its id, in every other one the hash of what the group before sees there; the logits of a row are
 // the hash of what the last group sees and how far back it stands. Any mistake of a session in
-// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; page 0
-// of all but the first group is in a format of its own.
+// pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; the
+// first pages of all but the first group are in a format of their own.
 #pragma once
 
 #include <algorithm>
@@ -59,7 +59,7 @@ class HashModel final : public StepModel {
   bool has_head() const override { return !is_headless; }
   int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
   int max_positions() const override { return n_positions; }
-  // Group g has pages of g + 1 times kPageBytes, page 0 twice as large from the second on.
+  // Group g has pages of g + 1 times kPageBytes, the first ones twice as large from the second on.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
     for (const int window : windows_) {
@@ -81,14 +81,15 @@ class HashModel final : public StepModel {
       uint32_t hash = 0;
       for (size_t group = 0; group < windows_.size(); ++group) {
         const KvTable& table = row.kv.tables[group];
-        const int first = first_seen(windows_[group], row.slot);
+        const int first = first_seen(windows_[group], row.n_seen() - 1);
         if (row.slot / kPageTokens >= table.n_pages) return {Code::kInvalidArgument, "no page"};
         for (int page = first / kPageTokens; page <= row.slot / kPageTokens; ++page) {
           if (table.pages[page] == nullptr) return {Code::kInvalidArgument, "a page is gone"};
         }
         write(table, group, row.slot, {value, row.position});
         hash = 2166136261u;
-        for (int slot = first; slot <= row.slot; ++slot) {
+        for (int place = first; place < row.n_seen(); ++place) {
+          const int slot = slot_of(row, place);
           const Kept seen = read(table, group, slot);
           hash = hash_of(hash, seen, row.position);
           if (outputs.shares == nullptr) continue;
@@ -100,6 +101,10 @@ class HashModel final : public StepModel {
     }
     for (size_t i = 0; i < outputs.rows.size(); ++i) {
       put(hashes[static_cast<size_t>(outputs.rows[i])], kVocab, outputs.logits[i]);
+    }
+    for (size_t i = 0; i < outputs.row_hidden.size(); ++i) {
+      if (outputs.row_hidden[i] == nullptr) continue;
+      put(hashes[static_cast<size_t>(outputs.rows[i])], kHidden, outputs.row_hidden[i]);
     }
     for (size_t i = 0; i < outputs.hidden_rows.size(); ++i) {
       put(hashes[static_cast<size_t>(outputs.hidden_rows[i])], kHidden, outputs.hidden[i]);
@@ -129,6 +134,20 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
+  bool has_own_first_page() const override { return windows_.size() > 1; }
+
+  Status move_slot(const KvView& view, int from, int to) override {
+    ++n_moved_slots;
+    for (size_t group = 0; group < windows_.size(); ++group) {
+      const KvTable& table = view.tables[group];
+      if (is_other(group, from) != is_other(group, to)) {
+        return {Code::kInvalidArgument, "moved to a page of another format"};
+      }
+      write(table, group, to, read(table, group, from));
+    }
+    return Status::ok();
+  }
+
   // Of the last of these tokens, without pages.
   std::vector<float> expected(std::span<const int32_t> ids) const {
     std::vector<int32_t> values(ids.begin(), ids.end());
@@ -150,13 +169,18 @@ class HashModel final : public StepModel {
   }
 
   std::vector<int> step_rows;  // how the session cut its queue
+  int n_moved_slots = 0;
   int n_steps_until_failure = -1;
   int n_positions = 1 << 20;
   bool is_headless = false;
 
  private:
-  // Tokens stand twice as far apart in a page 0 of its own format, and upside down.
-  static bool is_other(size_t group, int slot) { return group > 0 && slot < kPageTokens; }
+  static int slot_of(const RowInput& row, int place) {
+    if (row.tail.empty() || place < row.tail.front()) return place;
+    return row.tail[static_cast<size_t>(place - row.tail.front())];
+  }
+  // Tokens stand twice as far apart in first pages of their own format, and upside down.
+  static bool is_other(size_t group, int slot) { return group > 0 && slot < kFirstTokens; }
   static std::byte* place(const KvTable& table, size_t group, int slot) {
     const size_t each = is_other(group, slot) ? 2 * sizeof(Kept) : sizeof(Kept);
     return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * each;

@@ -57,15 +57,15 @@ TEST_CASE("a page lives until its last owner lets it go, and memory then returns
 
 TEST_CASE("reservations beyond the budget are refused with what would fit") {
   KvCache cache(plain(1000), 10'500);
-  CHECK(cache.reserve(8 * 32).is_ok());
-  const Status refused = cache.reserve(3 * 32);
+  CHECK(cache.reserve(8 * 16).is_ok());
+  const Status refused = cache.reserve(3 * 16);
   CHECK(refused.code() == Code::kMemoryBudget);
-  CHECK(refused.message().find("n_ctx of at most 64") != std::string::npos);
-  CHECK(cache.reserve(33).is_ok());
+  CHECK(refused.message().find("n_ctx of at most 32") != std::string::npos);
+  CHECK(cache.reserve(17).is_ok());
   CHECK(cache.figures().reserved_bytes == 10'000);
   cache.unclaim(2'000);
   cache.unclaim(8'000);
-  CHECK(cache.reserve(10 * 32).is_ok());
+  CHECK(cache.reserve(10 * 16).is_ok());
   CHECK(cache.reserve(INT32_MAX).code() == Code::kMemoryBudget);
 }
 
@@ -94,29 +94,29 @@ TEST_CASE("pages of groups have their own size, and one account") {
 }
 
 TEST_CASE("a reservation counts what windows keep, and what fits is found for them, too") {
-  // Beyond 64 + 128 tokens the second group needs no more: 7 pages, where they begin worst.
+  // Beyond 64 + 128 tokens the second group needs no more: 13 pages, where they begin worst.
   const std::vector<KvGroup> groups = {{0, 1000}, {64, 50'000}};
-  KvCache cache(groups, 10'000 + 350'000);
-  CHECK(cache.reserve(11 * 32).code() == Code::kMemoryBudget);
-  CHECK(cache.reserve(11 * 32).message().find("n_ctx of at most 320 ") != std::string::npos);
-  CHECK(cache.reserve(10 * 32).is_ok());
-  CHECK(cache.figures().reserved_bytes == 360'000);
-  cache.unclaim(360'000);
-  CHECK(cache.reserve(5 * 32).is_ok());
-  CHECK(cache.figures().reserved_bytes == 255'000);
-  CHECK(cache.reserve(5 * 32).message().find("n_ctx of at most 64 ") != std::string::npos);
+  KvCache cache(groups, 20'000 + 650'000);
+  CHECK(cache.reserve(21 * 16).code() == Code::kMemoryBudget);
+  CHECK(cache.reserve(21 * 16).message().find("n_ctx of at most 320 ") != std::string::npos);
+  CHECK(cache.reserve(20 * 16).is_ok());
+  CHECK(cache.figures().reserved_bytes == 670'000);
+  cache.unclaim(670'000);
+  CHECK(cache.reserve(10 * 16).is_ok());
+  CHECK(cache.figures().reserved_bytes == 510'000);
+  CHECK(cache.reserve(10 * 16).message().find("n_ctx of at most 48 ") != std::string::npos);
 }
 
 TEST_CASE("what is claimed is not there for sessions until it is given back") {
   KvCache cache(plain(1000), 10'500);
-  CHECK(cache.reserve(8 * 32).is_ok());
+  CHECK(cache.reserve(8 * 16).is_ok());
   CHECK(cache.claim(2'500, "the adapter").is_ok());
   CHECK(cache.claim(1, "the adapter").code() == Code::kMemoryBudget);
   CHECK(cache.reserve(1).code() == Code::kMemoryBudget);
   cache.unclaim(8'000);
-  CHECK(cache.reserve(9 * 32).code() == Code::kMemoryBudget);
+  CHECK(cache.reserve(9 * 16).code() == Code::kMemoryBudget);
   cache.unclaim(2'500);
-  CHECK(cache.reserve(10 * 32).is_ok());
+  CHECK(cache.reserve(10 * 16).is_ok());
 }
 
 TEST_CASE("a budget of nothing allows nothing") {

@@ -102,7 +102,7 @@ TEST_CASE("pages that leave memory are found on disk, in this process and the ne
     CHECK(directory.files().empty());
     first.forget();
     CHECK(first.cache.figures().used_bytes == 0);
-    CHECK(directory.files().size() == 9);
+    CHECK(directory.files().size() == 18);
     CHECK(first.disk->figures().n_written_tokens == 288);
     CHECK(first.disk->figures().n_bytes == directory.n_bytes());
     CHECK(first.n_known(ids) == 288);
@@ -112,7 +112,7 @@ TEST_CASE("pages that leave memory are found on disk, in this process and the ne
   }
   Process second(directory);
   CHECK(second.n_known(joined({ids.begin(), ids.begin() + 100}, random_ids(50, 2))) == 96);
-  CHECK(second.n_known(ids) == 288);  // three of nine pages from memory
+  CHECK(second.n_known(ids) == 288);  // six of 18 pages from memory
   CHECK(second.disk->figures().n_read_tokens == 288);
   CHECK(second.disk->figures().n_written_tokens == 0);
 }
@@ -170,23 +170,23 @@ TEST_CASE("nothing is written while what is computed may be wrong") {
   first.n_known(random_ids(100, 1));
   first.forget();
   CHECK(directory.files().empty());
-  CHECK(first.disk->figures().n_failed_writes == 3);
+  CHECK(first.disk->figures().n_failed_writes == 6);
   first.may = true;
   first.disk->stop_writing();
   first.n_known(random_ids(100, 1));
   first.forget();
   CHECK(directory.files().empty());
-  CHECK(first.disk->figures().n_failed_writes == 6);
+  CHECK(first.disk->figures().n_failed_writes == 12);
 }
 
 TEST_CASE("the budget holds, and what was used least recently goes") {
   const TempDirectory directory;
-  constexpr uint64_t kFile = test::kPageBytes + 16 + 32 + 128 + 8;
-  Process first(directory, {0}, 12 * kFile);
+  constexpr uint64_t kFile = test::kPageBytes + 16 + 32 + 64 + 8;
+  Process first(directory, {0}, 24 * kFile);
   const auto keep = [&](uint32_t seed) {
     const int n = first.n_known(random_ids(100, seed));
     first.forget();
-    CHECK(directory.n_bytes() <= 12 * kFile);
+    CHECK(directory.n_bytes() <= 24 * kFile);
     CHECK(first.disk->figures().n_bytes == directory.n_bytes());
     return n;
   };
@@ -202,7 +202,7 @@ TEST_CASE("the budget holds, and what was used least recently goes") {
     Process reader(directory);
     reader.may = false;
     int n_pages = 0;
-    for (uint32_t old = 1; old <= seed; ++old) n_pages += reader.n_known(random_ids(100, old)) / 32;
+    for (uint32_t old = 1; old <= seed; ++old) n_pages += reader.n_known(random_ids(100, old)) / 16;
     CHECK(n_pages == static_cast<int>(directory.files().size()));
   }
 }
@@ -216,7 +216,7 @@ TEST_CASE("10,000 files that are not as they were written are computed again, an
     first.n_known(ids);
     first.forget();
     const std::vector<fs::path> files = directory.files();
-    REQUIRE(files.size() == 3);
+    REQUIRE(files.size() == 6);
     std::vector<std::string> whole;
     for (const fs::path& file : files) whole.push_back(content(file));
     std::mt19937 random(5);

@@ -28,13 +28,20 @@ std::vector<PageId> ids_of(const std::vector<KvPage>& pages) {
   return ids;
 }
 
+// Where pages by number are when n of them, from `first` on, are taken out: none of these is there.
+std::map<int, PageId> without(const std::map<int, PageId>& pages, int first, int n) {
+  std::map<int, PageId> left;
+  for (const auto& [number, page] : pages) left[number < first ? number : number - n] = page;
+  return left;
+}
+
 }  // namespace
 
 TEST_CASE("planning a step changes nothing") {
   KvPlan plan(100, kPlain);
   const KvStepPlan first = plan.plan(33).take();
   CHECK(first.first_position == 0);
-  CHECK(first.n_pages == 2);
+  CHECK(first.n_pages == 3);
   CHECK(plan.n_tokens() == 0);
   CHECK(plan.n_pages(0) == 0);
 }
@@ -47,7 +54,7 @@ TEST_CASE("a step past n_ctx is a context overflow and the last position can be 
   CHECK(plan.plan(INT32_MAX).status().code() == Code::kContextOverflow);
   CHECK(advance(plan, 4, next_page).is_ok());
   CHECK(plan.plan(1).status().code() == Code::kContextOverflow);
-  CHECK(plan.n_pages(0) == 2);
+  CHECK(plan.n_pages(0) == 4);
 }
 
 TEST_CASE("tokens cannot be committed to pages that are not attached") {
@@ -68,19 +75,18 @@ TEST_CASE("rewind keeps the page of the last kept token and lets go of the rest"
   KvPlan plan(128, kPlain);
   PageId next_page = 10;
   REQUIRE(advance(plan, 97, next_page).is_ok());
-  CHECK(ids_of(plan.rewind(33)) == std::vector<PageId>{13, 12});
-  CHECK(ids_of(plan.rewind(32)) == std::vector<PageId>{11});
-  CHECK(ids_of(plan.rewind(0)) == std::vector<PageId>{10});
+  CHECK(ids_of(plan.rewind(33)) == std::vector<PageId>{16, 15, 14, 13});
+  CHECK(ids_of(plan.rewind(32)) == std::vector<PageId>{12});
+  CHECK(ids_of(plan.rewind(0)) == std::vector<PageId>{11, 10});
 }
 
 TEST_CASE("pages attached for a step that failed are used by the next one") {
   KvPlan plan(128, kPlain);
-  REQUIRE(plan.plan(40).take().n_pages == 2);
-  plan.attach(0, 7);
-  plan.attach(0, 8);
+  REQUIRE(plan.plan(40).take().n_pages == 3);
+  for (const PageId page : {7, 8, 9}) plan.attach(0, page);
   CHECK(plan.plan(40).take().n_pages == plan.n_pages(0));
-  CHECK(plan.plan(65).take().n_pages == plan.n_pages(0) + 1);
-  CHECK(ids_of(plan.rewind(0)) == std::vector<PageId>{8, 7});
+  CHECK(plan.plan(49).take().n_pages == plan.n_pages(0) + 1);
+  CHECK(ids_of(plan.rewind(0)) == std::vector<PageId>{9, 8, 7});
 }
 
 TEST_CASE("a window lets go of what neither the next step nor a rewind of 128 tokens sees") {
@@ -90,12 +96,12 @@ TEST_CASE("a window lets go of what neither the next step nor a rewind of 128 to
   for (int n = 0; n < 500; n += 100) REQUIRE(advance(plan, 100, next_page).is_ok());
   CHECK(plan.first_page(0) == 0);
   CHECK(plan.first_page(1) == (500 - kKeptTokens - 40 + 1) / kPageTokens);
-  CHECK(plan.held_pages(1).size() == size_t(16 - 10));
-  CHECK(plan.trim(plan.plan(11).take()).empty());
-  const std::vector<KvPage> next = plan.trim(plan.plan(19).take());
-  REQUIRE(next.size() == 1);  // the first position kept is 352, of page 11
+  CHECK(plan.held_pages(1).size() == size_t(32 - 20));
+  CHECK(plan.trim(plan.plan(2).take()).empty());
+  const std::vector<KvPage> next = plan.trim(plan.plan(3).take());
+  REQUIRE(next.size() == 1);  // the first position kept is 336, of page 21
   CHECK(next[0].group == 1);
-  CHECK(next[0].number == 10);
+  CHECK(next[0].number == 20);
 }
 
 TEST_CASE("a rewind within what is kept costs nothing, and one farther back everything") {
@@ -108,12 +114,12 @@ TEST_CASE("a rewind within what is kept costs nothing, and one farther back ever
     const std::vector<KvPage> let_go = plan.rewind(n_kept);
     if (n_kept >= 320 + 40 - 1) {  // 320: the first position of the first page that is there
       CHECK(plan.n_tokens() == n_kept);
-      CHECK(plan.first_page(1) == 10);
-      CHECK(let_go.size() == static_cast<size_t>(2 * (16 - n_pages_for(n_kept))));
+      CHECK(plan.first_page(1) == 20);
+      CHECK(let_go.size() == static_cast<size_t>(2 * (32 - n_pages_for(n_kept))));
     } else {
       CHECK(plan.n_tokens() == 0);
       CHECK(plan.first_page(1) == 0);
-      CHECK(let_go.size() == 16 + 6);
+      CHECK(let_go.size() == 32 + 12);
     }
     CHECK(advance(plan, 100, next_page).is_ok());
   }
@@ -145,26 +151,31 @@ TEST_CASE("the most pages of a window are what it holds at worst, and never more
     }
     CHECK(n_most == static_cast<size_t>(most_pages(window, 1300)));
   }
-  CHECK(most_pages(0, 1300) == 41);
-  CHECK(most_pages(1300, 1300) == 41);
-  CHECK(most_pages(64, 33) == 2);
-  CHECK(most_pages(1, INT32_MAX) == 5);
-  CHECK(most_pages(INT32_MAX - 1, INT32_MAX) == INT32_MAX / 32 + 1);
+  CHECK(most_pages(0, 1300) == 82);
+  CHECK(most_pages(1300, 1300) == 82);
+  CHECK(most_pages(64, 33) == 3);
+  CHECK(most_pages(1, INT32_MAX) == 9);
+  CHECK(most_pages(INT32_MAX - 1, INT32_MAX) == INT32_MAX / 16 + 1);
 }
 
 TEST_CASE("bytes of a context are those of all groups, and what fits is the inverse") {
   const std::vector<KvGroup> groups = {{0, 10}, {64, 1000}};
   CHECK(kv_bytes_for(groups, 0) == 0);
-  CHECK(kv_bytes_for(groups, 33) == 2020);
-  CHECK(kv_bytes_for(groups, 3200) == 1000 + 7000);
-  CHECK(fitting_n_ctx(groups, 8000, 100'000) == 3200);
-  CHECK(fitting_n_ctx(groups, 8009, 100'000) == 3200);
-  CHECK(fitting_n_ctx(groups, 7999, 100'000) == 3168);
-  CHECK(fitting_n_ctx(groups, 1010, 100'000) == 32);
+  CHECK(kv_bytes_for(groups, 33) == 3030);
+  CHECK(kv_bytes_for(groups, 3200) == 2000 + 13'000);
+  CHECK(fitting_n_ctx(groups, 15'000, 100'000) == 3200);
+  CHECK(fitting_n_ctx(groups, 15'009, 100'000) == 3200);
+  CHECK(fitting_n_ctx(groups, 14'999, 100'000) == 3184);
+  CHECK(fitting_n_ctx(groups, 1010, 100'000) == 16);
   CHECK(fitting_n_ctx(groups, 1009, 100'000) == 0);
+  const std::vector<KvGroup> larger_first = {{0, 10, 25}};
+  const uint64_t n_bytes[] = {25, 25, 50, 50, 60, 60, 70};
+  for (int half = 0; half < 7; ++half) {
+    CHECK(kv_bytes_for(larger_first, 8 * half + 1) == n_bytes[half]);
+  }
   const std::vector<KvGroup> huge = {{0, SIZE_MAX / 2}};
   CHECK(kv_bytes_for(huge, INT32_MAX) == UINT64_MAX);
-  CHECK(fitting_n_ctx(huge, UINT64_MAX - 1, INT32_MAX) == 64);
+  CHECK(fitting_n_ctx(huge, UINT64_MAX - 1, INT32_MAX) == 32);
 }
 
 // The model: which page holds each position of each group, as a plain map, and by itself what a
@@ -201,6 +212,23 @@ TEST_CASE("random histories agree with a map of one page per position") {
         if (random() % 8 == 0) continue;  // the step fails
         REQUIRE(plan.commit(step.value().n_new_tokens).is_ok());
         n_tokens += step.value().n_new_tokens;
+      } else if (random() % 3 == 0) {
+        const int first = static_cast<int>(random() % 6);
+        const int n = static_cast<int>(random() % 8);
+        Result<std::vector<KvPage>> dropped = plan.drop(first, n);
+        const bool is_legal = first >= 2 && n >= 1 && (first + n) * 16 <= n_tokens;
+        if (!dropped.is_ok()) {
+          const Code code = is_legal ? Code::kFeatureUnsupported : Code::kInvalidArgument;
+          REQUIRE(dropped.status().code() == code);
+          continue;
+        }
+        REQUIRE(is_legal);
+        for (const KvPage& page : dropped.value()) {
+          REQUIRE(page_of[page.group].at(static_cast<int>(page.number)) == page.id);
+          page_of[page.group].erase(static_cast<int>(page.number));
+        }
+        for (auto& pages : page_of) pages = without(pages, first, n);
+        n_tokens -= 16 * n;
       } else {
         const int back = static_cast<int>(random() % (random() % 2 == 0 ? 40 : 900));
         const int wanted = std::max(0, n_tokens - back);

@@ -259,8 +259,8 @@ TEST_CASE("a header that lies, under a digest that fits, is refused") {
       {"\"n_bytes\":1200", "\"n_bytes\":-4"},
       {"\"n_bytes\":1200", "\"n_bytes\":1199"},
       {"\"first_page\":0", "\"first_page\":1"},
-      {"\"n_pages\":10", "\"n_pages\":2147483647"},
-      {"\"n_pages\":10", "\"n_pages\":9"},
+      {"\"n_pages\":19", "\"n_pages\":2147483647"},
+      {"\"n_pages\":19", "\"n_pages\":18"},
       {page, "\"page_bytes\":0"},
       {page, "\"page_bytes\":2147483647"},
       {page, "\"page_bytes\":1e3"},
@@ -283,7 +283,7 @@ TEST_CASE("a header that lies, under a digest that fits, is refused") {
         std::pair{first_page + std::to_string(test::kPageBytes),
                   first_page + std::to_string(test::kPageBytes - 1)}}) {
     std::string forged = with_header(whole, replaced(header, from, to));
-    if (from != "\"window\":40") forged.pop_back();
+    if (from != "\"window\":40") forged.resize(forged.size() - kFirstPages);
     const auto file = open_bytes(forged);
     REQUIRE(file.is_ok());
     CHECK(session->restore(*file.value(), kIdentity, 1).code() == Code::kSessionInvalid);

@@ -161,7 +161,7 @@ TEST_CASE_FIXTURE(Fixture, "rewind and replay gives the same logits") {
     REQUIRE(session->rewind(n_kept).is_ok());
     CHECK(session->logits().status().code() == Code::kInvalidArgument);
     CHECK(session->n_tokens() == n_kept);
-    CHECK(session->stats().kv_bytes == kPageBytes * static_cast<size_t>((n_kept + 31) / 32));
+    CHECK(session->stats().kv_bytes == kPageBytes * static_cast<size_t>(n_pages_for(n_kept)));
     REQUIRE(session->append(std::span(ids).subspan(static_cast<size_t>(n_kept))).is_ok());
     run_all(0);
     CHECK(copy(session->logits().value()) == before);
@@ -260,9 +260,9 @@ TEST_CASE("a session is refused where its context would not fit the budget") {
   HashModel model;
   Batcher batcher{model};
   KvCache cache(model.groups(), kPageBytes * 4 + Session::bytes_besides_kv(model));
-  CHECK(Session::create(batcher, cache, {.n_ctx = 129}).status().code() == Code::kMemoryBudget);
+  CHECK(Session::create(batcher, cache, {.n_ctx = 65}).status().code() == Code::kMemoryBudget);
   CHECK(Session::create(batcher, cache, {.n_ctx = 0}).status().code() == Code::kInvalidArgument);
-  const auto session = Session::create(batcher, cache, {.n_ctx = 128}).take();
+  const auto session = Session::create(batcher, cache, {.n_ctx = 64}).take();
   CHECK(Session::create(batcher, cache, {.n_ctx = 1}).status().code() == Code::kMemoryBudget);
 }
 

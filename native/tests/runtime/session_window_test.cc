@@ -66,7 +66,7 @@ TEST_CASE_FIXTURE(Fixture, "a session holds what it reserved at most, whatever i
   }
   uint64_t first_extra = 0;  // of pages that are gone when the rest is full
   for (const KvGroup& group : model.groups()) {
-    if (group.window > 0) first_extra += group.bytes_of(0) - group.page_bytes;
+    if (group.window > 0) first_extra += kFirstPages * (group.bytes_of(0) - group.page_bytes);
   }
   CHECK(most == of_pages - first_extra);
   const auto n_all = static_cast<size_t>(n_pages_for(kContext));

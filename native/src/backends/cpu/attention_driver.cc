@@ -1,6 +1,9 @@
 #include "backends/cpu/attention_driver.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "kernels/kv_slot.h"
 
 namespace edge {
 
@@ -8,6 +11,7 @@ namespace {
 
 constexpr int kMinUnitsPerThread = 4;
 constexpr int kWaveSegments = 64;  // summed before they are merged; bounds the memory
+constexpr size_t kTailPages = (kMostTail - 1 + kPageTokens - 1) / kPageTokens + 1;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -17,16 +21,16 @@ AttentionDriver::AttentionDriver(const AttentionKernels& kernels, int n_threads)
     : kernels_(kernels), n_threads_(n_threads) {}
 
 int AttentionDriver::segment_of(int position) const {
-  if (!kv_.has_own_first_page()) return position / kSegmentTokens;
-  return position < kPageTokens ? 0 : 1 + position / kSegmentTokens;
+  if (!kv_.has_own_first_pages()) return position / kSegmentTokens;
+  return position < kFirstTokens ? 0 : 1 + position / kSegmentTokens;
 }
 
 AttentionDriver::Segment AttentionDriver::segment_at(int number) const {
-  if (!kv_.has_own_first_page()) {
+  if (!kv_.has_own_first_pages()) {
     return {number * kSegmentTokens, (number + 1) * kSegmentTokens};
   }
-  if (number == 0) return {0, kPageTokens};
-  return {std::max(kPageTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
+  if (number == 0) return {0, kFirstTokens};
+  return {std::max(kFirstTokens, (number - 1) * kSegmentTokens), number * kSegmentTokens};
 }
 
 int AttentionDriver::first_segment(const Group& group) const {
@@ -48,6 +52,7 @@ bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   if (groups_.empty()) return true;
   is_finite_.store(true, std::memory_order_relaxed);
   if (kv.format != KvFormat::kF16) place_int8_queries();
+  place_tails();
   int n_segments = 0;
   int first = first_segment(groups_.front());
   for (const Group& group : groups_) {
@@ -57,7 +62,7 @@ bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   const auto n_groups = static_cast<int64_t>(groups_.size());
   if (n_segments - first > 1 && n_threads_ > 1 &&
       n_groups < int64_t{kMinUnitsPerThread} * n_threads_) {
-    for (const Group& group : groups_) quantize_queries(group);
+    for (const Group& group : groups_) prepare(group);
     run_split(first, n_segments);
     return is_finite_.load(std::memory_order_relaxed);
   }
@@ -65,7 +70,7 @@ bool AttentionDriver::run(std::span<const RowInput> rows, float* q, const Attent
   sums_.resize(std::max(sums_.size(), static_cast<size_t>(2 * n_threads_ * group_floats())));
   const auto run_group = [&](int64_t unit, int thread) {
     const Group& group = groups_[static_cast<size_t>(unit)];
-    quantize_queries(group);
+    prepare(group);
     run_whole(group, sums_.data() + 2 * thread * group_floats());
   };
   parallel_for(n_threads_, n_groups, run_group, expected_);
@@ -80,18 +85,22 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
   for (int kv_head = 0; kv_head < shape.n_kv_heads; ++kv_head) {
     Group group;
     for (size_t row = 0; row < rows.size(); ++row) {
-      const std::byte* const* pages = rows[row].kv.tables[kv_.group].pages;
+      const KvTable& table = rows[row].kv.tables[kv_.group];
+      const std::span<const int32_t> tail = rows[row].tail;
       for (int head = 0; head < heads_per_kv; ++head) {
-        const bool is_other = group.n_queries > 0 && group.pages != pages;
+        const bool is_other = group.n_queries > 0 && (group.pages != table.pages ||
+                                                      group.tail.data() != tail.data());
         if (is_other || group.n_queries == kMaxQueries) {
           groups_.push_back(group);
           group = {};
         }
         group.kv_head = kv_head;
-        group.pages = pages;
+        group.pages = table.pages;
+        group.n_pages = table.n_pages;
+        group.tail = tail;
         group.q[group.n_queries] = q + static_cast<int64_t>(row) * q_stride +
                                    (kv_head * heads_per_kv + head) * int64_t{shape.head_dim};
-        const int n_visible = rows[row].slot + 1;
+        const int n_visible = rows[row].n_seen();
         group.first[group.n_queries] = shape.window > 0 ? std::max(0, n_visible - shape.window) : 0;
         group.n_visible[group.n_queries++] = n_visible;
       }
@@ -124,6 +133,60 @@ void AttentionDriver::quantize_queries(const Group& group) {
                                                    kv_query_channels(shape_.head_dim), group.q8[i]);
     if (!is_finite) is_finite_.store(false, std::memory_order_relaxed);
   }
+}
+
+void AttentionDriver::place_tails() {
+  const auto has_tail = [](const Group& group) { return !group.tail.empty(); };
+  const auto n_groups = static_cast<size_t>(std::ranges::count_if(groups_, has_tail));
+  if (n_groups == 0) return;
+  const size_t most_bytes = std::max(kv_head_bytes(kv_.format_of(0), kv_.head_dim),
+                                     kv_head_bytes(kv_.format, kv_.head_dim));
+  ordered_bytes_ = static_cast<size_t>(round_up(static_cast<int64_t>(most_bytes), 64));  // lines
+  ordered_.resize(std::max(ordered_.size(), n_groups * kTailPages * ordered_bytes_));
+  uint8_t* room = ordered_.data();
+  for (Group& group : groups_) {
+    if (!has_tail(group)) continue;
+    group.ordered = room;
+    room += kTailPages * ordered_bytes_;
+  }
+}
+
+void AttentionDriver::prepare(const Group& group) {
+  quantize_queries(group);
+  if (!group.tail.empty()) order_tail(group);
+}
+
+// The copies stand where page_of() says, so that the offsets of the page are good for them.
+void AttentionDriver::order_tail(const Group& group) const {
+  const int first = group.tail.front();
+  const int end = first + static_cast<int>(group.tail.size());
+  for (int number = first / kPageTokens; number * kPageTokens < end; ++number) {
+    const KvHead head = kv_.head(number, group.kv_head);
+    const auto* page = reinterpret_cast<const uint8_t*>(group.pages[number]);
+    std::memcpy(const_cast<uint8_t*>(page_of(group, number)) + head.begin, page + head.begin,
+                head.n_bytes);
+  }
+  const auto slot_in = [&](const uint8_t* page, int slot) {
+    return kv_.slot(reinterpret_cast<std::byte*>(const_cast<uint8_t*>(page)), slot, group.kv_head);
+  };
+  for (int place = first + 1; place < end; ++place) {
+    const int slot = group.tail[static_cast<size_t>(place - first)];
+    if (slot == place) continue;
+    const auto* from = reinterpret_cast<const uint8_t*>(group.pages[slot / kPageTokens]);
+    move_slot(slot_in(from, slot), slot_in(page_of(group, place / kPageTokens), place));
+  }
+}
+
+// Of the tail only the head's part is there: the rest of the page before it is never read.
+const uint8_t* AttentionDriver::page_of(const Group& group, int number) const {
+  const auto* page = reinterpret_cast<const uint8_t*>(group.pages[number]);
+  if (group.tail.empty()) return page;
+  const int at = number - group.tail.front() / kPageTokens;
+  const int last = group.tail.front() + static_cast<int>(group.tail.size()) - 1;
+  if (at < 0 || number > last / kPageTokens) return page;
+  const auto room = reinterpret_cast<uintptr_t>(group.ordered);
+  const size_t offset = static_cast<size_t>(at) * ordered_bytes_;
+  return reinterpret_cast<const uint8_t*>(room + offset - kv_.head(number, group.kv_head).begin);
 }
 
 void AttentionDriver::run_whole(const Group& group, float* scratch) {
@@ -170,6 +233,8 @@ void AttentionDriver::attend(const Group& group, int number, float* partials) {
     if (is_done[i] || !segment.is_seen(group, i)) continue;
     const int first = std::max(segment.begin, group.first[i]);
     AttentionSegmentArgs args = args_of(group, segment);
+    const uint8_t* pages[kSegmentPages];
+    if (!group.tail.empty()) order_pages(group, segment, pages, args);
     args.first = first - segment.origin();
     int who[kMaxQueries];
     for (int other = i; other < group.n_queries; ++other) {
@@ -200,6 +265,15 @@ AttentionSegmentArgs AttentionDriver::args_of(const Group& group, const Segment&
   args.scale = shape_.scale;
   args.softcap = shape_.softcap;
   return args;
+}
+
+void AttentionDriver::order_pages(const Group& group, const Segment& segment,
+                                  const uint8_t* (&pages)[kSegmentPages],
+                                  AttentionSegmentArgs& args) const {
+  const int first = segment.origin() / kPageTokens;
+  const int n = std::min(kSegmentPages, group.n_pages - first);
+  for (int i = 0; i < n; ++i) pages[i] = page_of(group, first + i);
+  args.pages = pages;
 }
 
 void AttentionDriver::merge(const Group& group, int number, float* sums, float* next) {

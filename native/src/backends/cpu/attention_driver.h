@@ -2,7 +2,11 @@
 // of 256 positions together. A unit is such a group over its whole context, or, where groups are
 // too few for the threads (decoding a long context), one group and one segment. Either way a
 // query's segments combine in ascending order, so the bits are the same. Segments before a window
-// are left out. A page 0 in a format of its own is a segment of its own.
+// are left out. First pages in a format of their own are a segment of their own.
+//
+// A row with a tail (RowInput) meets copies of the pages that the tail's tokens belong to, in which
+// these stand in order: so its sums are those of a text without the other branches, and the kernels
+// know nothing of trees.
 #pragma once
 
 #include <atomic>
@@ -33,6 +37,9 @@ class AttentionDriver {
     int n_queries = 0;
     int kv_head = 0;
     const std::byte* const* pages = nullptr;
+    int n_pages = 0;
+    std::span<const int32_t> tail;  // of the row that all queries are of; empty: of any rows
+    uint8_t* ordered = nullptr;     // room for the head's part of the tail's pages
     float* q[kMaxQueries] = {};
     QueryInt8 q8[kMaxQueries];        // empty where keys are F16
     int first[kMaxQueries] = {};      // position from which a query sees
@@ -61,12 +68,22 @@ class AttentionDriver {
   // Room for the int8 queries of all groups.
   void place_int8_queries();
   void quantize_queries(const Group& group);
+  // Room for the ordered pages of all groups with a tail.
+  void place_tails();
+  // What a group needs before its first segment.
+  void prepare(const Group& group);
+  void order_tail(const Group& group) const;
+  // Page `number` as the group meets it: of the tail, the copy.
+  const uint8_t* page_of(const Group& group, int number) const;
   void run_whole(const Group& group, float* scratch);
   void run_split(int first_segment, int n_segments);
   // Puts what the queries sum over a segment to `partials`.
   void attend(const Group& group, int number, float* partials);
   // Of the segment and the kv head, without queries.
   AttentionSegmentArgs args_of(const Group& group, const Segment& segment) const;
+  static constexpr int kSegmentPages = kSegmentTokens / kPageTokens;
+  void order_pages(const Group& group, const Segment& segment,
+                   const uint8_t* (&pages)[kSegmentPages], AttentionSegmentArgs& args) const;
   void merge(const Group& group, int number, float* sums, float* next);
   void finish(const Group& group, float* sums);
 
@@ -89,6 +106,8 @@ class AttentionDriver {
   std::vector<int8_t> q8_;
   std::vector<float> q8_scales_;
   std::vector<int32_t> q8_sums_;
+  std::vector<uint8_t> ordered_;
+  size_t ordered_bytes_ = 0;  // of one page there
   std::atomic<bool> is_finite_{true};
 };
 

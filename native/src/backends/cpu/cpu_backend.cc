@@ -7,11 +7,11 @@
 #include "backends/cpu/act_rows.h"
 #include "backends/cpu/activate.h"
 #include "backends/cpu/attention_driver.h"
-#include "backends/cpu/hadamard.h"
 #include "backends/cpu/kv_editor.h"
 #include "backends/cpu/lora_driver.h"
 #include "backends/cpu/matmul_driver.h"
 #include "backends/cpu/moe_driver.h"
+#include "backends/cpu/stored_keys.h"
 #include "backends/cpu/thread_scratch.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
@@ -134,6 +134,7 @@ class CpuBackend final : public Backend {
                {w.k_lora, keys_.data(), kv_stride},
                {w.v_lora, values_.data(), kv_stride}},
               act);
+    const StoredKeys stored(kv, w.balance);
     for_rows([&](int r, int thread) {
       float* query = q + r * q_stride;
       float* key = keys_.data() + r * kv_stride;
@@ -145,10 +146,8 @@ class CpuBackend final : public Backend {
       norm_heads(w.k_norm, w.norm_eps, w.k->n_rows, key, scratch_.get(thread));
       rotate_heads(query, shape.n_heads, shape.head_dim, rope, r);
       rotate_heads(key, shape.n_kv_heads, shape.head_dim, rope, r);
-      if (kv.mixes_keys) {
-        hadamard(query, shape.n_heads, shape.head_dim);
-        hadamard(key, shape.n_kv_heads, shape.head_dim);
-      }
+      stored.meet(query, shape.n_heads);
+      for (int h = 0; h < kv.n_kv_heads; ++h) stored.enter(h, key + h * kv.head_dim);
       store_kv(r, key, value, kv);
     });
   }

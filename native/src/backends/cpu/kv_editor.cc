@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "backends/cpu/hadamard.h"
+#include "backends/cpu/stored_keys.h"
 #include "base/exact_math.h"
 #include "base/thread_pool.h"
 #include "kernels/attention.h"
@@ -35,6 +35,7 @@ bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, cons
   std::vector<float> cos(half), sin(half);
   ops_.rope_angles(turn.inv_freq, turn.n_rope / 2, turn.n_positions, 1.0f, cos.data(), sin.data());
   std::byte* const* pages = slots.view.tables[kv.group].pages;
+  const StoredKeys stored(kv, turn.balance);
   std::atomic<bool> is_finite{true};
   parallel_for(n_threads_, slots.n, [&](int64_t unit, int) {
     const int number = slots.first + static_cast<int>(unit);
@@ -43,9 +44,9 @@ bool KvEditor::turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, cons
     for (int kv_head = 0; kv_head < kv.n_kv_heads; ++kv_head) {
       const KvSlot slot = kv.slot(pages[number / kPageTokens], number, kv_head);
       load_key(slot, key);
-      if (kv.mixes_keys) hadamard(key, 1, kv.head_dim);  // its own inverse
+      stored.leave(kv_head, key);
       turn_back(cos, sin, key);
-      if (kv.mixes_keys) hadamard(key, 1, kv.head_dim);
+      stored.enter(kv_head, key);
       if (!kernels_.attention->store_key(slot, key)) is_finite.store(false);
     }
   });
@@ -69,7 +70,7 @@ bool KvEditor::keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_he
     if (kept[i] == to) continue;
     const KvSlot source = kv.slot(pages[kept[i] / kPageTokens], kept[i], kv_head);
     const KvSlot target = kv.slot(pages[to / kPageTokens], to, kv_head);
-    if (to >= kPageTokens || kept[i] < kPageTokens || !kv.has_own_first_page()) {
+    if (to >= kFirstTokens || kept[i] < kFirstTokens || !kv.has_own_first_pages()) {
       move_slot(source, target);
     } else {
       is_finite &= store_again(source, target);

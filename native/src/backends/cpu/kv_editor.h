@@ -33,7 +33,7 @@ class KvEditor {
     std::vector<const float*> queries;
     std::vector<int> n_visible;
     std::vector<float> scores;  // [kBlockQueries][n_slots]
-    std::vector<float> keys;    // [head_dim][32]
+    std::vector<float> keys;    // [head_dim][16]
     std::vector<float> key;     // [head_dim]
     std::vector<double> parts;  // [n_slots]
     std::vector<double> sums;   // [n_slots]

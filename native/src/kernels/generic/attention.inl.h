@@ -5,7 +5,7 @@
 namespace {
 
 constexpr int kLanes = 16;
-constexpr int kPagePositions = kPageTokens;
+static_assert(kPageTokens == kLanes);
 
 EDGE_INLINE float as_float(int32_t bits) {
   float x;
@@ -23,42 +23,59 @@ EDGE_INLINE const uint16_t* page_halves(const AttentionSegmentArgs& args, int pa
   return reinterpret_cast<const uint16_t*>(args.pages[page] + part);
 }
 
-// Scores of all 32 positions of a page for kQ queries; positions that a query does not see get
-// values that are never read. Fetches the page's values and the next page's keys meanwhile: the
-// hardware prefetcher stops where a page of keys does.
+// Pages of a segment that a query sees, both included. Pages are read two at a time, so that one
+// chain of sums hides another; for one that is not seen another stands in.
+struct SeenPages {
+  int first;
+  int last;
+};
+EDGE_INLINE int stand_in(const SeenPages& seen, int page) {
+  const int at_least = page < seen.first ? seen.first : page;
+  return at_least < seen.last ? at_least : seen.last;
+}
+
+// Scores of all 32 positions of the pages `page` and page + 1 for kQ queries; positions that a
+// query does not see get values that are never read. Fetches the pages' values and the next ones'
+// keys meanwhile: the hardware prefetcher stops where a page of keys does.
 template <int kQ>
-EDGE_INLINE void page_scores_f16(const AttentionSegmentArgs& args, int page, int next_page,
+EDGE_INLINE void pair_scores_f16(const AttentionSegmentArgs& args, const SeenPages& seen, int page,
                                  float (*scores)[kSegmentTokens]) {
-  const uint16_t* keys = page_halves(args, page, args.kv.keys);
-  const uint16_t* next_keys = page_halves(args, next_page, args.kv.keys);
-  const uint16_t* values = page_halves(args, page, args.kv.values);
+  constexpr int kLineHalves = 32;
+  const int pages[] = {stand_in(seen, page), stand_in(seen, page + 1)};
+  const uint16_t* low_keys = page_halves(args, pages[0], args.kv.keys);
+  const uint16_t* high_keys = page_halves(args, pages[1], args.kv.keys);
   V sum[kQ][2];
   for (int i = 0; i < kQ; ++i) sum[i][0] = sum[i][1] = zero();
-  for (int dim = 0; dim < args.kv.head_dim; ++dim) {
-    const int at = dim * kPagePositions;
-    EDGE_PREFETCH(next_keys + at);
-    EDGE_PREFETCH(values + at);
-    const V low = load_f16(keys + at);
-    const V high = load_f16(keys + at + kLanes);
-    for (int i = 0; i < kQ; ++i) {
-      const V q = set1(args.q[i][dim]);
-      sum[i][0] = fma(q, low, sum[i][0]);
-      sum[i][1] = fma(q, high, sum[i][1]);
+  int dim = 0;
+  for (int half = 0; half < 2; ++half) {
+    const uint16_t* next = page_halves(args, stand_in(seen, page + 2 + half), args.kv.keys);
+    const uint16_t* values = page_halves(args, pages[half], args.kv.values);
+    const int end = (half + 1) * args.kv.head_dim / 2;
+    for (; dim < end; ++dim, next += kLineHalves, values += kLineHalves) {
+      EDGE_PREFETCH(next);
+      EDGE_PREFETCH(values);
+      const V low = load_f16(low_keys + dim * kLanes);
+      const V high = load_f16(high_keys + dim * kLanes);
+      for (int i = 0; i < kQ; ++i) {
+        const V q = set1(args.q[i][dim]);
+        sum[i][0] = fma(q, low, sum[i][0]);
+        sum[i][1] = fma(q, high, sum[i][1]);
+      }
     }
   }
   const V scale = set1(args.scale);
   for (int i = 0; i < kQ; ++i) {
-    float* out = scores[i] + page * kPagePositions;
+    float* out = scores[i] + page * kPageTokens;
     store(out, mul(sum[i][0], scale));
     store(out + kLanes, mul(sum[i][1], scale));
   }
 }
 
 template <int kQ>
-EDGE_INLINE void scores_f16(const AttentionSegmentArgs& args, int last_page,
+EDGE_INLINE void scores_f16(const AttentionSegmentArgs& args, const SeenPages& seen,
                             float (*scores)[kSegmentTokens]) {
-  for (int page = args.first / kPagePositions; page <= last_page; ++page) {
-    page_scores_f16<kQ>(args, page, page < last_page ? page + 1 : page, scores);
+  for (int page = seen.first & -2; page <= seen.last; page += 2) {
+    pair_scores_f16<kQ>(args, seen, page, scores);
   }
 }
 
@@ -129,10 +146,10 @@ EDGE_INLINE void add_values(const AttentionSegmentArgs& args, const float* const
                             int last, int column, V (*sum)[kBlocks]) {
   const int n_columns = kIsWhole ? kLanes : args.kv.head_dim - column;
   while (first < last) {
-    const int page_end = (first / kPagePositions + 1) * kPagePositions;
+    const int page_end = (first / kPageTokens + 1) * kPageTokens;
     const int end = page_end < last ? page_end : last;
-    const uint16_t* row = page_halves(args, first / kPagePositions, args.kv.values) +
-                          (first % kPagePositions) * args.kv.head_dim + column;
+    const uint16_t* row = page_halves(args, first / kPageTokens, args.kv.values) +
+                          (first % kPageTokens) * args.kv.head_dim + column;
     for (int t = first; t < end; ++t, row += args.kv.head_dim) {
       V weight[kQ];
       EDGE_UNROLL
@@ -206,11 +223,11 @@ void segment_queries(AttentionSegmentArgs& args) {
   for (int i = 0; i < kQ; ++i) {
     if (args.n_visible[i] > n_visible) n_visible = args.n_visible[i];
   }
-  const int last_page = (n_visible - 1) / kPagePositions;
+  const SeenPages seen = {args.first / kPageTokens, (n_visible - 1) / kPageTokens};
   if (args.kv.key_bits == 16) {
-    scores_f16<kQ>(args, last_page, scores);
+    scores_f16<kQ>(args, seen, scores);
   } else {
-    integer_scores<kQ>(args, last_page, scores);
+    integer_scores<kQ>(args, seen, scores);
   }
   for (int i = 0; i < kQ; ++i) {
     if (args.softcap > 0) cap_scores(scores[i], args.first, args.n_visible[i], args.softcap);
@@ -219,7 +236,7 @@ void segment_queries(AttentionSegmentArgs& args) {
   if (args.kv.value_bits == 16) {
     weighted_columns<kQ>(args, scores, 0, args.kv.head_dim);
   } else {
-    all_integer_values<kQ>(args, last_page, scores);
+    all_integer_values<kQ>(args, seen, scores);
   }
 }
 

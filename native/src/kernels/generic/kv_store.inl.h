@@ -158,8 +158,7 @@ bool store_value(const KvSlot& to, const float* value) {
   if (head.value_bits == 16) return store_f16_value(to, value);
   const Levels levels = head.value_bits == 8 ? Levels{-127, 127} : Levels{-8, 7};
   constexpr int kByteOf[4] = {0, 2, 1, 3};
-  const auto row_bytes = static_cast<int>((head.value_scales - head.values) / 8);
-  uint8_t* row = to.page + head.values + to.slot / 4 * row_bytes + kByteOf[to.slot % 4];
+  uint8_t* row = to.page + head.values + to.slot / 4 * head.value_row_bytes + kByteOf[to.slot % 4];
   uint16_t* scale = halves_at(to, head.value_scales) + to.slot;
   for (int begin = 0; begin < head.head_dim; begin += head.value_channels, scale += kPageTokens) {
     const int n = group_length(head.head_dim, begin, head.value_channels);

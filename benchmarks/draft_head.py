@@ -1,0 +1,106 @@
+"""The demo's draft head: trained on the corpus, and what one costs on a 1B model.
+
+    python benchmarks/draft_head.py --data shared/data --work DIR --out demo.edge [--steps N]
+
+Prints the head's report: how often it is right by depth, on windows of the corpus that it has not
+learnt from and on the model's own text. With --split valid on books and repositories that the model
+has not learnt from either. About 20 minutes of one core for the defaults; called again with the
+same DIR it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from edgellm.converters.draft_head import DraftHeadOptions, add_draft_head
+from edgellm.converters.draft_head.shape import fitted, head_bytes, step_bytes
+from edgellm.converters.layout import tensor_slots
+from edgellm.converters.recipe import default_recipe
+from edgellm.converters.spec import LayerSpec, ModelSpec
+
+from edgellm.edgefile import tensor_bytes
+
+OPTIONS = DraftHeadOptions(samples=512, text_windows=2048, dtype="bf16")
+NOTE_EVERY_S = 30.0
+LLAMA_1B = ModelSpec(
+    arch="llama",
+    n_vocab=128256,
+    d_model=2048,
+    n_ctx_train=131072,
+    norm_eps=1e-5,
+    tied_head=True,
+    n_rope=64,
+    rope_factor=1.0,
+    bos_id=128000,
+    eos_ids=(128009,),
+    layers=(LayerSpec(n_heads=32, n_kv_heads=8, head_dim=64, d_ffn=8192),) * 16,
+)
+
+
+def on_1b() -> dict[str, float]:
+    """Of the head that the options leave Llama-3.2-1B, in the formats that convert() chooses."""
+    recipe = default_recipe(tied_head=True)
+    tensors = {}
+    for slot in tensor_slots(LLAMA_1B):
+        format = recipe.choose(slot.role, slot.name).format
+        rows, cols = (1, *slot.shape) if len(slot.shape) == 1 else slot.shape
+        tensors[slot.name] = tensor_bytes(format, rows, cols)
+    head = fitted(LLAMA_1B, tensors, OPTIONS)
+    n_bytes, n_step = head_bytes(head, OPTIONS.format), step_bytes(LLAMA_1B, tensors)
+    return {
+        "vocab": head.n_vocab,
+        "d_ffn": head.layers[0].d_ffn,
+        "n_bytes": n_bytes,
+        "step_bytes": n_step,
+        "step_share": n_bytes / n_step,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=Path("edgellm/demo/seed6m.edge"))
+    parser.add_argument("--split", choices=("train", "valid"), default="train")
+    parser.add_argument("--steps", type=int, default=OPTIONS.steps)
+    parser.add_argument("--samples", type=int, default=OPTIONS.samples)
+    parser.add_argument("--text-windows", type=int, default=OPTIONS.text_windows)
+    parser.add_argument("--rate", type=float, default=OPTIONS.rate)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    started = last = time.monotonic()
+
+    def note(stage: str, n_done: int, n_total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= NOTE_EVERY_S or n_done == n_total:
+            last = time.monotonic()
+            print(f"{last - started:6.0f} s  {stage} {n_done}/{n_total}", file=sys.stderr)
+
+    options = replace(
+        OPTIONS,
+        steps=given.steps,
+        samples=given.samples,
+        text_windows=given.text_windows,
+        rate=given.rate,
+    )
+    report = add_draft_head(
+        given.model,
+        given.out,
+        options,
+        texts=[given.data / "corpus" / f"{given.split}.jsonl.xz"],
+        work=given.work,
+        n_threads=given.threads,
+        progress=note,
+    )
+    print(json.dumps({"demo": report.to_dict(), "llama_1b": on_1b()}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

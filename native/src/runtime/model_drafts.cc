@@ -1,0 +1,62 @@
+#include "runtime/model_drafts.h"
+
+namespace edge {
+
+class ModelDrafts::Source final : public DraftSource {
+ public:
+  explicit Source(ModelDrafts& model) : model_(model), own_(model.shared_) {
+    if (!model.options_.more) return;
+    if (auto drafter = model.options_.more(own_.acceptance())) own_.add(std::move(drafter));
+  }
+
+  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
+                           int n_other_rows) override {
+    const std::lock_guard lock(model_.mutex_);
+    return own_.propose(tokens, {.max_nodes = most_nodes,
+                                 .n_other_rows = n_other_rows,
+                                 .budget_ms = model_.options_.budget_ms});
+  }
+  void cut(int n) override {
+    const std::lock_guard lock(model_.mutex_);
+    own_.cut(n);
+  }
+  void observe(const DraftObservation& observation) override {
+    const std::lock_guard lock(model_.mutex_);
+    own_.observe(observation);
+  }
+  void record_step(int n_tokens, double ms) override {
+    const std::lock_guard lock(model_.mutex_);
+    const double before_ms = model_.shared_.controller().saved_ms();
+    own_.record_step(n_tokens, model_.options_.ignores_time ? 1.0 : ms);
+    saved_ms_ += model_.shared_.controller().saved_ms() - before_ms;
+  }
+  void rewind(std::span<const int32_t> tokens) override {
+    const std::lock_guard lock(model_.mutex_);
+    own_.rewind(tokens);
+  }
+  void end(std::span<const int32_t> tokens) override {
+    const std::lock_guard lock(model_.mutex_);
+    model_.shared_.keep_text(tokens);
+  }
+  bool wants_hidden() const override { return own_.wants_hidden(); }
+  uint64_t most_bytes() const override { return model_.shared_.sequence_bytes(); }
+  double saved_ms() const override { return saved_ms_; }
+  std::unique_ptr<DraftSource> fresh() const override { return model_.source(); }
+
+ private:
+  ModelDrafts& model_;
+  SequenceSpeculation own_;
+  double saved_ms_ = 0;
+};
+
+std::unique_ptr<DraftSource> ModelDrafts::source() {
+  const std::lock_guard lock(mutex_);
+  return std::make_unique<Source>(*this);
+}
+
+CostTable ModelDrafts::costs() {
+  const std::lock_guard lock(mutex_);
+  return shared_.controller().costs();
+}
+
+}  // namespace edge

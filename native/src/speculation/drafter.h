@@ -1,0 +1,58 @@
+// Drafter: guesses the next tokens of one sequence. What it guesses costs time if it is wrong and
+// changes no result, so nothing here can fail: a drafter that has nothing to say says nothing.
+// For one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "speculation/token_tree.h"
+
+namespace edge {
+
+struct DraftContext {
+  // The sequence's committed tokens, prompt and output, the last of which has not been through the
+  // model: drafts follow it. Not empty.
+  std::span<const int32_t> tokens = {};
+  int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
+};
+
+// The likeliest tokens by the logits of one row, best first; of any row, verified or not.
+struct TopRow {
+  int32_t token = 0;                   // the row's own token, which they follow
+  std::span<const int32_t> next = {};  // [<= kTopTokens]
+};
+inline constexpr int kTopTokens = 8;
+
+// What a step or the reading of a prompt made known.
+struct DraftObservation {
+  std::span<const int32_t> tokens = {};  // all that are committed now
+  size_t n_new = 0;                      // of them the last ones are new
+  std::span<const TopRow> rows = {};     // those whose logits were computed; may be fewer or none
+  // [n_new][d_model], or empty unless the drafter wants_hidden(): row i is the hidden state (what
+  // the head reads: StepOutputs::hidden) of the token before new token i, the row that chose it.
+  // Zeros for the very first token of a sequence, which nothing chose.
+  std::span<const float> hidden = {};
+};
+
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  virtual DrafterKind kind() const = 0;
+  // Adds candidates below the last committed token, with probabilities as the drafter sees them
+  // (Acceptance::probability) and the bucket by which its claims are checked against what comes.
+  virtual void propose(const DraftContext& context, Candidates& out) = 0;
+  // Called for every token that is committed, drafted or not, in order.
+  virtual void observe(const DraftObservation& observation) = 0;
+  // The sequence is now these tokens, a beginning of those observed; empty: another sequence
+  // begins.
+  virtual void rewind(std::span<const int32_t> tokens) = 0;
+  virtual size_t memory_bytes() const = 0;
+  virtual bool wants_hidden() const { return false; }
+  // What the last propose() took that is not in the step itself, e.g. a draft head's passes; 0:
+  // nothing worth counting.
+  virtual double propose_ms() const { return 0.0; }
+};
+
+}  // namespace edge

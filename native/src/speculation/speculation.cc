@@ -1,0 +1,188 @@
+#include "speculation/speculation.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace edge {
+
+namespace {
+
+// A text that comes to nothing drafts nothing: less is not worth having.
+constexpr size_t kLeastTextBytes = size_t{64} << 10;
+// Tokens; more at once are a prompt's.
+constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
+
+}  // namespace
+
+bool DraftGate::is_open() {
+  if (worth_ < 0.0 && ++waited_ < wait_) return false;
+  waited_ = 0;
+  return true;
+}
+
+void DraftGate::learn(double gain) {
+  static constexpr double kRate = 1.0 / 16;
+  worth_ += (gain - worth_) * kRate;
+  wait_ = worth_ < 0.0 ? std::min(2 * wait_, kLongestWait) : kShortestWait;
+}
+
+size_t SharedSpeculation::memory_for(size_t model_bytes) {
+  return std::max(size_t{16} << 20, model_bytes / 100 * 3);
+}
+
+SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTable costs)
+    : sequence_bytes_(std::max(
+          options.memory_bytes / 2 / static_cast<size_t>(std::max(options.max_sequences, 1)),
+          kLeastTextBytes)),
+      store_(options.memory_bytes / 4),
+      recycling_(options.memory_bytes / 4, options.n_vocab),
+      controller_(std::move(costs)) {}
+
+SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
+    : shared_(shared),
+      acceptance_(shared.acceptance_),
+      cheap_{std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_),
+             std::make_unique<StoreDrafter>(shared.store_, acceptance_),
+             std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)} {}
+
+const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
+                                              const Limits& limits) {
+  candidates_.clear();
+  tree_.clear();
+  right_candidate_ = right_node_ = -1;
+  n_other_rows_ = limits.n_other_rows;
+  draft_ms_ = 0.0;
+  const int max_nodes = std::clamp(limits.max_nodes, 0, TokenTree::kMaxNodes);
+  if (max_nodes == 0 || tokens.empty()) return tree_;
+
+  const DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  // Beside an id without an alternative all others are wrong.
+  propose_forced(limits.forced, max_nodes);
+  const bool is_open = candidates_.empty();
+  if (is_open) {
+    for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
+  }
+  const auto ranked_gains = [max_nodes](const RankedCandidates& ranked) {
+    const auto all = ranked.probabilities();
+    return all.first(std::min(all.size(), static_cast<size_t>(max_nodes)));
+  };
+  RankedCandidates ranked(candidates_);
+  Controller::Question question{.gains = ranked_gains(ranked),
+                                .n_other_rows = limits.n_other_rows,
+                                .budget_ms = limits.budget_ms};
+  if (is_open) draft_ms_ = propose_added(context, question);
+  if (!added_.empty()) ranked = RankedCandidates(candidates_);
+  question.gains = ranked_gains(ranked);
+  question.draft_ms = draft_ms_;
+  tree_ = ranked.best(shared_.controller_.choose(question));
+  for (const DraftNode& node : tree_) ++counts_[static_cast<size_t>(node.drafter)].drafted;
+  return tree_;
+}
+
+void SequenceSpeculation::propose_forced(std::span<const int32_t> ids, int max_depth) {
+  int parent = -1;
+  for (const int32_t id : ids.first(std::min(ids.size(), static_cast<size_t>(max_depth)))) {
+    parent = candidates_.add({id, parent, 1.0F, DrafterKind::kForced, 0});
+  }
+}
+
+double SequenceSpeculation::propose_added(const DraftContext& context,
+                                          Controller::Question question) {
+  Controller& controller = shared_.controller_;
+  double draft_ms = 0.0;
+  for (const auto& drafter : added_) {
+    if (controller.is_resting()) break;
+    DraftGate& gate = shared_.gates_[static_cast<size_t>(drafter->kind())];
+    if (!gate.is_open()) continue;
+    const double without = controller.best_gain(question);
+    drafter->propose(context, candidates_);
+    draft_ms += drafter->propose_ms();
+    const RankedCandidates ranked(candidates_);
+    const auto all = ranked.probabilities();
+    question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));
+    question.draft_ms = draft_ms;
+    gate.learn(controller.best_gain(question) - without);
+  }
+  return draft_ms;
+}
+
+void SequenceSpeculation::cut(int n) {
+  for (int i = std::max(n, 0); i < tree_.size(); ++i) {
+    --counts_[static_cast<size_t>(tree_[i].drafter)].drafted;
+  }
+  tree_.cut(n);
+}
+
+void SequenceSpeculation::judge(int32_t token) {
+  if (right_candidate_ != kLost) {
+    int right = kLost;
+    for (int i = 0; i < candidates_.size(); ++i) {
+      const DraftNode& node = candidates_[i];
+      if (node.parent != right_candidate_) continue;
+      acceptance_.count(node.drafter, node.bucket, node.id == token);
+      if (node.id == token) right = i;
+    }
+    right_candidate_ = right;
+  }
+  if (right_node_ != kLost) {
+    const int child = tree_.child(right_node_, token);
+    right_node_ = child < 0 ? kLost : child;
+    if (child >= 0) ++counts_[static_cast<size_t>(tree_[child].drafter)].accepted;
+  }
+}
+
+void SequenceSpeculation::observe(const DraftObservation& observation) {
+  if (observation.n_new > kLongestStep) return observe_prompt(observation);
+  for (const int32_t token : observation.tokens.last(observation.n_new)) judge(token);
+  for_each_drafter([&](Drafter& drafter) { drafter.observe(observation); });
+}
+
+void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
+  right_candidate_ = right_node_ = kLost;
+  for (size_t n = observation.tokens.size() - observation.n_new; n < observation.tokens.size();
+       ++n) {
+    const auto before = observation.tokens.first(n);
+    const auto now = observation.tokens.first(n + 1);
+    if (n > 0) {
+      candidates_.clear();
+      right_candidate_ = -1;
+      for (const auto& drafter : cheap_) {
+        drafter->propose({.tokens = before, .max_depth = 1}, candidates_);
+      }
+      judge(now.back());
+    }
+    for (const auto& drafter : cheap_) drafter->observe({.tokens = now, .n_new = 1});
+  }
+  right_candidate_ = kLost;
+  for (const auto& drafter : cheap_) {
+    drafter->observe({.tokens = observation.tokens, .rows = observation.rows});
+  }
+  for (const auto& drafter : added_) drafter->observe(observation);
+}
+
+void SequenceSpeculation::rewind(std::span<const int32_t> tokens) {
+  right_candidate_ = right_node_ = kLost;
+  for_each_drafter([&](Drafter& drafter) { drafter.rewind(tokens); });
+}
+
+void SequenceSpeculation::record_step(int n_committed, double ms) {
+  shared_.controller_.record({.n_other_rows = n_other_rows_,
+                              .n_drafted = tree_.size(),
+                              .n_committed = n_committed,
+                              .ms = ms,
+                              .draft_ms = draft_ms_});
+}
+
+bool SequenceSpeculation::wants_hidden() const {
+  bool is_wanted = false;
+  for_each_drafter([&](const Drafter& drafter) { is_wanted |= drafter.wants_hidden(); });
+  return is_wanted;
+}
+
+size_t SequenceSpeculation::memory_bytes() const {
+  size_t sum = 0;
+  for_each_drafter([&](const Drafter& drafter) { sum += drafter.memory_bytes(); });
+  return sum;
+}
+
+}  // namespace edge
