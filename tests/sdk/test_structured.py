@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -116,6 +117,16 @@ def test_forced_tokens_take_no_steps_of_their_own_and_logprobs_change_no_token(d
         assert logprob < 0
         assert len(best) == 2
         assert token.logprob == (0 if token.forced else logprob)
+
+
+def test_with_compressed_prompts_with_asyncio_and_with_speculation(demo, demo_path):
+    wanted = {"max_tokens": 200, "response_format": AS_JSON}
+    compressed = demo.generate(PROMPT * 8, compress=2, **wanted)
+    jsonschema.validate(json.loads(compressed.text), PERSON)
+    alone = demo.generate(PROMPT, **wanted)
+    assert asyncio.run(demo.agenerate(PROMPT, **wanted)).token_ids == alone.token_ids
+    with edgellm.load(demo_path, speculate="always") as speculating:
+        assert speculating.generate(PROMPT, **wanted).token_ids == alone.token_ids
 
 
 def test_chats_go_on_after_answers_and_are_saved(demo, tmp_path):
