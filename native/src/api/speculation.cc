@@ -50,7 +50,7 @@ Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
 
 bool Model::Impl::has_own_first_page() const {
   return std::ranges::any_of(kv_layout.layers, [](const edge::KvLayerLayout& layer) {
-    return layer.has_own_first_page();
+    return layer.has_own_first_pages();
   });
 }
 
