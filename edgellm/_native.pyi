@@ -2,10 +2,9 @@
 
 Every failure raises a class of `edgellm.errors` as `Class(message, code=name)`; `error_table()`
 lists the codes and the class of each. Calls that can take longer than 0.1 ms run without the GIL.
-No C++ thread ever calls Python. Signals are the caller's matter: loop over `Session.run()`, whose
-slices are short, and Python sees Ctrl-C between them.
+No C++ thread ever calls Python. Loop over `Session.run()`, and Python sees Ctrl-C between slices.
 
-Importing this module does not import numpy; the functions that return arrays do.
+Importing this module imports no numpy; functions that return arrays do.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from ._native_text import StreamDecoder as StreamDecoder
 from ._native_text import Tokenizer as Tokenizer
 from ._native_types import KvFigures, MemoryFigures, SessionStats, TensorInfo, VerifyResult
 
-# --- the machine -----------------------------------------------------------------------------
-
 def version() -> str:
     """The version of the package this module was built for."""
 
@@ -59,8 +56,6 @@ def measure_read_bandwidth(n_threads: int = 0) -> float:
 def measure_int8_peak(n_threads: int = 0) -> float:
     """Multiply-accumulates per second of the 16-row int8 kernel on data that stays in L1."""
 
-# --- weights ---------------------------------------------------------------------------------
-
 def encode_tensor(
     format: str,
     weights: npt.NDArray[np.float32],
@@ -76,8 +71,6 @@ def decode_rows(
     format: str, data: Buffer, n_rows: int, n_cols: int, row0: int, n: int
 ) -> npt.NDArray[np.float32]:
     """Rows [row0, row0 + n) of a tensor [n_rows, n_cols] as f32; data: all bytes of the tensor."""
-
-# --- files -----------------------------------------------------------------------------------
 
 class EdgeFile:
     """A `.edge` file, mapped; structure, header hash and hash root are checked, data is not."""
@@ -102,8 +95,6 @@ class EdgeFile:
 
 def verify_file(path: str | os.PathLike[str], n_threads: int = 0) -> VerifyResult:
     """Hash the whole file now; IntegrityError on the first leaf that is wrong."""
-
-# --- the model -------------------------------------------------------------------------------
 
 class Model:
     """A loaded model. Sessions that run at once share steps; a waiting thread holds no GIL.
@@ -142,9 +133,7 @@ class Model:
         kv_format: "F16", "K8V8", "K8V4" or "K6V4"; UnsupportedError for another name.
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
-        speculate: whether sessions begin as after set_speculation(True): "on"; or "auto", where
-            there is memory for it; "always": as if a row more took no time. Never those with a
-            namespace, or without reuse_prefix.
+        speculate: as set_speculation(); "auto": if there is memory; "always": in any case.
         """
 
     def close(self) -> None:
@@ -264,8 +253,7 @@ class Session:
         """Keep the first n_tokens processed tokens; drop the others and the queue.
 
         Logits stay only if they are those of the last kept token; to sample again, rewind to one
-        less and append it again. Layers with a window keep what it sees and 128 tokens before:
-        farther back the next run() computes the kept tokens again, with the same bits.
+        less and append it again. Farther back than 128 tokens layers with a window compute again.
         """
 
     def shift(self, n_sink: int, n_drop: int) -> None:
@@ -298,9 +286,7 @@ class Session:
         """Before sessions of lower priority where a step has not room for all; 0 at first."""
 
     def set_speculation(self, is_on: bool) -> None:
-        """Whether run() guesses what follows a single token and verifies it in the same step: what
-        it guessed right costs the next run() no step. Tokens and logits are the same either way.
-        MemoryBudgetError; UnsupportedError for a session with a namespace."""
+        """Guess what follows a single token. MemoryBudgetError; UnsupportedError if namespaced."""
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Another adapter from now on. Unless its root is the same, all tokens and the queue go,

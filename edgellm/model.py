@@ -1,14 +1,13 @@
 """`load()` and `Model`: the Python face of a loaded model.
 
-Checks arguments, turns text into ids and back, and hands the work to the native runtime. Knows
-nothing of kernels, KV pages or terminals.
+Checks arguments, turns text into ids and back. Knows nothing of kernels, KV pages or terminals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .adapter import Adapter, native_adapter
 from .async_calls import AsyncModel
@@ -29,6 +28,7 @@ from .options import (
     DEFAULT_KV,
     DEFAULT_KV_CACHE_DISK_BYTES,
     DEFAULT_SPECULATE,
+    SPECULATE_NAMES,
     GenerateArguments,
     GenerateOptions,
     LoadOptions,
@@ -48,14 +48,6 @@ if TYPE_CHECKING:
 
     from . import _native
     from ._native_types import KvFigures
-
-
-_SPECULATE: Mapping[Speculate, Literal["off", "auto", "on", "always"]] = {
-    False: "off",
-    True: "on",
-    "auto": "auto",
-    "always": "always",
-}
 
 
 def load(
@@ -105,8 +97,7 @@ class Model(AsyncModel, Closing):
 
         self._path = path
         self._options = options
-        # Asking the native model waits for its turn, which is held while it computes.
-        self._native_tokenizer: _native.Tokenizer | None = None
+        self._native_tokenizer: _native.Tokenizer | None = None  # without waiting for its turn
         try:
             with explained(path):
                 self._native = _native.Model.load(
@@ -120,7 +111,7 @@ class Model(AsyncModel, Closing):
                     kv_format=options.kv,
                     kv_cache_dir=options.kv_cache_dir,
                     kv_cache_disk_bytes=options.kv_cache_disk_bytes,
-                    speculate=_SPECULATE[options.speculate],
+                    speculate=SPECULATE_NAMES[options.speculate],
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

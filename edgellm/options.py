@@ -18,6 +18,12 @@ from .sampling import SamplingArguments, SamplingRules
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
 DEFAULT_SPECULATE: Speculate = False
+SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # the runtime's
+    False: "off",
+    True: "on",
+    "auto": "auto",
+    "always": "always",
+}
 BACKENDS = ("cpu",)
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)

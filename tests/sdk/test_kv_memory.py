@@ -96,14 +96,16 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, Measur
     return together, alone
 
 
-def test_eight_chats_with_a_common_system_prompt_take_a_sixth(measured) -> None:
+def test_eight_chats_with_a_common_system_prompt_take_a_sixth(
+    measured: tuple[Measured, Measured],
+) -> None:
     together, alone = measured
     assert together["tokens"] == N_CHATS * alone["tokens"] == N_CHATS * [N_COMMON + N_OWN]
     assert together["replies"][:1] == alone["replies"]
     assert 6 * together["used"] <= N_CHATS * alone["used"]
 
 
-def test_the_account_is_what_the_process_grew_by(measured) -> None:
+def test_the_account_is_what_the_process_grew_by(measured: tuple[Measured, Measured]) -> None:
     together, _ = measured
     accounted = together["used"] + together["besides"]
     assert abs(together["grown"] - accounted) <= 0.03 * accounted

@@ -113,14 +113,10 @@ class StreamDecoder {
 
 enum class Verify { kOnce, kAlways, kNever };
 
-// Whether sessions guess tokens and verify several of them in one step (docs/SPECULATION.md).
-// Tokens and logits are the same either way.
-enum class Speculate {
-  kOff,
-  kAuto,    // where there is memory for it
-  kOn,      // or "memory_budget"
-  kAlways,  // as kOn, and as if a row more took no time: for tests and measurements
-};
+// Whether sessions guess tokens and verify several of them in one step, which changes none
+// (docs/SPECULATION.md): kAuto: where there is memory for it; kOn: or "memory_budget"; kAlways: as
+// if a row more took no time, for tests and measurements.
+enum class Speculate { kOff, kAuto, kOn, kAlways };
 
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
@@ -314,8 +310,7 @@ std::vector<TokenShare> distribution(std::span<const float> logits, const Sample
                                      int64_t step, std::span<const int32_t> history = {},
                                      int64_t n_prompt = -1);
 
-// Tokens that one kind of guessing had in steps before they were appended, and those of them that
-// were.
+// Tokens that one kind of guessing had in steps before they came, and those that did come.
 struct DrafterStats {
   std::string name;  // "suffix", "recycling", ...
   int64_t n_drafted = 0;
@@ -440,9 +435,8 @@ class Session {
   int n_dropped() const;
   // Goes before sessions of lower priority where a step has not room for all; 0 at first.
   void set_priority(int priority);
-  // Whether run() guesses tokens after one that was appended to an empty queue; what it guessed
-  // right costs the next run() no step. Nothing else changes. "memory_budget"; and
-  // "feature_unsupported" for sessions with a name space: those that guess learn from each other.
+  // Whether run() guesses what follows a single token: what is right costs the next run() no step.
+  // "memory_budget"; "feature_unsupported" with a name space: who guesses learns from others.
   void set_speculation(bool is_on);
   // Another adapter from now on, or none. Unless it is the same by its root, all tokens go, since
   // their keys and values are the other one's.

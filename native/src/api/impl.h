@@ -101,7 +101,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status turn_keys(const edge::KvSlotRange& slots, int n_positions) override;
   edge::Status keep_slots(const edge::KvView& view,
                           std::span<const std::vector<int32_t>> kept) override;
-  bool has_own_first_page() const override;
+  bool has_own_first_pages() const override;
   edge::Status move_slot(const edge::KvView& view, int from, int to) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;

@@ -48,7 +48,7 @@ Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
   return {};
 }
 
-bool Model::Impl::has_own_first_page() const {
+bool Model::Impl::has_own_first_pages() const {
   return std::ranges::any_of(kv_layout.layers, [](const edge::KvLayerLayout& layer) {
     return layer.has_own_first_pages();
   });

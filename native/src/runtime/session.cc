@@ -340,9 +340,11 @@ Status Session::rewind(int n_tokens) {
   keeps_kv ? kept_.rewind(n_kept) : kept_.clear();
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
+  row_tokens_.clear();  // of a text that may not go on like that
+  hidden_rows_.clear();
+  n_step_tokens_ = 0;
   if (tokens_.size() < n_told_) {
     n_told_ = tokens_.size();
-    hidden_rows_.clear();
     drafts_->rewind(tokens_);
   }
   if (n_tokens < logits_at_) logits_at_ = -1;  // other tokens may come to stand there

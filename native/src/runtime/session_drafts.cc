@@ -93,12 +93,12 @@ int Session::most_drafts() const {
   return std::min({TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1});
 }
 
-// Whether so many drafts would stand partly in the first page and partly behind, where a token has
+// Whether so many drafts would stand partly in the first pages and partly behind, where a token has
 // other bytes: none can be moved between them.
 bool Session::meets_other_format(int n_drafts) const {
   const int slot = kv_->n_tokens() + 1;
-  if (slot >= kPageTokens || slot + n_drafts <= kPageTokens) return false;
-  return model().has_own_first_page();
+  if (slot >= kFirstTokens || slot + n_drafts <= kFirstTokens) return false;
+  return model().has_own_first_pages();
 }
 
 RowInput Session::draft_row(int i) const {

@@ -34,8 +34,8 @@ class StepModel {
   virtual Status keep_slots(const KvView&, std::span<const std::vector<int32_t>>) {
     return cannot_edit();
   }
-  // Whether the first page of a sequence has a format of its own.
-  virtual bool has_own_first_page() const { return false; }
+  // Whether the first pages of a sequence have a format of their own.
+  virtual bool has_own_first_pages() const { return false; }
   // What stands in slot `from` of a sequence, whose pages no step has, comes to stand in slot `to`,
   // which has the same format. At any time.
   virtual Status move_slot(const KvView&, int, int) { return cannot_edit(); }

@@ -72,9 +72,12 @@ class DraftScript final : public DraftSource {
     log_->n_observed_rows += static_cast<int>(seen.rows.size());
     check_hidden(seen);
     if (seen.rows.empty()) return;
-    // The first row is that of a token before the new ones.
+    // The first row is that of a token before the new ones, but where a prompt that others have
+    // mostly computed ends: there it is that of the last one.
     const auto n_before = seen.tokens.size() - seen.n_new;
-    if (seen.n_new == 1 && oracle_(seen.tokens.first(n_before)) != seen.rows[0].next[0]) {
+    const bool is_before = n_before > 0 && seen.rows[0].token == seen.tokens[n_before - 1];
+    if (seen.n_new == 1 && is_before &&
+        oracle_(seen.tokens.first(n_before)) != seen.rows[0].next[0]) {
       ++log_->n_wrong_tops;
     }
   }

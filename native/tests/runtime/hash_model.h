@@ -134,7 +134,7 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
-  bool has_own_first_page() const override { return windows_.size() > 1; }
+  bool has_own_first_pages() const override { return windows_.size() > 1; }
 
   Status move_slot(const KvView& view, int from, int to) override {
     ++n_moved_slots;

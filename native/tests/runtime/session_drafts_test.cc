@@ -264,8 +264,8 @@ TEST_CASE("drafts take memory of the budget while they are on, and are refused w
   Drafting f({0});
   const uint64_t n_draft_bytes = 15 * kVocab * sizeof(float) + 100;
   KvCache small(f.model.groups(), 2 * (test::kPageBytes + kVocab * sizeof(float)) + n_draft_bytes);
-  const auto first = Session::create(f.batcher, small, {.n_ctx = 32}).take();
-  const auto second = Session::create(f.batcher, small, {.n_ctx = 32}).take();
+  const auto first = Session::create(f.batcher, small, {.n_ctx = 16}).take();
+  const auto second = Session::create(f.batcher, small, {.n_ctx = 16}).take();
   REQUIRE(first->set_drafts(f.script.fresh()).is_ok());
   CHECK(first->has_drafts());
   CHECK(second->set_drafts(f.script.fresh()).code() == Code::kMemoryBudget);

@@ -273,6 +273,8 @@ void AttentionDriver::order_pages(const Group& group, const Segment& segment,
   const int first = segment.origin() / kPageTokens;
   const int n = std::min(kSegmentPages, group.n_pages - first);
   for (int i = 0; i < n; ++i) pages[i] = page_of(group, first + i);
+  // Kernels read pages by twos, and nothing of what lies beyond the last one.
+  std::fill(pages + n, pages + kSegmentPages, pages[n - 1]);
   args.pages = pages;
 }
 
