@@ -124,7 +124,8 @@ def _may_be(value: Any, schema: Mapping[str, Any]) -> bool:
     listed = _values(schema)
     if listed is not None:
         return any(_type_of(value) == _type_of(one) and value == one for one in listed)
-    if _type_of(value) not in _types(schema):
+    kind = _type_of(value)
+    if kind not in _types(schema) and not (kind == "number" and "integer" in _types(schema)):
         return False
     pattern = schema.get("pattern")
     if not isinstance(value, str) or not isinstance(pattern, str) or not _is_plain(pattern):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .constraint import grammar_error
 from .schema_facts import Facts, excluding
 
 Schema = dict[str, Any]
@@ -32,22 +33,17 @@ _FORMATS = frozenset(
     ]
 )
 _NAME_KEYWORDS = frozenset(["type", "enum", "pattern", "title", "description", "$comment"])
+# Where fewer documents within mean fewer in all; so not oneOf, not, if, propertyNames, contains.
 _ONE_SCHEMA = frozenset(
     [
         "items",
         "additionalItems",
         "additionalProperties",
-        "contains",
-        "not",
-        "if",
-        "then",
-        "else",
-        "propertyNames",
         "unevaluatedItems",
         "unevaluatedProperties",
     ]
 )
-_LIST_OF_SCHEMAS = frozenset(["anyOf", "allOf", "oneOf", "prefixItems", "items"])
+_LIST_OF_SCHEMAS = frozenset(["anyOf", "allOf", "prefixItems", "items"])
 _NAMED_SCHEMAS = frozenset(["properties", "patternProperties", "$defs", "definitions"])
 
 
@@ -61,13 +57,13 @@ class _Rewriter:
         self._facts = Facts(root)
 
     def of(self, schema: Any) -> Any:
-        """Inner schemas first, then the keywords of this one."""
+        """The keywords of this schema first: they compare inner schemas as they were."""
         if not isinstance(schema, Mapping):
             return schema
-        done: Schema = {name: self._member(name, value) for name, value in schema.items()}
+        done = dict(schema)
         for rule in _RULES:
             rule(done, self._facts)
-        return done
+        return {name: self._member(name, value) for name, value in done.items()}
 
     def _member(self, name: str, value: Any) -> Any:
         if name in _NAMED_SCHEMAS and isinstance(value, Mapping):
@@ -86,17 +82,21 @@ def _format(schema: Schema, _: Facts) -> None:
 def _one_of(schema: Schema, facts: Facts) -> None:
     """Narrower: those branches that no other one can be true beside."""
     branches = schema.get("oneOf")
-    if not isinstance(branches, list) or not branches or "anyOf" in schema:
+    if not isinstance(branches, list) or not branches:
         return
+    if "anyOf" in schema:
+        schema["allOf"] = [*schema.get("allOf", ()), {"anyOf": schema["anyOf"]}]
     apart = []
     for at, branch in enumerate(branches):
         others = branches[:at] + branches[at + 1 :]
         alone = _apart_from(branch, others, facts)
         if alone is not None:
             apart.append(alone)
-    if apart:
-        del schema["oneOf"]
-        schema["anyOf"] = apart
+    if not apart:
+        message = "oneOf constraints are not supported where no branch excludes all others"
+        raise grammar_error(message, "as json schema")
+    del schema["oneOf"]
+    schema["anyOf"] = apart
 
 
 def _apart_from(branch: Any, others: list[Any], facts: Facts) -> Any | None:
