@@ -163,8 +163,8 @@ TEST_CASE("a window hides what is before it, whole or split, alone or in company
   }
 }
 
-// A text of n tokens whose tokens from `fork` on stand in other slots, beyond its end, in any order,
-// with what is not part of it everywhere else.
+// A text of n tokens whose tokens from `fork` on stand in other slots, beyond its end, in any
+// order, with what is not part of it everywhere else.
 struct Branch {
   std::vector<int32_t> slots;  // of the tokens from `fork` - 1 on
   Sequence sequence;

@@ -88,8 +88,8 @@ void AttentionDriver::make_groups(std::span<const RowInput> rows, float* q,
       const KvTable& table = rows[row].kv.tables[kv_.group];
       const std::span<const int32_t> tail = rows[row].tail;
       for (int head = 0; head < heads_per_kv; ++head) {
-        const bool is_other = group.n_queries > 0 && (group.pages != table.pages ||
-                                                      group.tail.data() != tail.data());
+        const bool is_other =
+            group.n_queries > 0 && (group.pages != table.pages || group.tail.data() != tail.data());
         if (is_other || group.n_queries == kMaxQueries) {
           groups_.push_back(group);
           group = {};
