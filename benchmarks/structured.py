@@ -127,9 +127,12 @@ def time_answers(model: edgellm.Model, schemas: Path) -> None:
         if len(text) > MAX_PROMPT_CHARS:
             continue
         prompt = f"Answer in JSON of this schema:\n{text}\nAnswer: "
+        room = model.info().n_ctx - len(model.tokenize(prompt))
+        if room < MAX_TOKENS // 2:
+            continue
         try:
             speed, answer = tokens_per_s(
-                model, prompt, max_tokens=MAX_TOKENS, response_format=format_of(schema)
+                model, prompt, max_tokens=min(MAX_TOKENS, room), response_format=format_of(schema)
             )
         except edgellm.UnsupportedError:
             continue
