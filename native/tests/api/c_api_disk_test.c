@@ -155,13 +155,13 @@ static void test_kv_comes_back_from_a_directory(edgellm_model* plain, const char
   CHECK_OK(edgellm_model_trim(model, UINT64_MAX, NULL));
   CHECK_OK(edgellm_model_get_kv_figures(model, &figures));
   CHECK(figures.used_bytes == 0 && figures.disk_bytes > 0 && figures.n_disk_failed_writes == 0);
-  CHECK(figures.n_disk_written_tokens == N_PROMPT / 32 * 32);
+  CHECK(figures.n_disk_written_tokens == N_PROMPT / 16 * 16);
   edgellm_model_free(model);
 
   model = load_with(path, directory);
   edgellm_session* session = fed(model, NULL, ids, N_PROMPT);
   CHECK_OK(edgellm_session_get_stats(session, &stats));
-  CHECK(stats.n_reused_tokens == N_PROMPT / 32 * 32 &&
+  CHECK(stats.n_reused_tokens == N_PROMPT / 16 * 16 &&
         stats.n_disk_tokens == stats.n_reused_tokens);
   CHECK_OK(edgellm_model_get_kv_figures(model, &figures));
   CHECK(figures.n_disk_read_tokens == stats.n_disk_tokens && figures.n_disk_damaged_files == 0);

@@ -127,7 +127,7 @@ static void test_info(const edgellm_model* model, const char* path) {
   CHECK(info.n_threads == 2 && info.load_ms > 0 && info.file_bytes > 1000000);
   CHECK(strlen(info.root) == 64 && strcmp(info.backend, "cpu") == 0);
   CHECK_OK(edgellm_model_kv_bytes(model, 33, &kv_bytes));
-  CHECK(kv_bytes == 64 * info.kv_bytes_per_token); /* whole pages */
+  CHECK(kv_bytes == 48 * info.kv_bytes_per_token); /* whole pages */
   CHECK_ERROR(edgellm_model_kv_bytes(model, -1, &kv_bytes), INVALID_ARGUMENT);
   CHECK_ERROR(edgellm_model_kv_bytes(model, 33, NULL), INVALID_ARGUMENT);
   CHECK_OK(edgellm_model_eos_ids(model, eos_ids, 16, &n));
