@@ -160,7 +160,7 @@ def test_scores_that_are_no_scores_are_a_failure(blob, tiny_edge, tmp_path):
 def test_memory_for_part_of_the_context_is_a_warning_and_for_none_a_failure():
     demo = findings("demo", 4_700_000)
     assert demo["memory plan"].verdict == "warning"
-    assert "hold 128 of 512 tokens" in demo["memory plan"].found
+    assert "hold 144 of 512 tokens" in demo["memory plan"].found
     assert demo["smoke run"].verdict == "ok"
     none = findings("demo", 2_000_000)["memory plan"]
     assert none.verdict == "failure"
