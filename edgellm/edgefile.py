@@ -191,6 +191,17 @@ class EdgeWriter:
         self._file: BinaryIO | None = None
         self._leaves = LeafHasher()
 
+    @classmethod
+    def like(cls, header: EdgeHeader, path: Path | str) -> EdgeWriter:
+        """For another file of the same spec, with the metadata that are not the format's own."""
+        return cls(
+            path,
+            spec=json.loads(header.metadata["edgellm.spec"]),
+            requires=header.requires,
+            metadata={k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
+            reserve_bytes=8192 + len(json.dumps(header.source or {})),
+        )
+
     def __enter__(self) -> EdgeWriter:
         try:
             fd = os.open(

@@ -158,13 +158,7 @@ def write_refined(
     header = student.header
     written = [info for info in header.tensors.values() if info.format != _BLOB]
     blobs = [info for info in header.tensors.values() if info.format == _BLOB]
-    with EdgeWriter(
-        out,
-        spec=json.loads(header.metadata["edgellm.spec"]),
-        requires=header.requires,
-        metadata={k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
-        reserve_bytes=8192 + len(json.dumps(header.source or {})),
-    ) as writer:
+    with EdgeWriter.like(header, out) as writer:
         for info in written:
             writer.plan(info.name, info.role, format=info.format, shape=info.shape, act=info.act)
         for info in written:

@@ -77,13 +77,7 @@ def add_blob(header: EdgeHeader, out: Path, head: Path, how: Mapping[str, Any]) 
     """The model's file with the head, or another one, in it; all else as it was. how: for the
     report."""
     left = [info for info in header.tensors.values() if info.name not in (HASHES_NAME, BLOB)]
-    with EdgeWriter(
-        out,
-        spec=json.loads(header.metadata["edgellm.spec"]),
-        requires=header.requires,
-        metadata={k: v for k, v in header.metadata.items() if not k.startswith("edgellm.")},
-        reserve_bytes=8192 + len(json.dumps(header.source or {})),
-    ) as writer:
+    with EdgeWriter.like(header, out) as writer:
         for info in left:
             if info.name != "report":
                 writer.plan(

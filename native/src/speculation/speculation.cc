@@ -56,12 +56,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   if (max_nodes == 0 || tokens.empty()) return tree_;
 
   const DraftContext context{.tokens = tokens, .max_depth = max_nodes};
-  // Beside an id without an alternative all others are wrong.
-  propose_forced(limits.forced, max_nodes);
-  const bool is_open = candidates_.empty();
-  if (is_open) {
-    for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
-  }
+  for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
   const auto ranked_gains = [max_nodes](const RankedCandidates& ranked) {
     const auto all = ranked.probabilities();
     return all.first(std::min(all.size(), static_cast<size_t>(max_nodes)));
@@ -70,20 +65,13 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   Controller::Question question{.gains = ranked_gains(ranked),
                                 .n_other_rows = limits.n_other_rows,
                                 .budget_ms = limits.budget_ms};
-  if (is_open) draft_ms_ = propose_added(context, question);
+  draft_ms_ = propose_added(context, question);
   if (!added_.empty()) ranked = RankedCandidates(candidates_);
   question.gains = ranked_gains(ranked);
   question.draft_ms = draft_ms_;
   tree_ = ranked.best(shared_.controller_.choose(question));
   for (const DraftNode& node : tree_) ++counts_[static_cast<size_t>(node.drafter)].drafted;
   return tree_;
-}
-
-void SequenceSpeculation::propose_forced(std::span<const int32_t> ids, int max_depth) {
-  int parent = -1;
-  for (const int32_t id : ids.first(std::min(ids.size(), static_cast<size_t>(max_depth)))) {
-    parent = candidates_.add({id, parent, 1.0F, DrafterKind::kForced, 0});
-  }
 }
 
 double SequenceSpeculation::propose_added(const DraftContext& context,

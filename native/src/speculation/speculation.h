@@ -90,8 +90,6 @@ class SequenceSpeculation {
     int max_nodes = TokenTree::kMaxNodes;
     int n_other_rows = 0;    // of other sequences in the step
     double budget_ms = 0.0;  // latency; 0: none
-    // Ids that the grammar leaves no choice about, in order: with such nothing else is drafted.
-    std::span<const int32_t> forced = {};
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
@@ -121,7 +119,6 @@ class SequenceSpeculation {
 
   // Each token of a prompt says what drafts of it would have been worth.
   void observe_prompt(const DraftObservation& observation);
-  void propose_forced(std::span<const int32_t> ids, int max_depth);
   // Returns what the drafters asked took.
   double propose_added(const DraftContext& context, Controller::Question question);
   // What became of the claims about the token that was committed.

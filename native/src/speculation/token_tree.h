@@ -9,8 +9,8 @@
 namespace edge {
 
 // Who proposed a token. Values are written into results: never renumber.
-enum class DrafterKind : uint8_t { kForced, kSuffix, kStore, kRecycling, kHead, kExit, kExternal };
-inline constexpr int kDrafterKinds = 7;
+enum class DrafterKind : uint8_t { kSuffix, kStore, kRecycling, kHead };
+inline constexpr int kDrafterKinds = 4;
 
 struct DraftNode {
   int32_t id = 0;

@@ -112,21 +112,6 @@ TEST_CASE("followers of a token: those seen come first, an entry gives way to an
   CHECK(table.memory_bytes() <= 4 * 40);
 }
 
-TEST_CASE("ids that a grammar forces are a chain, and nothing else is drafted beside them") {
-  SharedSpeculation shared({.n_vocab = 1000});
-  time_all_sizes(shared);
-  SequenceSpeculation drafts(shared);
-  const std::vector<int32_t> text = {1, 2, 3, 1, 2, 3, 1};
-  drafts.observe({.tokens = text, .n_new = text.size()});
-  const std::vector<int32_t> forced = {40, 41, 42, 43};
-  const TokenTree& tree = drafts.propose(text, {.forced = forced});
-  REQUIRE(tree.size() == 4);
-  CHECK(tree.is_chain());
-  for (int i = 0; i < 4; ++i) CHECK(tree[i].id == forced[static_cast<size_t>(i)]);
-  CHECK(drafts.propose(text, {.max_nodes = 2, .forced = forced}).size() == 2);
-  CHECK(drafts.propose(text, {.max_nodes = 0, .forced = forced}).empty());
-}
-
 TEST_CASE("a drafter that costs time is asked while it is right, and hardly when it is not") {
   Draw draw(2);
   const auto text = draw.text(2000, 50000);
@@ -159,7 +144,7 @@ TEST_CASE("a drafter that costs time is asked while it is right, and hardly when
 class Listener : public Drafter {
  public:
   explicit Listener(size_t& n_heard) : n_heard_(n_heard) {}
-  DrafterKind kind() const override { return DrafterKind::kExternal; }
+  DrafterKind kind() const override { return DrafterKind::kHead; }
   void propose(const DraftContext&, Candidates&) override {}
   void observe(const DraftObservation& observation) override {
     n_heard_ = std::max(n_heard_, observation.hidden.size());
