@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import lzma
@@ -9,12 +10,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from edgellm.converters.compress import read_compress_recipe
 from edgellm.converters.distill import read_train_recipe
+from edgellm.converters.distill.bpe import SPECIALS, train_bpe
+from edgellm.converters.distill.save import save_checkpoint
+from edgellm.converters.distill.student import random_weights
 from edgellm.converters.plan import Job, Options
 from edgellm.converters.recipe_file import read_recipe
 from edgellm.converters.sources import open_checkpoint
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_demo.py"
 DIALOGUE = "User: How do I list files?\nAssistant: `ls`\nUser: All?\nAssistant: Say:\n`ls -a`"
@@ -48,6 +55,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def options(**changes: Any) -> argparse.Namespace:
+    """Of the command line."""
+    defaults = {"size": "small", "steps": 40, "stride": 1, "begin": None, "threads": 1}
+    return argparse.Namespace(**{**defaults, **changes})
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -56,7 +69,7 @@ def test_what_is_prepared_can_be_trained_and_compressed(
     script: ModuleType, data: Path, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
-    script.prepare(data, work, "small", 40, 1)
+    script.prepare(data, work, options())
     recipe = read_train_recipe(work / "train.toml")
     assert recipe.schedule.steps == 40
     assert recipe.student == work / "student"
@@ -75,6 +88,59 @@ def test_what_is_prepared_can_be_trained_and_compressed(
     assert learnt[0]["kind"] == "books"
 
 
+@pytest.fixture
+def begun(script: ModuleType, data: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the small shape with another tokenizer, its weights random."""
+    begin = tmp_path / "begin"
+    text = tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"text": "How do I list files? Once. " * 9}), encoding="utf-8")
+    n_vocab = train_bpe([text], begin, 272)
+    shape = {**script.config("small", n_vocab), "num_hidden_layers": 1}
+    (begin / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    with open_checkpoint(begin, without_weights=True) as opened:
+        job = Job(opened, Options("F16", None, None, None))
+        random = random_weights(job, 5)
+        save_checkpoint(opened, job, random, tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def test_a_model_goes_on_with_another_tokenizer(
+    script: ModuleType, data: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token is the mean of those that spelt it, and all else is what it was."""
+    work = tmp_path / "work"
+    monkeypatch.setitem(script.SIZES["small"], "num_hidden_layers", 1)
+    monkeypatch.setattr(script, "THINNED", {"books": 5})
+    script.prepare(data, work, options(begin=begun))
+    n_asked = script.TIMES["tldr-pages/tldr"] * 10
+    assert [line["kind"] for line in lines(work / "train.jsonl")].count("books") == 2
+    assert len(lines(work / "train.jsonl")) == 2 + n_asked
+
+    folders = (begun, work / "student")
+    old, new = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders)
+    before, after = (load_file(folder / "model.safetensors") for folder in folders)
+    assert before.keys() == after.keys()
+    was, rows = before.pop(script.EMBEDDING), after.pop(script.EMBEDDING)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    config = json.loads((work / "student" / "config.json").read_bytes())
+    assert len(was) < len(rows) == config["vocab_size"]
+    longest = 0
+    for index in range(len(SPECIALS), new.get_vocab_size()):
+        text = new.decode([index])
+        if text.isascii():
+            spelt = old.encode(text).ids
+            longest = max(longest, len(spelt))
+            np.testing.assert_array_equal(rows[index], was[spelt].mean(0), text)
+    assert longest > 2
+    np.testing.assert_array_equal(rows[: len(SPECIALS)], was[: len(SPECIALS)])
+    assert not rows[new.get_vocab_size() :].any()
+    assert read_train_recipe(work / "train.toml").optimizer.rate == script.RATE_ON
+
+    with pytest.raises(SystemExit, match="another shape: hidden_size 256, not 512"):
+        script.begin_from(begun, work / "student", script.config("large", 512))
+
+
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_widths_are_multiples_of_256(script: ModuleType, size: str) -> None:
     config = script.config(size, 8192)
@@ -86,7 +152,7 @@ def test_the_card_names_every_source_and_stops_at_an_unknown_one(
     script: ModuleType, data: Path, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
-    script.prepare(data, work, "small", 40, 1)
+    script.prepare(data, work, options())
     first = {"perplexity": 20.0, "kl": 0.0, "n_bytes": 27_000_000}
     last = {"perplexity": 20.5, "kl": 0.0123, "n_bytes": 4_567_890}
     report = {"steps": [first, last], "n_tokens_measured": 16_384}
@@ -98,6 +164,7 @@ def test_the_card_names_every_source_and_stops_at_an_unknown_one(
     card = script.card(data, work)
     for found in ("327,680 tokens, loss 3.500", "20.50 after", "0.01230", "4,567,890 bytes"):
         assert found in card
+    assert "trained from scratch" in card
     assert "| some/books | 10 | a0b16d35a985 | public domain in the USA |" in card
     (data / "corpus" / "SOURCES.md").write_text("nothing", encoding="utf-8")
     with pytest.raises(SystemExit, match="says nothing of"):
