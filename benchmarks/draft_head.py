@@ -71,6 +71,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=OPTIONS.steps)
     parser.add_argument("--samples", type=int, default=OPTIONS.samples)
     parser.add_argument("--text-windows", type=int, default=OPTIONS.text_windows)
+    parser.add_argument("--vocab", type=int, default=OPTIONS.vocab)
+    parser.add_argument("--d-ffn", type=int, default=OPTIONS.d_ffn)
     parser.add_argument("--rate", type=float, default=OPTIONS.rate)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -87,6 +89,8 @@ def main(arguments: list[str]) -> int:
         steps=given.steps,
         samples=given.samples,
         text_windows=given.text_windows,
+        vocab=given.vocab,
+        d_ffn=given.d_ffn,
         rate=given.rate,
     )
     report = add_draft_head(

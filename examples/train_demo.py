@@ -36,7 +36,7 @@ SIZES = {
     "large": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 7},
 }
 HEAD_DIM, QUERIES_PER_KV_HEAD = 64, 2
-RATE, RATE_ON = 3e-3, 1e-3  # from scratch; of a model that has learnt
+RATE, RATE_ON = 3e-3, 2e-3  # from scratch; of a model that has learnt
 SAVE_STEPS = 50  # between what a run that is stopped goes on from, at most
 EMBEDDING = "model.embed_tokens.weight"
 NOT_OF_SHAPE = ("vocab_size", "eos_token_id", "bos_token_id")

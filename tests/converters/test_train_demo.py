@@ -6,12 +6,15 @@ import argparse
 import importlib.util
 import json
 import lzma
+import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from edgellm.converters import convert
 from edgellm.converters.compress import read_compress_recipe
 from edgellm.converters.distill import read_train_recipe
 from edgellm.converters.distill.bpe import SPECIALS, train_bpe
@@ -20,10 +23,13 @@ from edgellm.converters.distill.student import random_weights
 from edgellm.converters.plan import Job, Options
 from edgellm.converters.recipe_file import read_recipe
 from edgellm.converters.sources import open_checkpoint
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from edgellm import load
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_demo.py"
+BENCHMARKS = SCRIPT.parents[1] / "benchmarks"
 DIALOGUE = "User: How do I list files?\nAssistant: `ls`\nUser: All?\nAssistant: Say:\n`ls -a`"
 SOURCES = """| repository | commit | licence as stated | train docs |
 |---|---|---|---|
@@ -32,14 +38,19 @@ SOURCES = """| repository | commit | licence as stated | train docs |
 """
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_demo", SCRIPT)
+def loaded(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return loaded("train_demo", SCRIPT)
 
 
 @pytest.fixture
@@ -169,3 +180,30 @@ def test_the_card_names_every_source_and_stops_at_an_unknown_one(
     (data / "corpus" / "SOURCES.md").write_text("nothing", encoding="utf-8")
     with pytest.raises(SystemExit, match="says nothing of"):
         script.card(data, work)
+
+
+def test_answers_stand_side_by_side_and_unedited(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own file a checkpoint says the same; one with all logits negated nothing of it."""
+    benchmark = loaded("demo_answers", BENCHMARKS / "demo_answers.py")
+    monkeypatch.setattr(benchmark, "SHELL", ("How do I list files?",))
+    monkeypatch.setattr(benchmark, "STORIES", ("Once",))
+    edge, out, other = tmp_path / "model.edge", tmp_path / "answers.md", tmp_path / "other"
+    convert(begun, edge, format="F16")
+    shutil.copytree(begun, other)
+    weights = load_file(begun / "model.safetensors")
+    weights["model.norm.weight"] *= -1
+    save_file(weights, other / "model.safetensors")
+    with load(edge) as model:
+        said = model.generate("Once", max_tokens=8).text
+    for checkpoint, same in ((begun, "8 of 8"), (other, "0 of 8")):
+        arguments = ["--model", edge, "--checkpoint", checkpoint, "--out", out, "--max-tokens", 8]
+        assert benchmark.main(list(map(str, arguments))) == 0
+        rows = [line for line in out.read_text(encoding="utf-8").splitlines() if " of " in line]
+        cells = [row.strip("| ").split(" | ") for row in rows]
+        assert [(row[0], row[-1]) for row in cells] == [
+            ("How do I list files?", same),
+            ("Once", same),
+        ]
+        assert cells[1][2] == benchmark._cell(said)
