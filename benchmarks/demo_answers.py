@@ -98,8 +98,8 @@ class Pair:
 
     def _both(self, prompt: str, ids: list[int]) -> Answer:
         original = self._greedy(ids)
-        arguments = {"max_tokens": self._max_tokens, "temperature": 0.0}
-        stored = list(self._stored.generate(ids, **arguments).token_ids)
+        said = self._stored.generate(ids, max_tokens=self._max_tokens, temperature=0.0)
+        stored = list(said.token_ids)
         ends = self._original.spec.eos_ids
         stored = stored[: next((i for i, one in enumerate(stored) if one in ends), len(stored))]
         shorter = min(len(original), len(stored))

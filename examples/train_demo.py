@@ -101,6 +101,11 @@ warmup = {warmup}
 [steps.optimizer]
 scale_rate = 1e-3
 clip = 0
+[[steps]]
+do = "draft_head"
+samples = {samples}
+text_windows = {text_windows}
+dtype = "bf16"
 """
 FORMATS = """# Written by examples/train_demo.py: 4.5 bits a weight, the embedding 6.5.
 [calibration]
@@ -129,7 +134,8 @@ embeddings, context {n_ctx}, vocabulary {n_vocab:,} byte-level BPE, ChatML.
 - **Training**: {steps:,} steps, {tokens:,} tokens, loss {loss:.3f} nats per token in the end.
 - **Held out** (other books and repositories, {measured:,} tokens): perplexity {before:.2f} before
   compression, {after:.2f} after it; KL(original, file) {kl:.5f} nats per token.
-- **Size**: {n_bytes:,} bytes.
+- **Size**: {n_bytes:,} bytes, with a draft head of {layers_of_head:.2f} layers whose first guess is
+  right for {greedy:.1%} of the tokens of held-out text.
 - **Limits**: no facts, no arithmetic, no reasoning, no safety. For demonstrations and tests only;
   never run a command it suggests without knowing what it does. The train split of GSM8K is in the
   data: no figure on it means anything.
@@ -272,7 +278,7 @@ def prepare(data: Path, work: Path, options: argparse.Namespace) -> None:
     filled |= {"save_every": min(every, SAVE_STEPS), "valid_every": every}
     filled |= {"threads": options.threads}
     refining = {"window": WINDOW_TOKENS, "steps": max(2, steps // 50), "warmup": 1}
-    refining |= {"threads": options.threads}
+    refining |= {"threads": options.threads, "samples": 512, "text_windows": 2048}
     n_windows = min(128, max(4, counts_windows(work)))
     texts = {
         "train.toml": TRAIN.format(**filled),
@@ -326,6 +332,8 @@ def card(data: Path, work: Path) -> str:
         after=final["perplexity"],
         kl=final["kl"],
         n_bytes=final["n_bytes"],
+        layers_of_head=final["figures"]["layers"],
+        greedy=final["figures"]["text"][0]["greedy"],
     )
     rows = attribution(data / "corpus" / "SOURCES.md", prepared["documents"])
     return filled + "\n".join(rows) + "\n"

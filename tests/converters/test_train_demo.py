@@ -87,6 +87,7 @@ def test_what_is_prepared_can_be_trained_and_compressed(
     then = read_compress_recipe(work / "compress.toml")
     assert then.source == recipe.out
     formats = then.steps[0].options.recipe
+    assert [chosen.name for chosen in then.steps] == ["quantize", "refine", "draft_head"]
     assert read_recipe(formats).choose("token_embd").format == "E6_16"
     with open_checkpoint(recipe.student, without_weights=True) as student:
         spec = Job(student, Options("F16", None, None, None)).spec
@@ -165,7 +166,8 @@ def test_the_card_names_every_source_and_stops_at_an_unknown_one(
     work = tmp_path / "work"
     script.prepare(data, work, options())
     first = {"perplexity": 20.0, "kl": 0.0, "n_bytes": 27_000_000}
-    last = {"perplexity": 20.5, "kl": 0.0123, "n_bytes": 4_567_890}
+    last: dict[str, Any] = {"perplexity": 20.5, "kl": 0.0123, "n_bytes": 4_567_890}
+    last["figures"] = {"layers": 1.49, "text": [{"greedy": 0.614}, {"greedy": 0.6}]}
     report = {"steps": [first, last], "n_tokens_measured": 16_384}
     (work / "demo.report.json").write_text(json.dumps(report), encoding="utf-8")
     (work / "trained.work").mkdir()
@@ -173,7 +175,13 @@ def test_the_card_names_every_source_and_stops_at_an_unknown_one(
     text = "\n".join(map(json.dumps, curve))
     (work / "trained.work" / "curve.jsonl").write_text(text, encoding="utf-8")
     card = script.card(data, work)
-    for found in ("327,680 tokens, loss 3.500", "20.50 after", "0.01230", "4,567,890 bytes"):
+    for found in (
+        "327,680 tokens, loss 3.500",
+        "20.50 after",
+        "0.01230",
+        "4,567,890 bytes",
+        "61.4%",
+    ):
         assert found in card
     assert "trained from scratch" in card
     assert "| some/books | 10 | a0b16d35a985 | public domain in the USA |" in card
