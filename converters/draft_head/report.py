@@ -11,8 +11,8 @@ from typing import Any
 class DepthFigures:
     """Of rows of one depth, on windows that nothing learnt from, given that the tokens before were
     right. greedy: share of rows whose likeliest token is the model's; sampled: mean over rows of
-    sum(min(p, q)), the share accepted at temperature 1. Tokens that cannot be drafted count as
-    wrong."""
+    sum(min(p, q)), the share of guesses drawn from q that rejection sampling keeps at temperature
+    1. Tokens that cannot be drafted count as wrong."""
 
     greedy: float
     sampled: float
