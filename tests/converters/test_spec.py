@@ -55,6 +55,7 @@ def test_what_has_its_default_is_left_out_of_the_text() -> None:
 
 
 MOE = replace(LAYER, d_ffn=0, n_experts=4, n_experts_used=2, d_expert=20, d_shared=24)
+CONV = LayerSpec(0, 0, 0, 7, mixer="short_conv", conv_kernel=3)
 FEATURES = replace(
     SPEC,
     norm="layer",
@@ -69,6 +70,7 @@ FEATURES = replace(
         replace(LAYER, rope="local", window=9, post_norm=True, qkv_bias=True, o_bias=True),
         replace(LAYER, parallel=True, ffn_bias=True, qk_norm="full", ffn_gated=False),
         replace(LAYER, balance_keys=True),
+        CONV,
         replace(LAYER, pre_norm=False, attn_scale=0.5, attn_softcap=50.0, ffn_act="gelu_tanh"),
         replace(
             MOE, shared_gate=True, norm_topk=True, rope="none", qk_norm="head", rotate_keys=True

@@ -252,12 +252,11 @@ Result<LayerSpec> get_layer(const Json& item, const ModelSpec& spec, std::string
     return Status(Code::kJsonType, std::string(where) + ": must be an object");
   }
   EDGE_RETURN_IF_ERROR(item.only_keys(
-      {"n_heads",      "n_kv_heads",     "head_dim",    "d_ffn",       "rope",
-       "window",       "pre_norm",       "post_norm",   "parallel",    "qkv_bias",
-       "o_bias",       "ffn_bias",       "qk_norm",     "attn_scale",  "ffn_act",
-       "attn_softcap", "ffn_gated",      "n_experts",   "d_expert",    "d_shared",
-       "norm_topk",    "n_experts_used", "shared_gate", "rotate_keys", "balance_keys",
-       "mixer",        "conv_kernel"},
+      {"n_heads",      "n_kv_heads", "head_dim",   "d_ffn",          "rope",        "window",
+       "pre_norm",     "post_norm",  "parallel",   "qkv_bias",       "o_bias",      "ffn_bias",
+       "qk_norm",      "attn_scale", "ffn_act",    "attn_softcap",   "ffn_gated",   "n_experts",
+       "d_expert",     "d_shared",   "norm_topk",  "n_experts_used", "shared_gate", "rotate_keys",
+       "balance_keys", "mixer",      "conv_kernel"},
       where));
   LayerSpec layer;
   EDGE_RETURN_IF_ERROR(read_mixer(item, spec, where, layer));
