@@ -197,7 +197,7 @@ def test_guessing_ahead_changes_no_logits(path: Path) -> None:
     """Trees of drafts: a state is of the tokens above, not of those that stand before."""
     prompt = IDS[:20] * 6
     plain = session_of(load(path))
-    drafting = session_of(load(path, speculate="always"))
+    drafting = session_of(load(path, speculate="always"), reuse_prefix=True)
     wanted, got = run(plain, prompt), run(drafting, prompt)
     for _ in range(200):
         assert np.array_equal(wanted, got)
