@@ -13,7 +13,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from edgellm.errors import FormatError
+from edgellm.errors import FormatError, UnsupportedError
 
 # Inclusive ranges, equal to native/src/model/spec.cc.
 MAX_VOCAB = 1 << 24
@@ -118,6 +118,16 @@ class ModelSpec:
     def to_json(self) -> str:
         """The JSON text that from_json and the native reader accept."""
         return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
+
+    def check_attention_only(self, what: str) -> None:
+        """UnsupportedError for `what`, which is made for layers of attention, where others are."""
+        other = next((i for i, one in enumerate(self.layers) if one.mixer != "gqa"), None)
+        if other is not None:
+            raise UnsupportedError(
+                f"layer {other} is a {self.layers[other].mixer}: {what} only for models whose "
+                "layers are all attention",
+                code="feature_unsupported",
+            )
 
     def without_key_changes(self) -> ModelSpec:
         """The same model, whose keys the runtime stores as they are."""

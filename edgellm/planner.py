@@ -180,7 +180,9 @@ def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup
         first_bytes[window] += n_heads * _head_bytes(head_dim, first_kv)
     return (
         *(
-            KvGroup(window, n_bytes[window], _FIRST_TOKENS * (first_bytes[window] - n_bytes[window]))
+            KvGroup(
+                window, n_bytes[window], _FIRST_TOKENS * (first_bytes[window] - n_bytes[window])
+            )
             for window in sorted(n_bytes)
         ),
         *(KvGroup(n_taps, states[n_taps]) for n_taps in sorted(states)),

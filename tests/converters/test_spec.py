@@ -134,6 +134,16 @@ def test_values_of_newer_keys_are_checked_too(change: dict[str, object], said: s
         (MOE, {"d_shared": 0, "shared_gate": True}, "shared_gate"),
         (MOE, {"ffn_bias": True}, "ffn_bias"),
         (MOE, {"ffn_gated": False}, "ffn_gated"),
+        (LAYER, {"mixer": "mamba2"}, "mixer"),
+        (LAYER, {"mixer": "short_conv", "conv_kernel": 3}, "n_heads"),
+        (LAYER, {"conv_kernel": 3}, "conv_kernel"),
+        (CONV, {"mixer": "gqa"}, "conv_kernel"),
+        (CONV, {"conv_kernel": 1}, "conv_kernel"),
+        (CONV, {"conv_kernel": 17}, "conv_kernel"),
+        (CONV, {"head_dim": 8}, "head_dim"),
+        (CONV, {"window": 4}, "window"),
+        (CONV, {"qk_norm": "head"}, "qk_norm"),
+        (CONV, {"balance_keys": True}, "balance_keys"),
     ],
 )
 def test_values_of_a_layer_must_go_together(

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from edgellm.converters import convert
-from edgellm.planner import plan_of
 
 from edgellm import _native
 from edgellm.edgefile import read_header
 from edgellm.errors import UnsupportedError
 from edgellm.options import KV_FORMATS
+from edgellm.planner import plan_of
 from golden.families import save_family
 
 CHECKPOINT = 512
