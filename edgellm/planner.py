@@ -66,7 +66,7 @@ class MemoryPlan:
     file_bytes: int
     scratch_bytes: int
     session_bytes: int  # of a text besides its KV: the logits of its last token
-    kv_groups: tuple[KvGroup, ...]  # by ascending window
+    kv_groups: tuple[KvGroup, ...]  # by ascending window, states last
     n_ctx_train: int
     limit_bytes: int
 

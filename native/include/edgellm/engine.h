@@ -180,7 +180,7 @@ struct ModelInfo {
   std::vector<int32_t> eos_ids;
   std::string kv_format;            // as in LoadOptions
   uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
-  std::vector<KvGroup> kv_groups;   // by ascending window
+  std::vector<KvGroup> kv_groups;   // by ascending window, states last
   uint64_t session_bytes = 0;       // that a session reserves besides its KV, for logits
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;

@@ -1,8 +1,10 @@
 // The gated short convolution: for every instruction set, number of threads, cut of a text and tree
 // of drafts, a row has the bits of the same tokens one after the other, and the value of the
 // formula.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <random>
 #include <vector>
 
