@@ -45,8 +45,8 @@ class DraftSource {
   virtual bool is_awake() const = 0;
   // The sequence has only these of its observed tokens left.
   virtual void rewind(std::span<const int32_t> tokens) = 0;
-  // The sequence is over, with these tokens: others may draft from them.
-  virtual void end(std::span<const int32_t> tokens) = 0;
+  // The sequence is over, after this step and with these tokens: others may draft from them.
+  virtual void end(const Step& last, std::span<const int32_t> tokens) = 0;
   // Whether observe() wants hidden states. Where there are none, for tokens whose KV was not
   // computed here, it does without.
   virtual bool wants_hidden() const = 0;

@@ -33,8 +33,9 @@ class ModelDrafts::Source final : public DraftSource {
     const std::lock_guard lock(model_.mutex_);
     own_.rewind(tokens);
   }
-  void end(std::span<const int32_t> tokens) override {
+  void end(const Step& last, std::span<const int32_t> tokens) override {
     const std::lock_guard lock(model_.mutex_);
+    record(last);
     model_.shared_.keep_text(tokens);
   }
   bool is_awake() const override {

@@ -28,7 +28,7 @@ void Session::end_drafts() {
   if (drafts_ == nullptr) return;
   if (n_heard_ > 0) {
     if (is_drafting_) tell_source();
-    drafts_->end(tokens_);
+    drafts_->end(last_step_, tokens_);
   }
   stats_.saved_ms += drafts_->saved_ms();
   drafts_.reset();

@@ -47,8 +47,7 @@ class DraftScript final : public DraftSource {
   bool begin_step(const Step& before, std::span<const int32_t> tokens, size_t n_new) override {
     CHECK(tokens.size() - n_new <= n_heard_);  // less: some were taken back
     n_heard_ = tokens.size();
-    if (before.n_tokens > 0) ++log_->n_steps;
-    log_->n_step_tokens += before.n_tokens;
+    count(before);
     is_awake_ = !log_->rests || !log_->rests();
     if (!is_awake_) ++log_->n_rests;
     return is_awake_;
@@ -100,7 +99,8 @@ class DraftScript final : public DraftSource {
   void rewind(std::span<const int32_t> tokens) override {
     known_.assign(tokens.begin(), tokens.end());
   }
-  void end(std::span<const int32_t> tokens) override {
+  void end(const Step& last, std::span<const int32_t> tokens) override {
+    count(last);
     log_->texts.emplace_back(tokens.begin(), tokens.end());
   }
   bool wants_hidden() const override { return log_->wants_hidden; }
@@ -111,6 +111,10 @@ class DraftScript final : public DraftSource {
   }
 
  private:
+  void count(const Step& step) {
+    if (step.n_tokens > 0) ++log_->n_steps;
+    log_->n_step_tokens += step.n_tokens;
+  }
   void check_hidden(const DraftObservation& seen) {
     if (seen.hidden.empty()) return;
     REQUIRE(seen.hidden.size() == seen.n_new * kHidden);
