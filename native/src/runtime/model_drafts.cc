@@ -5,8 +5,7 @@ namespace edge {
 class ModelDrafts::Source final : public DraftSource {
  public:
   explicit Source(ModelDrafts& model) : model_(model), own_(model.shared_) {
-    if (!model.options_.more) return;
-    if (auto drafter = model.options_.more(own_.acceptance())) own_.add(std::move(drafter));
+    if (model.options_.add_more) model.options_.add_more(own_);
   }
 
   const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
@@ -14,7 +13,8 @@ class ModelDrafts::Source final : public DraftSource {
     const std::lock_guard lock(model_.mutex_);
     return own_.propose(tokens, {.max_nodes = most_nodes,
                                  .n_other_rows = n_other_rows,
-                                 .budget_ms = model_.options_.budget_ms});
+                                 .budget_ms = model_.options_.budget_ms,
+                                 .is_time_free = model_.options_.ignores_time});
   }
   void cut(int n) override {
     const std::lock_guard lock(model_.mutex_);
@@ -39,7 +39,9 @@ class ModelDrafts::Source final : public DraftSource {
     model_.shared_.keep_text(tokens);
   }
   bool wants_hidden() const override { return own_.wants_hidden(); }
-  uint64_t most_bytes() const override { return model_.shared_.sequence_bytes(); }
+  uint64_t most_bytes() const override {
+    return model_.shared_.sequence_bytes() + model_.options_.more_bytes;
+  }
   double saved_ms() const override { return saved_ms_; }
   std::unique_ptr<DraftSource> fresh() const override { return model_.source(); }
 

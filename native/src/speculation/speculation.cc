@@ -55,7 +55,10 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   const int max_nodes = std::clamp(limits.max_nodes, 0, TokenTree::kMaxNodes);
   if (max_nodes == 0 || tokens.empty()) return tree_;
 
-  const DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  if (!limits.is_time_free) {
+    context.tokens_a_ms = shared_.controller_.tokens_a_ms(limits.n_other_rows);
+  }
   for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
   const auto ranked_gains = [max_nodes](const RankedCandidates& ranked) {
     const auto all = ranked.probabilities();
@@ -65,7 +68,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   Controller::Question question{.gains = ranked_gains(ranked),
                                 .n_other_rows = limits.n_other_rows,
                                 .budget_ms = limits.budget_ms};
-  draft_ms_ = propose_added(context, question);
+  draft_ms_ = propose_added(context, question, limits.is_time_free);
   if (!added_.empty()) ranked = RankedCandidates(candidates_);
   question.gains = ranked_gains(ranked);
   question.draft_ms = draft_ms_;
@@ -75,7 +78,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
 }
 
 double SequenceSpeculation::propose_added(const DraftContext& context,
-                                          Controller::Question question) {
+                                          Controller::Question question, bool is_time_free) {
   Controller& controller = shared_.controller_;
   double draft_ms = 0.0;
   for (const auto& drafter : added_) {
@@ -84,7 +87,7 @@ double SequenceSpeculation::propose_added(const DraftContext& context,
     if (!gate.is_open()) continue;
     const double without = controller.best_gain(question);
     drafter->propose(context, candidates_);
-    draft_ms += drafter->propose_ms();
+    if (!is_time_free) draft_ms += drafter->propose_ms();
     const RankedCandidates ranked(candidates_);
     const auto all = ranked.probabilities();
     question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));

@@ -88,8 +88,9 @@ class SequenceSpeculation {
 
   struct Limits {
     int max_nodes = TokenTree::kMaxNodes;
-    int n_other_rows = 0;    // of other sequences in the step
-    double budget_ms = 0.0;  // latency; 0: none
+    int n_other_rows = 0;       // of other sequences in the step
+    double budget_ms = 0.0;     // latency; 0: none
+    bool is_time_free = false;  // proposing takes no time, whatever it takes
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
@@ -120,7 +121,8 @@ class SequenceSpeculation {
   // Each token of a prompt says what drafts of it would have been worth.
   void observe_prompt(const DraftObservation& observation);
   // Returns what the drafters asked took.
-  double propose_added(const DraftContext& context, Controller::Question question);
+  double propose_added(const DraftContext& context, Controller::Question question,
+                       bool is_time_free);
   // What became of the claims about the token that was committed.
   void judge(int32_t token);
 
