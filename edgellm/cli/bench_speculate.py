@@ -69,7 +69,7 @@ def measure(model: _native.Model, texts: Sequence[BenchText], n_tokens: int) -> 
     replays = []
     for at, text in enumerate(texts):
         note(f"text {at + 1} of {len(texts)}: {text.kind}")
-        replays.append(_replay(model, text, n_tokens))
+        replays.append(replay(model, text, n_tokens))
     kinds: dict[str, Replay] = {}
     for one in replays:
         kinds.setdefault(one.kind, Replay(one.kind)).add(one)
@@ -125,7 +125,7 @@ def _figure_type() -> Any:
     return Figure
 
 
-def _replay(model: _native.Model, text: BenchText, n_tokens: int) -> Replay:
+def replay(model: _native.Model, text: BenchText, n_tokens: int) -> Replay:
     prompt, coming = _ids(model, text, n_tokens)
     plain, guessing = (_session(model, prompt, is_on, len(coming)) for is_on in (False, True))
     result = Replay(text.kind, tokens=len(coming))

@@ -26,8 +26,9 @@ void ModelDrafter::begin_at(size_t token) {
 void ModelDrafter::rewind(std::span<const int32_t> tokens) {
   forget_root();
   if (tokens.size() <= first_) return begin_at(0);
-  const auto n_kept = static_cast<int>(
-      std::min<size_t>(tokens.size() - first_, static_cast<size_t>(rows().n_rows())));
+  // The last token is read again: what it said is not kept.
+  const auto n_kept =
+      static_cast<int>(std::min(tokens.size() - first_ - 1, static_cast<size_t>(rows().n_rows())));
   rows().rewind(n_kept);  // or to 0, where windows have let go of what is before
 }
 

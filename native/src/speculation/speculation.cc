@@ -84,7 +84,7 @@ double SequenceSpeculation::propose_added(const DraftContext& context,
   for (const auto& drafter : added_) {
     if (controller.is_resting()) break;
     DraftGate& gate = shared_.gates_[static_cast<size_t>(drafter->kind())];
-    if (!gate.is_open()) continue;
+    if (!is_time_free && !gate.is_open()) continue;
     const double without = controller.best_gain(question);
     drafter->propose(context, candidates_);
     if (!is_time_free) draft_ms += drafter->propose_ms();
