@@ -8,6 +8,11 @@ class ModelDrafts::Source final : public DraftSource {
     if (model.options_.add_more) model.options_.add_more(own_);
   }
 
+  bool begin_step(const Step& before, std::span<const int32_t> tokens, size_t n_new) override {
+    const std::lock_guard lock(model_.mutex_);
+    record(before);
+    return !own_.rests(tokens, n_new);
+  }
   const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
                            int n_other_rows) override {
     const std::lock_guard lock(model_.mutex_);
@@ -24,19 +29,18 @@ class ModelDrafts::Source final : public DraftSource {
     const std::lock_guard lock(model_.mutex_);
     own_.observe(observation);
   }
-  void record_step(int n_tokens, double ms) override {
-    const std::lock_guard lock(model_.mutex_);
-    const double before_ms = model_.shared_.controller().saved_ms();
-    own_.record_step(n_tokens, model_.options_.ignores_time ? 1.0 : ms);
-    saved_ms_ += model_.shared_.controller().saved_ms() - before_ms;
-  }
   void rewind(std::span<const int32_t> tokens) override {
     const std::lock_guard lock(model_.mutex_);
     own_.rewind(tokens);
   }
-  void end(std::span<const int32_t> tokens) override {
+  void end(const Step& last, std::span<const int32_t> tokens) override {
     const std::lock_guard lock(model_.mutex_);
+    record(last);
     model_.shared_.keep_text(tokens);
+  }
+  bool is_awake() const override {
+    const std::lock_guard lock(model_.mutex_);
+    return !own_.is_resting();
   }
   bool wants_hidden() const override { return own_.wants_hidden(); }
   uint64_t most_bytes() const override {
@@ -46,6 +50,18 @@ class ModelDrafts::Source final : public DraftSource {
   std::unique_ptr<DraftSource> fresh() const override { return model_.source(); }
 
  private:
+  void record(const Step& step) {
+    if (step.n_tokens == 0) return;
+    const bool is_timed = !model_.options_.ignores_time;
+    const double ms = is_timed ? step.ms : 1.0;
+    if (own_.is_resting()) return own_.record_rest(step.n_other_rows, ms);
+    const double before_ms = model_.shared_.controller().saved_ms();
+    // What came once is lost, but no reason to rest: it does not come again.
+    const double once_ms = is_timed ? own_.take_once_ms() : 0.0;
+    own_.record_step(step.n_tokens, ms, is_timed ? step.drafting_ms - once_ms : 0.0);
+    saved_ms_ += model_.shared_.controller().saved_ms() - before_ms - once_ms;
+  }
+
   ModelDrafts& model_;
   SequenceSpeculation own_;
   double saved_ms_ = 0;

@@ -31,12 +31,15 @@ size_t RowDrafter::memory_bytes() const {
 }
 
 void RowDrafter::propose(const DraftContext& context, Candidates& out) {
+  once_ms_ = 0;
   if (has_failed_) return;
   int64_t start_ns = monotonic_ns();
   const int n_rows_before = rows_->n_rows();
   if (!has_root_ && !read_committed(context.tokens)) return;
-  // Not what a step takes: it comes once.
-  if (rows_->n_rows() > n_rows_before + TokenTree::kMaxNodes + 1) start_ns = monotonic_ns();
+  if (rows_->n_rows() > n_rows_before + TokenTree::kMaxNodes + 1) {
+    once_ms_ = ms_since(start_ns);
+    start_ns = monotonic_ns();
+  }
   const int n_committed = rows_->n_rows();
   grow(context, out);
   rows_->rewind(n_committed);

@@ -25,6 +25,7 @@ class RowDrafter : public Drafter {
   void propose(const DraftContext& context, Candidates& out) override;
   size_t memory_bytes() const override;
   double propose_ms() const override { return propose_ms_; }
+  double once_ms() const override { return once_ms_; }
 
  protected:
   struct Growth {
@@ -81,6 +82,7 @@ class RowDrafter : public Drafter {
   bool has_root_ = false;  // states_ and logits of the last committed token are there
   bool has_failed_ = false;
   double propose_ms_ = 0;
+  double once_ms_ = 0;
   double pass_ms_ = 0;
   std::vector<Node> nodes_;
   std::vector<int> in_rows_;   // nodes whose rows stand behind the committed ones

@@ -126,8 +126,9 @@ class Session::Part final : public StepPart {
       return kept()->data() + n_before_;
     }
     session_.logits_at_ = -1;  // until the step has succeeded
-    session_.logits_.resize(n_floats);
-    return session_.logits_.data();
+    std::vector<float>& logits = session_.logits_;
+    if (logits.size() < n_floats) logits.resize(n_floats);  // less would be cleared to grow again
+    return logits.data();
   }
 
   Session& session_;
@@ -340,9 +341,9 @@ Status Session::rewind(int n_tokens) {
   keeps_kv ? kept_.rewind(n_kept) : kept_.clear();
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
-  row_tokens_.clear();  // of a text that may not go on like that
-  hidden_rows_.clear();
-  n_step_tokens_ = 0;
+  forget_rows();  // of a text that may not go on like that
+  last_step_ = {};
+  n_heard_ = std::min(n_heard_, tokens_.size());
   if (tokens_.size() < n_told_) {
     n_told_ = tokens_.size();
     drafts_->rewind(tokens_);

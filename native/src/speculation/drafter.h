@@ -54,6 +54,8 @@ class Drafter {
   // What the last propose() took that is not in the step itself, e.g. a draft head's passes; 0:
   // nothing worth counting. As a rule: what was read of a prompt before is not in it.
   virtual double propose_ms() const { return 0.0; }
+  // What the last propose() took that comes once: of a prompt that it read.
+  virtual double once_ms() const { return 0.0; }
 };
 
 }  // namespace edge
