@@ -103,6 +103,8 @@ class Model:
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
         speculate: str = "off",
+        draft_model: object = None,
+        draft_layers: int = 0,
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 

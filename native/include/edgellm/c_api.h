@@ -107,21 +107,26 @@ typedef struct edgellm_load_options {
   size_t n_kv_cache_dir_bytes;
   uint64_t kv_cache_disk_bytes;
   int64_t speculate; /* EDGELLM_SPECULATE_... */
+  /* What guesses besides for sessions that speculate: a small model with the same tokens, or
+   * "draft_mismatch"; NULL: none. It stays open while this model needs it, and may be freed. */
+  const edgellm_model* draft_model;
+  int64_t draft_layers; /* guess by the first so many layers of the model itself; 0: no */
 } edgellm_load_options;
-#define EDGELLM_LOAD_OPTIONS_INIT   \
-  {                                 \
-      sizeof(edgellm_load_options), \
-      0,                            \
-      EDGELLM_VERIFY_ONCE,          \
-      0,                            \
-      0,                            \
-      EDGELLM_KV_DEFAULT,           \
-      0,                            \
-      0,                            \
-      NULL,                         \
-      0,                            \
-      0,                            \
-      EDGELLM_SPECULATE_DEFAULT}
+#define EDGELLM_LOAD_OPTIONS_INIT \
+  {sizeof(edgellm_load_options),  \
+   0,                             \
+   EDGELLM_VERIFY_ONCE,           \
+   0,                             \
+   0,                             \
+   EDGELLM_KV_DEFAULT,            \
+   0,                             \
+   0,                             \
+   NULL,                          \
+   0,                             \
+   0,                             \
+   EDGELLM_SPECULATE_DEFAULT,     \
+   NULL,                          \
+   0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {

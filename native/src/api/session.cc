@@ -32,7 +32,7 @@ std::shared_ptr<Impl> enlisted(std::shared_ptr<Impl> impl) {
 std::vector<DrafterStats> drafters_of(const edge::SessionStats& stats) {
   // By DrafterKind.
   static constexpr std::array<const char*, edge::kDrafterKinds> kNames = {"suffix", "store",
-                                                                          "recycling", "head"};
+                                                                          "recycling", "head", "exit", "external"};
   std::vector<DrafterStats> drafters;
   for (size_t kind = 0; kind < kNames.size(); ++kind) {
     const edge::DraftCount& count = stats.drafts[kind];

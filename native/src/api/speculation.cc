@@ -58,6 +58,8 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   const std::lock_guard lock(drafts_mutex);
   if (drafts == nullptr) {
     EDGE_ASSIGN_OR_RETURN(const uint64_t head_bytes, prepare_head(kSequences));
+    uint64_t more_bytes = 0;
+    EDGE_ASSIGN_OR_RETURN(const uint64_t small_bytes, prepare_small_models(more_bytes));
     const size_t all_bytes = edge::SharedSpeculation::memory_for(info.file_bytes);
     const edge::SpeculationOptions shared{
         .memory_bytes = all_bytes - std::min<size_t>(head_bytes, all_bytes / 2),
@@ -65,14 +67,19 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
         .max_sequences = kSequences};
     // The other half is the sequences', which claim it themselves.
     EDGE_RETURN_IF_ERROR(tree->with_room([&] {
-      return cache->claim(shared.memory_bytes / 2 + head_bytes, "what sessions draft from");
+      return cache->claim(shared.memory_bytes / 2 + head_bytes + small_bytes,
+                          "what sessions draft from");
     }));
     edge::ModelDrafts::Options options{.shared = shared,
                                        .budget_ms = latency_budget_ms,
-                                       .ignores_time = speculate == Speculate::kAlways};
-    if (draft_head) {
-      options.more = [this](const edge::Acceptance& acceptance) {
-        return head_drafter(acceptance);
+                                       .ignores_time = speculate == Speculate::kAlways,
+                                       .more_bytes = more_bytes};
+    if (draft_head || !small_models.empty()) {
+      options.add_more = [this](edge::SequenceSpeculation& sequence) {
+        if (draft_head) {
+          if (auto drafter = head_drafter(sequence.acceptance())) sequence.add(std::move(drafter));
+        }
+        add_small_drafters(sequence);
       };
     }
     std::optional<edge::CostTable> costs;
