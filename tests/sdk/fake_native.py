@@ -102,7 +102,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
-        speculate: str = "off",
+        speculate: str = "auto",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 
