@@ -293,9 +293,8 @@ def test_five_hundred_prompts_give_the_same_text(story_path, shared_data, tmp_pa
 @pytest.mark.timeout(1800)
 def test_fifty_prompts_on_two_layers_of_a_large_model_give_the_same_text(shared_data, tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-    from random_edge import write
-
     from edgellm.converters.archs import find
+    from random_edge import write
 
     text = (shared_data / "configs" / "Llama-3.2-1B-Instruct.config.json").read_text()
     config = json.loads(text) | {"num_hidden_layers": 2}
