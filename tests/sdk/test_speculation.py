@@ -180,3 +180,16 @@ def test_five_hundred_prompts_give_the_same_text(model, shared_data):
         assert told(plain) == told(guessed), prompt
         n_accepted += guessed.stats.accepted_tokens
     assert n_accepted > 0
+
+
+@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
+def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
+    demo_path, budget_ms, is_capped
+):
+    """ "always": steps count as if all took a millisecond, so the machine decides nothing."""
+    with edgellm.load(
+        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
+    ) as model:
+        stats = model.generate(PROMPTS[2], max_tokens=40).stats
+    assert (stats.capped_steps > 0) == is_capped
+    assert (stats.drafted_tokens == 0) == is_capped

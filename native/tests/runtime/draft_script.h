@@ -26,13 +26,13 @@ struct DraftLog {
   int n_observed_rows = 0;
   bool wants_hidden = false;
   std::function<std::vector<float>(std::span<const int32_t>)> hidden_after;  // these tokens
-  int n_hidden = 0;        // tokens that came with the hidden state before them, and
-  int n_wrong_hidden = 0;  // with another one
-  int n_wrong_tops = 0;    // rows whose best next id is not what the model says
+  int n_hidden = 0;             // tokens that came with the hidden state before them, and
+  int n_wrong_hidden = 0;       // with another one
+  int n_wrong_tops = 0;         // rows whose best next id is not what the model says
   std::function<bool()> rests;  // at the beginning of a step; empty: never
   int n_rests = 0;
-  int n_cut = 0;           // steps with fewer nodes than were proposed
-  int n_step_tokens = 0;   // that came of steps
+  int n_cut = 0;          // steps with fewer nodes than were proposed
+  int n_step_tokens = 0;  // that came of steps
   int n_steps = 0;
   std::vector<std::vector<int32_t>> texts;  // of sequences that are over
 };
@@ -106,6 +106,7 @@ class DraftScript final : public DraftSource {
   bool wants_hidden() const override { return log_->wants_hidden; }
   uint64_t most_bytes() const override { return 100; }
   double saved_ms() const override { return 0; }
+  int64_t n_capped() const override { return 0; }
   std::unique_ptr<DraftSource> fresh() const override {
     return std::make_unique<DraftScript>(log_, oracle_);
   }
