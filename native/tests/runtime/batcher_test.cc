@@ -322,7 +322,7 @@ TEST_CASE_FIXTURE(Fixture, "a session says how often the latency budget made its
     const auto prompt = Session::create(strict, cache, {.n_ctx = 400}).take();
     REQUIRE(prompt->append(random_ids(300, 5)).is_ok());
     std::vector<Session::Run> runs = {{.session = decoding.get()}, {.session = prompt.get()}};
-    for (int step = 0; step < 6; ++step) {
+    for (int step = 0; step < 20; ++step) {
       REQUIRE(decoding->append(std::vector<int32_t>{step % kVocab}).is_ok());
       Session::run_together(runs, 0);
     }
