@@ -174,6 +174,7 @@ def race(args: argparse.Namespace, kinds: Sequence[str]) -> dict[str, Any]:
                     ours.add(edge_replay(args, text, args.tokens))
                     add(theirs, llama.race(text))
                 found[kind] = figures(ours, theirs)
+                print(json.dumps({kind: found[kind]}), file=sys.stderr)
         finally:
             llama.close()
     return {

@@ -217,7 +217,8 @@ py::dict stats_dict(const edgellm::SessionStats& stats) {
       "n_disk_tokens"_a = stats.n_disk_tokens, "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
       "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
       "kv_bytes"_a = stats.kv_bytes, "is_speculating"_a = stats.is_speculating,
-      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms);
+      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms,
+      "n_capped_steps"_a = stats.n_capped_steps);
 }
 
 void bind_machine(py::module_& m) {

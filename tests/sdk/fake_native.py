@@ -202,6 +202,7 @@ class Session:
             "is_speculating": self.is_speculating,
             "drafters": {},
             "saved_ms": 0.0,
+            "n_capped_steps": 0,
         }
 
     @property

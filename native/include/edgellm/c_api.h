@@ -290,9 +290,10 @@ typedef struct edgellm_session_stats {
   int64_t n_drafted_tokens;    /* guessed, and verified beside others, of which */
   int64_t n_accepted_tokens;   /* were right */
   double saved_ms;             /* by that, as far as measured */
+  int64_t n_capped_steps;      /* that took in less for the sake of latency_budget_ms */
 } edgellm_session_stats;
 #define EDGELLM_SESSION_STATS_INIT \
-  {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+  {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* What one kind of guessing did in a session. */
 typedef struct edgellm_drafter_stats {

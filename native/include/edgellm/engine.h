@@ -312,6 +312,8 @@ struct SessionStats {
   bool is_speculating = false;
   std::vector<DrafterStats> drafters = {};  // that have drafted
   double saved_ms = 0;  // by that, over steps for single tokens, as far as measured
+  // Steps with fewer guesses or rows of a prompt, for the sake of latency_budget_ms.
+  int64_t n_capped_steps = 0;
 };
 
 // A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of

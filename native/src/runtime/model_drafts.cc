@@ -16,10 +16,14 @@ class ModelDrafts::Source final : public DraftSource {
   const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
                            int n_other_rows) override {
     const std::lock_guard lock(model_.mutex_);
-    return own_.propose(tokens, {.max_nodes = most_nodes,
-                                 .n_other_rows = n_other_rows,
-                                 .budget_ms = model_.options_.budget_ms,
-                                 .is_time_free = model_.options_.ignores_time});
+    const Controller& controller = model_.shared_.controller();
+    const int64_t n_capped_before = controller.n_capped();
+    const TokenTree& tree = own_.propose(tokens, {.max_nodes = most_nodes,
+                                                  .n_other_rows = n_other_rows,
+                                                  .budget_ms = model_.options_.budget_ms,
+                                                  .is_time_free = model_.options_.ignores_time});
+    n_capped_ += controller.n_capped() - n_capped_before;
+    return tree;
   }
   void cut(int n) override {
     const std::lock_guard lock(model_.mutex_);
@@ -47,6 +51,7 @@ class ModelDrafts::Source final : public DraftSource {
     return model_.shared_.sequence_bytes() + model_.options_.more_bytes;
   }
   double saved_ms() const override { return saved_ms_; }
+  int64_t n_capped() const override { return n_capped_; }
   std::unique_ptr<DraftSource> fresh() const override { return model_.source(); }
 
  private:
@@ -65,6 +70,7 @@ class ModelDrafts::Source final : public DraftSource {
   ModelDrafts& model_;
   SequenceSpeculation own_;
   double saved_ms_ = 0;
+  int64_t n_capped_ = 0;
 };
 
 std::unique_ptr<DraftSource> ModelDrafts::source() {
