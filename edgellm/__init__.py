@@ -16,6 +16,7 @@ from types import ModuleType
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
 from .chat import Chat
+from .chat_format import ChatPrompt
 from .chat_template import ChatTemplate
 from .errors import (
     Cancelled,
@@ -29,6 +30,7 @@ from .errors import (
     NumericError,
     SessionError,
     TemplateError,
+    ToolCallError,
     UnsupportedError,
 )
 from .model import Model, load
@@ -44,6 +46,7 @@ __all__ = [
     "AdapterInfo",
     "Cancelled",
     "Chat",
+    "ChatPrompt",
     "ChatTemplate",
     "ContextOverflowError",
     "DeviceError",
@@ -63,6 +66,7 @@ __all__ = [
     "Token",
     "TokenBatch",
     "TokenStream",
+    "ToolCallError",
     "Turn",
     "UnsupportedError",
     "__version__",
