@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,13 +97,17 @@ def command(
     sock = listening_socket(settings)
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{sock.getsockname()[1]}"
-    served = sorted(engine.pool.paths())
-    if json:
-        print_json("serve", {"url": url, "models": served})
-    else:
-        print_text(f"{url}\n")
-        note(f"note: serving {', '.join(served) or 'nothing yet'} at {url}/v1; Ctrl-C ends it")
-    serve(engine, sock)
+
+    def said() -> None:
+        served = sorted(engine.pool.paths())
+        if json:
+            print_json("serve", {"url": url, "models": served})
+        else:
+            print_text(f"{url}\n")
+            note(f"note: serving {', '.join(served) or 'nothing yet'} at {url}/v1; Ctrl-C ends it")
+        sys.stdout.flush()
+
+    serve(engine, sock, said)
 
 
 def _served(name: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,7 @@ Answering = Callable[[Engine, dict[str, Any], AsyncExitStack], Awaitable[Respons
 
 
 def create_app(engine: Engine) -> ASGIApp:
-    """The application, guarded. `engine` runs as long as it does."""
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with engine.running():
-            yield
-
+    """The application, guarded; `engine` is running."""
     posts: Mapping[str, Answering] = {
         "/v1/chat/completions": texts.chat,
         "/v1/completions": texts.completion,
@@ -56,9 +50,7 @@ def create_app(engine: Engine) -> ASGIApp:
         *(Route(path, _post(engine, path, one), methods=["POST"]) for path, one in posts.items()),
         *(Route(path, _get(engine, path, one), methods=["GET"]) for path, one in gets.items()),
     ]
-    app = Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_such_route}
-    )
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route})
     return Guard(app, engine.settings)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,9 +38,10 @@ def listening_socket(settings: ServerSettings) -> socket.socket:
     return found
 
 
-def serve(engine: Engine, sock: socket.socket) -> None:
-    """Until SIGTERM or Ctrl-C, or `Server.should_exit`. What loading the first model raises."""
-    DrainingServer(engine).run(sockets=[sock])
+def serve(engine: Engine, sock: socket.socket, started: Callable[[], None]) -> None:
+    """Until SIGTERM or Ctrl-C; `started` is called when the first model is loaded. What loading it
+    raises."""
+    asyncio.run(DrainingServer(engine).listen(sock, started))
 
 
 class DrainingServer(uvicorn.Server):
@@ -53,7 +54,7 @@ class DrainingServer(uvicorn.Server):
             http=_head_protocol(settings.head_s),
             ws="none",
             loop="asyncio",
-            lifespan="on",
+            lifespan="off",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -65,6 +66,16 @@ class DrainingServer(uvicorn.Server):
         )
         super().__init__(config)
         self._engine = engine
+
+    async def listen(self, sock: socket.socket, started: Callable[[], None] | None = None) -> None:
+        """Run the engine, and answer on `sock` until the end."""
+        try:
+            async with self._engine.running():
+                if started is not None:
+                    started()
+                await self.serve(sockets=[sock])
+        finally:
+            sock.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The engine ends what does not end by itself."""

@@ -107,7 +107,8 @@ class FakeModel(Model):
             truncate=truncate,
         )
         prompts = prompts_of(texts, self._tokenizer, options)
-        return np.array([unit_vector(ids) for _, ids in prompts], np.float32)
+        checked = [checked_ids(ids, self._native.n_vocab, name) for name, ids in prompts]
+        return np.array([unit_vector(ids) for ids in checked], np.float32)
 
     def stream(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -131,7 +132,7 @@ def serving(model: Model | None = None, **settings: Any) -> Iterator[Running]:
     engine = Engine(wanted, None if model is None else lambda path, **options: model)
     sock = listening_socket(wanted)
     server = DrainingServer(engine)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(server.listen(sock)), daemon=True)
     thread.start()
     running = Running(sock.getsockname()[1], engine, server, thread)
     try:
