@@ -16,7 +16,7 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard wheels clean
+.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard docs wheels clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -91,6 +91,10 @@ windows-build:
 	  WINEPREFIX=$(CURDIR)/build/wine WINEDEBUG=-all $(BIN) \
 	    ctest --test-dir build/mingw --output-on-failure; \
 	else echo "NOT TESTED: the tests for Windows are built, not run; install package wine64"; fi
+
+# The documentation as a site, in build/docs/site; a warning or a dead link fails.
+docs: $(VENV)/.dev
+	$(PY) docs/build_site.py build/docs
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo
