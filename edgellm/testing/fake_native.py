@@ -191,7 +191,7 @@ class FakeSession:
             Path(path).write_bytes(note)
         except OSError as error:
             message = f"{os.fsdecode(path)}: cannot be written: {error.strerror}"
-            raise FormatError(message, code="file_unwritable") from None
+            raise FormatError(message, code="file_write_failed") from None
 
     def close(self) -> None:
         """Idempotent."""
