@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
 import itertools
 import json
-import operator
 import re
 import signal
 import statistics
@@ -23,6 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 
 GOOD, LORIS, ABORTS = 4, 50, 200
 _TAKEN = re.compile(rb"^edgellm_texts (\d+)", re.MULTILINE)
@@ -75,8 +74,9 @@ def chat(max_tokens: int) -> bytes:
             "ignore_eos": True,
         }
     ).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + kind).encode() + body
 
 
 async def good(client: Client, seconds: float) -> list[float]:
@@ -105,19 +105,17 @@ async def measure(port: int, seconds: float) -> dict[str, float]:
     """All of it, against a server at `port`."""
     client = Client(port)
     await client.token_times(20)
-    alone = functools.reduce(
-        operator.iadd, await asyncio.gather(*(good(client, seconds) for _ in range(GOOD))), []
-    )
+    each = await asyncio.gather(*(good(client, seconds) for _ in range(GOOD)))
+    alone = list(chain.from_iterable(each))
     freed: list[float] = []
     async with asyncio.TaskGroup() as group:
         goods = [group.create_task(good(client, seconds)) for _ in range(GOOD)]
-        held = [
+        _ = [
             *(group.create_task(hold(client, b"POST /v1/chat", seconds)) for _ in range(LORIS)),
             group.create_task(hold(client, chat(400), seconds)),
             *(group.create_task(rude(client, at, seconds, freed)) for at in range(ABORTS)),
         ]
-    del held
-    beside = functools.reduce(operator.iadd, (task.result() for task in goods), [])
+    beside = list(chain.from_iterable(task.result() for task in goods))
     p99 = [statistics.quantiles(times, n=100)[98] for times in (alone, beside)]
     return {
         "p99_alone_ms": 1e3 * p99[0],
