@@ -148,6 +148,6 @@ async def _page(_: Engine, __: Request) -> Response:
 
 async def _static(_: Engine, request: Request) -> Response:
     name = request.path_params["name"]
-    if name not in ("app.js", "style.css"):
+    if name not in ("app.js", "style.css", "icon.svg"):
         raise Refusal(404, "not found", "not_found")
     return FileResponse(_STATIC / name)

@@ -4,7 +4,7 @@ installed (pip install --group clients), and says what is not."""
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import os
 import subprocess
 import sys
@@ -103,9 +103,10 @@ def test_lm_evaluation_harness(server: Running, expected: edgellm.Model, tmp_pat
         model="demo",
         base_url=f"{server.url}/v1/completions",
         tokenizer_backend=None,
-        tokenized_requests=False,
         max_length=512,
     )
+    # It asks only whether there is a tokenizer, and then sends ids as they are.
+    remote.tokenizer, remote.tokenized_requests = expected, True
     own = EdgeLM("demo")
     pairs = [("The sky is", " blue"), ("Once upon a", " time"), ("To list files, run", " `ls`")]
     # The harness's way of asking: ids of context and continuation, cut by the model's tokenizer.
@@ -118,7 +119,7 @@ def test_lm_evaluation_harness(server: Running, expected: edgellm.Model, tmp_pat
     instances = [
         Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)
     ]
-    assert [tuple(one) for one in remote_scores] == [
-        tuple(one) for one in own.loglikelihood(instances)
-    ]
-    assert json.dumps(remote_scores)
+    for theirs, ours in zip(remote_scores, own.loglikelihood(instances), strict=True):
+        # They add the tokens' numbers up in another way.
+        assert math.isclose(theirs[0], ours[0], rel_tol=1e-14)
+        assert theirs[1] == ours[1]
