@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import edgellm
+from edgellm.options import EVALUATION_KV
 from server.serving import Running, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -91,7 +92,7 @@ def test_instructor(server: Running):
     assert isinstance(person, Person)
 
 
-def test_lm_evaluation_harness(server: Running, expected: edgellm.Model, tmp_path: Path):
+def test_lm_evaluation_harness(expected: edgellm.Model):
     """Its local-completions and edgellm's own class of it give the same numbers."""
     pytest.importorskip("lm_eval", reason="NOT TESTED: lm_eval is not installed")
     from lm_eval.api.instance import Instance
@@ -99,14 +100,6 @@ def test_lm_evaluation_harness(server: Running, expected: edgellm.Model, tmp_pat
 
     from edgellm.evaluation.lm_eval_model import EdgeLM
 
-    remote = LocalCompletionsAPI(
-        model="demo",
-        base_url=f"{server.url}/v1/completions",
-        tokenizer_backend=None,
-        max_length=512,
-    )
-    # It asks only whether there is a tokenizer, and then sends ids as they are.
-    remote.tokenizer, remote.tokenized_requests = expected, True
     own = EdgeLM("demo")
     pairs = [("The sky is", " blue"), ("Once upon a", " time"), ("To list files, run", " `ls`")]
     # The harness's way of asking: ids of context and continuation, cut by the model's tokenizer.
@@ -115,7 +108,16 @@ def test_lm_evaluation_harness(server: Running, expected: edgellm.Model, tmp_pat
         (score,) = expected.score(context, [continuation])
         before = expected.tokenize(context)
         requests.append(((context, continuation), before, score.token_ids))
-    remote_scores = remote._loglikelihood_tokens(requests, disable_tqdm=True)
+    with serving(models=("demo",), load_options={"kv": EVALUATION_KV}) as server:
+        remote = LocalCompletionsAPI(
+            model="demo",
+            base_url=f"{server.url}/v1/completions",
+            tokenizer_backend=None,
+            max_length=512,
+        )
+        # It asks only whether there is a tokenizer, and then sends ids as they are.
+        remote.tokenizer, remote.tokenized_requests = expected, True
+        remote_scores = remote._loglikelihood_tokens(requests, disable_tqdm=True)
     instances = [
         Instance("loglikelihood", {}, arguments=pair, idx=at) for at, pair in enumerate(pairs)
     ]
