@@ -34,6 +34,7 @@ from .errors import (
     UnsupportedError,
 )
 from .model import Model, load
+from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
@@ -70,6 +71,7 @@ __all__ = [
     "Turn",
     "UnsupportedError",
     "__version__",
+    "from_pretrained",
     "load",
 ]
 

@@ -28,9 +28,7 @@ _SAFE_HEADERS = {
 }
 _ALLOWED_HEADERS = "authorization, content-type"
 # What anybody may see without a token: the page, and that the server is there.
-OPEN_PATHS = frozenset(
-    {"/", "/health", "/static/app.js", "/static/style.css", "/static/icon.svg"}
-)
+OPEN_PATHS = frozenset({"/", "/health", "/static/app.js", "/static/style.css", "/static/icon.svg"})
 
 
 class Guard:
