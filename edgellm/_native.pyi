@@ -118,6 +118,7 @@ class Model:
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
         speculate: Literal["off", "auto", "on", "always"] = "off",
+        backend: str = "cpu",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 

@@ -16,12 +16,7 @@ from .chat import Chat, OverflowPolicy
 from .chats import new_chat, restored_chat
 from .closing import Closing
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
-from .errors import (
-    ContextOverflowError,
-    InvalidArgumentError,
-    MemoryBudgetError,
-    UnsupportedError,
-)
+from .errors import ContextOverflowError, InvalidArgumentError, MemoryBudgetError, UnsupportedError
 from .locate import explained, resolve
 from .model_info import model_info
 from .options import (
@@ -68,7 +63,8 @@ def load(
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
     The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
-    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
+    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError, MemoryBudgetError, and
+    DeviceError where `backend="cuda"` finds no GPU (docs/backends.md).
     """
     options = LoadOptions(
         backend,
@@ -112,6 +108,7 @@ class Model(AsyncModel, Closing):
                     kv_cache_dir=options.kv_cache_dir,
                     kv_cache_disk_bytes=options.kv_cache_disk_bytes,
                     speculate=SPECULATE_NAMES[options.speculate],
+                    backend=options.backend,
                 )
         except MemoryBudgetError as error:
             from .planner import with_formats_that_fit

@@ -24,7 +24,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "cuda")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -80,7 +80,8 @@ class LoadOptions:
             known = "True, False, 'auto' or 'always'"
             raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
         if self.backend not in BACKENDS:
-            message = f"backend {self.backend!r} is not available; this version has: cpu"
+            known = ", ".join(BACKENDS)
+            message = f"backend {self.backend!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="backend_unsupported")
         if self.kv not in KV_FORMATS:
             known = ", ".join(KV_FORMATS)

@@ -105,7 +105,7 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
            const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
-           const std::string& speculate) {
+           const std::string& speculate, const std::string& backend) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -117,7 +117,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .kv_format = kv_format,
       .kv_cache_dir = kv_cache_dir.is_none() ? "" : path_text(kv_cache_dir),
       .kv_cache_disk_bytes = kv_cache_disk_bytes,
-      .speculate = speculate_from(speculate)};
+      .speculate = speculate_from(speculate),
+      .backend = backend};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -321,7 +322,7 @@ void bind_model(py::module_& m) {
                   py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
                   py::arg("kv_cache_dir") = py::none(),
                   py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
-                  py::arg("speculate") = "off")
+                  py::arg("speculate") = "off", py::arg("backend") = "cpu")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

@@ -103,6 +103,7 @@ class Model:
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
         speculate: str = "off",
+        backend: str = "cpu",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 

@@ -133,14 +133,14 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
-  // How keys and values are kept, docs/KV.md: "K8V8" (8 bits), "F16" (twice the bytes), "K8V4" or
-  // "K6V4". feature_unsupported for another name.
+  // How keys and values are kept, docs/KV.md; feature_unsupported for a name that is not there.
   std::string kv_format = "K8V8";
   // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
   // (docs/SESSIONS.md); "": none. Processes may share it.
   std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
   Speculate speculate = Speculate::kOff;             // of sessions, until set_speculation()
+  std::string backend = "cpu";                       // or "cuda", docs/backends.md
 };
 
 // KV pages of a model in bytes, and what became of those of earlier texts.

@@ -1,116 +1,27 @@
-// Whole models through the decoder on the emulated CUDA backend: every logit and every hidden state
-// has the CPU's bits, so greedy tokens are the CPU's.
-#include <algorithm>
-#include <string>
-#include <vector>
-
-#include "api/tiny_model.h"
+// Whole models through the decoder on the emulated CUDA backend: greedy tokens are the CPU's,
+// because every bit is.
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cuda/cuda_backend.h"
 #include "doctest/doctest.h"
-#include "format/edge_file.h"
 #include "kernels/kernels.h"
-#include "model/decoder.h"
+#include "model_check.h"
 
 using namespace edge;
 
 namespace {
 
-constexpr int kContext = 128;
-
-std::unique_ptr<Backend> cpu() { return create_cpu_backend(active_kernels(), 1); }
-
 std::unique_ptr<Backend> emulated_cuda() {
-  auto made = create_cuda_backend(cpu());
+  auto made = create_cuda_backend(create_cpu_backend(active_kernels(), 1));
   REQUIRE(made.status().message() == "");
   return made.take();
-}
-
-// A model from a file on one backend, and the pages of one sequence.
-class Run {
- public:
-  Run(const std::string& path, std::unique_ptr<Backend> backend, KvFormat kv_format)
-      : file_(EdgeFile::open(path).take()),
-        spec_(ModelSpec::from_json(file_->metadata("edgellm.spec")).take()),
-        weights_(Weights::bind(*file_, spec_).take()) {
-    REQUIRE(backend->load(file_->hashed_bytes()).is_ok());
-    const auto allocate = backend->page_allocator();
-    const KvLayout layout = spec_.kv_layout(kv_format);
-    pages_.resize(layout.groups.size());
-    for (size_t group = 0; group < layout.groups.size(); ++group) {
-      for (size_t i = 0; i < kContext / kPageTokens; ++i) {
-        memory_.push_back(allocate(layout.groups[group].bytes_of(i)).take());
-        pages_[group].push_back(memory_.back().data());
-      }
-      tables_.push_back({pages_[group].data(), static_cast<int>(pages_[group].size())});
-    }
-    auto made = Decoder::create(spec_, weights_, std::move(backend), kContext, kv_format);
-    REQUIRE(made.status().message() == "");
-    decoder_ = made.take();
-  }
-
-  // Logits of the last of these tokens, and its hidden state behind them.
-  std::vector<float> step(const std::vector<int32_t>& ids) {
-    std::vector<RowInput> rows;
-    for (const int32_t id : ids) {
-      RowInput& row = rows.emplace_back();
-      row.token = id;
-      row.position = row.slot = n_tokens_++;
-      row.kv = {tables_.data()};
-    }
-    const auto n_vocab = static_cast<size_t>(spec_.n_vocab);
-    std::vector<float> out(n_vocab + static_cast<size_t>(spec_.d_model));
-    const auto last = static_cast<int32_t>(ids.size()) - 1;
-    float *logits = out.data(), *hidden = out.data() + n_vocab;
-    StepOutputs outputs;
-    outputs.rows = std::span(&last, 1);
-    outputs.logits = std::span(&logits, 1);
-    outputs.row_hidden = std::span(&hidden, 1);
-    REQUIRE(decoder_->step(rows, outputs, {}).message() == "");
-    return out;
-  }
-
-  int32_t best(const std::vector<float>& logits) const {
-    return static_cast<int32_t>(
-        std::max_element(logits.begin(), logits.begin() + spec_.n_vocab) - logits.begin());
-  }
-
- private:
-  std::shared_ptr<const EdgeFile> file_;
-  ModelSpec spec_;
-  Weights weights_;
-  std::vector<PageBuffer> memory_;
-  std::vector<std::vector<std::byte*>> pages_;
-  std::vector<KvTable> tables_;
-  std::unique_ptr<Decoder> decoder_;
-  int n_tokens_ = 0;
-};
-
-// A prompt in two parts, then n greedy tokens.
-void check_same(const std::string& path, KvFormat kv_format, int32_t n_ids, int n_new) {
-  Run on_cpu(path, cpu(), kv_format), on_cuda(path, emulated_cuda(), kv_format);
-  std::vector<int32_t> ids;
-  for (int i = 0; i < 21; ++i) ids.push_back((i * 37 + 5) % n_ids);
-  on_cpu.step({ids.begin(), ids.begin() + 17});
-  on_cuda.step({ids.begin(), ids.begin() + 17});
-  std::vector<int32_t> next(ids.begin() + 17, ids.end());
-  for (int i = 0; i < n_new; ++i) {
-    const std::vector<float> wanted = on_cpu.step(next), found = on_cuda.step(next);
-    REQUIRE(std::memcmp(wanted.data(), found.data(), wanted.size() * sizeof(float)) == 0);
-    next = {on_cuda.best(found)};
-  }
 }
 
 }  // namespace
 
 TEST_CASE("a tiny model with a window has the CPU's bits on the CUDA backend") {
-  const test::TinyFile file(test::tiny_spec(test::kTinyContext, {0, 12}));
-  for (const auto& row : kKvFormats) {
-    CAPTURE(row.name);
-    check_same(file.path(), row.format, test::kTinyVocab, 16);
-  }
+  test::check_tiny_models(emulated_cuda);
 }
 
 TEST_CASE("the built-in model has the CPU's bits on the CUDA backend") {
-  check_same(EDGE_DEMO_MODEL, KvFormat::kK8V8, 1000, 3);
+  test::check_model(emulated_cuda, EDGE_DEMO_MODEL, 3);
 }
