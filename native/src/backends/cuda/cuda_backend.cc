@@ -69,6 +69,10 @@ class CudaBackend final : public Backend {
   bool has_adapters() const override { return false; }
   PageBuffer::Allocate page_allocator() const override { return cuda::allocate_managed; }
   void wait() override { keep(status_of(cudaStreamSynchronize(stream_), "a kernel")); }
+  void fetch(const float* from, int64_t n, float* to) override {
+    const auto n_bytes = static_cast<size_t>(n) * sizeof(float);
+    keep(status_of(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, stream_), "a copy"));
+  }
   Status load(std::span<const std::byte> weights) override {
     return loaded_.load(weights, stream_);
   }
