@@ -17,11 +17,7 @@ from .chats import new_chat, restored_chat
 from .closing import Closing
 from .completions.calls import CompletionCalls
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
-from .errors import (
-    ContextOverflowError,
-    InvalidArgumentError,
-    UnsupportedError,
-)
+from .errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .locate import resolve
 from .model_info import model_info
 from .opening import Opened
@@ -71,7 +67,8 @@ def load(
 
     The file is mapped, not read; see `LoadOptions` for what each argument means; with a
     `draft_model` or `draft_layers` texts are guessed unless `speculate` is False. Raises a class
-    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
+    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError, MemoryBudgetError, and
+    DeviceError where `backend="cuda"` finds no GPU (docs/backends.md).
     """
     options = LoadOptions(
         backend,

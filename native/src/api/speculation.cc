@@ -33,8 +33,9 @@ std::string costs_directory() {
 }
 
 std::string costs_key(const ModelInfo& info) {
-  return edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) + '\n' +
-         std::to_string(info.n_threads) + '\n' + info.root;
+  const std::string device = info.backend == "cpu" ? "" : info.backend + '\n';
+  return device + edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) +
+         '\n' + std::to_string(info.n_threads) + '\n' + info.root;
 }
 
 }  // namespace

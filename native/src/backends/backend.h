@@ -10,6 +10,7 @@
 // begin_step() (kNumeric for non-finite activations).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -266,6 +267,8 @@ class Backend {
   virtual bool shares_memory() const { return true; }
   // Nothing is queued any more.
   virtual void wait() {}
+  // Copies n floats of what ops have given to any memory of the process; there after end_step().
+  virtual void fetch(const float* from, int64_t n, float* to) { std::copy_n(from, n, to); }
   // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
   // until the backend is gone.
   virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }

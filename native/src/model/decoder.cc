@@ -34,10 +34,10 @@ bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
 }
 
 // From rows `stride` apart to column `begin` of each of `to`, of which some may be null.
-void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<float* const> to,
-               int64_t begin) {
+void copy_rows(Backend& backend, const float* from, int64_t stride, int64_t n_cols,
+               std::span<float* const> to, int64_t begin) {
   for (float* row : to) {
-    if (row != nullptr) std::copy_n(from, n_cols, row + begin);
+    if (row != nullptr) backend.fetch(from, n_cols, row + begin);
     from += stride;
   }
 }
@@ -338,8 +338,8 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
                          norm_of(weights_->output_norm), needs, act);
     if (!outputs.row_hidden.empty()) {
-      backend_->wait();
-      copy_rows(act.f, act.n_cols_padded, spec_->d_model, outputs.row_hidden.subspan(begin, n), 0);
+      copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model,
+                outputs.row_hidden.subspan(begin, n), 0);
     }
     write_logits(act, outputs.logits.subspan(begin, n));
   }
@@ -359,8 +359,7 @@ void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows,
   backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
                        ActNeeds{.f32 = true}, act);
   if (is_direct) return;
-  backend_->wait();
-  copy_rows(act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
+  copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
 }
 
 // Rows of several sequences go through scratch, some columns after the others.
@@ -379,8 +378,7 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
     end < n_vocab ? backend_->expect({&next}) : expect_layer(0);
     backend_->head(act, rows_of(output, begin, end - begin), spec_->final_softcap, s.logits,
                    s.logits_stride);
-    backend_->wait();
-    copy_rows(s.logits, s.logits_stride, end - begin, logits, begin);
+    copy_rows(*backend_, s.logits, s.logits_stride, end - begin, logits, begin);
   }
 }
 

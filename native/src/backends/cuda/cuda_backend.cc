@@ -49,12 +49,17 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override {
     wait();
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
+    cudaFree(flag_);
+    cudaFreeHost(seen_flag_);
   }
 
   Status open() {
     EDGE_RETURN_IF_ERROR(status_of(cudaStreamCreate(&stream_), "a stream"));
-    EDGE_ASSIGN_OR_RETURN(std::byte * flag, alloc(sizeof(int)));
-    flag_ = reinterpret_cast<int*>(flag);
+    void *flag = nullptr, *seen = nullptr;
+    EDGE_RETURN_IF_ERROR(status_of(cudaMalloc(&flag, sizeof(int)), "a flag"));
+    flag_ = static_cast<int*>(flag);
+    EDGE_RETURN_IF_ERROR(status_of(cudaMallocHost(&seen, sizeof(int)), "a flag"));
+    seen_flag_ = static_cast<int*>(seen);
     return {};
   }
 
@@ -64,6 +69,10 @@ class CudaBackend final : public Backend {
   bool has_adapters() const override { return false; }
   PageBuffer::Allocate page_allocator() const override { return cuda::allocate_managed; }
   void wait() override { keep(status_of(cudaStreamSynchronize(stream_), "a kernel")); }
+  void fetch(const float* from, int64_t n, float* to) override {
+    const auto n_bytes = static_cast<size_t>(n) * sizeof(float);
+    keep(status_of(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, stream_), "a copy"));
+  }
   Status load(std::span<const std::byte> weights) override {
     return loaded_.load(weights, stream_);
   }
@@ -78,17 +87,19 @@ class CudaBackend final : public Backend {
     wait();  // a step that was cancelled may have left kernels
     host_->begin_step(rows);
     status_ = {};
-    *flag_ = 0;
+    keep(status_of(cudaMemsetAsync(flag_, 0, sizeof(int), stream_), "a flag"));
     mailbox_.reset();
     rows_ = rows;
     send_rows();
   }
 
   Status end_step() override {
-    wait();
     keep(status_of(cudaGetLastError(), "a launch"));
+    keep(status_of(cudaMemcpyAsync(seen_flag_, flag_, sizeof(int), cudaMemcpyDeviceToHost, stream_),
+                   "a flag"));
+    wait();
     if (!status_.is_ok()) return status_;
-    if (*flag_ == 0) return {};
+    if (*seen_flag_ == 0) return {};
     return {
         Code::kNumeric,
         "an activation became infinite or NaN; the weights are broken or the format too narrow"};
@@ -406,7 +417,8 @@ class CudaBackend final : public Backend {
   cuda::LoadedRanges loaded_;
   cuda::Mailbox mailbox_;
   cuda::DeviceRoom queries_, keys_, values_, parts_;
-  int* flag_ = nullptr;  // a value of the step is not finite
+  int* flag_ = nullptr;  // on the device: a value of the step is not finite
+  int* seen_flag_ = nullptr;
   Status status_;
   // Of the step.
   std::span<const RowInput> rows_;
