@@ -10,6 +10,7 @@
 // begin_step() (kNumeric for non-finite activations).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -17,6 +18,7 @@
 
 #include "backends/kv_layout.h"
 #include "backends/op_kinds.h"
+#include "base/os.h"
 #include "base/status.h"
 #include "tensor/tensor.h"
 
@@ -258,6 +260,23 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
+
+  // Whether ops take pointers to any memory of the process. Otherwise: to what alloc() and
+  // page_allocator() gave, which the host may touch when nothing is queued, and, of weights, to
+  // what was given to load().
+  virtual bool shares_memory() const { return true; }
+  // Nothing is queued any more.
+  virtual void wait() {}
+  // Copies n floats of what ops have given to any memory of the process; there after end_step().
+  virtual void fetch(const float* from, int64_t n, float* to) { std::copy_n(from, n, to); }
+  // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
+  // until the backend is gone.
+  virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }
+  // Where the pages of KvViews come from.
+  virtual PageBuffer::Allocate page_allocator() const { return PageBuffer::allocate; }
+  // What models may ask for; one that asks for more is refused before its first step.
+  virtual bool has_experts() const { return true; }
+  virtual bool has_adapters() const { return true; }
 
   // Backend memory for activations; freed with the backend. Zero-filled.
   virtual Result<std::byte*> alloc(size_t n_bytes) = 0;

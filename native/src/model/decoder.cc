@@ -14,6 +14,11 @@ namespace {
 
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
 
+Status lacks(const Backend& backend, const char* what) {
+  return {Code::kFeatureUnsupported, "the backend '" + std::string(backend.name()) + "' has no " +
+                                         what + "; load the model with backend 'cpu'"};
+}
+
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
 
 KeyBalance balance_of(const LayerWeights& w) {
@@ -29,10 +34,10 @@ bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
 }
 
 // From rows `stride` apart to column `begin` of each of `to`, of which some may be null.
-void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<float* const> to,
-               int64_t begin) {
+void copy_rows(Backend& backend, const float* from, int64_t stride, int64_t n_cols,
+               std::span<float* const> to, int64_t begin) {
   for (float* row : to) {
-    if (row != nullptr) std::copy_n(from, n_cols, row + begin);
+    if (row != nullptr) backend.fetch(from, n_cols, row + begin);
     from += stride;
   }
 }
@@ -67,6 +72,7 @@ Result<size_t> Decoder::adapter_scratch_bytes_of(const ModelSpec& spec, const We
 }
 
 Status Decoder::prepare_adapters() {
+  if (!backend_->has_adapters()) return lacks(*backend_, "adapters");
   size_t n_bytes = 0;
   return allocate_adapter_rows(*spec_, *weights_, backend_.get(), *scratch_, n_bytes);
 }
@@ -81,13 +87,12 @@ Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& w
 Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
                                                  std::unique_ptr<Backend> backend, int n_ctx,
                                                  KvFormat kv_format) {
+  const bool has_experts =
+      std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return layer.n_experts > 0; });
+  if (has_experts && !backend->has_experts()) return lacks(*backend, "mixtures of experts");
   const bool is_recurrent = std::ranges::any_of(
       spec.layers, [](const LayerSpec& layer) { return layer.mixer == Mixer::kShortConv; });
-  if (is_recurrent && !backend->has_short_conv()) {
-    return {Code::kFeatureUnsupported, "the backend '" + std::string(backend->name()) +
-                                           "' has no short convolutions; load this model with "
-                                           "backend 'cpu'"};
-  }
+  if (is_recurrent && !backend->has_short_conv()) return lacks(*backend, "short convolutions");
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
@@ -165,6 +170,7 @@ Residual Decoder::fuse(std::span<const RowInput> rows) {
   b.proj_residual(s.model_act, w.fuse_embed, {}, x.data, x.stride);
   const FloatRows hidden{s.delta, x.n_cols, x.stride};
   float* to = hidden.data;
+  b.wait();
   for (const RowInput& row : rows) {
     row.hidden == nullptr ? std::fill_n(to, x.n_cols, 0.0f) : std::copy_n(row.hidden, x.n_cols, to);
     to += x.stride;
@@ -332,7 +338,8 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
                          norm_of(weights_->output_norm), needs, act);
     if (!outputs.row_hidden.empty()) {
-      copy_rows(act.f, act.n_cols_padded, spec_->d_model, outputs.row_hidden.subspan(begin, n), 0);
+      copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model,
+                outputs.row_hidden.subspan(begin, n), 0);
     }
     write_logits(act, outputs.logits.subspan(begin, n));
   }
@@ -346,12 +353,13 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
 void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows,
                            std::span<float* const> hidden) {
   ActRows act = scratch_->model_act;
-  const bool is_direct =
-      act.n_cols_padded == spec_->d_model && are_adjacent(hidden, spec_->d_model);
+  const bool is_direct = backend_->shares_memory() && act.n_cols_padded == spec_->d_model &&
+                         are_adjacent(hidden, spec_->d_model);
   act.f = is_direct ? hidden.front() : scratch_->hidden;
   backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
                        ActNeeds{.f32 = true}, act);
-  if (!is_direct) copy_rows(act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
+  if (is_direct) return;
+  copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
 }
 
 // Rows of several sequences go through scratch, some columns after the others.
@@ -359,7 +367,8 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
   const Scratch& s = *scratch_;
   const Tensor& output = weights_->output;
   const int64_t n_vocab = spec_->n_vocab;
-  if (n_vocab % kTileRows == 0 && are_adjacent(logits, n_vocab)) {
+  const bool is_direct = backend_->shares_memory() && n_vocab % kTileRows == 0;
+  if (is_direct && are_adjacent(logits, n_vocab)) {
     expect_layer(0);  // of the next token
     return backend_->head(act, output, spec_->final_softcap, logits.front(), n_vocab);
   }
@@ -369,7 +378,7 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
     end < n_vocab ? backend_->expect({&next}) : expect_layer(0);
     backend_->head(act, rows_of(output, begin, end - begin), spec_->final_softcap, s.logits,
                    s.logits_stride);
-    copy_rows(s.logits, s.logits_stride, end - begin, logits, begin);
+    copy_rows(*backend_, s.logits, s.logits_stride, end - begin, logits, begin);
   }
 }
 
