@@ -175,8 +175,8 @@ class Model:
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
     def kv_groups(self) -> list[tuple[int, int, int]]:
-        """By window (0: none), states of short convolutions last, with the bytes of a token and what
-        the first 32 take beyond."""
+        """By window (0: none), states last, with the bytes of a token and what the first 32 take
+        beyond."""
 
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property
