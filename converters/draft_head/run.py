@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .train import HeadTrainer, Ids
 
 SEED_STEP = 1_000_003  # between runs, more than windows of one
-VERSION = 1  # raised when the same options would give other bytes
+VERSION = 2  # raised when the same options would give other bytes
 _TEXT_BLOBS = ("tokenizer", "chat_template", "special_tokens")
 
 

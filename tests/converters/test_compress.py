@@ -91,6 +91,7 @@ steps = 4
 windows = 2
 save_every = 2
 """
+STEPS = ["prune", "heal", "quantize", "refine", "draft_head"]
 FORMATS = """
 [calibration]
 n_windows = 4
@@ -158,7 +159,7 @@ def test_steps_give_a_file_and_a_report_and_are_not_done_twice(
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
     seen: list[CompressProgress] = []
     report = compress(recipe, progress=seen.append)
-    names = ["source", "prune", "heal", "quantize", "refine", "draft_head"]
+    names = ["source", *STEPS]
     assert [step.name for step in report.steps] == names
     assert {at.step for at in seen} == {f"step {i} of 5, {names[i]}" for i in range(1, 6)}
     source, prune, heal, quantize, refine, draft_head = report.steps
@@ -303,13 +304,7 @@ def test_the_recipe_of_the_docs_is_read(tmp_path: Path) -> None:
     path.write_text(marked[2].partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
     recipe = read_compress_recipe(path)
     assert recipe.source == tmp_path / "checkpoint"
-    assert [step.name for step in recipe.steps] == [
-        "prune",
-        "heal",
-        "quantize",
-        "refine",
-        "draft_head",
-    ]
+    assert [step.name for step in recipe.steps] == STEPS
 
 
 @pytest.mark.usefixtures("one_tokenizer")
