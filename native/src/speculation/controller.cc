@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kPaceRate = 1.0 / 64;
 // Times what was expected: a step that took longer says more of the machine than of its drafts.
-constexpr double kMostOutlying = 2.0;
+constexpr double kMostOutlying = 1.25;
 
 }  // namespace
 

@@ -9,7 +9,7 @@ namespace edge {
 
 class Patience {
  public:
-  static constexpr double kMostBehind = 1.0;  // plain steps that drafting may lose before it rests
+  static constexpr double kMostBehind = 0.5;  // plain steps that drafting may lose before it rests
   static constexpr int kFirstRest = 64;       // steps; twice as many each time, ...
   static constexpr int kLongestRest = 4096;   // ... up to so many
   // Tokens of an echo that end a rest; twice as many each time one promised too much.
@@ -17,6 +17,8 @@ class Patience {
   static constexpr int kLongestEcho = 128;
 
   bool is_resting() const { return rest_ > 0; }
+  // Another text: what was won by those before is not for it to lose.
+  void begin_text() { balance_ = balance_ < 0.0 ? balance_ : 0.0; }
   // A step with drafting was made, which won so many plain steps; negative: lost.
   void count(double won);
   // A step at rest is to be made; n_echoed: Echoes::hear(). False: it is not, the rest is over.

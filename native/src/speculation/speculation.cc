@@ -54,7 +54,9 @@ SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
       cheap_{std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_),
              std::make_unique<StoreDrafter>(shared.store_, acceptance_),
              std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)},
-      patience_(shared.patience_) {}
+      patience_(shared.patience_) {
+  patience_.begin_text();
+}
 
 bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {
   n_echoed_ = shared_.echoes_.hear(tokens, n_new, n_echoed_);
