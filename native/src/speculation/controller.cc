@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kPaceRate = 1.0 / 64;
 // Times what was expected: a step that took longer says more of the machine than of its drafts.
-constexpr double kMostOutlying = 2.0;
+constexpr double kMostOutlying = 1.25;
 
 }  // namespace
 
@@ -54,6 +54,7 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
     if (is_measured) largest_new = 2 * n_rows;
     if (!is_measured && n_rows > largest_new) break;
     n_more += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
+    if (costs_.ms(n_rows) - plain_ms > question.most_lost * plain_ms) break;
     const double ms = costs_.ms(n_rows) - plain_ms + question.draft_ms;
     const double gain = n_more - each_ms * ms;
     Choice& best = is_measured ? known : unknown;

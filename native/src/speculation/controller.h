@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -24,6 +25,7 @@ class Controller {
     int n_other_rows = 0;    // of other sequences in the step
     double draft_ms = 0.0;   // that proposing took or takes
     double budget_ms = 0.0;  // that 95 of 100 steps must stay below; 0: none
+    double most_lost = std::numeric_limits<double>::infinity();  // plain steps, if all is wrong
   };
   // Drafted rows for a step, in [0, gains.size()].
   int choose(const Question& question);
@@ -61,7 +63,7 @@ class Controller {
     int n_rows = 0;
     double gain = 0.0;  // tokens
   };
-  // Of the rows that the budget allows.
+  // Of the rows that the budget and most_lost allow.
   Choice most_profitable(const Question& question) const;
   int rows_within_budget(const Question& question) const;
   // Tokens in the time of a plain step, lately; at least 1.

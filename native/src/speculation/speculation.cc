@@ -48,13 +48,20 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
       recycling_(options.memory_bytes / 4, options.n_vocab),
       controller_(std::move(costs)) {}
 
+void SharedSpeculation::keep_text(std::span<const int32_t> tokens) {
+  if (!patience_.is_resting()) store_.add_waiting();
+  patience_.is_resting() ? store_.add_later(tokens) : store_.add(tokens);
+}
+
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
     : shared_(shared),
       acceptance_(shared.acceptance_),
       cheap_{std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_),
              std::make_unique<StoreDrafter>(shared.store_, acceptance_),
              std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)},
-      patience_(shared.patience_) {}
+      patience_(shared.patience_) {
+  patience_.begin_text();
+}
 
 bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {
   n_echoed_ = shared_.echoes_.hear(tokens, n_new, n_echoed_);
@@ -62,6 +69,7 @@ bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {
   if (!patience_.is_resting()) return false;
   const bool rests = patience_.rest_on(n_echoed_);
   if (rests) right_candidate_ = right_node_ = kLost;
+  if (patience_.is_woken()) shared_.store_.add_waiting();
   shared_.patience_ = patience_;
   return rests;
 }
@@ -93,7 +101,8 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   RankedCandidates ranked(candidates_);
   Controller::Question question{.gains = ranked_gains(ranked),
                                 .n_other_rows = limits.n_other_rows,
-                                .budget_ms = limits.budget_ms};
+                                .budget_ms = limits.budget_ms,
+                                .most_lost = patience_.credit()};
   if (!added_.empty()) {
     question.draft_ms = propose_added(context, question, limits.is_time_free);
     ranked = RankedCandidates(candidates_);

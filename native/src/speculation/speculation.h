@@ -54,8 +54,9 @@ class SharedSpeculation {
 
   // 3 % of the model or 16 MiB, whichever is larger.
   static size_t memory_for(size_t model_bytes);
-  // A sequence's text, once it ends, for others to draft from.
-  void keep_text(std::span<const int32_t> tokens) { store_.add(tokens); }
+  // A sequence's text, once it ends, for others to draft from; where drafting does not pay, once
+  // one of them repeats what was said before.
+  void keep_text(std::span<const int32_t> tokens);
 
   Controller& controller() { return controller_; }
   size_t sequence_bytes() const { return sequence_bytes_; }  // that each may take of its own

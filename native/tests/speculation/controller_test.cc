@@ -179,6 +179,22 @@ TEST_CASE("a rest ends where the text repeats, and sooner where that was worth i
   CHECK_FALSE(patience.rest_on(Patience::kFirstEcho));
 }
 
+TEST_CASE("no step is to lose more than is left to lose") {
+  Controller controller(CostTable({.unpack = 0.75, .mac = 0.25}));  // a row more: a quarter
+  for (int n = 15; n >= 0; --n) {
+    controller.record({.n_drafted = n, .n_committed = n + 1, .ms = 20.0 + 5.0 * n});
+  }
+  CHECK(controller.choose({.gains = kSure}) == 15);
+  CHECK(controller.choose({.gains = kSure, .most_lost = 1.6}) == 6);
+  CHECK(controller.choose({.gains = kSure, .most_lost = 0.2}) == 0);
+  Patience patience;
+  CHECK(patience.credit() == Patience::kMostBehind);
+  patience.count(2.0);
+  CHECK(patience.credit() == 2.0 + Patience::kMostBehind);
+  patience.begin_text();
+  CHECK(patience.credit() == Patience::kMostBehind);
+}
+
 TEST_CASE("no time, however long, makes a rest longer than the longest") {
   Patience patience;
   patience.count(-1e300);
