@@ -117,7 +117,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
-        speculate: Literal["off", "auto", "on", "always"] = "off",
+        speculate: Literal["off", "auto", "on", "always"] = "auto",
         draft_model: Model | None = None,
         draft_layers: int = 0,
     ) -> Model:

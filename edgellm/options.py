@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
-DEFAULT_SPECULATE: Speculate = False
+DEFAULT_SPECULATE: Speculate = "auto"  # as the runtime's
 SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # the runtime's
     False: "off",
     True: "on",
@@ -43,7 +43,7 @@ def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
     """`asked`, or else the default, but on where something was given to guess with."""
     if asked is not None:
         return asked
-    return DEFAULT_SPECULATE or has_drafts
+    return True if has_drafts else DEFAULT_SPECULATE
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -69,7 +69,7 @@ class LoadOptions:
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     `speculate`: guess tokens and verify several in one step, which changes no token
-    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it.
+    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory to spare.
     "always" does not ask whether it pays, for tests and measurements.
     `draft_model`: a small model with the same tokens that guesses as well: a file, a name or an
     open model, of which file, scratch and KV count for `max_memory`. `draft_layers`: guess by the

@@ -4,6 +4,8 @@
 // Only functions that take or return arrays touch numpy, so importing the module does not load it.
 #include "bindings.h"
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,11 +94,13 @@ edgellm::Verify verify_from(const std::string& name) {
                        "verify must be 'once', 'always' or 'never'");
 }
 
+constexpr std::array<const char*, 4> kSpeculate = {"off", "auto", "on", "always"};
+
 edgellm::Speculate speculate_from(const std::string& name) {
-  if (name == "off") return edgellm::Speculate::kOff;
-  if (name == "auto") return edgellm::Speculate::kAuto;
-  if (name == "on") return edgellm::Speculate::kOn;
-  if (name == "always") return edgellm::Speculate::kAlways;
+  const auto found = std::find(kSpeculate.begin(), kSpeculate.end(), name);
+  if (found != kSpeculate.end()) {
+    return static_cast<edgellm::Speculate>(found - kSpeculate.begin());
+  }
   throw edgellm::Error("invalid_argument", "InvalidArgumentError",
                        "speculate must be 'off', 'auto', 'on' or 'always'");
 }
@@ -319,14 +323,15 @@ void bind_text(py::module_& m) {
 
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
-      .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
-                  py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
-                  py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
-                  py::arg("kv_cache_dir") = py::none(),
-                  py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
-                  py::arg("speculate") = "off", py::arg("draft_model") = py::none(),
-                  py::arg("draft_layers") = 0)
+      .def_static(
+          "load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+          py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
+          py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
+          py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
+          py::arg("kv_cache_dir") = py::none(),
+          py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
+          py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)],
+          py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0)
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

@@ -102,7 +102,7 @@ class Model:
         kv_format: str = "K8V8",
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
-        speculate: str = "off",
+        speculate: str = "auto",
         draft_model: object = None,
         draft_layers: int = 0,
     ) -> Model:

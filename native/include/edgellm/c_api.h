@@ -84,7 +84,7 @@ enum {
 enum {
   EDGELLM_SPECULATE_DEFAULT = 0,
   EDGELLM_SPECULATE_OFF = 1,
-  EDGELLM_SPECULATE_AUTO = 2,  /* where there is memory for it */
+  EDGELLM_SPECULATE_AUTO = 2,  /* the default: where there is memory to spare */
   EDGELLM_SPECULATE_ON = 3,    /* or "memory_budget" */
   EDGELLM_SPECULATE_ALWAYS = 4 /* as ON, and as if a row more took no time: for tests */
 };

@@ -115,8 +115,8 @@ class StreamDecoder {
 enum class Verify { kOnce, kAlways, kNever };
 
 // Whether sessions guess tokens and verify several of them in one step, which changes none
-// (docs/SPECULATION.md): kAuto: where there is memory for it; kOn: or "memory_budget"; kAlways: as
-// if a row more took no time, for tests and measurements.
+// (docs/SPECULATION.md): kAuto: where there is memory to spare; kOn: or "memory_budget"; kAlways:
+// as if a row more took no time, for tests and measurements.
 enum class Speculate { kOff, kAuto, kOn, kAlways };
 
 class Model;
@@ -143,7 +143,7 @@ struct LoadOptions {
   // (docs/SESSIONS.md); "": none. Processes may share it.
   std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
-  Speculate speculate = Speculate::kOff;             // of sessions, until set_speculation()
+  Speculate speculate = Speculate::kAuto;            // of sessions, until set_speculation()
   // Guesses for sessions that speculate: a small model with the same tokens, draft_mismatch
   // otherwise; its file and scratch count for the cap, and its KV, of up to 1,024 tokens, with each
   // session. It may be closed: nothing guesses then.

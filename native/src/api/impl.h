@@ -87,7 +87,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   std::mutex sessions_mutex;
   std::vector<std::weak_ptr<Session::Impl>> sessions;  // for close(): their KV pages go, too
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
-  Speculate speculate = Speculate::kOff;
+  Speculate speculate = LoadOptions{}.speculate;
   double latency_budget_ms = 0;
   std::unique_ptr<edge::StepModel> head_model;  // of the sessions' heads, once one drafts
   std::optional<edge::KvCache> head_cache;      // their keys and values
@@ -129,6 +129,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status open_disk(const LoadOptions& options);
   // For a session; memory_budget.
   edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
+  bool has_memory_to_spare() const;  // for a draft_source() that nobody asked for
   void keep_costs();  // of steps, for the next process
   // Memory of the head for so many sequences; 0 without a head.
   edge::Result<uint64_t> prepare_head(int n_sequences);

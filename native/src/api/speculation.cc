@@ -12,6 +12,7 @@
 #include "base/os.h"
 #include "kernels/kernels.h"
 #include "kernels/kv_slot.h"
+#include "speculation/chosen_drafters.h"
 #include "speculation/cost_file.h"
 
 namespace edgellm {
@@ -22,6 +23,8 @@ using edge::Result;
 using edge::Status;
 
 constexpr int kSequences = 8;  // at the same time, that have all the memory they can use
+// Unasked, drafts take so little of the memory that no text is missed that would fit without.
+constexpr uint64_t kMostShare = 8;
 
 // Where step times stay from one process to the next; "": nowhere.
 std::string costs_directory() {
@@ -57,6 +60,7 @@ bool Model::Impl::has_own_first_pages() const {
 Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   const std::lock_guard lock(drafts_mutex);
   if (drafts == nullptr) {
+    EDGE_RETURN_IF_ERROR(edge::chosen_drafters().status());
     EDGE_ASSIGN_OR_RETURN(const uint64_t head_bytes, prepare_head(kSequences));
     uint64_t more_bytes = 0;
     EDGE_ASSIGN_OR_RETURN(const uint64_t small_bytes, prepare_small_models(more_bytes));
@@ -91,6 +95,12 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   return drafts->source();
 }
 
+bool Model::Impl::has_memory_to_spare() const {
+  const uint64_t reserved = cache->figures().reserved_bytes;
+  const uint64_t free = kv_budget_bytes - std::min(kv_budget_bytes, reserved);
+  return free / kMostShare >= edge::SharedSpeculation::memory_for(info.file_bytes);
+}
+
 void Model::Impl::keep_costs() {
   const std::lock_guard lock(drafts_mutex);
   const std::string at = costs_directory();
@@ -114,8 +124,9 @@ Status Session::Impl::set_speculation(bool is_on) {
 void Session::Impl::begin_speculation() {
   const bool is_apart = !name_space.empty() || !reuses_prefix;
   if (model->speculate == Speculate::kOff || is_apart || model->spec.headless) return;
-  const Status status = set_speculation(true);
   const bool may_be_without = model->speculate == Speculate::kAuto;
+  if (may_be_without && !model->has_memory_to_spare()) return;
+  const Status status = set_speculation(true);
   if (status.code() == Code::kMemoryBudget && may_be_without) return;
   edge::api::check(status);
 }

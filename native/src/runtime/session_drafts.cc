@@ -138,10 +138,8 @@ void Session::keep_drafted(int n_drafts, int n_other_rows, double step_ms) {
   if (n_drafts < ahead_.n_planned()) drafts_->cut(n_drafts);
   if (n_drafts > 0) ahead_.arm();
   n_other_rows_ = n_other_rows;
-  last_step_ = {.n_tokens = 1,
-                .n_other_rows = n_other_rows,
-                .ms = step_ms,
-                .drafting_ms = drafting_ms_};
+  last_step_ = {
+      .n_tokens = 1, .n_other_rows = n_other_rows, .ms = step_ms, .drafting_ms = drafting_ms_};
   if (!is_drafting_) return;
   row_tokens_ = {tokens_[static_cast<size_t>(n_done_ - 1)]};
   for (int i = 0; i < n_drafts; ++i) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "speculation/chosen_drafters.h"
+
 namespace edge {
 
 namespace {
@@ -12,7 +14,13 @@ constexpr size_t kLeastTextBytes = size_t{64} << 10;
 // Tokens; more at once are a prompt's, or came at rest.
 constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
 // Of these, the last ones are judged: what a sequence has shown fades faster than that.
-constexpr size_t kMostJudged = 256;
+constexpr size_t kMostJudged = 1024;
+
+// Who set it to something else has been told.
+uint32_t chosen() {
+  static const Result<uint32_t> known = chosen_drafters();
+  return known.is_ok() ? known.value() : ~uint32_t{0};
+}
 
 }  // namespace
 
@@ -97,7 +105,9 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
 }
 
 void SequenceSpeculation::propose_cheap(const DraftContext& context) {
-  for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
+  for (const auto& drafter : cheap_) {
+    if (is_chosen(chosen(), drafter->kind())) drafter->propose(context, candidates_);
+  }
 }
 
 bool SequenceSpeculation::is_worth_more(const Limits& limits) const {
@@ -166,9 +176,7 @@ void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
     if (n > 0 && n + kMostJudged >= n_all) {
       candidates_.clear();
       right_candidate_ = -1;
-      for (const auto& drafter : cheap_) {
-        drafter->propose({.tokens = before, .max_depth = 1}, candidates_);
-      }
+      propose_cheap({.tokens = before, .max_depth = 1});
       judge(now.back());
     }
     for (const auto& drafter : cheap_) drafter->observe({.tokens = now, .n_new = 1});

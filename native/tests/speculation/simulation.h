@@ -34,7 +34,7 @@ struct Simulated {
   double ms = 0.0;
   double plain_ms = 0.0;  // one token a step
   int64_t n_steps = 0;
-  int64_t n_rests = 0;  // of these
+  int64_t n_rests = 0;           // of these
   std::vector<int32_t> drafted;  // ids of all trees, one after another
   double speed() const { return plain_ms / ms; }
 };
