@@ -293,7 +293,7 @@ def test_five_hundred_prompts_give_the_same_text(story_path, shared_data, tmp_pa
 def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
     demo_path, budget_ms, is_capped
 ):
-    """ "always": steps count as if all took a millisecond, so the machine decides nothing."""
+    """With "always" every step counts as one millisecond: the machine decides nothing."""
     with edgellm.load(
         demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
     ) as model:
@@ -303,3 +303,15 @@ def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fifty_prompts_on_two_layers_of_a_large_model_give_the_same_text(shared_data, tmp_path):
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from edgellm.converters.archs import find
+    from random_edge import write
+
+    text = (shared_data / "configs" / "Llama-3.2-1B-Instruct.config.json").read_text()
+    config = json.loads(text) | {"num_hidden_layers": 2}
+    path = tmp_path / "two_layers.edge"
+    write(find(config).to_spec(config, {}), path)
+    prompts = [[(at * 7919 + i * (1 + at % 5)) % 1000 for i in range(20)] * 2 for at in range(50)]
+    check_every_way(path, prompts, 16, tmp_path)
