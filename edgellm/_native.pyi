@@ -120,6 +120,7 @@ class Model:
         speculate: Literal["off", "auto", "on", "always"] = "auto",
         draft_model: Model | None = None,
         draft_layers: int = 0,
+        backend: str = "cpu",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 

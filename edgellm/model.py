@@ -15,12 +15,9 @@ from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
 from .chats import new_chat, restored_chat
 from .closing import Closing
+from .completions.calls import CompletionCalls
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
-from .errors import (
-    ContextOverflowError,
-    InvalidArgumentError,
-    UnsupportedError,
-)
+from .errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .locate import resolve
 from .model_info import model_info
 from .opening import Opened
@@ -70,7 +67,8 @@ def load(
 
     The file is mapped, not read; see `LoadOptions` for what each argument means; with a
     `draft_model` or `draft_layers` texts are guessed unless `speculate` is False. Raises a class
-    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
+    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError, MemoryBudgetError, and
+    DeviceError where `backend="cuda"` finds no GPU (docs/backends.md).
     """
     options = LoadOptions(
         backend,
@@ -90,7 +88,7 @@ def load(
     return Model(resolve(path), options)
 
 
-class Model(AsyncModel, Closing):
+class Model(AsyncModel, CompletionCalls, Closing):
     """A loaded model. Threads may share it, and then share its steps. Make it with `load()`.
 
     A context manager: leaving the block closes it. A child of fork() may go on using it.
@@ -267,10 +265,9 @@ class Model(AsyncModel, Closing):
         namespace: str = "",
     ) -> list[Score]:
         """How likely each continuation is right after the prompt, which is processed once.
-        `priority`, `namespace`: as for `stream()`.
-
-        Texts are tokenized together with the prompt, ids are taken as they are; where one side is
-        ids, the other's text is tokenized by itself. InvalidArgumentError, ContextOverflowError.
+        `priority`, `namespace`: as for `stream()`. Texts are tokenized together with the prompt,
+        ids are taken as they are; where one side is ids, the other's text is tokenized by itself.
+        InvalidArgumentError, ContextOverflowError.
         """
         pairs = [self._pair(prompt, continuation) for continuation in continuations]
         check_standing(priority, namespace)

@@ -72,4 +72,5 @@ def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _nat
             speculate=SPECULATE_NAMES[options.speculate],
             draft_model=draft,
             draft_layers=options.draft_layers,
+            backend=options.backend,
         )

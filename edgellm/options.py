@@ -27,7 +27,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "cuda")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -97,7 +97,8 @@ class LoadOptions:
         if not 0 <= self.draft_layers < 2**31:
             raise _fail(f"draft_layers must be in 0..2**31-1, but is {self.draft_layers}")
         if self.backend not in BACKENDS:
-            message = f"backend {self.backend!r} is not available; this version has: cpu"
+            known = ", ".join(BACKENDS)
+            message = f"backend {self.backend!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="backend_unsupported")
         if self.kv not in KV_FORMATS:
             known = ", ".join(KV_FORMATS)

@@ -109,8 +109,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
            const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
-           const std::string& speculate, const std::optional<Model>& draft_model,
-           int draft_layers) {
+           const std::string& speculate, const std::optional<Model>& draft_model, int draft_layers,
+           const std::string& backend) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -124,7 +124,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .kv_cache_disk_bytes = kv_cache_disk_bytes,
       .speculate = speculate_from(speculate),
       .draft_model = draft_model ? std::make_shared<const Model>(*draft_model) : nullptr,
-      .draft_layers = draft_layers};
+      .draft_layers = draft_layers,
+      .backend = backend};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -331,7 +332,8 @@ void bind_model(py::module_& m) {
           py::arg("kv_cache_dir") = py::none(),
           py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
           py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)],
-          py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0)
+          py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0,
+          py::arg("backend") = "cpu")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

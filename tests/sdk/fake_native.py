@@ -105,6 +105,7 @@ class Model:
         speculate: str = "auto",
         draft_model: object = None,
         draft_layers: int = 0,
+        backend: str = "cpu",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 

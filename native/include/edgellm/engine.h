@@ -136,8 +136,7 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
-  // How keys and values are kept, docs/KV.md: "K8V8" (8 bits), "F16" (twice the bytes), "K8V4" or
-  // "K6V4". feature_unsupported for another name.
+  // How keys and values are kept, docs/KV.md; feature_unsupported for a name that is not there.
   std::string kv_format = "K8V8";
   // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
   // (docs/SESSIONS.md); "": none. Processes may share it.
@@ -149,6 +148,7 @@ struct LoadOptions {
   // session. It may be closed: nothing guesses then.
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
+  std::string backend = "cpu";  // or "cuda", docs/backends.md
 };
 
 struct ModelInfo {

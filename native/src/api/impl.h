@@ -119,6 +119,8 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::PageBuffer::Allocate page_allocator =
+      edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();
   edge::Status check_step();  // that one can run; under step_turn
   edge::Status draft_step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,

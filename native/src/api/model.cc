@@ -7,6 +7,7 @@
 #include "api/guard.h"
 #include "api/impl.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cuda_library.h"
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
@@ -81,6 +82,10 @@ void check_options(const LoadOptions& options) {
                                       "; it must be from 0 (default) to " +
                                       std::to_string(kMaxThreads));
   }
+  if (options.backend != "cpu" && options.backend != "cuda") {
+    raise(Code::kBackendUnsupported,
+          "backend '" + options.backend + "' is not available; this version has: cpu, cuda");
+  }
   if (options.n_ctx < 0) {
     raise(Code::kInvalidArgument,
           "n_ctx is " + std::to_string(options.n_ctx) + "; it must be 0 (one page) or more");
@@ -119,7 +124,6 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.spec_json = model.file->metadata("edgellm.spec");
   info.metadata = model.file->all_metadata();
   info.root = model.file->root_hex();
-  info.backend = "cpu";
   info.n_vocab = model.spec.n_vocab;
   info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
@@ -180,8 +184,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
     model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
   }
   model.info.n_threads = options.n_threads;
+  model.info.backend = options.backend;
   check(model.make_decoder());
-  model.cache.emplace(kv.groups, kv_budget_bytes);
+  model.cache.emplace(kv.groups, kv_budget_bytes, model.page_allocator);
   model.kv_budget_bytes = kv_budget_bytes;
   model.batcher.emplace(model, options.latency_budget_ms);
   model.kv_layout = kv;
@@ -208,9 +213,14 @@ Model::Impl::~Impl() {
 }
 
 Status Model::Impl::make_decoder() {
-  auto made = edge::Decoder::create(
-      spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
-      n_ctx_planned, kv_format);
+  std::unique_ptr<edge::Backend> backend =
+      edge::create_cpu_backend(edge::active_kernels(), info.n_threads);
+  if (info.backend == "cuda") {
+    EDGE_ASSIGN_OR_RETURN(backend, edge::open_cuda_library(std::move(backend)));
+    EDGE_RETURN_IF_ERROR(backend->load(file->hashed_bytes()));
+  }
+  page_allocator = backend->page_allocator();
+  auto made = edge::Decoder::create(spec, weights, std::move(backend), n_ctx_planned, kv_format);
   EDGE_RETURN_IF_ERROR(made.status());
   decoder = made.take();
   return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};

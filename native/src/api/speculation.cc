@@ -33,8 +33,9 @@ std::string costs_directory() {
 }
 
 std::string costs_key(const ModelInfo& info) {
-  return edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) + '\n' +
-         std::to_string(info.n_threads) + '\n' + info.root;
+  const std::string device = info.backend == "cpu" ? "" : info.backend + '\n';
+  return device + edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) +
+         '\n' + std::to_string(info.n_threads) + '\n' + info.root;
 }
 
 }  // namespace
@@ -43,6 +44,10 @@ std::string costs_key(const ModelInfo& info) {
 Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
   for (const edge::KvLayerLayout& layer : kv_layout.layers) {
     std::byte* const* pages = view.tables[layer.group].pages;
+    if (layer.state_cols > 0) {
+      std::copy_n(layer.state_row(pages[from / edge::kPageTokens], from), layer.state_cols,
+                  layer.state_row(pages[to / edge::kPageTokens], to));
+    }
     for (int kv_head = 0; kv_head < layer.n_kv_heads; ++kv_head) {
       edge::move_slot(layer.slot(pages[from / edge::kPageTokens], from, kv_head),
                       layer.slot(pages[to / edge::kPageTokens], to, kv_head));

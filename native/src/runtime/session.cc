@@ -206,6 +206,7 @@ Status Session::append(std::span<const int32_t> ids) {
     }
   }
   EDGE_RETURN_IF_ERROR(check_room(ids.size()));
+  if (is_decoding_ && n_pending() == 0 && ids.size() > 1) kv_->end_turn();
   is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();
