@@ -43,7 +43,7 @@ def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
     """`asked`, or else the default, but on where something was given to guess with."""
     if asked is not None:
         return asked
-    return DEFAULT_SPECULATE or has_drafts
+    return True if has_drafts else DEFAULT_SPECULATE
 
 
 def _fail(message: str) -> InvalidArgumentError:

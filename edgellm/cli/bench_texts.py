@@ -22,7 +22,7 @@ from ..errors import FormatError, InvalidArgumentError
 
 KINDS = ("editing", "code", "structured", "prose", "random")
 _MODULES = ("textwrap", "bisect", "heapq", "shlex", "fnmatch", "csv", "sched", "queue")
-_TOPICS = ("classes", "exceptions", "naming", "import", "try", "with", "typesmapping", "for")
+_TOPIC_CHARACTERS = 4000  # of a page of the manual, at least
 _PROMPT_CHARACTERS = 4000
 _RANDOM_IDS = 100  # of a prompt
 _KEYS = {"kind", "prompt", "continuation"}
@@ -133,7 +133,9 @@ def _definitions(module: ast.Module) -> Iterator[dict[str, Any]]:
 def _prose() -> Iterator[tuple[str, str]]:
     from pydoc_data.topics import topics
 
-    for name in _TOPICS:
+    for name in sorted(topics):
         text = topics[name]
+        if len(text) < _TOPIC_CHARACTERS:
+            continue
         cut = min(len(text) // 2, _PROMPT_CHARACTERS)
         yield text[:cut], text[cut:]

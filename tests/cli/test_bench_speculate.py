@@ -52,7 +52,8 @@ def test_figures_are_by_kind_and_by_text(texts, tmp_path):
     assert list(data["kinds"]) == ["again", "new"]
     assert [row["kind"] for row in data["texts"]] == ["again", "new", "again"]
     again, new = data["kinds"]["again"], data["kinds"]["new"]
-    assert again["tokens"] == 128
+    of_again = [row for row in data["texts"] if row["kind"] == "again"]
+    assert again["tokens"] == sum(row["tokens"] for row in of_again) <= 2 * 64
     # What a step takes decides how much is drafted, but no step takes more than its share.
     for row in (again, new, *data["texts"]):
         assert 1 <= row["tokens_per_step"] <= 16
@@ -61,12 +62,7 @@ def test_figures_are_by_kind_and_by_text(texts, tmp_path):
         for counts in row["drafters"].values():
             assert 0 <= counts["accepted"] <= counts["drafted"]
     drafted = sum(n["drafted"] for n in again["drafters"].values())
-    assert drafted == sum(
-        n["drafted"]
-        for row in data["texts"]
-        if row["kind"] == "again"
-        for n in row["drafters"].values()
-    )
+    assert drafted == sum(n["drafted"] for row in of_again for n in row["drafters"].values())
 
 
 def test_a_table_for_people_and_a_picture(texts, tmp_path):

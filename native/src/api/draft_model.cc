@@ -85,12 +85,14 @@ struct SmallModel {
   edge::KvCache cache;
 
   SmallModel(DrafterKind its_kind, std::shared_ptr<edge::StepModel> its_model, int n_common,
-             int n_most, std::span<const edge::KvGroup> groups)
+             int n_most, std::span<const edge::KvGroup> groups,
+             const edge::PageBuffer::Allocate& allocator = edge::PageBuffer::allocate)
       : kind(its_kind),
         model(std::move(its_model)),
         n_ids(n_common),
         n_ctx(std::min(n_most, kMostTokens)),
-        cache(groups, UINT64_MAX / 2) {}  // sessions claim what they take of their model's
+        cache(groups, UINT64_MAX / 2, allocator) {
+  }  // sessions claim what they take of their model's
   uint64_t bytes() const { return edge::kv_bytes_for(cache.groups(), n_ctx); }
 };
 
@@ -168,9 +170,9 @@ Result<uint64_t> Model::Impl::prepare_small_models(uint64_t& each) {
   }
   if (draft_model != nullptr) {
     const int n_common = tokenizer ? tokenizer->tokenizer->n_vocab() : spec.n_vocab;
-    small_models.push_back(std::make_shared<SmallModel>(DrafterKind::kExternal, draft_model,
-                                                        n_common, draft_model->n_ctx_most,
-                                                        draft_model->kv_layout.groups));
+    small_models.push_back(std::make_shared<SmallModel>(
+        DrafterKind::kExternal, draft_model, n_common, draft_model->n_ctx_most,
+        draft_model->kv_layout.groups, draft_model->page_allocator));
   }
   each = 0;
   for (const auto& small : small_models) each += small->bytes();
