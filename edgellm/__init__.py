@@ -39,12 +39,14 @@ from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
 from .transcript import Turn
+from .watching import CancelToken, PrefillProgress
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
     "AdapterInfo",
+    "CancelToken",
     "Cancelled",
     "Chat",
     "ChatPrompt",
@@ -60,6 +62,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NumericError",
+    "PrefillProgress",
     "Score",
     "SessionError",
     "Stats",

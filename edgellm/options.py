@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
 from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
+from .watching import CancelToken, PrefillProgress
 
 if TYPE_CHECKING:
     from .model import Model
@@ -143,6 +144,8 @@ class GenerateArguments(SamplingArguments, total=False):
     namespace: str
     speculate: bool | None
     response_format: Mapping[str, Any] | ResponseFormat | None
+    cancel: CancelToken | None
+    on_prefill: Callable[[PrefillProgress], None] | None
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ class GenerateOptions:
 
     `response_format`: the answer is JSON, JSON of a schema, or matches a regular expression or a
     grammar; `ResponseFormat.of()` says how to name it, docs/STRUCTURED.md what is enforced.
+
+    `cancel`: a token that ends this text, and others that have it. `on_prefill` is told how far the
+    prompt is read, in the thread that computes; what it raises ends the text.
     """
 
     max_tokens: int
@@ -185,6 +191,8 @@ class GenerateOptions:
     namespace: str = ""
     speculate: bool | None = None
     response_format: ResponseFormat | None = None
+    cancel: CancelToken | None = None
+    on_prefill: Callable[[PrefillProgress], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "response_format", ResponseFormat.of(self.response_format))

@@ -38,6 +38,7 @@ VERBS = {
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",
     "eval": "Judge a model by texts and questions, alone or against another.",
+    "completion": "Print what bash, zsh or fish needs to complete all this.",
     "doctor": "Check this installation and this machine, and a model if one is given.",
 }
 

@@ -31,6 +31,7 @@ from .defaults import (
     size_bytes,
 )
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
+from .progress import PromptBar
 from .prompt import whole_prompt
 from .stored import model_file
 from .structured import GrammarFile, JsonObject, Regex, SchemaFile, response_format
@@ -132,6 +133,7 @@ def command(
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
+        options["on_prefill"] = stack.enter_context(PromptBar())
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
             named = template if template in (None, CHATML_NAME) else Path(str(template))

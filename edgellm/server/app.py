@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from ..sanitize import visible_line
 from . import embeddings, responses, texts
 from .engine import Engine
 from .failures import Refusal, told
@@ -94,7 +95,7 @@ async def _awaited(work: Awaitable[Response]) -> Response:
 def _failed(error: Exception, path: str) -> Response:
     refusal = told(error)
     if refusal.status == 500:
-        _logger.error("%s: %s", path, error, exc_info=refusal.code == "internal")
+        _logger.error("%s: %s", path, visible_line(str(error)), exc_info=refusal.code == "internal")
     return refused(refusal)
 
 

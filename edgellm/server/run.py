@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from .settings import ServerSettings
 
 _MAX_HEAD_BYTES = 16 << 10
 _KEEP_ALIVE_S = 30
+_SPARE_THREADS = 16
 
 
 def listening_socket(settings: ServerSettings) -> socket.socket:
@@ -55,7 +57,7 @@ class DrainingServer(uvicorn.Server):
             ws="none",
             loop="asyncio",
             lifespan="off",
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -69,6 +71,9 @@ class DrainingServer(uvicorn.Server):
 
     async def listen(self, sock: socket.socket, started: Callable[[], None] | None = None) -> None:
         """Run the engine, and answer on `sock` until the end."""
+        # A prompt that is scored holds a thread for long: nobody else is to wait for one.
+        n_threads = self._engine.settings.slots + _SPARE_THREADS
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(n_threads))
         try:
             async with self._engine.running():
                 if started is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
+from time import monotonic
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .failures import Refusal, error_object, told
 
@@ -47,35 +48,71 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         del self.headers["content-length"]
         async with self._resources:
-            try:
-                await unless_gone(receive, self._write(send))
-            except (ClientGone, TimeoutError):
-                return
+            sender = _Sender(send, self._send_s)
+            with suppress(ClientGone):
+                await unless_gone(receive, self._write(sender), sender.watch())
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, sender: _Sender) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
-        async with aclosing(_pieces(self._events, self._ends_with_done)) as pieces:  # type: ignore[type-var]
-            async for piece in _with_pings(pieces):
-                async with asyncio.timeout(self._send_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await sender.send(start)
+        try:
+            async with aclosing(self._events) as events:  # type: ignore[type-var]
+                async for event in events:
+                    await sender.send(_body_of(_event(event)))
+        except Exception as error:
+            await sender.send(_body_of(_event(error_object(told(error)))))
+        else:
+            if self._ends_with_done:
+                await sender.send(_body_of(b"data: [DONE]\n\n"))
+        await sender.send(_body_of(b"", more=False))
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; ClientGone, and `work` cancelled, when the client goes first. The body of
-    the request was read before."""
+class _Sender:
+    """Sends one message after the other. `watch()` ends when one is not taken within `send_s`, and
+    sends a comment where nothing was sent for long."""
+
+    def __init__(self, send: Send, send_s: float) -> None:
+        self._send = send
+        self._send_s = send_s
+        self._turn = asyncio.Lock()
+        self._since = self._last = monotonic()
+        self._is_sending = False
+
+    async def send(self, message: Message) -> None:
+        """Waits as long as the client's buffers are full."""
+        async with self._turn:
+            self._since, self._is_sending = monotonic(), True
+            await self._send(message)
+            self._last, self._is_sending = monotonic(), False
+
+    async def watch(self) -> None:
+        """As long as it takes; ClientGone."""
+        while True:
+            await asyncio.sleep(min(1.0, self._send_s / 4))
+            now = monotonic()
+            if self._is_sending:
+                if now - self._since > self._send_s:
+                    raise ClientGone
+            elif now - self._last > _PING_S:
+                await asyncio.wait_for(self.send(_body_of(_PING)), self._send_s)
+
+
+async def unless_gone(
+    receive: Receive, work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, None]
+) -> T:
+    """What `work` gives; ClientGone, and `work` cancelled, when the client goes first, or one of
+    `watches` raises it. The body of the request was read before."""
     working = asyncio.create_task(work)
-    watching = asyncio.create_task(_gone(receive))
+    watching = [asyncio.create_task(one) for one in (_gone(receive), *watches)]
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         raise ClientGone
     finally:
-        for one in (working, watching):
+        for one in (working, *watching):
             one.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await asyncio.gather(working, *watching, return_exceptions=True)
 
 
 async def read_json(request: Request, most_bytes: int, within_s: float) -> dict[str, Any]:
@@ -118,46 +155,11 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _pieces(
-    events: AsyncIterator[Mapping[str, Any]], ends_with_done: bool
-) -> AsyncIterator[bytes]:
-    try:
-        async for event in events:
-            yield _event(event)
-    except Exception as error:
-        yield _event(error_object(told(error)))
-        return
-    if ends_with_done:
-        yield b"data: [DONE]\n\n"
-
-
 def _event(value: Mapping[str, Any]) -> bytes:
     kind = value.get("type")
     name = f"event: {kind}\n" if isinstance(kind, str) else ""
     return f"{name}data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
 
-async def _with_pings(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A comment wherever the next piece takes long."""
-    coming: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(_next(pieces))
-            done, _ = await asyncio.wait({coming}, timeout=_PING_S)
-            if not done:
-                yield _PING
-                continue
-            try:
-                piece = coming.result()
-            except StopAsyncIteration:
-                return
-            coming = None
-            yield piece
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-
-
-def _next(pieces: AsyncIterator[bytes]) -> Awaitable[bytes]:
-    return pieces.__anext__()
+def _body_of(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .. import _native
+    from ..opening import Opened
 
 Replies = str | Sequence[str] | Mapping[str, str] | Callable[[str], str]
 _DEFAULT_REPLY = "This is a reply."
@@ -65,7 +66,9 @@ class FakeModel(Model):
         self._replies = _chooser(replies)
         self._path = Path(f"{name}.edge")
         self._options = LoadOptions()
-        self._native = cast("_native.Model", FakeNative(self._reply, n_ctx, template))
+        native = FakeNative(self._reply, n_ctx, template)
+        self._opened = cast("Opened", native)  # to be closed
+        self._native = cast("_native.Model", native)
         self._native_tokenizer = None
 
     def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:

@@ -12,6 +12,7 @@ from ..options import GenerateOptions
 from ..results import Stats, Token
 from ..stops import StopMatcher
 from ..stream import TokenStream, check_room, checked_ids
+from ..watching import PrefillWatch
 from .fake_native import END_ID, FakeDecoder, FakeNative, FakeSession
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class FakeStream(TokenStream):
         else:
             lease.begin(self._prompt)
             self._session = lease.session
+        told = options.on_prefill
+        self._watch = None if told is None else PrefillWatch(told, self.n_prompt)
+        if options.cancel is not None:
+            options.cancel.attach(self)
         reply = native.reply(native.tokenizer.decode(self._prompt, special=True))
         self._reply = [*native.tokenizer.encode(reply), END_ID]
 
@@ -79,6 +84,7 @@ class FakeStream(TokenStream):
         if n_done > 0:
             session.append([self._tokens[-1].id])
         session.run()
+        self.report(session)
         token_id = self._reply[n_done] if n_done < len(self._reply) else END_ID
         n_best = self._options.logprobs
         others = ((token_id + n) % END_ID for n in range(1, n_best))

@@ -147,3 +147,17 @@ def test_at_the_end_texts_end_and_nobody_is_let_in():
         server.thread.join(PATIENCE_S)
         assert not server.thread.is_alive()
         waiting.close()
+
+
+def test_silence_is_broken_by_comments(monkeypatch):
+    monkeypatch.setattr("edgellm.server.streams._PING_S", 0.05)
+    model = GatedModel("ok")
+    with serving(model, send_s=0.2) as server:
+        waiting = server.raw(post("/v1/chat/completions", chat(stream=True)))
+        data = read_events(waiting, 1)
+        while data.count(b": still here\n\n") < 2:
+            data += waiting.recv(65536)
+        model.open()
+        while b"[DONE]" not in data:
+            data += waiting.recv(65536)
+        assert b'"content": "k"' in data
