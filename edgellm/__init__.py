@@ -16,6 +16,7 @@ from types import ModuleType
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
 from .chat import Chat
+from .chat_format import ChatPrompt
 from .chat_template import ChatTemplate
 from .errors import (
     Cancelled,
@@ -29,9 +30,11 @@ from .errors import (
     NumericError,
     SessionError,
     TemplateError,
+    ToolCallError,
     UnsupportedError,
 )
 from .model import Model, load
+from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
@@ -44,6 +47,7 @@ __all__ = [
     "AdapterInfo",
     "Cancelled",
     "Chat",
+    "ChatPrompt",
     "ChatTemplate",
     "ContextOverflowError",
     "DeviceError",
@@ -63,9 +67,11 @@ __all__ = [
     "Token",
     "TokenBatch",
     "TokenStream",
+    "ToolCallError",
     "Turn",
     "UnsupportedError",
     "__version__",
+    "from_pretrained",
     "load",
 ]
 

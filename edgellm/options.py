@@ -9,15 +9,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Required, get_args
+from typing import TYPE_CHECKING, Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
 from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
 
+if TYPE_CHECKING:
+    from .model import Model
+
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
-DEFAULT_SPECULATE: Speculate = False
+DEFAULT_SPECULATE: Speculate = "auto"  # as the runtime's
 SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # the runtime's
     False: "off",
     True: "on",
@@ -34,6 +37,13 @@ _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 _MAX_COMPRESS = 1000.0
 _MAX_NAMESPACE_BYTES = 1024
+
+
+def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
+    """`asked`, or else the default, but on where something was given to guess with."""
+    if asked is not None:
+        return asked
+    return DEFAULT_SPECULATE or has_drafts
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -59,8 +69,11 @@ class LoadOptions:
     `latency_budget_ms`: what a step of the model may take that reads a prompt while other texts go
     on; None: twice what one without a prompt takes.
     `speculate`: guess tokens and verify several in one step, which changes no token
-    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory for it.
+    (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory to spare.
     "always" does not ask whether it pays, for tests and measurements.
+    `draft_model`: a small model with the same tokens that guesses as well: a file, a name or an
+    open model, of which file, scratch and KV count for `max_memory`. `draft_layers`: guess by the
+    first so many layers of the model itself; 0: not (docs/SPECULATION.md says when that pays).
     """
 
     backend: str = "cpu"
@@ -74,11 +87,15 @@ class LoadOptions:
     kv_cache_dir: str | os.PathLike[str] | None = None
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES
     speculate: Speculate = DEFAULT_SPECULATE
+    draft_model: str | os.PathLike[str] | Model | None = None
+    draft_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.speculate not in (True, False, "auto", "always"):
             known = "True, False, 'auto' or 'always'"
             raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
+        if not 0 <= self.draft_layers < 2**31:
+            raise _fail(f"draft_layers must be in 0..2**31-1, but is {self.draft_layers}")
         if self.backend not in BACKENDS:
             known = ", ".join(BACKENDS)
             message = f"backend {self.backend!r} is not available; this version has: {known}"

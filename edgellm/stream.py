@@ -327,6 +327,7 @@ class TokenStream(Closing):
             accepted_tokens=drafts.n_accepted,
             drafters=drafts.drafters,
             saved_ms=drafts.saved_ms,
+            capped_steps=drafts.capped_steps,
             first_mismatch=None if lease is None else lease.first_mismatch,
         )
 

@@ -32,6 +32,7 @@ VERBS = {
     "rm": "Remove names from the store, and models that have none left.",
     "run": "Continue a prompt; the text streams to stdout.",
     "chat": "Talk to a model, in the terminal.",
+    "serve": "Answer OpenAI's API on this machine: chats, completions, embeddings.",
     "embed": "Turn texts into vectors, one JSON line each.",
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",

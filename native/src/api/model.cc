@@ -31,6 +31,7 @@ struct MemoryNeed {
   uint64_t file_bytes = 0;
   uint64_t scratch_bytes = 0;
   uint64_t session_bytes = 0;  // besides its KV
+  uint64_t draft_bytes = 0;    // of the model that drafts
   uint64_t kv_bytes = 0;       // of n_ctx tokens
   int n_ctx = 0;
   std::span<const edge::KvGroup> kv_groups;
@@ -42,7 +43,8 @@ uint64_t saturating_sum(uint64_t a, uint64_t b) {
 
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
 edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
-  const uint64_t fixed_bytes = saturating_sum(need.file_bytes, need.scratch_bytes);
+  const uint64_t fixed_bytes =
+      saturating_sum(saturating_sum(need.file_bytes, need.scratch_bytes), need.draft_bytes);
   const uint64_t besides_bytes = saturating_sum(fixed_bytes, need.session_bytes);
   const uint64_t total_bytes = saturating_sum(besides_bytes, need.kv_bytes);
   if (total_bytes <= limit_bytes) return limit_bytes - fixed_bytes;
@@ -52,9 +54,11 @@ edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
                                  ? "no context fits; use a smaller file, or free memory"
                                  : "the largest n_ctx that fits is " + std::to_string(n_ctx_fit) +
                                        "; use that, a smaller file, or free memory";
+  const std::string drafting =
+      need.draft_bytes == 0 ? "" : ", the draft model " + edge::mib_text(need.draft_bytes);
   return {Code::kMemoryBudget,
           "needs " + edge::mib_text(total_bytes) + " (file " + edge::mib_text(need.file_bytes) +
-              ", scratch " + edge::mib_text(need.scratch_bytes) + ", logits " +
+              ", scratch " + edge::mib_text(need.scratch_bytes) + drafting + ", logits " +
               edge::mib_text(need.session_bytes) + ", KV cache for " + std::to_string(need.n_ctx) +
               " tokens " + edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
               " may be used; " + advice};
@@ -135,6 +139,11 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.file_bytes = model.file->file_bytes();
 }
 
+uint64_t draft_bytes(const Model::Impl* draft) {
+  if (draft == nullptr) return 0;
+  return saturating_sum(draft->info.file_bytes, draft->info.scratch_bytes);
+}
+
 void load_into(Model::Impl& model, const std::string& path, LoadOptions options) {
   check_options(options);
   check(edge::active_isa().status());
@@ -152,6 +161,8 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
   model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
+  model.take_draft_options(options);
+
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
   const uint64_t available = edge::memory_figures().available_bytes;
@@ -161,6 +172,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       .file_bytes = model.file->file_bytes(),
       .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
       .session_bytes = edge::Session::bytes_besides_kv(model),
+      .draft_bytes = draft_bytes(model.draft_model.get()),
       .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
       .n_ctx = n_ctx,
       .kv_groups = kv.groups};
@@ -184,6 +196,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
   open_tokenizer(model);
+  model.check_draft_tokens();
   fill_info(model, kv);
   check(model.open_disk(options));
   const uint64_t idle_bytes = options.prefix_cache_bytes == UINT64_MAX
@@ -251,6 +264,7 @@ Status Model::Impl::check_step() {
   EDGE_RETURN_IF_ERROR(verifier->status());
   if (!was_step_torn) return {};
   draft_decoder.reset();
+  exit_decoder.reset();
   EDGE_RETURN_IF_ERROR(make_decoder());
   was_step_torn = false;
   return {};
@@ -377,8 +391,9 @@ void Model::close() {
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->draft_decoder.reset();
+    impl_->exit_decoder.reset();
     impl_->decoder.reset();
-    impl_->weights = {};
+    impl_->weights = impl_->exit_weights = {};
     impl_->tokenizer.reset();
     impl_->file.reset();
   });

@@ -45,6 +45,10 @@ struct RowInput {
   int n_seen() const {
     return tail.empty() ? slot + 1 : tail.front() + static_cast<int>(tail.size());
   }
+  // Of token `i` of those seen, 0 <= i < n_seen().
+  int seen_slot(int i) const {
+    return tail.empty() || i < tail.front() ? i : tail[static_cast<size_t>(i - tail.front())];
+  }
 };
 constexpr int kMostTail = 16;  // RowInput::tail
 
@@ -170,6 +174,14 @@ struct QkvWeights {
   float norm_eps = 0;
   KeyBalance balance = {};
   LoraSpan q_lora = {}, k_lora = {}, v_lora = {};
+};
+
+// Of a gated short convolution: [B, C, x] = act in^T, y = C * sum over taps of tap * (B * x) of the
+// token so many before; before the text there is none.
+struct ShortConv {
+  const Tensor* in = nullptr;    // [3 * d_model, d_model]
+  const Tensor* taps = nullptr;  // F32 [n_taps * d_model], the oldest token's first
+  int n_taps = 0;
 };
 
 // The first half of a feed-forward network. Without gate: f(act Wup).
@@ -316,6 +328,13 @@ class Backend {
   // slots unspecified, if something is too large for that format.
   virtual bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                           std::span<const int32_t> kept) = 0;
+  // out = quant(the gated short convolution of act); B * x of row r goes to its page. bcx:
+  // [n_rows][3 * d_model rounded up to 16], scratch. A backend that does not have it says so by
+  // has_short_conv(), and no model with such a layer is opened on it.
+  virtual bool has_short_conv() const { return false; }
+  virtual void short_conv(const ActRows& /*act*/, const ShortConv& /*conv*/,
+                          const KvLayerLayout& /*kv*/, float* /*bcx*/, ActNeeds /*needs*/,
+                          ActRows& /*out*/) {}
   // delta = act W^T, for the Residual of a later op. delta:
   // [n_rows][stride], stride = weight rows rounded up to 16.
   virtual void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,

@@ -90,6 +90,9 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
   const bool has_experts =
       std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return layer.n_experts > 0; });
   if (has_experts && !backend->has_experts()) return lacks(*backend, "mixtures of experts");
+  const bool is_recurrent = std::ranges::any_of(
+      spec.layers, [](const LayerSpec& layer) { return layer.mixer == Mixer::kShortConv; });
+  if (is_recurrent && !backend->has_short_conv()) return lacks(*backend, "short convolutions");
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
@@ -119,7 +122,9 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
   Residual more = weights_->fuse_embed.is_valid() ? fuse(rows) : Residual{};
   float* shares = outputs.shares;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
-    EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more, shares));
+    EDGE_RETURN_IF_ERROR(spec.layers[l].mixer == Mixer::kShortConv
+                             ? run_short_conv(l, should_stop, more)
+                             : run_attention(l, should_stop, more, shares));
     if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
@@ -214,6 +219,26 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
   return {};
 }
 
+Status Decoder::run_short_conv(size_t l, const StopCheck& should_stop, Residual& more) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const LayerWeights& w = weights_->layers[l];
+  ActRows mixed_act = s.heads_act;
+  mixed_act.set_cols(round_up(spec_->d_model, kTileK));
+  const ShortConv conv{&w.conv_in, &w.conv_taps, spec_->layers[l].conv_kernel};
+
+  if (should_stop && should_stop()) return cancelled();
+  b.norm_quant(more, residual_stream(), {}, norm_of(w.attn_norm), needs_of({&w.conv_in}),
+               s.model_act);
+  b.expect({&w.conv_out});
+  b.short_conv(s.model_act, conv, kv_.layers[l], s.q, needs_of({&w.conv_out}), mixed_act);
+  if (should_stop && should_stop()) return cancelled();
+  b.expect({first_of_ffn(w)});
+  b.proj_residual(mixed_act, w.conv_out, {}, s.delta, s.x_stride);
+  more = {s.delta, nullptr, norm_of(w.attn_post_norm)};
+  return {};
+}
+
 Status Decoder::run_ffn(size_t l, const StopCheck& should_stop, Residual& more) {
   Scratch& s = *scratch_;
   Backend& b = *backend_;
@@ -295,6 +320,7 @@ void Decoder::expect_layer(size_t layer) {
   if (layer == weights_->layers.size() && spec_->headless) return backend_->expect({});
   if (layer == weights_->layers.size()) return backend_->expect({&weights_->output});
   const LayerWeights& w = weights_->layers[layer];
+  if (w.conv_in.is_valid()) return backend_->expect({&w.conv_in});
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 

@@ -151,6 +151,12 @@ void KvCache::drop(PageId page) {
   let_go(at);
 }
 
+bool KvCache::is_kept(PageId page) const {
+  const std::lock_guard lock(mutex_);
+  const Place at = place(page);
+  return (at.slab.kept & at.bit()) != 0;
+}
+
 bool KvCache::is_idle(PageId page) const {
   const std::lock_guard lock(mutex_);
   return place(page).is_idle();

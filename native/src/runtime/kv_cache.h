@@ -68,7 +68,8 @@ class KvCache {
   // keep(): the prefix tree becomes an owner. drop(): it is none any more.
   void keep(PageId page);
   void drop(PageId page);
-  // Whether the tree alone owns it.
+  // Whether the tree is one of its owners, and whether the only one.
+  bool is_kept(PageId page) const;
   bool is_idle(PageId page) const;
 
   uint64_t idle_bytes() const;
