@@ -226,6 +226,7 @@ def _checked_spec(header: EdgeHeader) -> ModelSpec:
     if spec.headless:
         message = f"{header.path}: has no head, so nothing can be drafted for it"
         raise UnsupportedError(message, code="feature_unsupported")
+    spec.check_attention_only("draft heads are trained")
     return spec
 
 

@@ -4,6 +4,8 @@
 // Only functions that take or return arrays touch numpy, so importing the module does not load it.
 #include "bindings.h"
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <span>
 #include <string>
@@ -92,11 +94,13 @@ edgellm::Verify verify_from(const std::string& name) {
                        "verify must be 'once', 'always' or 'never'");
 }
 
+constexpr std::array<const char*, 4> kSpeculate = {"off", "auto", "on", "always"};
+
 edgellm::Speculate speculate_from(const std::string& name) {
-  if (name == "off") return edgellm::Speculate::kOff;
-  if (name == "auto") return edgellm::Speculate::kAuto;
-  if (name == "on") return edgellm::Speculate::kOn;
-  if (name == "always") return edgellm::Speculate::kAlways;
+  const auto found = std::find(kSpeculate.begin(), kSpeculate.end(), name);
+  if (found != kSpeculate.end()) {
+    return static_cast<edgellm::Speculate>(found - kSpeculate.begin());
+  }
   throw edgellm::Error("invalid_argument", "InvalidArgumentError",
                        "speculate must be 'off', 'auto', 'on' or 'always'");
 }
@@ -105,7 +109,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
            const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
-           const std::string& speculate) {
+           const std::string& speculate, const std::optional<Model>& draft_model, int draft_layers,
+           const std::string& backend) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -117,7 +122,10 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .kv_format = kv_format,
       .kv_cache_dir = kv_cache_dir.is_none() ? "" : path_text(kv_cache_dir),
       .kv_cache_disk_bytes = kv_cache_disk_bytes,
-      .speculate = speculate_from(speculate)};
+      .speculate = speculate_from(speculate),
+      .draft_model = draft_model ? std::make_shared<const Model>(*draft_model) : nullptr,
+      .draft_layers = draft_layers,
+      .backend = backend};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -210,7 +218,8 @@ py::dict stats_dict(const edgellm::SessionStats& stats) {
       "n_disk_tokens"_a = stats.n_disk_tokens, "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
       "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
       "kv_bytes"_a = stats.kv_bytes, "is_speculating"_a = stats.is_speculating,
-      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms);
+      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms,
+      "n_capped_steps"_a = stats.n_capped_steps);
 }
 
 void bind_machine(py::module_& m) {
@@ -315,13 +324,16 @@ void bind_text(py::module_& m) {
 
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
-      .def_static("load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
-                  py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
-                  py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
-                  py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
-                  py::arg("kv_cache_dir") = py::none(),
-                  py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
-                  py::arg("speculate") = "off")
+      .def_static(
+          "load", &load, py::arg("path"), py::kw_only(), py::arg("n_threads") = 0,
+          py::arg("verify") = "once", py::arg("max_memory_bytes") = 0, py::arg("n_ctx") = 0,
+          py::arg("latency_budget_ms") = 0.0, py::arg("prefix_cache_bytes") = py::none(),
+          py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
+          py::arg("kv_cache_dir") = py::none(),
+          py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
+          py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)],
+          py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0,
+          py::arg("backend") = "cpu")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

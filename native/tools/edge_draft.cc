@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "args.h"
@@ -66,18 +67,29 @@ int n_accepted(const TokenTree& tree, std::span<const int32_t> coming) {
 Figures replay(SequenceSpeculation& drafts, const Text& replayed, std::span<const int32_t> costs) {
   Figures figures;
   const auto text = replayed.tokens;
-  drafts.observe({.tokens = text.first(replayed.n_prompt), .n_new = replayed.n_prompt});
+  std::vector<TopRow> rows;  // of the last step
+  size_t n_heard = 0;
+  size_t n_told = 0;
   for (size_t at = replayed.n_prompt; at < text.size();) {
-    const TokenTree& tree = drafts.propose(text.first(at), {});
+    const bool rests = drafts.rests(text.first(at), at - std::exchange(n_heard, at));
+    TokenTree tree;
+    if (!rests) {
+      const size_t n_new = at - std::exchange(n_told, at);
+      drafts.observe({.tokens = text.first(at), .n_new = n_new, .rows = rows});
+      tree = drafts.propose(text.first(at), {});
+    }
     // The token after the last right one comes of the step as well.
     const size_t n_right = static_cast<size_t>(n_accepted(tree, text.subspan(at)));
     const size_t n_new = std::min(n_right + 1, text.size() - at);
     const size_t n_rows = static_cast<size_t>(tree.size()) + 1;
     const double ms = costs[n_rows - 1] / 1e4;
-    const std::vector<TopRow> rows = replayed.top_rows(at - 1, n_new);
+    rows = rests ? std::vector<TopRow>() : replayed.top_rows(at - 1, n_new);
     at += n_new;
-    drafts.observe({.tokens = text.first(at), .n_new = n_new, .rows = rows});
-    drafts.record_step(static_cast<int>(n_new), ms);
+    if (rests) {
+      drafts.record_rest(0, ms);
+    } else {
+      drafts.record_step(static_cast<int>(n_new), ms);
+    }
     figures.n_tokens += static_cast<int64_t>(n_new);
     figures.ms += ms;
     ++figures.n_steps;

@@ -40,9 +40,11 @@ def test_a_text_that_was_read_is_not_read_again(model: edgellm.Model) -> None:
 
 def test_memory_of_ended_texts_is_counted_and_given_back(model: edgellm.Model) -> None:
     model.generate(PROMPT, max_tokens=2)
+    shared_bytes = model.kv_figures()["reserved_bytes"]  # what texts guess from
+    model.generate(PROMPT, max_tokens=2)
     figures = model.kv_figures()
     assert 0 < figures["idle_bytes"] == figures["kept_bytes"] == figures["used_bytes"]
-    assert figures["reserved_bytes"] == 0
+    assert figures["reserved_bytes"] == shared_bytes < 2**24
     some = model.trim(1)
     assert 0 < some < figures["idle_bytes"]
     assert some + model.trim() == figures["idle_bytes"]

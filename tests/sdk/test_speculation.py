@@ -167,16 +167,164 @@ def test_values_that_mean_nothing_are_refused(demo_path):
         edgellm.load(demo_path, speculate="sometimes")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
+def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
+    demo_path, budget_ms, is_capped
+):
+    """ "always": steps count as if all took a millisecond, so the machine decides nothing."""
+    with edgellm.load(
+        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
+    ) as model:
+        stats = model.generate(PROMPTS[2], max_tokens=40).stats
+    assert (stats.capped_steps > 0) == is_capped
+    assert (stats.drafted_tokens == 0) == is_capped
+
+
+def test_sessions_guess_unless_told_otherwise_where_there_is_memory_to_spare(demo_path):
+    from edgellm import _native
+    from edgellm.options import DEFAULT_SPECULATE, SPECULATE_NAMES
+
+    assert f"speculate: str = {SPECULATE_NAMES[DEFAULT_SPECULATE]!r}" in (
+        _native.Model.load.__doc__ or ""
+    )
+    with edgellm.load(demo_path) as loaded:
+        assert loaded.generate("One two", max_tokens=3).stats.speculating
+        besides_kv = loaded.kv_figures()["budget_bytes"]
+    with edgellm.load(demo_path, max_memory=2**25) as loaded:
+        assert loaded.kv_figures()["budget_bytes"] < besides_kv
+        assert not loaded.generate("One two", max_tokens=3).stats.speculating
+        assert loaded.kv_figures()["reserved_bytes"] == 0
+
+
+MEMORY_SCRIPT = """
+import ctypes, pathlib, random, re, sys
+from edgellm import _native
+libc = ctypes.CDLL(None)
+def anonymous_bytes():
+    libc.malloc_trim(0)
+    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
+    return 1024 * int(re.search(r"Anonymous: *(\\d+) kB", text)[1])
+draw = random.Random(1)
+model = _native.Model.load(sys.argv[1], n_threads=2, prefix_cache_bytes=0, speculate=sys.argv[2])
+def texts(n):
+    for _ in range(n):
+        session = _native.Session(model, 512)
+        session.append([draw.randrange(model.n_vocab) for _ in range(500)])
+        while not session.run(1e9): pass
+        session.append([7])
+        while not session.run(1e9): pass
+        session.close()
+texts(3)
+before = anonymous_bytes()
+texts(int(sys.argv[3]))
+print(anonymous_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_texts_guess_from_stays_within_16_mebibytes_however_much_they_say(demo_path):
+    def grown(way: str, n_texts: int) -> int:
+        command = [sys.executable, "-c", MEMORY_SCRIPT, str(demo_path), way, str(n_texts)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert 2**20 < grown("always", 150) < 2**24  # 75,000 tokens, of which the store keeps the last
+    assert grown("off", 150) < 2**20
+
+
+SLOW_SCRIPT = """
+import json, sys
+from edgellm import _native
+path, way, n_tokens, threads, cases = *sys.argv[1:3], *map(int, sys.argv[3:5]), sys.argv[5]
+model = _native.Model.load(path, n_threads=threads, speculate=way)
+found, counts = [], {}
+for at, ids in enumerate(json.load(open(cases))):
+    session = _native.Session(model, len(ids) + n_tokens)
+    params = _native.SamplerParams(temperature=(0, 0.7, 1)[at % 3], seed=at)
+    session.append(ids)
+    text = []
+    for _ in range(n_tokens):
+        while not session.run(1e9): pass
+        text.append(session.sample(params)[0])
+        session.append(text[-1:])
+    found.append(text)
+    for name, count in session.stats["drafters"].items():
+        counts[name] = [a + b for a, b in zip(counts.get(name, [0, 0]), count)]
+    session.close()
+print(json.dumps([found, counts]))
+"""
+# Which drafters, on how many threads, with which instruction set; each against plain decoding by
+# the best one on two threads.
+SLOW_WAYS: tuple[tuple[str, int, str], ...] = (
+    ("suffix", 2, ""),
+    ("store", 2, ""),
+    ("recycling", 2, ""),
+    ("", 2, ""),
+    ("", 1, ""),
+    ("", 1, "scalar"),
+    ("", 2, "scalar"),
+)
+
+
+def made(path: Path, cases: Path, n_tokens: int, way: tuple[str, int, str] | None) -> Any:
+    """The texts after the prompts in `cases`, and by drafter how many tokens it guessed and how
+    many were right; None: plain."""
+    drafters, threads, isa = way or ("", 2, "")
+    command = [sys.executable, "-c", SLOW_SCRIPT, str(path), "always" if way else "off"]
+    command += [str(n_tokens), str(threads), str(cases)]
+    environment = os.environ | {"EDGELLM_DRAFTERS": drafters, "EDGELLM_ISA": isa}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+def check_every_way(path: Path, prompts: list[list[int]], n_tokens: int, tmp_path: Path) -> None:
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps(prompts))
+    expected, none = made(path, cases, n_tokens, None)
+    assert none == {}
+    for way in SLOW_WAYS:
+        found, counts = made(path, cases, n_tokens, way)
+        assert found == expected, way
+        assert set(counts) == ({way[0]} if way[0] else {"suffix", "store", "recycling"})
+        assert all(accepted > 0 for _, accepted in counts.values()), (way, counts)
+        n_tokens_made = len(prompts) * n_tokens
+        print(path.stem, *way, f"{len(prompts)} prompts, {n_tokens_made} tokens equal:", counts)
+
+
 @pytest.mark.slow
-def test_five_hundred_prompts_give_the_same_text(model, shared_data):
+@pytest.mark.timeout(1800)
+def test_five_hundred_prompts_give_the_same_text(story_path, shared_data, tmp_path):
     words = (shared_data / "text" / "tinystories_hw_train.txt").read_text().split()
-    prompts = [" ".join(words[at : at + 3 + at % 40]) for at in range(0, 10_000, 20)]
+    with edgellm.load(story_path) as loaded:
+        prompts = [
+            loaded.tokenize(" ".join(words[at : at + 3 + at % 40])) for at in range(0, 10_000, 20)
+        ]
     assert len(prompts) == 500
-    n_accepted = 0
-    for at, prompt in enumerate(prompts):
-        options: dict[str, Any] = {"max_tokens": 32, "temperature": (0, 0.7, 1)[at % 3], "seed": at}
-        plain = model.generate(prompt, speculate=False, **options)
-        guessed = model.generate(prompt, speculate=True, **options)
-        assert told(plain) == told(guessed), prompt
-        n_accepted += guessed.stats.accepted_tokens
-    assert n_accepted > 0
+    check_every_way(story_path, prompts, 24, tmp_path)
+
+
+@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
+def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
+    demo_path, budget_ms, is_capped
+):
+    """With "always" every step counts as one millisecond: the machine decides nothing."""
+    with edgellm.load(
+        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
+    ) as model:
+        stats = model.generate(PROMPTS[2], max_tokens=40).stats
+    assert (stats.capped_steps > 0) == is_capped
+    assert (stats.drafted_tokens == 0) == is_capped
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fifty_prompts_on_two_layers_of_a_large_model_give_the_same_text(shared_data, tmp_path):
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from edgellm.converters.archs import find
+    from random_edge import write
+
+    text = (shared_data / "configs" / "Llama-3.2-1B-Instruct.config.json").read_text()
+    config = json.loads(text) | {"num_hidden_layers": 2}
+    path = tmp_path / "two_layers.edge"
+    write(find(config).to_spec(config, {}), path)
+    prompts = [[(at * 7919 + i * (1 + at % 5)) % 1000 for i in range(20)] * 2 for at in range(50)]
+    check_every_way(path, prompts, 16, tmp_path)

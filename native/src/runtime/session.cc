@@ -76,6 +76,7 @@ class Session::Part final : public StepPart {
       return {};
     }
     s.record(n_rows_, step_ms);
+    if (was_capped()) ++s.stats_.n_capped_steps;
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
     s.n_done_ = std::max(s.n_done_, s.n_computed());
     s.kv_->publish(s.tokens_);
@@ -126,8 +127,9 @@ class Session::Part final : public StepPart {
       return kept()->data() + n_before_;
     }
     session_.logits_at_ = -1;  // until the step has succeeded
-    session_.logits_.resize(n_floats);
-    return session_.logits_.data();
+    std::vector<float>& logits = session_.logits_;
+    if (logits.size() < n_floats) logits.resize(n_floats);  // less would be cleared to grow again
+    return logits.data();
   }
 
   Session& session_;
@@ -187,7 +189,10 @@ std::span<const int32_t> Session::token_ids() const {
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
   stats.kv_bytes = kv_->held_bytes();
-  if (drafts_ != nullptr) stats.saved_ms += drafts_->saved_ms();
+  if (drafts_ != nullptr) {
+    stats.saved_ms += drafts_->saved_ms();
+    stats.n_capped_steps += drafts_->n_capped();
+  }
   return stats;
 }
 
@@ -201,6 +206,7 @@ Status Session::append(std::span<const int32_t> ids) {
     }
   }
   EDGE_RETURN_IF_ERROR(check_room(ids.size()));
+  if (is_decoding_ && n_pending() == 0 && ids.size() > 1) kv_->end_turn();
   is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();
@@ -340,9 +346,9 @@ Status Session::rewind(int n_tokens) {
   keeps_kv ? kept_.rewind(n_kept) : kept_.clear();
   n_done_ = n_tokens;
   tokens_.resize(static_cast<size_t>(n_tokens));
-  row_tokens_.clear();  // of a text that may not go on like that
-  hidden_rows_.clear();
-  n_step_tokens_ = 0;
+  forget_rows();  // of a text that may not go on like that
+  last_step_ = {};
+  n_heard_ = std::min(n_heard_, tokens_.size());
   if (tokens_.size() < n_told_) {
     n_told_ = tokens_.size();
     drafts_->rewind(tokens_);

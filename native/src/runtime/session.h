@@ -65,6 +65,8 @@ struct SessionStats {
   uint64_t kv_bytes = 0;
   std::array<DraftCount, kDrafterKinds> drafts = {};  // by DrafterKind
   double saved_ms = 0;                                // by drafts, as far as known
+  // Steps that had fewer drafts or rows of a prompt for the sake of the latency budget.
+  int64_t n_capped_steps = 0;
 };
 
 class Session {
@@ -216,6 +218,9 @@ class Session {
   Status take_drafted();
   Status begin_run(const Run& run);
   void draft();
+  void begin_draft_step();
+  void forget_rows();
+  size_t n_known() const;
   RowInput draft_row(int i) const;
   void keep_drafted(int n_drafts, int n_other_rows, double step_ms);
   void drop_drafts() { ahead_.clear(); }
@@ -243,16 +248,17 @@ class Session {
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
   uint64_t draft_bytes_ = 0;         // claimed for them
+  bool is_drafting_ = false;         // drafts_ does not rest
+  DraftSource::Step last_step_;      // until drafts_ knows of it
+  double drafting_ms_ = 0;           // before the step to come
+  int n_other_rows_ = 0;             // of the last step
   std::vector<int32_t> row_tokens_;  // of the last step's rows, until drafts_ is told of them
-  double step_ms_ = 0;               // of it, and of telling drafts_ before
-  int n_step_tokens_ = 0;            // that came of it; 0: drafts_ knows
-  int n_other_rows_ = 0;             // that it had
-  bool hears_hidden_ = false;        // drafts_ wants hidden states
+  bool hears_hidden_ = false;        // the step to come keeps hidden states
   std::vector<float> hidden_;        // [d_model] of each row of the last step
   std::vector<int> hidden_rows_;     // which of them are those of tokens first_heard_ and behind
   int first_heard_ = 0;
-  size_t n_told_ = 0;      // of tokens_, those that drafts_ knows
-  double telling_ms_ = 0;  // before the step to come
+  size_t n_told_ = 0;   // of tokens_, those that drafts_ observed
+  size_t n_heard_ = 0;  // and those that it was shown at the beginning of a step
   std::shared_ptr<std::atomic<bool>> is_cancelled_ = std::make_shared<std::atomic<bool>>(false);
 };
 

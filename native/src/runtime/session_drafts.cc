@@ -19,26 +19,31 @@ Status Session::set_drafts(std::unique_ptr<DraftSource> source) {
   EDGE_RETURN_IF_ERROR(kv_->claim(n_bytes, "a session's drafts"));
   draft_bytes_ = n_bytes;
   drafts_ = std::move(source);
-  hears_hidden_ = drafts_->wants_hidden();
+  is_drafting_ = drafts_->is_awake();
   return Status::ok();
 }
 
 void Session::end_drafts() {
   drop_drafts();
   if (drafts_ == nullptr) return;
-  if (n_told_ > 0) {
-    tell_source();
-    drafts_->end(tokens_);
+  if (n_heard_ > 0) {
+    if (is_drafting_) tell_source();
+    drafts_->end(last_step_, tokens_);
   }
   stats_.saved_ms += drafts_->saved_ms();
+  stats_.n_capped_steps += drafts_->n_capped();
   drafts_.reset();
   kv_->cache().unclaim(std::exchange(draft_bytes_, 0));
-  row_tokens_.clear();
-  hears_hidden_ = false;
+  forget_rows();
+  is_drafting_ = hears_hidden_ = false;
   hidden_ = {};
+  last_step_ = {};
+  n_told_ = n_heard_ = 0;
+}
+
+void Session::forget_rows() {
+  row_tokens_.clear();
   hidden_rows_.clear();
-  n_step_tokens_ = 0;
-  n_told_ = 0;
 }
 
 // Before the first step of a run: what is done already, by drafts or by others.
@@ -65,7 +70,7 @@ Status Session::take_drafted() {
     kv_->publish(tokens_);
     logits_at_ = n_done_;
     logits_row_ = 1 + node;
-    ++n_step_tokens_;
+    ++last_step_.n_tokens;
     if (hears_hidden_) hidden_rows_.push_back(1 + node);
     ++stats_.drafts[static_cast<size_t>(ahead_.node(node).drafter)].n_accepted;
     ahead_.advance(node);
@@ -76,14 +81,32 @@ Status Session::take_drafted() {
 // For the step to come, if it is one for a single token.
 void Session::draft() {
   ahead_.clear();
-  if (drafts_ == nullptr || !(is_decoding_ || hears_hidden_)) return;
-  const int64_t start_ns = monotonic_ns();
+  if (drafts_ == nullptr) return;
+  if (is_decoding_) begin_draft_step();
+  hears_hidden_ = is_drafting_ && drafts_->wants_hidden();
+  if (!is_drafting_ || !(is_decoding_ || hears_hidden_)) return forget_rows();
+  const bool is_long = n_known() > n_told_ + static_cast<size_t>(TokenTree::kMaxNodes) + 1;
+  int64_t start_ns = monotonic_ns();
   tell_source();
-  telling_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
-  if (const int n_most = most_drafts(); n_most > 0) {
-    const TokenTree& tree = drafts_->propose(tokens_, n_most, n_other_rows_);
+  // What a prompt or a rest has left to learn comes once and is not what drafting costs.
+  if (is_long) start_ns = monotonic_ns();
+  if (is_decoding_) {
+    const TokenTree& tree = drafts_->propose(tokens_, most_drafts(), n_other_rows_);
     ahead_.plan(tree, meets_other_format(tree.size()));
   }
+  drafting_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
+}
+
+void Session::begin_draft_step() {
+  const std::span<const int32_t> known = std::span(tokens_).first(n_known());
+  is_drafting_ = drafts_->begin_step(std::exchange(last_step_, {}), known, known.size() - n_heard_);
+  n_heard_ = known.size();
+  drafting_ms_ = 0;
+}
+
+// Of tokens_, those processed and the next one to process.
+size_t Session::n_known() const {
+  return std::min(tokens_.size(), static_cast<size_t>(n_done_) + 1);
 }
 
 int Session::most_drafts() const {
@@ -114,9 +137,10 @@ RowInput Session::draft_row(int i) const {
 void Session::keep_drafted(int n_drafts, int n_other_rows, double step_ms) {
   if (n_drafts < ahead_.n_planned()) drafts_->cut(n_drafts);
   if (n_drafts > 0) ahead_.arm();
-  n_step_tokens_ = 1;
   n_other_rows_ = n_other_rows;
-  step_ms_ = step_ms + telling_ms_;
+  last_step_ = {
+      .n_tokens = 1, .n_other_rows = n_other_rows, .ms = step_ms, .drafting_ms = drafting_ms_};
+  if (!is_drafting_) return;
   row_tokens_ = {tokens_[static_cast<size_t>(n_done_ - 1)]};
   for (int i = 0; i < n_drafts; ++i) {
     const DraftNode& node = ahead_.node(i);
@@ -125,11 +149,10 @@ void Session::keep_drafted(int n_drafts, int n_other_rows, double step_ms) {
   }
 }
 
-// Of the tokens that came since it was told last, the next one to process included, and of the step
-// that they came of.
+// Of the tokens that came since it was told last, the next one to process included.
 void Session::tell_source() {
-  const size_t n_known = std::min(tokens_.size(), static_cast<size_t>(n_done_) + 1);
-  if (n_known == n_told_ && n_step_tokens_ == 0) return;
+  const size_t n_known = this->n_known();
+  if (n_known == n_told_ && row_tokens_.empty()) return;
   const auto n_vocab = static_cast<size_t>(model().n_vocab());
   std::array<std::array<int32_t, kTopTokens>, 1 + TokenTree::kMaxNodes> next;
   std::array<TopRow, 1 + TokenTree::kMaxNodes> rows;
@@ -150,9 +173,7 @@ void Session::tell_source() {
                     .rows = std::span(rows).first(row_tokens_.size()),
                     .hidden = hidden});
   n_told_ = n_known;
-  row_tokens_.clear();
-  hidden_rows_.clear();
-  if (n_step_tokens_ > 0) drafts_->record_step(std::exchange(n_step_tokens_, 0), step_ms_);
+  forget_rows();
 }
 
 // The first of the tokens to tell from which on the hidden state of the one before each is there;

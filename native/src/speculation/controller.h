@@ -1,8 +1,9 @@
 // Controller: how many drafted tokens a step should verify so that most tokens come in a second,
-// and whether drafting pays at all. Deterministic: times are told to it.
+// and what drafting has saved. Deterministic: times are told to it.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -15,9 +16,6 @@ class Controller {
   static constexpr int kPlainEvery = 32;         // steps: what a plain one takes stays known
   static constexpr double kLeastGain = 0.03;     // tokens that drafting must bring a step
   static constexpr double kLeastNewGain = 0.10;  // by a size of step that was not timed
-  static constexpr double kMostBehind = 1.0;  // plain steps that drafting may lose before it rests
-  static constexpr int kFirstRest = 64;       // steps; twice as many each time, ...
-  static constexpr int kLongestRest = 4096;   // ... each time, up to so many
 
   explicit Controller(CostTable costs = CostTable()) : costs_(std::move(costs)) {}
 
@@ -27,10 +25,15 @@ class Controller {
     int n_other_rows = 0;    // of other sequences in the step
     double draft_ms = 0.0;   // that proposing took or takes
     double budget_ms = 0.0;  // that 95 of 100 steps must stay below; 0: none
+    double most_lost = std::numeric_limits<double>::infinity();  // plain steps, if all is wrong
   };
   // Drafted rows for a step, in [0, gains.size()].
   int choose(const Question& question);
 
+  // What a millisecond of such a step brings at the pace of late.
+  double tokens_a_ms(int n_other_rows) const;
+  // A first draft less likely than this, and all others less likely still, are not worth a step.
+  double least_probability(int n_other_rows) const;
   // Tokens that the best choice brings beyond a plain step's, less what its time is worth.
   double best_gain(const Question& question) const { return most_profitable(question).gain; }
 
@@ -39,11 +42,16 @@ class Controller {
     int n_drafted = 0;      // drafted rows; 0: a plain step
     int n_committed = 1;    // tokens of this sequence that came of it
     double ms = 0.0;        // of the step
-    double draft_ms = 0.0;  // of proposing, beside it
+    double draft_ms = 0.0;  // of proposing and learning, beside it
   };
-  void record(const Step& step);
+  // Returns the time that drafting has won by it, in plain steps of that many other rows.
+  double record(const Step& step);
+  // A step without any thought of drafts was made.
+  void record_plain(int n_other_rows, double ms) {
+    costs_.record(n_other_rows + 1, ms);
+    n_since_plain_ = 0;
+  }
 
-  bool is_resting() const { return rest_ > 0; }
   // Steps whose drafts were fewer for the sake of budget_ms.
   int64_t n_capped() const { return n_capped_; }
   // What all steps with drafts took less than plain ones would have; negative: more.
@@ -55,18 +63,14 @@ class Controller {
     int n_rows = 0;
     double gain = 0.0;  // tokens
   };
-  // Of the rows that the budget allows.
+  // Of the rows that the budget and most_lost allow.
   Choice most_profitable(const Question& question) const;
   int rows_within_budget(const Question& question) const;
   // Tokens in the time of a plain step, lately; at least 1.
   double pace() const;
-  void account(double saved_ms, double plain_ms);
 
   CostTable costs_;
   int n_since_plain_ = kPlainEvery;  // steps; the first is plain
-  int rest_ = 0;                     // plain steps still to come
-  int next_rest_ = kFirstRest;
-  double balance_ = 0.0;  // plain steps won lately
   double pace_tokens_ = 1.0;
   double pace_steps_ = 1.0;
   double saved_ms_ = 0.0;

@@ -33,30 +33,49 @@ void CostTable::record(int n_rows, double ms) {
   }
   m.ms += (ms - m.ms) * std::max(1.0 / (m.weight + 1.0), kSlowestRate);
   m.weight = std::min(m.weight + 1.0, 1.0 / kSlowestRate);
+  note_fresh(clamped(n_rows));
+}
+
+// After measured_ has changed there; it may have made others too old.
+void CostTable::note_fresh(size_t n_rows) {
+  const auto begin = fresh_.begin();
+  auto end = std::remove_if(begin, begin + static_cast<std::ptrdiff_t>(n_fresh_),
+                            [this](uint8_t size) { return !is_fresh(measured_[size]); });
+  const auto place = std::lower_bound(begin, end, n_rows);
+  if (place == end || *place != n_rows) {
+    std::copy_backward(place, end, end + 1);
+    *place = static_cast<uint8_t>(n_rows);
+    ++end;
+  }
+  n_fresh_ = static_cast<size_t>(end - begin);
+  known_ms_.fill(0.0);
 }
 
 bool CostTable::is_measured(int n_rows) const {
-  const auto at = measured_.begin() + static_cast<std::ptrdiff_t>(clamped(n_rows));
-  const auto fresh = [this](const Measured& m) { return is_fresh(m); };
-  return is_fresh(*at) ||
-         (std::any_of(measured_.begin(), at, fresh) && std::any_of(at, measured_.end(), fresh));
+  const size_t n = clamped(n_rows);
+  return is_fresh(measured_[n]) || (n_fresh_ > 0 && fresh_[0] < n && fresh_[n_fresh_ - 1] > n);
 }
 
 double CostTable::ms(int n_rows) const {
+  double& known = known_ms_[clamped(n_rows)];
+  if (known == 0.0) known = computed_ms(static_cast<int>(clamped(n_rows)));
+  return known;
+}
+
+double CostTable::computed_ms(int n_rows) const {
   // How far the shape is off, averaged over the sizes measured: the near ones count most.
   static constexpr double kOwnDistance = 0.02;
   double sum = 0.0;
   double weights = 0.0;
-  for (int rows = 1; rows <= kMaxRows; ++rows) {
-    const Measured& m = measured_[static_cast<size_t>(rows)];
-    if (!is_fresh(m)) continue;
+  for (size_t i = 0; i < n_fresh_; ++i) {
+    const int rows = fresh_[i];
     const double distance =
         kOwnDistance + std::abs(rows - n_rows) / static_cast<double>(std::max(rows, n_rows));
     const double weight = 1.0 / (distance * distance);
-    sum += weight * m.ms / shape_.at(rows);
+    sum += weight * measured_[fresh_[i]].ms / shape_.at(rows);
     weights += weight;
   }
-  return shape_.at(static_cast<int>(clamped(n_rows))) * (weights > 0.0 ? sum / weights : 1.0);
+  return shape_.at(n_rows) * (weights > 0.0 ? sum / weights : 1.0);
 }
 
 double CostTable::high_ms(int n_rows) const {
@@ -96,6 +115,7 @@ std::optional<CostTable> CostTable::from_text(std::string_view text, CostShape s
     const uint64_t us = rows == 0 ? 0 : number(kMostUs, '\n');
     if (us == 0 || rows <= last) return std::nullopt;
     table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight, 0};
+    table.note_fresh(rows);
     last = rows;
   }
   return table;

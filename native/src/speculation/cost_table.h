@@ -52,10 +52,15 @@ class CostTable {
     return measured.weight > 0.0 && n_steps_ - measured.last_step <= kFreshSteps;
   }
   static size_t clamped(int n_rows);
+  void note_fresh(size_t n_rows);
+  double computed_ms(int n_rows) const;
 
   CostShape shape_;
   int64_t n_steps_ = 0;
   std::array<Measured, kMaxRows + 1> measured_{};
+  std::array<uint8_t, kMaxRows> fresh_{};  // sizes, ascending
+  size_t n_fresh_ = 0;
+  mutable std::array<double, kMaxRows + 1> known_ms_{};  // ms() since the last record(); 0: not yet
   static constexpr size_t kSpreadSteps = 64;
   std::array<float, kSpreadSteps> spread_{};  // of the last steps: taken / expected
   size_t n_spread_ = 0;

@@ -3,14 +3,24 @@
 #include <algorithm>
 #include <utility>
 
+#include "speculation/chosen_drafters.h"
+
 namespace edge {
 
 namespace {
 
 // A text that comes to nothing drafts nothing: less is not worth having.
 constexpr size_t kLeastTextBytes = size_t{64} << 10;
-// Tokens; more at once are a prompt's.
+// Tokens; more at once are a prompt's, or came at rest.
 constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
+// Of these, the last ones are judged: what a sequence has shown fades faster than that.
+constexpr size_t kMostJudged = 1024;
+
+// Who set it to something else has been told.
+uint32_t chosen() {
+  static const Result<uint32_t> known = chosen_drafters();
+  return known.is_ok() ? known.value() : ~uint32_t{0};
+}
 
 }  // namespace
 
@@ -34,16 +44,35 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
     : sequence_bytes_(std::max(
           options.memory_bytes / 2 / static_cast<size_t>(std::max(options.max_sequences, 1)),
           kLeastTextBytes)),
-      store_(options.memory_bytes / 4),
+      store_(options.memory_bytes / 4 - std::min(options.memory_bytes / 4, Echoes::kMemoryBytes)),
       recycling_(options.memory_bytes / 4, options.n_vocab),
       controller_(std::move(costs)) {}
+
+void SharedSpeculation::keep_text(std::span<const int32_t> tokens) {
+  if (!patience_.is_resting()) store_.add_waiting();
+  patience_.is_resting() ? store_.add_later(tokens) : store_.add(tokens);
+}
 
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
     : shared_(shared),
       acceptance_(shared.acceptance_),
       cheap_{std::make_unique<OwnTextDrafter>(shared.sequence_bytes_, acceptance_),
              std::make_unique<StoreDrafter>(shared.store_, acceptance_),
-             std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)} {}
+             std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)},
+      patience_(shared.patience_) {
+  patience_.begin_text();
+}
+
+bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {
+  n_echoed_ = shared_.echoes_.hear(tokens, n_new, n_echoed_);
+  if (n_new > kLongestStep) n_echoed_ = 0;  // a prompt that repeats says nothing of the answer
+  if (!patience_.is_resting()) return false;
+  const bool rests = patience_.rest_on(n_echoed_);
+  if (rests) right_candidate_ = right_node_ = kLost;
+  if (patience_.is_woken()) shared_.store_.add_waiting();
+  shared_.patience_ = patience_;
+  return rests;
+}
 
 const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
                                               const Limits& limits) {
@@ -51,12 +80,20 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   tree_.clear();
   right_candidate_ = right_node_ = -1;
   n_other_rows_ = limits.n_other_rows;
-  draft_ms_ = 0.0;
   const int max_nodes = std::clamp(limits.max_nodes, 0, TokenTree::kMaxNodes);
   if (max_nodes == 0 || tokens.empty()) return tree_;
 
-  const DraftContext context{.tokens = tokens, .max_depth = max_nodes};
-  for (const auto& drafter : cheap_) drafter->propose(context, candidates_);
+  DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  if (!limits.is_time_free) {
+    context.tokens_a_ms = shared_.controller_.tokens_a_ms(limits.n_other_rows);
+  }
+  propose_cheap({.tokens = tokens, .max_depth = 1});
+  if (is_worth_more(limits)) {
+    candidates_.clear();
+    propose_cheap(context);
+  } else if (added_.empty()) {
+    return tree_;
+  }
   const auto ranked_gains = [max_nodes](const RankedCandidates& ranked) {
     const auto all = ranked.probabilities();
     return all.first(std::min(all.size(), static_cast<size_t>(max_nodes)));
@@ -64,27 +101,41 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   RankedCandidates ranked(candidates_);
   Controller::Question question{.gains = ranked_gains(ranked),
                                 .n_other_rows = limits.n_other_rows,
-                                .budget_ms = limits.budget_ms};
-  draft_ms_ = propose_added(context, question);
-  if (!added_.empty()) ranked = RankedCandidates(candidates_);
-  question.gains = ranked_gains(ranked);
-  question.draft_ms = draft_ms_;
+                                .budget_ms = limits.budget_ms,
+                                .most_lost = patience_.credit()};
+  if (!added_.empty()) {
+    question.draft_ms = propose_added(context, question, limits.is_time_free);
+    ranked = RankedCandidates(candidates_);
+    question.gains = ranked_gains(ranked);
+  }
   tree_ = ranked.best(shared_.controller_.choose(question));
   for (const DraftNode& node : tree_) ++counts_[static_cast<size_t>(node.drafter)].drafted;
   return tree_;
 }
 
+void SequenceSpeculation::propose_cheap(const DraftContext& context) {
+  for (const auto& drafter : cheap_) {
+    if (is_chosen(chosen(), drafter->kind())) drafter->propose(context, candidates_);
+  }
+}
+
+bool SequenceSpeculation::is_worth_more(const Limits& limits) const {
+  float most = 0.0F;
+  for (const DraftNode& node : candidates_) most = std::max(most, node.probability);
+  return static_cast<double>(most) >= shared_.controller_.least_probability(limits.n_other_rows);
+}
+
 double SequenceSpeculation::propose_added(const DraftContext& context,
-                                          Controller::Question question) {
+                                          Controller::Question question, bool is_time_free) {
   Controller& controller = shared_.controller_;
   double draft_ms = 0.0;
   for (const auto& drafter : added_) {
-    if (controller.is_resting()) break;
     DraftGate& gate = shared_.gates_[static_cast<size_t>(drafter->kind())];
-    if (!gate.is_open()) continue;
+    if (!is_time_free && !gate.is_open()) continue;
     const double without = controller.best_gain(question);
     drafter->propose(context, candidates_);
-    draft_ms += drafter->propose_ms();
+    if (!is_time_free) draft_ms += drafter->propose_ms();
+    once_ms_ += drafter->once_ms();
     const RankedCandidates ranked(candidates_);
     const auto all = ranked.probabilities();
     question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));
@@ -127,16 +178,14 @@ void SequenceSpeculation::observe(const DraftObservation& observation) {
 
 void SequenceSpeculation::observe_prompt(const DraftObservation& observation) {
   right_candidate_ = right_node_ = kLost;
-  for (size_t n = observation.tokens.size() - observation.n_new; n < observation.tokens.size();
-       ++n) {
+  const size_t n_all = observation.tokens.size();
+  for (size_t n = n_all - observation.n_new; n < n_all; ++n) {
     const auto before = observation.tokens.first(n);
     const auto now = observation.tokens.first(n + 1);
-    if (n > 0) {
+    if (n > 0 && n + kMostJudged >= n_all) {
       candidates_.clear();
       right_candidate_ = -1;
-      for (const auto& drafter : cheap_) {
-        drafter->propose({.tokens = before, .max_depth = 1}, candidates_);
-      }
+      propose_cheap({.tokens = before, .max_depth = 1});
       judge(now.back());
     }
     for (const auto& drafter : cheap_) drafter->observe({.tokens = now, .n_new = 1});
@@ -153,12 +202,13 @@ void SequenceSpeculation::rewind(std::span<const int32_t> tokens) {
   for_each_drafter([&](Drafter& drafter) { drafter.rewind(tokens); });
 }
 
-void SequenceSpeculation::record_step(int n_committed, double ms) {
-  shared_.controller_.record({.n_other_rows = n_other_rows_,
-                              .n_drafted = tree_.size(),
-                              .n_committed = n_committed,
-                              .ms = ms,
-                              .draft_ms = draft_ms_});
+void SequenceSpeculation::record_step(int n_committed, double ms, double draft_ms) {
+  patience_.count(shared_.controller_.record({.n_other_rows = n_other_rows_,
+                                              .n_drafted = tree_.size(),
+                                              .n_committed = n_committed,
+                                              .ms = ms,
+                                              .draft_ms = draft_ms}));
+  shared_.patience_ = patience_;
 }
 
 bool SequenceSpeculation::wants_hidden() const {

@@ -8,11 +8,14 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "speculation/acceptance.h"
 #include "speculation/controller.h"
 #include "speculation/drafter.h"
+#include "speculation/echoes.h"
+#include "speculation/patience.h"
 #include "speculation/recycling.h"
 #include "speculation/text_drafter.h"
 #include "speculation/text_generations.h"
@@ -51,12 +54,15 @@ class SharedSpeculation {
 
   // 3 % of the model or 16 MiB, whichever is larger.
   static size_t memory_for(size_t model_bytes);
-  // A sequence's text, once it ends, for others to draft from.
-  void keep_text(std::span<const int32_t> tokens) { store_.add(tokens); }
+  // A sequence's text, once it ends, for others to draft from; where drafting does not pay, once
+  // one of them repeats what was said before.
+  void keep_text(std::span<const int32_t> tokens);
 
   Controller& controller() { return controller_; }
   size_t sequence_bytes() const { return sequence_bytes_; }  // that each may take of its own
-  size_t memory_bytes() const { return store_.memory_bytes() + recycling_.memory_bytes(); }
+  size_t memory_bytes() const {
+    return store_.memory_bytes() + recycling_.memory_bytes() + Echoes::kMemoryBytes;
+  }
 
  private:
   friend class SequenceSpeculation;
@@ -66,6 +72,8 @@ class SharedSpeculation {
   TextStore store_;
   RecyclingTable recycling_;
   Controller controller_;
+  Echoes echoes_;
+  Patience patience_;  // as the last step of any sequence left it, for a new one to begin with
   std::array<DraftGate, static_cast<size_t>(kDrafterKinds)> gates_;
 };
 
@@ -86,10 +94,19 @@ class SequenceSpeculation {
   void add(std::unique_ptr<Drafter> drafter) { added_.push_back(std::move(drafter)); }
   const Acceptance& acceptance() const { return acceptance_; }
 
+  // Before each step, with all tokens committed, of which the last n_new were not in the call
+  // before: whether nothing is drafted in it. Then nothing else need be called for it but
+  // record_rest(); observe() may come when the rest is over, for all tokens since.
+  bool rests(std::span<const int32_t> tokens, size_t n_new);
+  bool is_resting() const { return patience_.is_resting(); }
+  // Of propose() since the last call: what it took that comes once.
+  double take_once_ms() { return std::exchange(once_ms_, 0.0); }
+
   struct Limits {
     int max_nodes = TokenTree::kMaxNodes;
-    int n_other_rows = 0;    // of other sequences in the step
-    double budget_ms = 0.0;  // latency; 0: none
+    int n_other_rows = 0;       // of other sequences in the step
+    double budget_ms = 0.0;     // latency; 0: none
+    bool is_time_free = false;  // proposing takes no time, whatever it takes
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
@@ -101,8 +118,12 @@ class SequenceSpeculation {
   void observe(const DraftObservation& observation);
   // The tokens that stay; empty: another sequence.
   void rewind(std::span<const int32_t> tokens);
-  // After a step; n_committed tokens came of it.
-  void record_step(int n_committed, double ms);
+  // After a step; n_committed tokens came of it. draft_ms: that proposing and learning took.
+  void record_step(int n_committed, double ms, double draft_ms = 0.0);
+  // After a step at rest.
+  void record_rest(int n_other_rows, double ms) {
+    shared_.controller_.record_plain(n_other_rows, ms);
+  }
 
   const DraftCountsByKind& counts() const { return counts_; }
   bool wants_hidden() const;
@@ -117,10 +138,14 @@ class SequenceSpeculation {
     for (const auto& drafter : added_) f(*drafter);
   }
 
-  // Each token of a prompt says what drafts of it would have been worth.
+  // The last tokens of a prompt say what drafts of each would have been worth.
   void observe_prompt(const DraftObservation& observation);
+  void propose_cheap(const DraftContext& context);
+  // Whether of the candidates of the first level, or of any below them, a step should verify some.
+  bool is_worth_more(const Limits& limits) const;
   // Returns what the drafters asked took.
-  double propose_added(const DraftContext& context, Controller::Question question);
+  double propose_added(const DraftContext& context, Controller::Question question,
+                       bool is_time_free);
   // What became of the claims about the token that was committed.
   void judge(int32_t token);
 
@@ -134,7 +159,9 @@ class SequenceSpeculation {
   TokenTree tree_;
   int right_node_ = kLost;
   int n_other_rows_ = 0;
-  double draft_ms_ = 0.0;
+  Patience patience_;
+  int n_echoed_ = 0;
+  double once_ms_ = 0.0;
   DraftCountsByKind counts_{};
 };
 

@@ -7,6 +7,8 @@ namespace edge {
 
 namespace {
 
+constexpr int32_t kEnd = -1;  // of a text that waits
+
 // The longer match; the younger of equal ones.
 TextMatch longer_match(const SuffixAutomaton& young, SuffixAutomaton::Match in_young,
                        const SuffixAutomaton& old, SuffixAutomaton::Match in_old) {
@@ -62,6 +64,26 @@ void TextStore::add(std::span<const int32_t> text) {
     }
     young_.extend(token);
   }
+}
+
+void TextStore::add_later(std::span<const int32_t> text) {
+  text = text.last(std::min(text.size(), kMostWaiting - 1));
+  while (waiting_.size() + text.size() + 1 > kMostWaiting) {
+    waiting_.erase(waiting_.begin(), std::find(waiting_.begin(), waiting_.end(), kEnd) + 1);
+  }
+  waiting_.reserve(kMostWaiting);
+  waiting_.insert(waiting_.end(), text.begin(), text.end());
+  waiting_.push_back(kEnd);
+}
+
+void TextStore::add_waiting() {
+  for (std::span<const int32_t> rest = waiting_; !rest.empty();) {
+    const auto end = std::find(rest.begin(), rest.end(), kEnd);
+    const auto n = static_cast<size_t>(end - rest.begin());
+    add(rest.first(n));
+    rest = rest.subspan(n + 1);
+  }
+  waiting_.clear();
 }
 
 void TextStore::keep_up(Cursor& cursor) const {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "speculation/suffix_automaton.h"
 
@@ -53,17 +54,25 @@ class TextStore {
 
   // Of a text that is too long only the end.
   void add(std::span<const int32_t> text);
+  // As add(), but nothing finds it before add_waiting(), and if many wait the first ones are gone.
+  void add_later(std::span<const int32_t> text);
+  void add_waiting();
   void advance(Cursor& cursor, int32_t token) const;
   TextMatch match(const Cursor& cursor) const;
-  size_t memory_bytes() const { return young_.memory_bytes() + old_.memory_bytes(); }
+  size_t memory_bytes() const {
+    return young_.memory_bytes() + old_.memory_bytes() + kMostWaiting * sizeof(int32_t);
+  }
 
  private:
+  static constexpr size_t kMostWaiting = 4096;  // tokens
+
   void keep_up(Cursor& cursor) const;
 
   size_t memory_bytes_;  // at most
   uint64_t generation_ = 0;
   SuffixAutomaton young_;
   SuffixAutomaton old_;
+  std::vector<int32_t> waiting_;  // texts, each with kEnd behind it
 };
 
 }  // namespace edge

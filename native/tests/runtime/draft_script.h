@@ -26,11 +26,13 @@ struct DraftLog {
   int n_observed_rows = 0;
   bool wants_hidden = false;
   std::function<std::vector<float>(std::span<const int32_t>)> hidden_after;  // these tokens
-  int n_hidden = 0;        // tokens that came with the hidden state before them, and
-  int n_wrong_hidden = 0;  // with another one
-  int n_wrong_tops = 0;    // rows whose best next id is not what the model says
-  int n_cut = 0;           // steps with fewer nodes than were proposed
-  int n_step_tokens = 0;   // that came of steps
+  int n_hidden = 0;             // tokens that came with the hidden state before them, and
+  int n_wrong_hidden = 0;       // with another one
+  int n_wrong_tops = 0;         // rows whose best next id is not what the model says
+  std::function<bool()> rests;  // at the beginning of a step; empty: never
+  int n_rests = 0;
+  int n_cut = 0;          // steps with fewer nodes than were proposed
+  int n_step_tokens = 0;  // that came of steps
   int n_steps = 0;
   std::vector<std::vector<int32_t>> texts;  // of sequences that are over
 };
@@ -42,6 +44,14 @@ class DraftScript final : public DraftSource {
   DraftScript(std::shared_ptr<DraftLog> log, Oracle oracle)
       : log_(std::move(log)), oracle_(std::move(oracle)) {}
 
+  bool begin_step(const Step& before, std::span<const int32_t> tokens, size_t n_new) override {
+    CHECK(tokens.size() - n_new <= n_heard_);  // less: some were taken back
+    n_heard_ = tokens.size();
+    count(before);
+    is_awake_ = !log_->rests || !log_->rests();
+    if (!is_awake_) ++log_->n_rests;
+    return is_awake_;
+  }
   // The true continuation down to some depth, and wrong tokens below any of it, shuffled as far as
   // parents stand before their children.
   const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes, int) override {
@@ -85,24 +95,27 @@ class DraftScript final : public DraftSource {
     CHECK(n < tree_.size());
     ++log_->n_cut;
   }
-  void record_step(int n_tokens, double) override {
-    ++log_->n_steps;
-    log_->n_step_tokens += n_tokens;
-  }
+  bool is_awake() const override { return is_awake_; }
   void rewind(std::span<const int32_t> tokens) override {
     known_.assign(tokens.begin(), tokens.end());
   }
-  void end(std::span<const int32_t> tokens) override {
+  void end(const Step& last, std::span<const int32_t> tokens) override {
+    count(last);
     log_->texts.emplace_back(tokens.begin(), tokens.end());
   }
   bool wants_hidden() const override { return log_->wants_hidden; }
   uint64_t most_bytes() const override { return 100; }
   double saved_ms() const override { return 0; }
+  int64_t n_capped() const override { return 0; }
   std::unique_ptr<DraftSource> fresh() const override {
     return std::make_unique<DraftScript>(log_, oracle_);
   }
 
  private:
+  void count(const Step& step) {
+    if (step.n_tokens > 0) ++log_->n_steps;
+    log_->n_step_tokens += step.n_tokens;
+  }
   void check_hidden(const DraftObservation& seen) {
     if (seen.hidden.empty()) return;
     REQUIRE(seen.hidden.size() == seen.n_new * kHidden);
@@ -120,6 +133,8 @@ class DraftScript final : public DraftSource {
   Oracle oracle_;
   TokenTree tree_;
   std::vector<int32_t> known_;
+  size_t n_heard_ = 0;
+  bool is_awake_ = true;
 };
 
 }  // namespace edge::test

@@ -1,6 +1,7 @@
 // Sessions with drafts, on a model made of hashes: whatever is drafted and whatever is done to the
 // session, its counts, tokens and logits are those of one without.
 #include <memory>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -59,7 +60,7 @@ void generate(Session& session, const HashModel& model, int n) {
 }
 
 TEST_CASE("drafts save steps and change neither tokens nor logits, with windows and without") {
-  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, 7, 300}}) {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, 7, 300}, {0, -3}}) {
     Drafting f(windows);
     const auto session = f.session();
     REQUIRE(session->append(random_ids(20, 1)).is_ok());
@@ -84,6 +85,32 @@ TEST_CASE("drafts save steps and change neither tokens nor logits, with windows 
     CHECK(f.log->texts.back() == copy_ids(session->token_ids()));
     CHECK(f.log->n_wrong_tops == 0);
     CHECK(f.log->n_observed_rows > 180);
+  }
+}
+
+TEST_CASE("a source that rests now and then is told all that came meanwhile") {
+  for (const bool wants_hidden : {false, true}) {
+    Drafting f({0, 40});
+    f.log->wants_hidden = wants_hidden;
+    f.log->hidden_after = [&](std::span<const int32_t> ids) { return f.model.expected(ids); };
+    std::mt19937 random(3);
+    f.log->rests = [&] { return random() % 3 != 0; };
+    const auto session = f.session();
+    REQUIRE(session->append(random_ids(20, 1)).is_ok());
+    run_all(*session);
+    generate(*session, f.model, 180);
+    REQUIRE(session->rewind(100).is_ok());
+    REQUIRE(session->append(random_ids(30, 2)).is_ok());
+    run_all(*session);
+    generate(*session, f.model, 60);
+    const SessionStats stats = session->stats();
+    CHECK(f.log->n_rests > 30);
+    CHECK(stats.n_steps < 220);  // it drafts where it does not rest
+    CHECK(session->set_drafts(nullptr).is_ok());
+    CHECK(f.log->texts.back() == copy_ids(session->token_ids()));
+    CHECK(f.log->n_wrong_tops == 0);
+    CHECK(f.log->n_wrong_hidden == 0);
+    CHECK((f.log->n_hidden > 0) == wants_hidden);
   }
 }
 
@@ -136,7 +163,7 @@ TEST_CASE("what sessions leave to others is the same with drafts as without") {
 }
 
 TEST_CASE("whatever is done between the tokens, a session with drafts is one without") {
-  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}}) {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, -4}}) {
     Drafting f(windows);
     std::mt19937 random(7);
     std::unique_ptr<Session> drafting = f.session(), plain = f.session(400, false);

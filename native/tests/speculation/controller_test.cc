@@ -5,6 +5,8 @@
 #include "doctest/doctest.h"
 #include "draw.h"
 #include "simulation.h"
+#include "speculation/echoes.h"
+#include "speculation/patience.h"
 
 namespace edge {
 namespace {
@@ -137,26 +139,120 @@ TEST_CASE("a size of step that nobody timed is taken for more than ten percent o
 
 TEST_CASE("losing, it rests, and longer each time") {
   Controller controller;
+  Patience patience;
   controller.record({.ms = 40.0});
   int last = 0;
   for (int round = 0; round < 4; ++round) {
-    int n_drafting = 0;
-    for (; !controller.is_resting(); ++n_drafting) {
+    for (int n_drafting = 0; !patience.is_resting(); ++n_drafting) {
       REQUIRE(n_drafting < 1000);
       const int n = controller.choose({.gains = kSure});
       // Nothing of it comes true.
-      controller.record({.n_drafted = n, .n_committed = 1, .ms = usual_cost(n + 1, 0)});
+      patience.count(
+          controller.record({.n_drafted = n, .n_committed = 1, .ms = usual_cost(n + 1, 0)}));
     }
     int n_resting = 0;
-    for (; controller.is_resting(); ++n_resting) {
-      CHECK(controller.choose({.gains = kSure}) == 0);
-      controller.record({.ms = 40.0});
-    }
-    CHECK(n_resting >= Controller::kFirstRest);
+    while (patience.rest_on(0)) ++n_resting;
+    CHECK(n_resting >= Patience::kFirstRest - 1);
     CHECK(n_resting > last);
     last = n_resting;
   }
   CHECK(controller.saved_ms() < 0.0);
+}
+
+TEST_CASE("a rest ends where the text repeats, and sooner where that was worth it") {
+  Patience patience;
+  const auto lose = [&] {
+    for (int i = 0; !patience.is_resting(); ++i) {
+      REQUIRE(i < 100);
+      patience.count(-0.3);
+    }
+  };
+  lose();
+  CHECK(patience.rest_on(Patience::kFirstEcho - 1));
+  CHECK_FALSE(patience.rest_on(Patience::kFirstEcho));
+  CHECK_FALSE(patience.is_resting());
+  lose();  // it promised too much
+  CHECK(patience.rest_on(Patience::kFirstEcho));
+  CHECK_FALSE(patience.rest_on(2 * Patience::kFirstEcho));
+  for (int i = 0; i < 20; ++i) patience.count(0.5);
+  lose();
+  CHECK_FALSE(patience.rest_on(Patience::kFirstEcho));
+}
+
+TEST_CASE("no step is to lose more than is left to lose") {
+  Controller controller(CostTable({.unpack = 0.75, .mac = 0.25}));  // a row more: a quarter
+  for (int n = 15; n >= 0; --n) {
+    controller.record({.n_drafted = n, .n_committed = n + 1, .ms = 20.0 + 5.0 * n});
+  }
+  CHECK(controller.choose({.gains = kSure}) == 15);
+  CHECK(controller.choose({.gains = kSure, .most_lost = 1.6}) == 6);
+  CHECK(controller.choose({.gains = kSure, .most_lost = 0.2}) == 0);
+  Patience patience;
+  CHECK(patience.credit() == Patience::kMostBehind);
+  patience.count(2.0);
+  CHECK(patience.credit() == 2.0 + Patience::kMostBehind);
+  patience.begin_text();
+  CHECK(patience.credit() == Patience::kMostBehind);
+}
+
+TEST_CASE("no time, however long, makes a rest longer than the longest") {
+  Patience patience;
+  patience.count(-1e300);
+  int n_resting = 0;
+  while (patience.rest_on(0)) ++n_resting;
+  CHECK(n_resting == Patience::kLongestRest - 1);
+}
+
+TEST_CASE("an echo is a token that stood behind the same three before") {
+  Echoes echoes;
+  Draw draw(8);
+  const auto text = draw.text(400, 50000);
+  int n_echoed = echoes.hear(text, text.size(), 0);
+  CHECK(n_echoed == 0);
+  std::vector<int32_t> again = text;
+  for (size_t i = 0; i < 20; ++i) {
+    again.push_back(text[100 + i]);
+    n_echoed = echoes.hear(again, 1, n_echoed);
+    CHECK(n_echoed == (i < 3 ? 0 : static_cast<int>(i) - 2));
+  }
+  again.push_back(50001);
+  CHECK(echoes.hear(again, 1, n_echoed) == 0);
+  // Of another text it is one, too, and all at once is as one by one.
+  CHECK(echoes.hear(std::span(text).first(30), 30, 0) == 27);
+  CHECK(echoes.hear(std::span(text).first(2), 2, 5) == 5);
+}
+
+TEST_CASE("what drafting itself takes puts it to rest where it brings nothing") {
+  Draw draw(9);
+  const auto text = draw.text(kTokens, 50000);
+  SharedSpeculation shared({.n_vocab = 50000});
+  SequenceSpeculation drafts(shared);
+  int64_t n_awake = 0;
+  for (size_t at = 1; at < text.size(); ++at) {
+    if (drafts.rests(std::span(text).first(at), 1)) {
+      drafts.record_rest(0, 0.1);
+      continue;
+    }
+    ++n_awake;
+    drafts.propose(std::span(text).first(at), {});
+    drafts.record_step(1, 0.1, 0.005);
+  }
+  // A plain step's worth before each rest, and those are 64 steps, 128..
+  CHECK(n_awake > 20);
+  CHECK(static_cast<double>(n_awake) * 0.005 < 0.01 * 0.1 * static_cast<double>(kTokens));
+}
+
+TEST_CASE("at rest, a text that begins to copy is drafted again, and what was written meanwhile") {
+  Draw draw(10);
+  std::vector<int32_t> text = draw.text(2000, 50000);
+  SharedSpeculation shared({.n_vocab = 50000});
+  SequenceSpeculation drafts(shared);
+  for (int i = 0; i < 3; ++i) text.insert(text.end(), text.begin() + 300, text.begin() + 600);
+  shared.controller().record({.ms = 1.0});
+  drafts.record_step(1, 1.0, 1e9);  // sends it to the longest rest
+  const Simulated done = simulate(drafts, text, 1, usual_cost);
+  CHECK(done.n_rests > 1900);
+  CHECK(done.n_steps < 2900 - 400);
 }
 
 TEST_CASE("a latency budget keeps slow steps inside, by fewer rows, and says so") {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "speculation/speculation.h"
@@ -33,6 +34,7 @@ struct Simulated {
   double ms = 0.0;
   double plain_ms = 0.0;  // one token a step
   int64_t n_steps = 0;
+  int64_t n_rests = 0;           // of these
   std::vector<int32_t> drafted;  // ids of all trees, one after another
   double speed() const { return plain_ms / ms; }
 };
@@ -41,9 +43,15 @@ inline Simulated simulate(SequenceSpeculation& drafts, std::span<const int32_t> 
                           size_t n_prompt, const StepCost& cost,
                           const SequenceSpeculation::Limits& limits = {}) {
   Simulated done;
-  drafts.observe({.tokens = text.first(n_prompt), .n_new = n_prompt});
+  size_t n_heard = 0;
+  size_t n_told = 0;
   for (size_t at = n_prompt; at < text.size(); ++done.n_steps) {
-    const TokenTree& tree = drafts.propose(text.first(at), limits);
+    const bool rests = drafts.rests(text.first(at), at - std::exchange(n_heard, at));
+    TokenTree tree;
+    if (!rests) {
+      drafts.observe({.tokens = text.first(at), .n_new = at - std::exchange(n_told, at)});
+      tree = drafts.propose(text.first(at), limits);
+    }
     for (const DraftNode& node : tree) done.drafted.push_back(node.id);
     size_t n_new = 1;
     for (int node = -1; at + n_new < text.size(); ++n_new) {
@@ -53,10 +61,15 @@ inline Simulated simulate(SequenceSpeculation& drafts, std::span<const int32_t> 
     const double ms = cost(tree.size() + 1, done.n_steps);
     for (size_t i = 0; i < n_new; ++i) done.plain_ms += cost(1, done.n_steps);
     done.ms += ms;
+    done.n_rests += rests ? 1 : 0;
     at += n_new;
-    drafts.observe({.tokens = text.first(at), .n_new = n_new});
-    drafts.record_step(static_cast<int>(n_new), ms);
+    if (rests) {
+      drafts.record_rest(limits.n_other_rows, ms);
+    } else {
+      drafts.record_step(static_cast<int>(n_new), ms);
+    }
   }
+  drafts.observe({.tokens = text, .n_new = text.size() - n_told});
   return done;
 }
 

@@ -74,6 +74,30 @@ TEST_CASE("texts of sequences that ended are drafted from") {
   CHECK(at_kind(drafts.counts(), DrafterKind::kStore).accepted > 300);
 }
 
+TEST_CASE("texts that wait to be drafted from are found once they are wanted, the last ones") {
+  Draw draw(4);
+  TextStore store(1 << 20);
+  const auto text = draw.text(1000, 50000);
+  const auto n_matched = [&] {
+    TextStore::Cursor cursor;
+    for (const int32_t token : std::span(text).first(20)) store.advance(cursor, token);
+    return store.match(cursor).match.length;
+  };
+  const size_t n_bytes = store.memory_bytes();
+  store.add_later(text);
+  CHECK(n_matched() == 0);
+  store.add_waiting();
+  CHECK(n_matched() == 20);
+  TextStore other(1 << 20);
+  std::swap(store, other);
+  store.add_later(text);
+  for (int i = 0; i < 5; ++i) store.add_later(draw.text(1000, 50000));
+  store.add_later(draw.text(100000, 50000));
+  CHECK(store.memory_bytes() == n_bytes);
+  store.add_waiting();
+  CHECK(n_matched() == 0);
+}
+
 TEST_CASE("the likeliest followers by the logits are drafted when their token comes again") {
   RecyclingTable table(1 << 20, 1000);
   SharedAcceptance shared;
