@@ -49,8 +49,9 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
       controller_(std::move(costs)) {}
 
 void SharedSpeculation::keep_text(std::span<const int32_t> tokens) {
-  if (!patience_.is_resting()) store_.add_waiting();
-  patience_.is_resting() ? store_.add_later(tokens) : store_.add(tokens);
+  if (patience_.has_given_up()) return store_.add_later(tokens);
+  store_.add_waiting();
+  store_.add(tokens);
 }
 
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
