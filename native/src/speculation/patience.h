@@ -26,6 +26,8 @@ class Patience {
     balance_ = 0.0;
     rest_ = 0;
   }
+  // Nothing but an echo is to begin with drafts, however long that takes.
+  void await_echo() { rest_ = kLongestRest; }
   // Plain steps that the next step may lose; never so few that nothing could be won any more.
   double credit() const { return std::max(balance_ + kMostBehind, kMostBehind / 4); }
   // A step with drafting was made, which won so many plain steps; negative: lost.
