@@ -11,12 +11,13 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 NATIVE := $(shell find native -type f)
 PACKAGE := $(shell find edgellm converters apps -type f -not -name '*.py[co]' -not -name '*.so')
 CXX_FILES := native/src native/include native/python native/tools native/tests native/fuzz
-FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h'
+FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h' -o -name '*.cu'
 
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard wheels clean
+.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard docs wheels clean
+.PHONY: cuda gpu-build gpu-test gpu-bench
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -91,6 +92,40 @@ windows-build:
 	  WINEPREFIX=$(CURDIR)/build/wine WINEDEBUG=-all $(BIN) \
 	    ctest --test-dir build/mingw --output-on-failure; \
 	else echo "NOT TESTED: the tests for Windows are built, not run; install package wine64"; fi
+
+# The documentation as a site, in build/docs/site; a warning or a dead link fails.
+docs: $(VENV)/.dev
+	$(PY) docs/build_site.py build/docs
+
+# The CUDA backend for every chip that nvcc knows, in build/cuda; no GPU needed.
+CUDA_FLAGS := -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGE_BUILD_CUDA=ON
+cuda:
+	cmake -S native -B build/cuda $(CUDA_FLAGS)
+	cmake --build build/cuda --target edgellm_cuda
+
+# On a machine with an NVIDIA GPU, which needs nvcc, cmake and ninja and nothing from here but the
+# sources: every op and whole models against the CPU, bit for bit, twice, then under compute-sanitizer.
+GPU_ARCHITECTURES ?= native
+GPU_TEST := EDGELLM_CUDA_LIBRARY=$(CURDIR)/build/gpu/libedgellm_cuda.so
+gpu-build:
+	cmake -S native -B build/gpu $(CUDA_FLAGS) -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON \
+	  "-DEDGE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)"
+	cmake --build build/gpu --target edgellm_cuda test_cuda edge_ops edge_bench edge_run
+
+gpu-test: gpu-build
+	$(GPU_TEST) build/gpu/tests/test_cuda
+	$(GPU_TEST) build/gpu/tests/test_cuda
+	for backend in cpu cuda; do $(GPU_TEST) build/gpu/tools/edge_run edgellm/demo/seed6m.edge \
+	  "$(STORY)" -n 200 --backend $$backend > build/gpu/$$backend.txt || exit 1; done
+	cmp build/gpu/cpu.txt build/gpu/cuda.txt
+	@if command -v compute-sanitizer; then for tool in memcheck racecheck; do $(GPU_TEST) \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 build/gpu/tests/test_cuda -tc="*op*" \
+	  || exit 1; done; else echo "NOT RUN: compute-sanitizer is not installed"; fi
+
+gpu-bench: gpu-build
+	for rows in 1 2 4 8 16 128; do \
+	  $(GPU_TEST) build/gpu/tests/edge_ops --backend cuda --rows $$rows || exit 1; done
+	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/seed6m.edge --backend cuda
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo

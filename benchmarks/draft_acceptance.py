@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import keyword
 import lzma
 import random
 import re
 import struct
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +31,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgellm import _native
+from edgellm.cli.bench_texts import renamed
 
 ROOT = Path(__file__).parent.parent
 # Relative to a step of one row; in between and beyond, linear.
 STEP_COSTS = {1: 1.0, 2: 1.02, 4: 1.13, 8: 1.50}
-DRAFTERS = ("forced", "suffix", "store", "recycling", "head", "exit", "external")
+DRAFTERS = ("suffix", "store", "recycling", "head", "exit", "external")
 BARS = {"editing": 2.8, "code": 1.6, "structured": 1.6, "rag": 1.5, "prose": 1.05, "random": 0.99}
 MAX_PROMPT_CHARACTERS = 8000
 N_VOCAB = 49152  # of the tokenizer of SmolLM
@@ -68,16 +67,6 @@ def corpus(shared: Path, kind: str, least: int) -> Iterator[str]:
             document = json.loads(line)
             if document["kind"] == kind and len(document["text"]) >= least:
                 yield document["text"]
-
-
-def renamed(source: str) -> str:
-    """The file with its most used long name changed and a comment above each function."""
-    names = Counter(
-        name for name in re.findall(r"[A-Za-z_]{5,}", source) if not keyword.iskeyword(name)
-    )
-    name = names.most_common(1)[0][0]
-    edited = re.sub(rf"\b{name}\b", f"{name}_value", source)
-    return re.sub(r"(?m)^( *)def (\w+)", r"\1# Called by the tests as well.\n\1def \2", edited)
 
 
 def editing(shared: Path) -> Iterator[tuple[str, str]]:

@@ -180,8 +180,10 @@ class HeldOut:
         return hidden, stored, balances
 
     def _key_balance(self, hidden: Tensor, index: int, weights: Weights) -> dict[str, Tensor]:
-        """Empty for a layer that bounds its scores: it sees what softmax does not."""
-        if self.spec.layers[index].attn_softcap:
+        """Empty for a layer without keys, and for one that bounds its scores: it sees what softmax
+        does not."""
+        layer = self.spec.layers[index]
+        if layer.n_kv_heads == 0 or layer.attn_softcap:
             return {}
         reference = Reference(self.spec, {**weights, **self._shared})
 

@@ -26,7 +26,9 @@ CONSUMERS = {
     "ffn_norm": ("ffn_gate", "ffn_up"),
     "ffn_up": ("ffn_down",),
 }
+CONV_IN = ("conv_in",)  # instead of those of attention
 PRODUCER = {consumer: producer for producer, roles in CONSUMERS.items() for consumer in roles}
+PRODUCER |= dict.fromkeys(CONV_IN, "attn_norm")
 
 
 def consumers(layer: LayerSpec) -> dict[str, tuple[str, ...]]:
@@ -34,6 +36,9 @@ def consumers(layer: LayerSpec) -> dict[str, tuple[str, ...]]:
     can take its scales, an activation without a gate is not linear in them, and experts share an
     input with their router, whose choice must not move."""
     found = dict(CONSUMERS)
+    if layer.mixer == "short_conv":
+        found["attn_norm"] = CONV_IN
+        del found["attn_v"]
     if not layer.pre_norm:
         del found["attn_norm"], found["ffn_norm"]
     elif not layer.ffn_gated:

@@ -39,7 +39,8 @@ def tensor_slots(spec: ModelSpec) -> list[Slot]:
     if spec.n_positions:
         slots.append(Slot("position_embd", (spec.n_positions, spec.d_model)))
     for index, layer in enumerate(spec.layers):
-        shapes = _attention(spec, layer) | _ffn(spec, layer)
+        mixer = _short_conv if layer.mixer == "short_conv" else _attention
+        shapes = mixer(spec, layer) | _ffn(spec, layer)
         slots += [Slot(role, shape, index) for role, shape in shapes.items()]
     slots += norm_slots(spec, "output_norm")
     if not spec.tied_head and not spec.headless:
@@ -75,6 +76,14 @@ def _attention(spec: ModelSpec, layer: LayerSpec) -> dict[str, Shape]:
     if layer.balance_keys:
         shapes |= dict.fromkeys(KEY_BALANCE_ROLES, (d_kv,))
     shapes |= _matrix("attn_o", spec.d_model, d_q, layer.o_bias)
+    return shapes | _norm(spec, "attn_post_norm", layer.post_norm)
+
+
+def _short_conv(spec: ModelSpec, layer: LayerSpec) -> dict[str, Shape]:
+    shapes = _norm(spec, "attn_norm", layer.pre_norm)
+    shapes |= _matrix("conv_in", 3 * spec.d_model, spec.d_model)
+    shapes["conv_taps"] = (layer.conv_kernel * spec.d_model,)  # tap by tap, the oldest first
+    shapes |= _matrix("conv_out", spec.d_model, spec.d_model)
     return shapes | _norm(spec, "attn_post_norm", layer.post_norm)
 
 

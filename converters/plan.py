@@ -334,7 +334,8 @@ class Job:
         layers = []
         for index, layer in enumerate(self.spec.layers):
             balance = f"layers.{index}.{KEY_BALANCE_ROLES[0]}" in balances
-            layers.append(replace(layer, rotate_keys=rotate, balance_keys=balance))
+            has_keys = layer.n_kv_heads > 0
+            layers.append(replace(layer, rotate_keys=rotate and has_keys, balance_keys=balance))
         self.spec = replace(self.spec, layers=tuple(layers))
         self.tables = {**self.tables, **balances}
         planned: list[PlannedTensor] = []

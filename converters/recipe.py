@@ -29,7 +29,7 @@ AUTO_ACT = "auto"  # the cheapest of ACTS that costs the model no more than act_
 SCALES = ("awq", "smooth")
 EMBED_ROLE = "token_embd"
 HEAD_ROLE = "output"
-VECTOR_ROLES = ("*_norm", "*_bias", "rope_inv_freq*", *KEY_BALANCE_ROLES)
+VECTOR_ROLES = ("*_norm", "*_bias", "rope_inv_freq*", "conv_taps", *KEY_BALANCE_ROLES)
 # Small, and errors in them cost much: which expert, how much of one, which position.
 FAITHFUL_ROLES = ("position_embd", "ffn_router", "ffn_gate_inp_shexp")
 

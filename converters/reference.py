@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, relu, silu
+from torch.nn.functional import gelu, layer_norm, pad, relu, silu
 
 from edgellm.edgefile import EdgeHeader, read_header, read_tensor
 from edgellm.errors import InvalidArgumentError, UnsupportedError
@@ -112,7 +112,7 @@ class Reference:
         weights of this layer and the rotary tables only."""
         layer, prefix = self.spec.layers[index], f"layers.{index}."
         h = self._norm(x, prefix + "attn_norm") if layer.pre_norm else x
-        attended = self._attention(h, layer, prefix, kv)
+        attended = self._mixed(h, layer, prefix, kv)
         if layer.parallel:
             h = self._norm(x, prefix + "ffn_norm") if layer.pre_norm else x
             return x + attended + self._ffn(h, layer, prefix)
@@ -208,6 +208,26 @@ class Reference:
         if is_normed and layer.qk_norm == "head":
             heads = self._rms_norm(heads, self.weights[name + "_norm"])
         return heads
+
+    def _mixed(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
+        """What a layer takes from the tokens before each."""
+        if layer.mixer == "short_conv":
+            return self._short_conv(h, layer, prefix)
+        return self._attention(h, layer, prefix, kv)
+
+    def _short_conv(self, h: Tensor, layer: LayerSpec, prefix: str) -> Tensor:
+        """LFM2's gated convolution (Liquid AI, 2025): each channel by itself, causal."""
+        gate_in, gate_out, x = self.linear(h, prefix + "conv_in").chunk(3, -1)
+        taps = self.weights[prefix + "conv_taps"].view(layer.conv_kernel, -1)
+        columns, mixed = gate_in * x, torch.zeros_like(x)
+        for tap, n_before in zip(taps, reversed(range(layer.conv_kernel)), strict=True):
+            mixed = mixed + tap * self._earlier(columns, n_before)
+        return self.linear(gate_out * mixed, prefix + "conv_out")
+
+    def _earlier(self, x: Tensor, n: int) -> Tensor:
+        """Rows of x [..., n_tokens, d] as they were n tokens before, zeros where there was none.
+        Training on several documents in a row overrides it."""
+        return pad(x, (0, 0, n, 0))[..., : x.shape[-2], :]
 
     def _attention(self, h: Tensor, layer: LayerSpec, prefix: str, kv: KvRounding) -> Tensor:
         kv = replace(

@@ -13,7 +13,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
-from edgellm.errors import FormatError
+from edgellm.errors import FormatError, UnsupportedError
 
 # Inclusive ranges, equal to native/src/model/spec.cc.
 MAX_VOCAB = 1 << 24
@@ -25,8 +25,10 @@ MAX_FFN = 1 << 20
 MAX_CONTEXT = 1 << 24
 MAX_EOS_IDS = 256
 MAX_EXPERTS = 1024
+MAX_CONV_KERNEL = 16
 
 NORMS = ("rms", "layer")
+MIXERS = ("gqa", "short_conv")
 ROPES = ("full", "local", "none")
 QK_NORMS = ("none", "head", "full")
 FFN_ACTS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -61,6 +63,22 @@ class LayerSpec:
     d_shared: int = 0
     shared_gate: bool = False
     norm_topk: bool = False
+    mixer: str = "gqa"
+    conv_kernel: int = 0
+
+
+# Keys of attention that may be left out, with the values that they then have.
+_OF_HEADS = {
+    "rope": "full",
+    "window": 0,
+    "qkv_bias": False,
+    "o_bias": False,
+    "qk_norm": "none",
+    "rotate_keys": False,
+    "balance_keys": False,
+    "attn_scale": 0.0,
+    "attn_softcap": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,16 @@ class ModelSpec:
     def to_json(self) -> str:
         """The JSON text that from_json and the native reader accept."""
         return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
+
+    def check_attention_only(self, what: str) -> None:
+        """UnsupportedError for `what`, which is made for layers of attention, where others are."""
+        other = next((i for i, one in enumerate(self.layers) if one.mixer != "gqa"), None)
+        if other is not None:
+            raise UnsupportedError(
+                f"layer {other} is a {self.layers[other].mixer}: {what} only for models whose "
+                "layers are all attention",
+                code="feature_unsupported",
+            )
 
     def without_key_changes(self) -> ModelSpec:
         """The same model, whose keys the runtime stores as they are."""
@@ -226,6 +254,26 @@ def _check_model(spec: ModelSpec) -> None:
 
 def _check_layer(spec: ModelSpec, layer: LayerSpec, where: str) -> None:
     _check_booleans(layer, where)
+    _one_of(layer.mixer, MIXERS, "mixer", where)
+    if layer.mixer == "short_conv":
+        _check_short_conv(layer, where)
+    else:
+        _check_attention(spec, layer, where)
+    _one_of(layer.ffn_act, FFN_ACTS, "ffn_act", where)
+    parallel = layer.parallel and (layer.post_norm or not layer.pre_norm)
+    _refuse(where, {"parallel": parallel}, layer)
+    _check_experts(layer, where)
+
+
+def _check_short_conv(layer: LayerSpec, where: str) -> None:
+    _in_range(layer.conv_kernel, 2, MAX_CONV_KERNEL, "conv_kernel", where)
+    for key in ("n_heads", "n_kv_heads", "head_dim"):
+        _in_range(getattr(layer, key), 0, 0, key, where)
+    _refuse(where, {key: getattr(layer, key) != usual for key, usual in _OF_HEADS.items()}, layer)
+
+
+def _check_attention(spec: ModelSpec, layer: LayerSpec, where: str) -> None:
+    _in_range(layer.conv_kernel, 0, 0, "conv_kernel", where)
     _in_range(layer.n_heads, 1, MAX_HEADS, "n_heads", where)
     _in_range(layer.n_kv_heads, 1, layer.n_heads, "n_kv_heads", where)
     if layer.n_heads % layer.n_kv_heads:
@@ -246,17 +294,14 @@ def _check_layer(spec: ModelSpec, layer: LayerSpec, where: str) -> None:
     _one_of(layer.qk_norm, QK_NORMS, "qk_norm", where)
     _positive_float(layer.attn_scale, "attn_scale", where, or_zero=True)
     _positive_float(layer.attn_softcap, "attn_softcap", where, or_zero=True)
-    _one_of(layer.ffn_act, FFN_ACTS, "ffn_act", where)
     _refuse(
         where,
         {
             "rope": layer.rope == "local" and spec.n_rope == 0,
-            "parallel": layer.parallel and (layer.post_norm or not layer.pre_norm),
             "balance_keys": layer.balance_keys and layer.attn_softcap > 0,
         },
         layer,
     )
-    _check_experts(layer, where)
 
 
 def _check_experts(layer: LayerSpec, where: str) -> None:

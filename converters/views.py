@@ -27,7 +27,8 @@ class Part:
     """n_rows rows (elements of a vector) of a stored tensor from row0 on.
 
     stored: None for zeros. shape: of the whole stored tensor; three dimensions are matrices one
-    below the other. transposed: it is stored [columns, rows].
+    below the other. transposed: it is stored [columns, rows]; of a vector, n_rows / columns values
+    after each other for every column that are n_rows / columns rows of the columns' values here.
     """
 
     stored: str | None
@@ -89,6 +90,9 @@ def _read_vector(view: View, checkpoint: Checkpoint, _row0: int, _n_rows: int) -
 def _elements(checkpoint: Checkpoint, part: Part) -> F32Array:
     if part.stored is None:
         return np.zeros(part.n_rows, dtype=np.float32)
+    if part.transposed:
+        flat = checkpoint.read_rows(part.stored, 0, 1).reshape(part.shape[0], -1)
+        return np.ascontiguousarray(flat.T).reshape(-1)
     row: F32Array = checkpoint.read_rows(part.stored, 0, 1)[0, part.row0 : part.row0 + part.n_rows]
     return row
 

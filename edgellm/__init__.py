@@ -16,6 +16,7 @@ from types import ModuleType
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
 from .chat import Chat
+from .chat_format import ChatPrompt
 from .chat_template import ChatTemplate
 from .errors import (
     Cancelled,
@@ -29,21 +30,26 @@ from .errors import (
     NumericError,
     SessionError,
     TemplateError,
+    ToolCallError,
     UnsupportedError,
 )
 from .model import Model, load
+from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
 from .transcript import Turn
+from .watching import CancelToken, PrefillProgress
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
     "AdapterInfo",
+    "CancelToken",
     "Cancelled",
     "Chat",
+    "ChatPrompt",
     "ChatTemplate",
     "ContextOverflowError",
     "DeviceError",
@@ -56,6 +62,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NumericError",
+    "PrefillProgress",
     "Score",
     "SessionError",
     "Stats",
@@ -63,9 +70,11 @@ __all__ = [
     "Token",
     "TokenBatch",
     "TokenStream",
+    "ToolCallError",
     "Turn",
     "UnsupportedError",
     "__version__",
+    "from_pretrained",
     "load",
 ]
 

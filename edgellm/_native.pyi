@@ -118,6 +118,9 @@ class Model:
         kv_cache_dir: str | os.PathLike[str] | None = None,
         kv_cache_disk_bytes: int = 2**30,
         speculate: Literal["off", "auto", "on", "always"] = "auto",
+        draft_model: Model | None = None,
+        draft_layers: int = 0,
+        backend: str = "cpu",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -134,6 +137,8 @@ class Model:
         kv_cache_dir: where KV goes that leaves memory, up to kv_cache_disk_bytes; None: nowhere.
             FormatError for a directory that cannot be used or that others may look into.
         speculate: as set_speculation(); "auto": if there is memory; "always": in any case.
+        draft_model: guesses where sessions speculate; FormatError for other tokens.
+        draft_layers: guess by the first so many layers; 0: none.
         """
 
     def close(self) -> None:
@@ -170,7 +175,8 @@ class Model:
     def kv_bytes_per_token(self) -> int: ...  # until it leaves a layer's window
     @property
     def kv_groups(self) -> list[tuple[int, int, int]]:
-        """By window (0: none), with the bytes of a token and what the first 32 take beyond."""
+        """By window (0: none), states last, with the bytes of a token and what the first 32 take
+        beyond."""
 
     def kv_bytes(self, n_ctx: int = 0) -> int: ...  # of KV, that Session(self, n_ctx) reserves
     @property

@@ -43,6 +43,7 @@ class SessionStats(TypedDict):
     is_speculating: bool
     drafters: dict[str, tuple[int, int]]  # tokens that each kind guessed, and that were right
     saved_ms: float  # by that, as far as measured
+    n_capped_steps: int  # with fewer guesses or prompt tokens, for latency_budget_ms
 
 
 class KvFigures(TypedDict):

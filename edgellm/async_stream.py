@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
-    from .results import Generation, Stats, Token
+    from .results import FinishReason, Generation, Stats, Token
     from .stream import TokenStream
 
 T = TypeVar("T")
@@ -57,6 +57,11 @@ class AsyncTokenStream:
     def stats(self) -> Stats | None:
         """Measured so far; None before the first token."""
         return None if self._stream is None else self._stream.stats
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """ "stop", "length" or "cancelled"; None while the text goes on."""
+        return None if self._stream is None else self._stream.finish_reason
 
     def cancel(self) -> None:
         """End the text early, from any thread; the iteration stops within about 100 ms."""

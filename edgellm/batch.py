@@ -144,6 +144,7 @@ class TokenBatch(Closing):
             elif is_done:
                 ready.append(lane)
             else:
+                lane[1].report(lane[2])
                 lane[1].spend(perf_counter() - started)
         self._sample(ready, started)
 

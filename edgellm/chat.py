@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .adapter import Adapter, native_adapter
 from .async_calls import AsyncChat
-from .chat_template import REMEDY, ChatTemplate, Message, PieceEncoder, turn_ends
+from .chat_format import ChatFormat
+from .chat_template import Message
 from .closing import Closing
-from .errors import ContextOverflowError, InvalidArgumentError, TemplateError
+from .errors import ContextOverflowError, InvalidArgumentError
 from .lease import SessionLease, context_for
 from .long_context import compress_session, kept_tokens, stream_chat
 from .options import GenerateOptions, as_stops, check_standing
@@ -56,6 +57,8 @@ class Chat(AsyncChat, Closing):
     token of reply does not.
     """
 
+    _stream_type = TokenStream
+
     def __init__(
         self,
         model: _native.Model,
@@ -75,42 +78,33 @@ class Chat(AsyncChat, Closing):
     ) -> None:
         """`tokens`: what the template calls the model's tokens, unless `variables` say it.
         `started`: the time that the template sees, None for now."""
-        from . import _native
-
         if policy is not None and policy not in get_args(OverflowPolicy):
             message = f"policy must be None, 'drop_oldest_turns' or 'shift', but is {policy!r}"
             raise InvalidArgumentError(message, code="invalid_argument")
         if n_ctx is not None and n_ctx < 1:
             message = f"n_ctx must be at least 1 or None, but is {n_ctx}"
             raise InvalidArgumentError(message, code="invalid_argument")
-        self._model = model
-        self._tokenizer = tokenizer
-        self._encoder = PieceEncoder(tokenizer)
+        self._model, self._tokenizer = model, tokenizer
         # For the whole chat: a new date would be a new prompt.
-        now = datetime.now() if started is None else started
-        self._started = now
-        try:
-            self._template = ChatTemplate(
-                source,
-                variables={**(tokens or {}), **(variables or {})},
-                specials=self._encoder.specials,
-                now=lambda: now,  # not of self: a chat must go with its last reference
-            )
-        except TemplateError as error:
-            raise TemplateError(f"{error}; {REMEDY}", code=error.code) from error
+        self._started = now = datetime.now() if started is None else started
+        self._format = ChatFormat(
+            tokenizer,
+            source,
+            model.eos_ids,
+            variables={**(tokens or {}), **(variables or {})},
+            now=lambda: now,  # not of self: a chat must go with its last reference
+        )
+        self._encoder = self._format.encoder
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self._tools, self._documents, self._variables = tools, documents, variables
         self._source, self._n_ctx = source, n_ctx
         self._policy = policy
-        self._stop_ids, self._stops = turn_ends(model.eos_ids, source, self._encoder)
         self._turns: tuple[Turn, ...] = ()
         self._active: TokenStream | None = None
         self._adapter = adapter
         self._is_from_disk = False  # the KV, until the next reply
         check_standing(0, namespace)
-        self._session = _native.Session(
-            model, n_ctx or 0, native_adapter(adapter), namespace=namespace
-        )
+        self._session = self._new_session(n_ctx or 0, namespace)
         if policy == "shift":
             stream_chat(self._session)
 
@@ -304,7 +298,7 @@ class Chat(AsyncChat, Closing):
 
     def _compose(self, turns: tuple[Turn, ...], new: dict[str, Any], n_dropped: int) -> _Prompt:
         conversation = [*self._conversation(turns, n_dropped), new]
-        pieces = self._template.pieces(
+        pieces = self._format.template.pieces(
             conversation,
             tools=self._tools,
             documents=self._documents,
@@ -341,10 +335,16 @@ class Chat(AsyncChat, Closing):
             is_endless=self._policy == "shift",
         )
         self._is_from_disk = False
-        self._active = TokenStream(self._model, prompt.ids, options, lease)
+        self._active = self._stream_type(self._model, prompt.ids, options, lease)
         if prompt.continues is None:
             self._turns = prompt.turns
         return self._active
+
+    def _new_session(self, n_ctx: int, namespace: str) -> _native.Session:
+        from . import _native
+
+        adapter = native_adapter(self._adapter)
+        return _native.Session(self._model, n_ctx, adapter, namespace=namespace)
 
     def _sampling(self, prompt: list[int], sampling: dict[str, Any]) -> GenerateOptions:
         named = dict(sampling)
@@ -358,8 +358,8 @@ class Chat(AsyncChat, Closing):
             most = n_ctx // _FREE_SHARE if is_endless else n_ctx - len(prompt)
             named["max_tokens"] = max(1, most)
         if named.get("stop_ids") is None:
-            named["stop_ids"] = self._stop_ids
-        named["stop"] = (*as_stops(named.get("stop")), *self._stops)
+            named["stop_ids"] = self._format.stop_ids
+        named["stop"] = (*as_stops(named.get("stop")), *self._format.stop)
         named["stop_ids"] = tuple(named["stop_ids"])
         try:
             check_room(len(prompt), named["max_tokens"], n_ctx, is_endless)

@@ -29,13 +29,14 @@ def new_chat(
     *,
     template: str | Path | None,
     variables: Mapping[str, Any] | None,
+    kind: type[Chat] = Chat,
     **rest: Any,
 ) -> Chat:
-    """`Model.chat()`; `where` is the model's file, for messages, and `rest` goes to `Chat`."""
+    """`Model.chat()`; `where` is the model's file, for messages, and `rest` goes to `kind`."""
     source = template_source(template, native.blob("chat_template"), where)
     stored = stored_tokens(native.blob("special_tokens"), where)
     tokens = template_tokens(native, tokenizer, source, variables or {}, stored)
-    return Chat(native, tokenizer, source, tokens=tokens, variables=variables, **rest)
+    return kind(native, tokenizer, source, tokens=tokens, variables=variables, **rest)
 
 
 def restored_chat(

@@ -25,6 +25,7 @@ class DraftFigures:
     is_on: bool = False
     drafters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     saved_ms: float = 0.0
+    capped_steps: int = 0
 
     @property
     def n_drafted(self) -> int:
@@ -66,4 +67,5 @@ class Drafting:
             if drafted > drafted_before:
                 drafters[name] = (drafted - drafted_before, accepted - accepted_before)
         saved_ms = stats["saved_ms"] - self._before["saved_ms"]
-        return DraftFigures(stats["is_speculating"], drafters, saved_ms)
+        capped = stats["n_capped_steps"] - self._before["n_capped_steps"]
+        return DraftFigures(stats["is_speculating"], drafters, saved_ms, capped)

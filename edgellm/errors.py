@@ -77,6 +77,13 @@ class SessionError(EdgeError):
     default_code = "session_invalid"
 
 
+class ToolCallError(EdgeError):
+    """A model wrote what ought to be a tool call and is none: no JSON, or of no known function.
+    Grammars keep models from it; it comes of texts that a grammar did not lead."""
+
+    default_code = "tool_call_invalid"
+
+
 class NumericError(EdgeError):
     """A non-finite number appeared in the computation; the result would be meaningless."""
 

@@ -15,26 +15,22 @@ from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
 from .chat import Chat, OverflowPolicy
 from .chats import new_chat, restored_chat
 from .closing import Closing
+from .completions.calls import CompletionCalls
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
-from .errors import (
-    ContextOverflowError,
-    InvalidArgumentError,
-    MemoryBudgetError,
-    UnsupportedError,
-)
-from .locate import explained, resolve
+from .errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
+from .locate import resolve
 from .model_info import model_info
+from .opening import Opened
 from .options import (
     DEFAULT_KV,
     DEFAULT_KV_CACHE_DISK_BYTES,
-    DEFAULT_SPECULATE,
-    SPECULATE_NAMES,
     GenerateArguments,
     GenerateOptions,
     LoadOptions,
     Speculate,
     VerifyMode,
     check_standing,
+    speculate_as,
 )
 from .results import Generation, ModelInfo
 from .scoring import Pair, Score, score_pairs, split_texts
@@ -63,12 +59,16 @@ def load(
     latency_budget_ms: float | None = None,
     kv_cache_dir: str | os.PathLike[str] | None = None,
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES,
-    speculate: Speculate = DEFAULT_SPECULATE,
+    speculate: Speculate | None = None,
+    draft_model: str | os.PathLike[str] | Model | None = None,
+    draft_layers: int = 0,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
-    The file is mapped, not read; see `LoadOptions` for what each argument means. Raises a class
-    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError or MemoryBudgetError.
+    The file is mapped, not read; see `LoadOptions` for what each argument means; with a
+    `draft_model` or `draft_layers` texts are guessed unless `speculate` is False. Raises a class
+    of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError, MemoryBudgetError, and
+    DeviceError where `backend="cuda"` finds no GPU (docs/backends.md).
     """
     options = LoadOptions(
         backend,
@@ -81,42 +81,25 @@ def load(
         latency_budget_ms,
         kv_cache_dir,
         kv_cache_disk_bytes,
-        speculate,
+        speculate_as(speculate, draft_model is not None or draft_layers > 0),
+        draft_model,
+        draft_layers,
     )
     return Model(resolve(path), options)
 
 
-class Model(AsyncModel, Closing):
+class Model(AsyncModel, CompletionCalls, Closing):
     """A loaded model. Threads may share it, and then share its steps. Make it with `load()`.
 
     A context manager: leaving the block closes it. A child of fork() may go on using it.
     """
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
-        from . import _native
-
         self._path = path
         self._options = options
         self._native_tokenizer: _native.Tokenizer | None = None  # without waiting for its turn
-        try:
-            with explained(path):
-                self._native = _native.Model.load(
-                    path,
-                    n_threads=options.threads or 0,
-                    verify=options.verify,
-                    max_memory_bytes=options.max_memory or 0,
-                    n_ctx=options.n_ctx or 0,
-                    latency_budget_ms=options.latency_budget_ms or 0.0,
-                    prefix_cache_bytes=options.prefix_cache,
-                    kv_format=options.kv,
-                    kv_cache_dir=options.kv_cache_dir,
-                    kv_cache_disk_bytes=options.kv_cache_disk_bytes,
-                    speculate=SPECULATE_NAMES[options.speculate],
-                )
-        except MemoryBudgetError as error:
-            from .planner import with_formats_that_fit
-
-            raise with_formats_that_fit(error, path, options.max_memory) from None
+        self._opened = Opened(path, options)
+        self._native = self._opened.native
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Ids of `text`. `special=False`: nothing in the text can become a special token.
@@ -282,10 +265,9 @@ class Model(AsyncModel, Closing):
         namespace: str = "",
     ) -> list[Score]:
         """How likely each continuation is right after the prompt, which is processed once.
-        `priority`, `namespace`: as for `stream()`.
-
-        Texts are tokenized together with the prompt, ids are taken as they are; where one side is
-        ids, the other's text is tokenized by itself. InvalidArgumentError, ContextOverflowError.
+        `priority`, `namespace`: as for `stream()`. Texts are tokenized together with the prompt,
+        ids are taken as they are; where one side is ids, the other's text is tokenized by itself.
+        InvalidArgumentError, ContextOverflowError.
         """
         pairs = [self._pair(prompt, continuation) for continuation in continuations]
         check_standing(priority, namespace)
@@ -386,7 +368,7 @@ class Model(AsyncModel, Closing):
 
     def close(self) -> None:
         """Free the model. A generation under way in another thread raises Cancelled. Idempotent."""
-        self._native.close()
+        self._opened.close()
         self._native_tokenizer = None
 
     def _tokenizer(self) -> _native.Tokenizer:

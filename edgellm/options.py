@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Required, get_args
+from typing import TYPE_CHECKING, Any, Literal, Required, get_args
 
 from .errors import InvalidArgumentError, UnsupportedError
 from .response_format import ResponseFormat
 from .sampling import SamplingArguments, SamplingRules
+from .watching import CancelToken, PrefillProgress
+
+if TYPE_CHECKING:
+    from .model import Model
 
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
@@ -24,7 +28,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "cuda")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -34,6 +38,13 @@ _MAX_SEED = 2**64 - 1
 _MAX_TEMPERATURE = 100.0
 _MAX_COMPRESS = 1000.0
 _MAX_NAMESPACE_BYTES = 1024
+
+
+def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
+    """`asked`, or else the default, but on where something was given to guess with."""
+    if asked is not None:
+        return asked
+    return True if has_drafts else DEFAULT_SPECULATE
 
 
 def _fail(message: str) -> InvalidArgumentError:
@@ -61,6 +72,9 @@ class LoadOptions:
     `speculate`: guess tokens and verify several in one step, which changes no token
     (docs/SPECULATION.md): True, False, or "auto", which is True where there is memory to spare.
     "always" does not ask whether it pays, for tests and measurements.
+    `draft_model`: a small model with the same tokens that guesses as well: a file, a name or an
+    open model, of which file, scratch and KV count for `max_memory`. `draft_layers`: guess by the
+    first so many layers of the model itself; 0: not (docs/SPECULATION.md says when that pays).
     """
 
     backend: str = "cpu"
@@ -74,13 +88,18 @@ class LoadOptions:
     kv_cache_dir: str | os.PathLike[str] | None = None
     kv_cache_disk_bytes: int = DEFAULT_KV_CACHE_DISK_BYTES
     speculate: Speculate = DEFAULT_SPECULATE
+    draft_model: str | os.PathLike[str] | Model | None = None
+    draft_layers: int = 0
 
     def __post_init__(self) -> None:
         if self.speculate not in (True, False, "auto", "always"):
             known = "True, False, 'auto' or 'always'"
             raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
+        if not 0 <= self.draft_layers < 2**31:
+            raise _fail(f"draft_layers must be in 0..2**31-1, but is {self.draft_layers}")
         if self.backend not in BACKENDS:
-            message = f"backend {self.backend!r} is not available; this version has: cpu"
+            known = ", ".join(BACKENDS)
+            message = f"backend {self.backend!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="backend_unsupported")
         if self.kv not in KV_FORMATS:
             known = ", ".join(KV_FORMATS)
@@ -125,6 +144,8 @@ class GenerateArguments(SamplingArguments, total=False):
     namespace: str
     speculate: bool | None
     response_format: Mapping[str, Any] | ResponseFormat | None
+    cancel: CancelToken | None
+    on_prefill: Callable[[PrefillProgress], None] | None
 
 
 @dataclass(frozen=True)
@@ -149,6 +170,9 @@ class GenerateOptions:
 
     `response_format`: the answer is JSON, JSON of a schema, or matches a regular expression or a
     grammar; `ResponseFormat.of()` says how to name it, docs/STRUCTURED.md what is enforced.
+
+    `cancel`: a token that ends this text, and others that have it. `on_prefill` is told how far the
+    prompt is read, in the thread that computes; what it raises ends the text.
     """
 
     max_tokens: int
@@ -167,6 +191,8 @@ class GenerateOptions:
     namespace: str = ""
     speculate: bool | None = None
     response_format: ResponseFormat | None = None
+    cancel: CancelToken | None = None
+    on_prefill: Callable[[PrefillProgress], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "response_format", ResponseFormat.of(self.response_format))

@@ -27,8 +27,8 @@ _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
 _HEAD_ROWS, _HEAD_COLS = 16, 16384  # of logits that are on their way to several texts
 # Matrices that read the normed residual.
 _MODEL_READERS = (
-    *("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_router", "ffn_gate_exps"),
-    *("ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_inp_shexp"),
+    *("attn_q", "attn_k", "attn_v", "conv_in", "ffn_gate", "ffn_up", "ffn_router"),
+    *("ffn_gate_exps", "ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_gate_inp_shexp"),
 )
 # Formats that a model may be rounded to. K4_32, L4_32 and L8_32 keep what was quantized elsewhere;
 # rounding to them is no better than to E4_16 and E8_32, which are smaller.
@@ -37,7 +37,8 @@ _ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32", "L8_
 
 @dataclass(frozen=True)
 class KvGroup:
-    """Layers with the same window, whose KV goes once no query sees it any more."""
+    """Layers with the same window, whose KV goes once no query sees it any more; or short
+    convolutions with the same number of taps, whose state does."""
 
     window: int  # tokens that a query sees; 0: all
     bytes_per_token: int
@@ -65,7 +66,7 @@ class MemoryPlan:
     file_bytes: int
     scratch_bytes: int
     session_bytes: int  # of a text besides its KV: the logits of its last token
-    kv_groups: tuple[KvGroup, ...]  # by ascending window
+    kv_groups: tuple[KvGroup, ...]  # by ascending window, states last
     n_ctx_train: int
     limit_bytes: int
 
@@ -134,11 +135,11 @@ def adapter_scratch_bytes(header: EdgeHeader, rank: int) -> int:
     layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
     acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
     head = "token_embd" if header.spec.get("tied_head") else "output"
-    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
+    heads = _widest_mix(header.spec, layers)
     row_values = 3 * round_up(rank, 32)
     for width, readers in (
         (_int(header.spec, "d_model"), (*_MODEL_READERS, head)),
-        (heads, ("attn_o",)),
+        (heads, ("attn_o", "conv_out")),
         (_widest(layers, "d_ffn"), ("ffn_down",)),
     ):
         if not any(role in readers and act == "f32" for role, act in acts):
@@ -167,15 +168,24 @@ def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup
     first_kv = "F16" if kv.endswith("V4") else kv
     n_bytes: defaultdict[int, int] = defaultdict(int)
     first_bytes: defaultdict[int, int] = defaultdict(int)
+    states: defaultdict[int, int] = defaultdict(int)
     for layer in layers:
+        if _is_conv(layer):
+            states[_int(layer, "conv_kernel")] += 4 * _int(spec, "d_model")
+            continue
         window = _int(layer, "window")
         window = window if window < _int(spec, "n_ctx_train") else 0
         n_heads, head_dim = _int(layer, "n_kv_heads"), _int(layer, "head_dim")
         n_bytes[window] += n_heads * _head_bytes(head_dim, kv)
         first_bytes[window] += n_heads * _head_bytes(head_dim, first_kv)
-    return tuple(
-        KvGroup(window, n_bytes[window], _FIRST_TOKENS * (first_bytes[window] - n_bytes[window]))
-        for window in sorted(n_bytes)
+    return (
+        *(
+            KvGroup(
+                window, n_bytes[window], _FIRST_TOKENS * (first_bytes[window] - n_bytes[window])
+            )
+            for window in sorted(n_bytes)
+        ),
+        *(KvGroup(n_taps, states[n_taps]) for n_taps in sorted(states)),
     )
 
 
@@ -229,14 +239,15 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     """Rows of activations as floats and in the forms that the matrices which read them want, and
     some logits and the hidden states of a few rows: as native/src/model/decoder.cc lays it out."""
     d_model = _int(spec, "d_model")
-    heads = max((_int(la, "n_heads") * _int(la, "head_dim") for la in layers), default=0)
-    queries = max(round_up(d_model, 16), round_up(heads, 16))
+    heads = _widest_mix(spec, layers)
+    is_conv = any(_is_conv(layer) for layer in layers)
+    queries = max(round_up(3 * d_model if is_conv else d_model, 16), round_up(heads, 16))
     n_tables = 1 + any(la.get("rope") == "local" for la in layers)
     row_bytes = 4 * (round_up(d_model, 16) + queries + n_tables * _int(spec, "n_rope"))
     head = "token_embd" if spec.get("tied_head") else "output"
     for width, readers in (
         (d_model, (*_MODEL_READERS, head)),
-        (heads, ("attn_o",)),
+        (heads, ("attn_o", "conv_out")),
         (_widest(layers, "d_ffn"), ("ffn_down",)),
     ):
         row_bytes += _act_bytes(width, acts, readers)
@@ -269,6 +280,17 @@ def _act_bytes(width: int, acts: Acts, readers: Sequence[str]) -> int:
     int8_bytes = padded + padded // 32 * 4 + padded // 16 * 4  # values, scales, sums
     forms = {"a8": int8_bytes, "a8x2": 2 * int8_bytes, "f32": 4 * padded}
     return sum(n_bytes for act, n_bytes in forms.items() if act in wanted)
+
+
+def _widest_mix(spec: Fields, layers: Sequence[Fields]) -> int:
+    """Of what a layer's mixer gives to the matrix behind it."""
+    heads = (_int(la, "n_heads") * _int(la, "head_dim") for la in layers)
+    convs = (_int(spec, "d_model") for la in layers if _is_conv(la))
+    return max((*heads, *convs), default=0)
+
+
+def _is_conv(layer: Fields) -> bool:
+    return layer.get("mixer") == "short_conv"
 
 
 def _widest(layers: Sequence[Fields], key: str) -> int:

@@ -51,6 +51,8 @@ class Stats:
     accepted_tokens: int = 0
     drafters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     saved_ms: float = 0.0
+    # Steps that took in fewer guesses or tokens of the prompt for the sake of latency_budget_ms.
+    capped_steps: int = 0
     # Of the generated tokens, those that `response_format` left no choice for.
     forced_tokens: int = 0
     # Position in the prompt of the first token that is not what the chat's KV has there: from it on

@@ -36,6 +36,46 @@ class Score:
     is_greedy: bool
 
 
+@dataclass(frozen=True)
+class PromptScore:
+    """Of the tokens of one text from its second on: their natural-log probabilities, and the most
+    likely ids at their places, best first."""
+
+    logprobs: list[float]
+    top_logprobs: list[tuple[tuple[int, float], ...]]
+
+
+def score_prompts(
+    model: _native.Model,
+    prompts: Sequence[Sequence[int]],
+    n_top: int,
+    *,
+    priority: int = 0,
+) -> list[PromptScore]:
+    """How likely each token of texts is after those before it, the same numbers as
+    `score_pairs()`. InvalidArgumentError, ContextOverflowError."""
+    every = [checked_ids(ids, model.n_vocab, f"prompt {at}") for at, ids in enumerate(prompts)]
+    longer = [ids for ids in every if len(ids) > 1]
+    for ids in longer:
+        if len(ids) - 1 > model.n_ctx_train:
+            message = f"{len(ids)} ids, but the context of this model is {model.n_ctx_train}"
+            raise ContextOverflowError(message, code="context_overflow")
+    readers = [_Reader(ids[1:], n_skip=0, n_top=n_top) for ids in longer]
+
+    def start(at: int) -> _native.Session:
+        from . import _native
+
+        session = _native.Session(model, len(longer[at]), reuse_prefix=False)
+        session.set_priority(priority)
+        session.append(longer[at][:-1])
+        return session
+
+    run_lanes(len(longer), start, "logits", lambda at, rows: readers[at].take(rows))
+    scores = iter(readers)
+    none = PromptScore([], [])
+    return [next(scores).prompt_score() if len(ids) > 1 else none for ids in every]
+
+
 def score_pairs(
     model: _native.Model,
     pairs: Sequence[Pair],
@@ -102,9 +142,11 @@ class _Reader:
     """Takes the rows of logits of one sequence, the first `n_skip` of which say nothing of the
     continuation."""
 
-    def __init__(self, continuation: list[int], n_skip: int) -> None:
+    def __init__(self, continuation: list[int], n_skip: int, n_top: int = 0) -> None:
         self._ids = continuation
         self._n_skip = n_skip
+        self._n_top = n_top
+        self._top: list[tuple[tuple[int, float], ...]] = []
         self._logprobs: list[float] = []
         self._is_greedy = True
 
@@ -123,9 +165,16 @@ class _Reader:
         block = rows_of_logits(rows, targets)
         self._logprobs += block.target_log_probs.tolist()
         self._is_greedy &= bool((block.top_ids == targets).all())
+        for row in block.log_probs if self._n_top > 0 else ():
+            most = np.argpartition(-row, min(self._n_top, len(row)) - 1)[: self._n_top]
+            best = most[np.lexsort((most, -row[most]))]
+            self._top.append(tuple((int(one), float(row[one])) for one in best))
 
     def score(self) -> Score:
         return Score(self._ids, self._logprobs, math.fsum(self._logprobs), self._is_greedy)
+
+    def prompt_score(self) -> PromptScore:
+        return PromptScore(self._logprobs, self._top or [()] * len(self._logprobs))
 
 
 def _checked(

@@ -22,6 +22,7 @@ from .long_context import N_SINK, compress_session, context_of, kept_tokens
 from .options import GenerateOptions
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
+from .watching import PrefillWatch
 
 if TYPE_CHECKING:
     from . import _native
@@ -121,6 +122,10 @@ class TokenStream(Closing):
         self._prefill_s = 0.0
         self._decode_s = 0.0
         self._setup_s = perf_counter() - started
+        told = options.on_prefill
+        self._watch = None if told is None else PrefillWatch(told, self.n_prompt)
+        if options.cancel is not None:
+            options.cancel.attach(self)
 
     def _constrained(self, model: _native.Model) -> Constraint | None:
         if self._options.response_format is None:
@@ -157,7 +162,7 @@ class TokenStream(Closing):
             return forced
         self.feed(session)
         while not session.run(SLICE_MS):
-            pass
+            self.report(session)
         params, allowed = self.choice()
         chosen = session.sample(params, n_prompt=self.n_prompt, allowed=allowed)
         return self.take(session, chosen, started)
@@ -178,6 +183,11 @@ class TokenStream(Closing):
             return self.params, None
         allowed = self._constraint.allowed()
         return (self.params if self._constraint.forced is None else self._plain), allowed
+
+    def report(self, session: _native.Session) -> None:
+        """To who watches the prompt being read."""
+        if self._watch is not None:
+            self._watch.tell(session.n_tokens)
 
     def spend(self, elapsed_s: float) -> None:
         """Time that went into the next token."""
@@ -200,6 +210,7 @@ class TokenStream(Closing):
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
         if not self._is_read:
+            self.report(session)
             self._count_reused(session.stats)
         self.spend(perf_counter() - started)
         self._is_read = True
@@ -327,6 +338,7 @@ class TokenStream(Closing):
             accepted_tokens=drafts.n_accepted,
             drafters=drafts.drafters,
             saved_ms=drafts.saved_ms,
+            capped_steps=drafts.capped_steps,
             first_mismatch=None if lease is None else lease.first_mismatch,
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = (
     *("numpy", "jinja2", "typer", "click", "rich", "platformdirs", "torch", "textual", "asyncio"),
-    *("filelock", "huggingface_hub"),
+    *("filelock", "huggingface_hub", "starlette", "uvicorn", "anyio", "llguidance"),
 )
 
 

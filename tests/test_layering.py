@@ -35,6 +35,9 @@ CONFINED = {
     "transformers": ("converters", "tests", "benchmarks"),
     "textual": ("apps", "tests"),
 }
+# Packages of the SDK that alone may import what listens.
+SERVER_DOOR = Path("server/run.py")
+SERVER_ONLY = {"starlette", "uvicorn", "anyio", "h11"}
 HUB_DOOR = Path("store/hub.py")  # the only file of the SDK that may open a connection
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "urllib3"}
 NETWORK |= {"httpx2", "huggingface_hub"}
@@ -83,7 +86,7 @@ def is_under(name: str, allowed: set[str]) -> bool:
 
 
 def test_native_directories_include_only_lower_layers():
-    files = [p for p in SRC.rglob("*") if p.suffix in (".h", ".cc", ".inc")]
+    files = [p for p in SRC.rglob("*") if p.suffix in (".h", ".cc", ".cu", ".inc")]
     assert len(files) > 20
     bad = {
         str(path.relative_to(ROOT)): found
@@ -133,6 +136,32 @@ def test_the_sdk_imports_no_network_library():
         for name in python_imports(path, package)
         if name.split(".")[0] in NETWORK or is_under(name, {"urllib.request"})
         if not (path == ROOT / "edgellm" / HUB_DOOR and is_under(name, {"huggingface_hub"}))
+        if not (path == ROOT / "edgellm" / SERVER_DOOR and is_under(name, {"socket"}))
+    ]
+    assert bad == []
+
+
+def test_only_the_server_listens_and_it_never_connects():
+    server = ROOT / "edgellm" / "server"
+    bad = [
+        (str(path.relative_to(ROOT)), name)
+        for path, package in modules("edgellm", "edgellm")
+        for name in python_imports(path, package)
+        if name.split(".")[0] in SERVER_ONLY and server not in path.parents
+    ]
+    assert bad == []
+    text = "".join(path.read_text(encoding="utf-8") for path in server.rglob("*.py"))
+    assert ".listen(" in text
+    assert re.findall(r"create_connection|open_connection|\.connect(?:_ex)?\(", text) == []
+
+
+def test_the_server_is_reached_from_its_verb_alone():
+    bad = [
+        (str(path.relative_to(ROOT)), name)
+        for path, package in modules("edgellm", "edgellm")
+        for name in python_imports(path, package)
+        if is_under(name, {"edgellm.server"}) and ROOT / "edgellm" / "server" not in path.parents
+        if path != ROOT / "edgellm" / "cli" / "serve.py"
     ]
     assert bad == []
 
@@ -145,15 +174,18 @@ def test_the_sdk_reaches_converters_and_apps_only_from_their_doors():
         "compress.py": "edgellm.converters",
         "chat.py": "edgellm.tui",
     }
-    # A PEFT directory is converted when it is loaded.
-    lazy = ("adapter.py", "edgellm.converters.adapter.convert_adapter")
+    # A PEFT directory is converted when it is loaded, and so is a checkpoint.
+    lazy = {
+        ("adapter.py", "edgellm.converters.adapter.convert_adapter"),
+        ("pretrained.py", "edgellm.converters.convert"),
+    }
     bad = [
         (str(path.relative_to(ROOT)), name)
         for path, package in modules("edgellm", "edgellm")
         for name in python_imports(path, package)
         if is_under(name, {"edgellm.converters", "edgellm.tui"})
         and not (path.parent.name == "cli" and is_under(name, {doors.get(path.name, "none")}))
-        and (path.name, name) != lazy
+        and (path.name, name) not in lazy
     ]
     assert bad == []
 

@@ -37,7 +37,7 @@ def test_cxx_sources_are_ascii():
     bad = [
         str(path.relative_to(ROOT))
         for path in tracked_files()
-        if path.suffix in (".cc", ".h", ".inc") and not path.read_bytes().isascii()
+        if path.suffix in (".cc", ".h", ".cu", ".inc") and not path.read_bytes().isascii()
     ]
     assert bad == []
 

@@ -230,10 +230,11 @@ class _Tap(Reference):
 
 def input_groups(layer: LayerSpec) -> tuple[tuple[str, ...], ...]:
     """Matrices of a layer that read the same input, in the order in which it computes them."""
-    attention = INPUT_GROUPS[:2]
+    is_conv = layer.mixer == "short_conv"
+    mixer = (("conv_in",), ("conv_out",)) if is_conv else INPUT_GROUPS[:2]
     if not layer.n_experts:
         return (
-            *attention,
+            *mixer,
             *(INPUT_GROUPS[2:] if layer.ffn_gated else (("ffn_up",), ("ffn_down",))),
         )
     every_token = ["ffn_router"]
@@ -241,7 +242,7 @@ def input_groups(layer: LayerSpec) -> tuple[tuple[str, ...], ...]:
     every_token += ["ffn_gate_inp_shexp"] if layer.shared_gate else []
     shared = (("ffn_down_shexp",),) if layer.d_shared else ()
     chosen = ("ffn_gate_exps", "ffn_up_exps")
-    return (*attention, tuple(every_token), chosen, ("ffn_down_exps",), *shared)
+    return (*mixer, tuple(every_token), chosen, ("ffn_down_exps",), *shared)
 
 
 def token_rows(windows: Tokens) -> tuple[Tokens, Tokens]:

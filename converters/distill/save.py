@@ -92,6 +92,9 @@ def put_together(
 
 
 def _put(whole: F32Array, part: Part, rows: F32Array) -> None:
+    if part.transposed and rows.ndim == 1:
+        whole[:] = rows.reshape(-1, whole.shape[0]).T.reshape(whole.shape)
+        return
     if part.transposed:
         whole[:, part.row0 : part.row0 + part.n_rows] = rows.T
         return

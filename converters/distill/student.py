@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
 from ..divergence import original_weights
 from ..plan import Job
@@ -45,6 +45,11 @@ class PackedModel(Reference):
 
     def _seen(self, h: Tensor, layer: LayerSpec) -> Tensor:
         return super()._seen(h, layer) & self._same
+
+    def _earlier(self, x: Tensor, n: int) -> Tensor:
+        # [b, n_tokens, 1]: whether it is the same document there.
+        same = self._same[:, 0].diagonal(-n, 1, 2)[..., None]
+        return super()._earlier(x, n) * pad(same, (0, 0, n, 0))
 
 
 class Student(Protocol):
@@ -107,7 +112,7 @@ def random_weights(job: Job, seed: int) -> dict[str, Tensor]:
     """Each a function of the seed, its name and its shape; what is stored once is one tensor. Norms
     are one, biases zero, matrices normal with INIT_STD; those that write to the residual less, by
     sqrt(2 layers) (GPT-2)."""
-    into_residual = ("attn_o", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
+    into_residual = ("attn_o", "conv_out", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
     narrow = INIT_STD / math.sqrt(2 * len(job.spec.layers))
     by_source: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -116,13 +121,15 @@ def random_weights(job: Job, seed: int) -> dict[str, Tensor]:
             continue
         if item.source not in by_source:
             std = narrow if item.role in into_residual else INIT_STD
+            if item.role == "conv_taps":
+                std = 1.0  # a channel has a few only
             by_source[item.source] = _random(item, std, seed)
         weights[item.name] = by_source[item.source]
     return weights
 
 
 def _random(item: PlannedTensor, std: float, seed: int) -> Tensor:
-    if len(item.shape) == 1:
+    if len(item.shape) == 1 and item.role != "conv_taps":
         return torch.full(item.shape, 0.0 if item.role.endswith("_bias") else 1.0)
     rng = np.random.default_rng((seed, zlib.crc32(item.name.encode())))
     noise = rng.standard_normal(item.shape, dtype=np.float32)

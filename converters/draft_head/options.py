@@ -43,7 +43,7 @@ class DraftHeadOptions:
     prompt_tokens: int = 32
     steps: int = 1000
     windows: int = 8
-    rate: float = 2e-3
+    rate: float = 4e-3
     warmup: int = 20
     weight_decay: float = 0.05
     dtype: str = "f32"

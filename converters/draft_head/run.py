@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .train import HeadTrainer, Ids
 
 SEED_STEP = 1_000_003  # between runs, more than windows of one
-VERSION = 1  # raised when the same options would give other bytes
+VERSION = 2  # raised when the same options would give other bytes
 _TEXT_BLOBS = ("tokenizer", "chat_template", "special_tokens")
 
 
@@ -226,6 +226,7 @@ def _checked_spec(header: EdgeHeader) -> ModelSpec:
     if spec.headless:
         message = f"{header.path}: has no head, so nothing can be drafted for it"
         raise UnsupportedError(message, code="feature_unsupported")
+    spec.check_attention_only("draft heads are trained")
     return spec
 
 

@@ -22,7 +22,7 @@ IDS = (
 )
 VOCAB_UNIT = 64
 FFN_UNIT = 64  # the prune's tile, too: whole strips and whole tiles
-VOCAB_SHARE = 0.45  # of the bytes that vocabulary and feed-forward network divide between them
+VOCAB_SHARE = 0.68  # of the bytes that vocabulary and feed-forward network divide between them
 
 
 def head_spec(target: ModelSpec, n_vocab: int, d_ffn: int) -> ModelSpec:

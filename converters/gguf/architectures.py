@@ -103,6 +103,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         tied=False,
     ),
     "granite": _like_llama("GraniteForCausalLM", "granite"),
+    "lfm2": Architecture("Lfm2ForCausalLM", (), wide=True),  # read only
     "llama": _like_llama("LlamaForCausalLM", "llama", "mistral", "mixtral"),
     "olmo2": Architecture("Olmo2ForCausalLM", ("olmo2",), tied=False),
     "olmoe": Architecture("OlmoeForCausalLM", ("olmoe",), tied=False),

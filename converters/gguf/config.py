@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..archs._family import FULL, SLIDING
+from ..archs.lfm2 import CONV
 from ..spec import MAX_LAYERS
 from .architectures import ARCHITECTURES
 from .keys import Keys
@@ -56,7 +57,7 @@ def read_config(keys: Keys, stored: Stored, n_tokens: int) -> Json:
         "max_position_embeddings": keys.integer("context_length"),
         "num_attention_heads": n_heads,
         "num_hidden_layers": n_layers,
-        "num_key_value_heads": keys.integer("attention.head_count_kv", n_heads),
+        "num_key_value_heads": _n_kv_heads(keys, n_heads, n_layers),
         "rms_norm_eps" if kind.rms else "layer_norm_eps": keys.number(eps),
         "tie_word_embeddings": "output.weight" not in stored.shapes,
         "vocab_size": embedding[0],
@@ -65,6 +66,30 @@ def read_config(keys: Keys, stored: Stored, n_tokens: int) -> Json:
         config |= _rope(keys, stored, head_dim, config["max_position_embeddings"])
     special = _FAMILIES.get(keys.arch)
     return config if special is None else config | special(keys, stored, config)
+
+
+def _n_kv_heads(keys: Keys, n_heads: int, n_layers: int) -> int:
+    """Of layers with attention; those of LFM2 without have none."""
+    if keys.arch != "lfm2":
+        return keys.integer("attention.head_count_kv", n_heads)
+    counts = {n for n in keys.by_layer("attention.head_count_kv", n_heads, n_layers) if n}
+    if len(counts) > 1:
+        raise UnsupportedError(
+            f"{keys.path}: layers of {sorted(counts)} kv heads are not supported",
+            code="spec_unsupported",
+        )
+    return counts.pop() if counts else n_heads
+
+
+def _lfm2(keys: Keys, _stored: Stored, config: Json) -> Json:
+    n_heads, n_layers = config["num_attention_heads"], config["num_hidden_layers"]
+    counts = keys.by_layer("attention.head_count_kv", n_heads, n_layers)
+    return {
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": keys.integer("shortconv.l_cache"),
+        "layer_types": [FULL if n else CONV for n in counts],
+        "norm_eps": config["rms_norm_eps"],
+    }
 
 
 def _rope(keys: Keys, stored: Stored, head_dim: int, n_ctx: int) -> Json:
@@ -273,6 +298,7 @@ _FAMILIES: Mapping[str, Callable[[Keys, Stored, Json], Json]] = {
     "gpt2": _gpt2,
     "gptneox": _gptneox,
     "granite": _granite,
+    "lfm2": _lfm2,
     "llama": _llama,
     "olmoe": _olmoe,
     "phi3": _phi3,

@@ -103,6 +103,17 @@ class Keys:
         period = self.integer(key, default)
         return [period != 0 and index % period < period - 1 for index in range(n)]
 
+    def by_layer(self, key: str, default: int, n: int) -> list[int]:
+        """Of n layers, said once or one by one."""
+        value = self._values.get(key, default)
+        if not isinstance(value, list):
+            return [self.integer(key, default)] * n
+        self._read.add(key)
+        is_good = len(value) == n and all(type(item) is int and item >= 0 for item in value)
+        if not is_good:
+            raise self._bad(key, value, f"a number or {n} of them")
+        return value
+
     def has(self, key: str) -> bool:
         return key in self._values
 

@@ -26,6 +26,9 @@ Order = npt.NDArray[np.int64]
 _NAMES: Mapping[str, str] = {
     "attn_o": "attn_output",
     "attn_post_norm": "post_attention_norm",
+    "conv_in": "shortconv.in_proj",
+    "conv_out": "shortconv.out_proj",
+    "conv_taps": "shortconv.conv",
     "ffn_post_norm": "post_ffw_norm",
     "ffn_router": "ffn_gate_inp",
 }
@@ -103,12 +106,16 @@ class Place:
 def places(slot: Slot, spec: ModelSpec) -> tuple[Place, ...]:
     """By itself, and where else it may stand. Experts are one below the other, without padding."""
     name, n_rows = stored_name(slot.role, slot.layer), slot.shape[0]
+    if slot.role == "output_norm":  # LFM2's has the name of what it once was mistaken for
+        return Place(name, slot.shape), Place("token_embd_norm.weight", slot.shape, unless=name)
     if slot.layer is None:
         return (Place(name, slot.shape),)
     layer, role = spec.layers[slot.layer], slot.role.removesuffix("_bias")
     if slot.role.endswith(EXPERTS):
         shape = (layer.n_experts, *expert_shape(slot.role, layer, spec))
         return (Place(name, shape),)
+    if slot.role == "conv_taps":
+        return (Place(name, (spec.d_model, layer.conv_kernel)),)
     alone = Place(name, slot.shape)
 
     def inside(whole: str, row0: int, n_stored: int, unless: str) -> tuple[Place, ...]:
@@ -151,6 +158,9 @@ class Finder:
         _check_shape(info, place.shape)
         n_rows = slot.shape[0]
         rows = Rows(info, n_rows, place.row0)
+        if slot.role == "conv_taps":
+            _check_plain(info)
+            rows = replace(rows, order=np.arange(n_rows).reshape(place.shape).T.reshape(-1))
         if self._in_pairs and slot.layer is not None and turns(slot.role):
             head_dim = self._spec.layers[slot.layer].head_dim
             rows = replace(rows, order=place.row0 + _from_pairs(n_rows, head_dim))
@@ -207,7 +217,12 @@ def _check_shape(info: TensorInfo, shape: Shape) -> None:
             f"{list(shape)}",
             code="tensor_shape",
         )
-    if len(shape) == 1 and info.dtype not in PLAIN:
+    if len(shape) == 1:
+        _check_plain(info)
+
+
+def _check_plain(info: TensorInfo) -> None:
+    if info.dtype not in PLAIN:
         raise UnsupportedError(
             f"{info.path}: tensor '{info.name}' is a vector of type {info.dtype}; only "
             f"{', '.join(PLAIN)} can be read",

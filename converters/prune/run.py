@@ -121,6 +121,7 @@ class _Run:
         self._progress = progress
         self._show("read")
         self._job = Job(checkpoint, Options("F16", None, None, None))
+        self._job.spec.check_attention_only("layers are pruned")
         self._warnings = list(self._job.warnings)
 
     def result(self, out: Path | None) -> PruneReport:

@@ -32,11 +32,13 @@ VERBS = {
     "rm": "Remove names from the store, and models that have none left.",
     "run": "Continue a prompt; the text streams to stdout.",
     "chat": "Talk to a model, in the terminal.",
+    "serve": "Answer OpenAI's API on this machine: chats, completions, embeddings.",
     "embed": "Turn texts into vectors, one JSON line each.",
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
     "bench": "Measure prefill and decode speed on this machine.",
     "eval": "Judge a model by texts and questions, alone or against another.",
+    "completion": "Print what bash, zsh or fish needs to complete all this.",
     "doctor": "Check this installation and this machine, and a model if one is given.",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -129,7 +129,7 @@ def limit_of(
     return converters.Limit(target_bpw=target_bpw, max_bytes=n_bytes, max_kl=max_kl)
 
 
-def refuse_others(names: dict[str, object], reason: str) -> None:
+def refuse_others(names: Mapping[str, object], reason: str) -> None:
     """An option that would have no effect is refused."""
     given = [f"--{name.replace('_', '-')}" for name, value in names.items() if value]
     if given:

@@ -22,11 +22,14 @@ from ..edgefile import read_header
 from ..edgeheader import TensorInfo, tensor_bytes
 from ..errors import ContextOverflowError
 from ..locate import explained
-from ..options import DEFAULT_KV
-from .defaults import AdapterOption
+from ..opening import Opened
+from ..options import DEFAULT_KV, LoadOptions
+from .allocate import refuse_others
+from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
 from .stored import model_file
 
+_TEXTS_EACH = 4  # of each kind
 _K_ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 _K_CONTEXT_TOKENS = 16  # tokens before the K rows, so that attention has something to read
 _HELP: dict[str, str] = {
@@ -57,10 +60,46 @@ def command(
     threads: ThreadsOption = None,
     kv: KvOption = None,
     rounds: Annotated[int, typer.Option(help="Medians are over these.", min=1)] = 5,
+    speculate: Annotated[
+        bool, typer.Option("--speculate", help="What guessing ahead is worth, by kind of text.")
+    ] = False,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="With --speculate: JSON Lines of kind, prompt and continuation."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --speculate: a picture of speed by acceptance.")
+    ] = None,
+    draft_model: DraftModelOption = None,
+    draft_layers: DraftLayersOption = 0,
     json: JsonFlag = False,
 ) -> None:
-    """Measure; nothing is generated, so the token ids are arbitrary and the same every time."""
+    """Measure; nothing is generated: token ids are arbitrary, or of given texts."""
     path = model_file(model)
+    if speculate:
+        refuse_others({"adapter": adapter}, "not with --speculate")
+        _speculate(
+            path,
+            texts,
+            plot,
+            LoadOptions(
+                threads=threads,
+                kv=kv or DEFAULT_KV,
+                speculate=True,
+                draft_model=draft_model,
+                draft_layers=draft_layers,
+            ),
+            decode,
+            json,
+        )
+        return
+    others = {
+        "texts": texts,
+        "plot": plot,
+        "draft_model": draft_model,
+        "draft_layers": draft_layers or None,
+    }
+    refuse_others(others, "only with --speculate")
     with explained(path):
         loaded = _native.Model.load(
             path, n_threads=threads or 0, verify="always", kv_format=kv or DEFAULT_KV
@@ -76,6 +115,36 @@ def command(
         return
     print_table((name, _figure(value)) for name, value in data.items())
     for name, meaning in _HELP.items():
+        note(f"{name}: {meaning}")
+
+
+def _speculate(
+    path: Path,
+    texts: Path | None,
+    plot: Path | None,
+    options: LoadOptions,
+    n_tokens: int,
+    json: bool,
+) -> None:
+    from . import bench_speculate, bench_texts
+
+    bench_speculate.check_plot(plot)
+    given = None if texts is None else bench_texts.from_file(texts)
+    opened = Opened(path, options)
+    try:
+        if given is None:
+            given = bench_texts.built_in(_TEXTS_EACH, n_tokens, opened.native.n_vocab)
+        data = bench_speculate.measure(opened.native, given, n_tokens)
+    finally:
+        opened.close()
+    data = {"path": str(path), "file_bytes": path.stat().st_size, **data}
+    if plot is not None:
+        bench_speculate.plot(data, plot)
+    if json:
+        print_json("bench", data)
+        return
+    print_table(bench_speculate.table(data))
+    for name, meaning in bench_speculate.HELP.items():
         note(f"{name}: {meaning}")
 
 

@@ -21,6 +21,8 @@ from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
 from .defaults import (
     AdapterOption,
+    DraftLayersOption,
+    DraftModelOption,
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
@@ -98,6 +100,8 @@ def command(
     kv_cache_dir: KvCacheDirOption = None,
     kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
+    draft_model: DraftModelOption = None,
+    draft_layers: DraftLayersOption = 0,
     json: JsonFlag = False,
 ) -> None:
     """Everything is checked before a screen appears."""
@@ -115,6 +119,8 @@ def command(
                 threads=threads,
                 kv=kv or DEFAULT_KV,
                 max_memory=limit_bytes,
+                draft_model=draft_model,
+                draft_layers=draft_layers,
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )

@@ -34,6 +34,15 @@ AdapterOption = Annotated[
 ]
 
 
+DraftModelOption = Annotated[
+    str | None,
+    typer.Option(help="A small model with the same tokens that guesses ahead: a file or a name."),
+]
+DraftLayersOption = Annotated[
+    int, typer.Option(help="Guess ahead by the first so many layers of the model.", min=0)
+]
+
+
 def model_and_prompt(model: str | None, prompt: str | None) -> tuple[str, str]:
     """The two arguments of `run`; without a model it is the demo, and a note on stderr says so."""
     if model is not None and prompt is not None:

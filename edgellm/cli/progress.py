@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 
 from ..sanitize import visible_line
+from ..watching import PrefillProgress
 from .output import note
 
 _NOTE_EVERY_S = 10.0
+_LONG_PROMPT_S = 2.0
 Progress = Callable[[str, int, int], None]
 
 
@@ -37,6 +39,30 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=visible_line(what), completed=n_done, total=n_total)
 
         yield show
+
+
+class PromptBar:
+    """For `on_prefill=`: shown where a prompt will take long, gone before the first token."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._bar: Progress | None = None
+
+    def __call__(self, progress: PrefillProgress) -> None:
+        if progress.n_done == progress.n_total:
+            self._stack.close()
+            self._bar = None
+            return
+        if self._bar is None and (progress.eta_s or 0) > _LONG_PROMPT_S:
+            self._bar = self._stack.enter_context(progress_bar())
+        if self._bar is not None:
+            self._bar("reading the prompt", progress.n_done, progress.n_total)
+
+    def __enter__(self) -> PromptBar:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
 
 
 def _lines() -> Progress:

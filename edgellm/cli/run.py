@@ -5,7 +5,6 @@ The prompt is raw text, also for a model with a chat template; `--chat` makes it
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,8 @@ from ..stream import TokenStream
 from . import sampling as flags
 from .defaults import (
     AdapterOption,
+    DraftLayersOption,
+    DraftModelOption,
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
@@ -30,6 +31,8 @@ from .defaults import (
     size_bytes,
 )
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
+from .progress import PromptBar
+from .prompt import whole_prompt
 from .stored import model_file
 from .structured import GrammarFile, JsonObject, Regex, SchemaFile, response_format
 
@@ -42,7 +45,18 @@ def command(
         typer.Argument(help="A file or a name (edgellm list). Left out, or demo: built in."),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(help="The text to continue; - reads it from stdin.")
+        str | None,
+        typer.Argument(help="The text to continue; - reads stdin, @FILE a file, @@ is an @."),
+    ] = None,
+    model_option: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Instead of MODEL: all else is the prompt, and so is a pipe."
+        ),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", help="A text to stand before the prompt; - is stdin."),
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -94,6 +108,8 @@ def command(
     kv_cache_dir: KvCacheDirOption = None,
     kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
+    draft_model: DraftModelOption = None,
+    draft_layers: DraftLayersOption = 0,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
@@ -102,11 +118,9 @@ def command(
     _check_flags(chat, system, template, special, samples)
     if logprobs > 0 and not json:
         raise InvalidArgumentError("--logprobs needs --json", code="invalid_argument")
-    name, text = model_and_prompt(model, prompt)
+    name, text = _asked(model, prompt, model_option, list(files or []))
     limit_bytes = size_bytes(max_memory, "--max-memory")
     path = model_file(name)
-    if text == "-":
-        text = _stdin_text()
     with ExitStack() as stack:
         loaded = stack.enter_context(
             load(
@@ -114,9 +128,12 @@ def command(
                 threads=threads,
                 kv=kv or DEFAULT_KV,
                 max_memory=limit_bytes,
+                draft_model=draft_model,
+                draft_layers=draft_layers,
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
+        options["on_prefill"] = stack.enter_context(PromptBar())
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
             named = template if template in (None, CHATML_NAME) else Path(str(template))
@@ -145,12 +162,19 @@ def _print_one(name: str, stream: TokenStream, json: bool) -> None:
         note(_timings(result.stats, result.finish_reason))
 
 
-def _stdin_text() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        message = f"the prompt on stdin is not {error.encoding} text: {error.reason}"
-        raise InvalidArgumentError(message, code="invalid_utf8") from None
+def _asked(
+    model: str | None, prompt: str | None, named: str | None, files: list[Path]
+) -> tuple[str, str]:
+    """The model and the whole prompt."""
+    if named is None:
+        if model is not None and prompt is None and files:
+            return model, whole_prompt(None, files, reads_pipe=False)
+        name, text = model_and_prompt(model, prompt)
+        return name, whole_prompt(text, files, reads_pipe=False)
+    if prompt is not None:
+        message = f"with -m {named} there is one argument, the prompt, but there are two"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    return named, whole_prompt(model, files, reads_pipe=True)
 
 
 def _print_several(name: str, results: list[Generation], json: bool) -> None:

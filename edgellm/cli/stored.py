@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..locate import Found, find
 from ..planner import mib
+from ..store.made import made_once, named_by_key
 from ..store.store import Store, Stored
 from .output import note
 from .progress import progress_bar
@@ -22,19 +22,12 @@ def model_file(name: str) -> Path:
 
 def converted(found: Found, wishes: dict[str, Any]) -> Found:
     """What a source is when it has been converted with `wishes`, arguments of convert()."""
-    from ..store.sources import content_key, fingerprint
-
-    store = Store.default()
-    mark = fingerprint(found.path, wishes)
-    known = store.index().seen.get(mark)
-    model = None if known is None else store.find_key(known)
-    if model is not None:
-        return replace(found, path=store.path(model.digest), is_source=False)
-    with progress_bar() as bar:
-        key = content_key(found.path, wishes, bar)
-    stored = convert_into(store, found, key, wishes)
-    store.see(mark, key)
-    return replace(found, path=stored.path, is_source=False, reference=stored.reference)
+    return made_once(
+        found,
+        wishes,
+        progress_bar,
+        lambda store, source, key: convert_into(store, source, key, wishes),
+    )
 
 
 def convert_into(store: Store, found: Found, key: str, wishes: dict[str, Any]) -> Stored:
@@ -42,10 +35,8 @@ def convert_into(store: Store, found: Found, key: str, wishes: dict[str, Any]) -
     from .allocate import shown_on
     from .convert import converters
 
-    reference = found.reference
+    reference = named_by_key(found, key).reference
     assert reference is not None
-    if reference.tag is None:
-        reference = replace(reference, tag=key[:12])
     warnings: tuple[str, ...] = ()
     done = False
 

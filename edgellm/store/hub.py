@@ -292,7 +292,8 @@ def _huggingface_hub() -> ModuleType:
         message = "HF_HUB_OFFLINE forbids downloads; unset it, or give a file that is here already"
         raise UnsupportedError(message, code="hub_offline")
     try:
-        importlib.import_module("huggingface_hub.errors")
+        for part in ("errors", "constants"):
+            importlib.import_module(f"huggingface_hub.{part}")
     except ModuleNotFoundError as error:
         package = (error.name or "huggingface_hub").partition(".")[0]
         message = f"downloading needs {package}: pip install 'edgellm[hub]'"

@@ -109,7 +109,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
            uint64_t max_memory_bytes, int n_ctx, double latency_budget_ms,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
            const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
-           const std::string& speculate) {
+           const std::string& speculate, const std::optional<Model>& draft_model, int draft_layers,
+           const std::string& backend) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -121,7 +122,10 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .kv_format = kv_format,
       .kv_cache_dir = kv_cache_dir.is_none() ? "" : path_text(kv_cache_dir),
       .kv_cache_disk_bytes = kv_cache_disk_bytes,
-      .speculate = speculate_from(speculate)};
+      .speculate = speculate_from(speculate),
+      .draft_model = draft_model ? std::make_shared<const Model>(*draft_model) : nullptr,
+      .draft_layers = draft_layers,
+      .backend = backend};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -214,7 +218,8 @@ py::dict stats_dict(const edgellm::SessionStats& stats) {
       "n_disk_tokens"_a = stats.n_disk_tokens, "n_recomputed_tokens"_a = stats.n_recomputed_tokens,
       "prefill_ms"_a = stats.prefill_ms, "decode_ms"_a = stats.decode_ms,
       "kv_bytes"_a = stats.kv_bytes, "is_speculating"_a = stats.is_speculating,
-      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms);
+      "drafters"_a = drafters, "saved_ms"_a = stats.saved_ms,
+      "n_capped_steps"_a = stats.n_capped_steps);
 }
 
 void bind_machine(py::module_& m) {
@@ -326,7 +331,9 @@ void bind_model(py::module_& m) {
           py::arg("kv_format") = edgellm::LoadOptions{}.kv_format,
           py::arg("kv_cache_dir") = py::none(),
           py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
-          py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)])
+          py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)],
+          py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0,
+          py::arg("backend") = "cpu")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

@@ -31,6 +31,17 @@ class Args {
     }
   }
 
+  // The same of a word.
+  void text(std::string_view name, std::string& value) {
+    for (size_t i = 0; i + 1 < words_.size(); ++i) {
+      if (words_[i] != name) continue;
+      value = words_[i + 1];
+      words_.erase(words_.begin() + static_cast<std::ptrdiff_t>(i),
+                   words_.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+      return;
+    }
+  }
+
   bool flag(std::string_view name) {
     const size_t n_before = words_.size();
     std::erase(words_, name);

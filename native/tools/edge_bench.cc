@@ -11,7 +11,8 @@
 namespace {
 
 constexpr const char* kUsage =
-    "edge_bench MODEL [-p PREFILL_TOKENS] [-n DECODE_TOKENS] [-r RUNS] [-t THREADS]";
+    "edge_bench MODEL [-p PREFILL_TOKENS] [-n DECODE_TOKENS] [-r RUNS] [-t THREADS] "
+    "[--backend cpu|cuda]";
 constexpr double kNoBudgetMs = 1e12;  // steps as long as the model takes them
 
 struct Options {
@@ -68,11 +69,12 @@ int bench(const std::string& path, const Options& options) {
   }
   const double file_gb = static_cast<double>(info.file_bytes) * 1e-9;
   std::printf(
-      "{\"prefill_tokens\": %d, \"decode_tokens\": %d, \"runs\": %d, \"threads\": %d, "
+      "{\"backend\": \"%s\", \"prefill_tokens\": %d, \"decode_tokens\": %d, \"runs\": %d, "
+      "\"threads\": %d, "
       "\"isa\": \"%s\", \"prefill_tokens_per_s\": %.2f, \"decode_tokens_per_s\": %.2f, "
       "\"decode_gb_per_s\": %.3f, \"load_ms\": %.2f, \"file_bytes\": %llu, "
       "\"peak_rss_bytes\": %llu}\n",
-      options.n_prefill, options.n_decode, options.n_runs, info.n_threads,
+      info.backend.c_str(), options.n_prefill, options.n_decode, options.n_runs, info.n_threads,
       edgellm::active_isa().c_str(), median(prefill), median(decode), median(decode) * file_gb,
       info.load_ms, static_cast<unsigned long long>(info.file_bytes),
       static_cast<unsigned long long>(edgellm::memory_figures().peak_rss_bytes));
@@ -88,6 +90,7 @@ int main(int argc, char** argv) {
   args.number("-n", options.n_decode);
   args.number("-r", options.n_runs);
   args.number("-t", options.load.n_threads);
+  args.text("--backend", options.load.backend);
   const auto words = args.positional(1, kUsage);
   if (!words || options.n_prefill < 1 || options.n_decode < 0 || options.n_runs < 1) {
     if (words) std::fprintf(stderr, "usage: %s\n", kUsage);

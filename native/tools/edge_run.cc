@@ -11,7 +11,8 @@ namespace {
 
 constexpr const char* kUsage =
     "edge_run MODEL PROMPT [-n TOKENS] [-t THREADS] [-c CONTEXT] [--temp T] [--top-k K]\n"
-    "                [--top-p P] [--min-p P] [--seed S] [--special]";
+    "                [--top-p P] [--min-p P] [--seed S] [--special]\n"
+    "                [--backend cpu|cuda]";
 
 struct Options {
   int n_tokens = 128;
@@ -79,6 +80,7 @@ int main(int argc, char** argv) {
   Options options;
   args.number("-n", options.n_tokens);
   args.number("-t", options.load.n_threads);
+  args.text("--backend", options.load.backend);
   args.number("-c", options.n_ctx);
   args.number("--temp", options.sampling.temperature);
   args.number("--top-k", options.sampling.top_k);

@@ -77,7 +77,21 @@ scale_rate = 1e-2
 [steps.batch]
 windows = 2
 save_every = 2
+
+[[steps]]
+do = "draft_head"
+vocab = 64
+layer_share = 8.0
+samples = 4
+text_windows = 4
+valid_windows = 2
+window_tokens = 48
+prompt_tokens = 8
+steps = 4
+windows = 2
+save_every = 2
 """
+STEPS = ["prune", "heal", "quantize", "refine", "draft_head"]
 FORMATS = """
 [calibration]
 n_windows = 4
@@ -145,14 +159,14 @@ def test_steps_give_a_file_and_a_report_and_are_not_done_twice(
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
     seen: list[CompressProgress] = []
     report = compress(recipe, progress=seen.append)
-    names = ["source", "prune", "heal", "quantize", "refine"]
+    names = ["source", *STEPS]
     assert [step.name for step in report.steps] == names
-    assert {at.step for at in seen} == {f"step {i} of 4, {names[i]}" for i in (1, 2, 3, 4)}
-    source, prune, heal, quantize, refine = report.steps
+    assert {at.step for at in seen} == {f"step {i} of 5, {names[i]}" for i in range(1, 6)}
+    source, prune, heal, quantize, refine, draft_head = report.steps
     assert heal.n_bytes == prune.n_bytes < source.n_bytes
     assert (source.kl, source.top1) == (0, 1)
     assert None not in (source.loss, heal.loss, quantize.loss)
-    assert refine.n_bytes == recipe.out.stat().st_size
+    assert refine.n_bytes < draft_head.n_bytes == recipe.out.stat().st_size
     assert (heal.tokens, quantize.tokens, refine.tokens) == (4 * 2 * 48, 4 * 48, 4 * 2 * 48)
     assert not any(step.was_done for step in report.steps[1:])
     with load(recipe.out, verify="always") as model:
@@ -204,7 +218,7 @@ def test_a_key_is_of_settings_texts_and_inputs(
 ) -> None:
     """What changes a step's bytes changes its digest; how often it saves does not."""
     recipe = recipe_in(tmp_path / "one", tiny_checkpoint, text)
-    _, _, quantize, refine = recipe.steps
+    _, _, quantize, refine, _ = recipe.steps
 
     def digest(**changes: Any) -> str:
         return ChosenStep("refine", replace(refine.options, **changes)).digest(str)
@@ -290,7 +304,7 @@ def test_the_recipe_of_the_docs_is_read(tmp_path: Path) -> None:
     path.write_text(marked[2].partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
     recipe = read_compress_recipe(path)
     assert recipe.source == tmp_path / "checkpoint"
-    assert [step.name for step in recipe.steps] == ["prune", "heal", "quantize", "refine"]
+    assert [step.name for step in recipe.steps] == STEPS
 
 
 @pytest.mark.usefixtures("one_tokenizer")
@@ -299,7 +313,7 @@ def test_the_command_line_compresses(
 ) -> None:
     recipe = recipe_in(tmp_path, tiny_checkpoint, text)
     path = tmp_path / "recipe.toml"
-    head, _, _, quantize, _ = path.read_text(encoding="utf-8").split("[[steps]]")
+    head, _, _, quantize, _, _ = path.read_text(encoding="utf-8").split("[[steps]]")
     path.write_text(f"{head}[[steps]]{quantize}", encoding="utf-8")
     assert run_command_line(["compress", str(path), "--json"]) == Exit.OK
     data = json.loads(capsys.readouterr().out)["data"]

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgellm.converters import convert
 from edgellm.converters.draft_head import DraftHeadOptions, DraftHeadReport, add_draft_head
 from edgellm.converters.draft_head.file import VERSION_KEY, add_blob, read_head
 from edgellm.converters.draft_head.run import most_frequent
 
 from edgellm import _native
 from edgellm.edgefile import EdgeHeader, EdgeWriter, read_header, read_tensor, verify
-from edgellm.errors import EdgeError, InvalidArgumentError
+from edgellm.errors import EdgeError, InvalidArgumentError, UnsupportedError
 from golden.draft_heads import random_head, with_head
+from golden.families import save_family
 
 STEPS = 6
 OPTIONS = DraftHeadOptions(
@@ -109,6 +111,15 @@ def test_without_texts_the_model_begins_itself(tiny_edge: Path, tmp_path: Path) 
     assert len(report.own) == 1
     again = add_draft_head(out, out, options, texts=[], work=tmp_path / "other", n_threads=1)
     assert list(read_header(again.out).tensors).count("draft_head") == 1
+
+
+def test_layers_that_are_no_attention_are_refused(tmp_path: Path) -> None:
+    checkpoint, _ = save_family("lfm2_convolutions", tmp_path / "source")
+    convert(checkpoint, tmp_path / "lfm2.edge")
+    with pytest.raises(UnsupportedError, match="layer 0 is a short_conv: draft heads are trained"):
+        add_draft_head(
+            tmp_path / "lfm2.edge", tmp_path / "out.edge", OPTIONS, texts=[], work=tmp_path
+        )
 
 
 def test_texts_that_are_too_short_are_refused(tiny_edge: Path, tmp_path: Path) -> None:

@@ -58,6 +58,43 @@ def test_the_sizes_are_those_of_the_published_model() -> None:
     assert 0 <= plan.file_bytes - 2 * 494_032_768 < 4 << 20
 
 
+def test_short_convolutions_are_counted_and_their_states_planned(tmp_path: Path) -> None:
+    """LFM2-1.2B: 1,170,340,608 parameters; states of 10 layers, 2,048 floats a token."""
+    config = {
+        "architectures": ["Lfm2ForCausalLM"],
+        "block_auto_adjust_ff_dim": True,
+        "block_ff_dim": 12288,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_multiple_of": 256,
+        "conv_L_cache": 3,
+        "conv_bias": False,
+        "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        "hidden_size": 2048,
+        "max_position_embeddings": 128000,
+        "model_type": "lfm2",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 8,
+        "rope_theta": 1000000.0,
+        "vocab_size": 65536,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    plan = plan_conversion(path)
+    assert sum(t.n_weights for t in plan.tensors if t.source is not None) == 1_170_340_608
+    run = edgellm("convert", path, "--dry-run", cwd=tmp_path)
+    assert "81,920 of them for the last 160 tokens only" in run.stdout
+    path.write_text(json.dumps({**config, "conv_bias": True}))
+    with pytest.raises(EdgeError, match="conv_bias = True is not supported"):
+        plan_conversion(path)
+    path.write_text(json.dumps({**config, "layer_types": ["conv", "mamba"] * 8}))
+    with pytest.raises(EdgeError, match="layer_types = 'mamba' is not supported"):
+        plan_conversion(path)
+    path.write_text(json.dumps({**config, "block_multiple_of": 0}))
+    with pytest.raises(EdgeError, match="'block_multiple_of' is 0"):
+        plan_conversion(path)
+
+
 def test_the_command_line_shows_sizes_and_memory(tmp_path: Path) -> None:
     source = shared_data("configs", "mlc_presets", "qwen2moe.config.json")
     run = edgellm("convert", source, "--dry-run", "--json", cwd=tmp_path)

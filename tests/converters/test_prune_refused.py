@@ -91,6 +91,13 @@ def test_a_family_that_cannot_say_it_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_layers_that_are_no_attention_are_refused(tmp_path: Path) -> None:
+    source, _ = save_family("lfm2_convolutions", tmp_path / "source")
+    tokens = CalibrationTokens(np.arange(48, dtype=np.int32).reshape(2, 24))
+    with pytest.raises(UnsupportedError, match="layer 0 is a short_conv: layers are pruned only"):
+        prune(source, tmp_path / "out", PruneOptions(layers=1), texts=tokens, predict_options=FIXED)
+
+
 def test_options_are_checked() -> None:
     good = PruneOptions()
     for change, message in (

@@ -55,6 +55,7 @@ def test_what_has_its_default_is_left_out_of_the_text() -> None:
 
 
 MOE = replace(LAYER, d_ffn=0, n_experts=4, n_experts_used=2, d_expert=20, d_shared=24)
+CONV = LayerSpec(0, 0, 0, 7, mixer="short_conv", conv_kernel=3)
 FEATURES = replace(
     SPEC,
     norm="layer",
@@ -69,6 +70,7 @@ FEATURES = replace(
         replace(LAYER, rope="local", window=9, post_norm=True, qkv_bias=True, o_bias=True),
         replace(LAYER, parallel=True, ffn_bias=True, qk_norm="full", ffn_gated=False),
         replace(LAYER, balance_keys=True),
+        CONV,
         replace(LAYER, pre_norm=False, attn_scale=0.5, attn_softcap=50.0, ffn_act="gelu_tanh"),
         replace(
             MOE, shared_gate=True, norm_topk=True, rope="none", qk_norm="head", rotate_keys=True
@@ -132,6 +134,16 @@ def test_values_of_newer_keys_are_checked_too(change: dict[str, object], said: s
         (MOE, {"d_shared": 0, "shared_gate": True}, "shared_gate"),
         (MOE, {"ffn_bias": True}, "ffn_bias"),
         (MOE, {"ffn_gated": False}, "ffn_gated"),
+        (LAYER, {"mixer": "mamba2"}, "mixer"),
+        (LAYER, {"mixer": "short_conv", "conv_kernel": 3}, "n_heads"),
+        (LAYER, {"conv_kernel": 3}, "conv_kernel"),
+        (CONV, {"mixer": "gqa"}, "conv_kernel"),
+        (CONV, {"conv_kernel": 1}, "conv_kernel"),
+        (CONV, {"conv_kernel": 17}, "conv_kernel"),
+        (CONV, {"head_dim": 8}, "head_dim"),
+        (CONV, {"window": 4}, "window"),
+        (CONV, {"qk_norm": "head"}, "qk_norm"),
+        (CONV, {"balance_keys": True}, "balance_keys"),
     ],
 )
 def test_values_of_a_layer_must_go_together(

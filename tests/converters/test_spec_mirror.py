@@ -23,6 +23,7 @@ CPP_TYPES = {
     "RopeUse": "str",
     "QkNorm": "str",
     "FfnAct": "str",
+    "Mixer": "str",
     "std::vector<int32_t>": "tuple[int, ...]",
     "std::vector<LayerSpec>": "tuple[LayerSpec, ...]",
 }
@@ -58,6 +59,8 @@ def test_ranges_are_the_same_in_both_languages() -> None:
         "kMaxFfn": spec_module.MAX_FFN,
         "kMaxContext": spec_module.MAX_CONTEXT,
         "kMaxEosIds": spec_module.MAX_EOS_IDS,
+        "kMaxExperts": spec_module.MAX_EXPERTS,
+        "kMaxConvKernel": spec_module.MAX_CONV_KERNEL,
     }
     for name, value in constants.items():
         found = re.search(rf"{name} = ([\d <]+);", SOURCE)

@@ -58,6 +58,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "qwen2_moe_shared_expert": {"use_sliding_window": False, "mlp_only_layers": []},
     "qwen3_moe_sparse_step": {"use_sliding_window": False, "decoder_sparse_step": 1},
     "olmoe_full_norms": {},
+    "lfm2_convolutions": {"block_auto_adjust_ff_dim": False},
 }
 
 
@@ -102,11 +103,15 @@ def _add_keys(writer: Any, config: Any, arch: str) -> None:
     writer.add_feed_forward_length(values.get("intermediate_size") or 4 * d_model)
     writer.add_head_count(n_heads)
     if values.get("num_key_value_heads") is not None and arch not in ("gpt2", "gptneox"):
-        writer.add_head_count_kv(values["num_key_value_heads"])
+        n_kv = values["num_key_value_heads"]
+        if arch == "lfm2":
+            n_kv = [0 if kind == "conv" else n_kv for kind in values["layer_types"]]
+            writer.add_shortconv_l_cache(values["conv_L_cache"])
+        writer.add_head_count_kv(n_kv)
     if head_dim != d_model // n_heads:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    eps = values.get("rms_norm_eps") or values.get("layer_norm_eps")
+    eps = values.get("rms_norm_eps") or values.get("layer_norm_eps") or values.get("norm_eps")
     add_eps = writer.add_layer_norm_eps if arch in LAYER_NORM else writer.add_layer_norm_rms_eps
     add_eps(eps or values["layer_norm_epsilon"])
     if values.get("bos_token_id") is not None:
@@ -198,6 +203,8 @@ def _stored(state: dict[str, Array], config: Any, arch: str) -> Iterator[tuple[s
             continue
         if name.endswith("experts.down_proj"):
             name = f"{name}.weight"
+        if name.endswith("conv.conv.weight"):
+            weights = weights.squeeze(1)
         if name.endswith("shared_expert_gate.weight"):
             weights = weights.reshape(-1)
         yield name, np.ascontiguousarray(weights)

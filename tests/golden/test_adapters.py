@@ -22,10 +22,11 @@ from golden.families import family_ids, family_model
 from golden.measures import max_abs, nmse
 
 # What each shows: plain names and rslora; q, k, v and gate, up in one matrix; multipliers folded;
-# norms around, two head sizes; q, k, v head by head; matrices stored transposed; experts beside.
+# norms around, two head sizes; q, k, v head by head; matrices stored transposed; experts beside;
+# layers without heads.
 FAMILIES = (
     *("llama_biases_yarn", "phi3_longrope", "granite4_dense", "gemma2_caps_windows"),
-    *("gpt_neox_parallel", "gpt2_learned_positions", "mixtral_window"),
+    *("gpt_neox_parallel", "gpt2_learned_positions", "mixtral_window", "lfm2_convolutions"),
 )
 RSLORA = "llama_biases_yarn"
 # What F16 leaves of B times a multiplier that is no power of two.

@@ -103,6 +103,9 @@ class Model:
         kv_cache_dir: object = None,
         kv_cache_disk_bytes: int = 0,
         speculate: str = "auto",
+        draft_model: object = None,
+        draft_layers: int = 0,
+        backend: str = "cpu",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
 
@@ -200,6 +203,7 @@ class Session:
             "is_speculating": self.is_speculating,
             "drafters": {},
             "saved_ms": 0.0,
+            "n_capped_steps": 0,
         }
 
     @property

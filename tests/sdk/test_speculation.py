@@ -167,6 +167,19 @@ def test_values_that_mean_nothing_are_refused(demo_path):
         edgellm.load(demo_path, speculate="sometimes")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
+def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
+    demo_path, budget_ms, is_capped
+):
+    """ "always": steps count as if all took a millisecond, so the machine decides nothing."""
+    with edgellm.load(
+        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
+    ) as model:
+        stats = model.generate(PROMPTS[2], max_tokens=40).stats
+    assert (stats.capped_steps > 0) == is_capped
+    assert (stats.drafted_tokens == 0) == is_capped
+
+
 def test_sessions_guess_unless_told_otherwise_where_there_is_memory_to_spare(demo_path):
     from edgellm import _native
     from edgellm.options import DEFAULT_SPECULATE, SPECULATE_NAMES
@@ -287,6 +300,19 @@ def test_five_hundred_prompts_give_the_same_text(story_path, shared_data, tmp_pa
         ]
     assert len(prompts) == 500
     check_every_way(story_path, prompts, 24, tmp_path)
+
+
+@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
+def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
+    demo_path, budget_ms, is_capped
+):
+    """With "always" every step counts as one millisecond: the machine decides nothing."""
+    with edgellm.load(
+        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
+    ) as model:
+        stats = model.generate(PROMPTS[2], max_tokens=40).stats
+    assert (stats.capped_steps > 0) == is_capped
+    assert (stats.drafted_tokens == 0) == is_capped
 
 
 @pytest.mark.slow

@@ -107,21 +107,26 @@ typedef struct edgellm_load_options {
   size_t n_kv_cache_dir_bytes;
   uint64_t kv_cache_disk_bytes;
   int64_t speculate; /* EDGELLM_SPECULATE_... */
+  /* What guesses besides for sessions that speculate: a small model with the same tokens, or
+   * "draft_mismatch"; NULL: none. It stays open while this model needs it, and may be freed. */
+  const edgellm_model* draft_model;
+  int64_t draft_layers; /* guess by the first so many layers of the model itself; 0: no */
 } edgellm_load_options;
-#define EDGELLM_LOAD_OPTIONS_INIT   \
-  {                                 \
-      sizeof(edgellm_load_options), \
-      0,                            \
-      EDGELLM_VERIFY_ONCE,          \
-      0,                            \
-      0,                            \
-      EDGELLM_KV_DEFAULT,           \
-      0,                            \
-      0,                            \
-      NULL,                         \
-      0,                            \
-      0,                            \
-      EDGELLM_SPECULATE_DEFAULT}
+#define EDGELLM_LOAD_OPTIONS_INIT \
+  {sizeof(edgellm_load_options),  \
+   0,                             \
+   EDGELLM_VERIFY_ONCE,           \
+   0,                             \
+   0,                             \
+   EDGELLM_KV_DEFAULT,            \
+   0,                             \
+   0,                             \
+   NULL,                          \
+   0,                             \
+   0,                             \
+   EDGELLM_SPECULATE_DEFAULT,     \
+   NULL,                          \
+   0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
@@ -285,9 +290,10 @@ typedef struct edgellm_session_stats {
   int64_t n_drafted_tokens;    /* guessed, and verified beside others, of which */
   int64_t n_accepted_tokens;   /* were right */
   double saved_ms;             /* by that, as far as measured */
+  int64_t n_capped_steps;      /* that took in less for the sake of latency_budget_ms */
 } edgellm_session_stats;
 #define EDGELLM_SESSION_STATS_INIT \
-  {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+  {sizeof(edgellm_session_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* What one kind of guessing did in a session. */
 typedef struct edgellm_drafter_stats {

@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "edgellm/kv_figures.h"
 #include "edgellm/weights.h"
 
 namespace edgellm {
@@ -114,9 +115,11 @@ class StreamDecoder {
 enum class Verify { kOnce, kAlways, kNever };
 
 // Whether sessions guess tokens and verify several of them in one step, which changes none
-// (docs/SPECULATION.md): kAuto: where there is memory to spare; kOn: or "memory_budget"; kAlways: as
-// if a row more took no time, for tests and measurements.
+// (docs/SPECULATION.md): kAuto: where there is memory to spare; kOn: or "memory_budget"; kAlways:
+// as if a row more took no time, for tests and measurements.
 enum class Speculate { kOff, kAuto, kOn, kAlways };
+
+class Model;
 
 struct LoadOptions {
   int n_threads = 0;              // 0: default_n_threads()
@@ -133,40 +136,19 @@ struct LoadOptions {
   // KV of texts that no session holds, kept for those that begin alike; it gives way to sessions.
   // UINT64_MAX: an eighth of what the cap leaves for KV.
   uint64_t prefix_cache_bytes = UINT64_MAX;
-  // How keys and values are kept, docs/KV.md: "K8V8" (8 bits), "F16" (twice the bytes), "K8V4" or
-  // "K6V4". feature_unsupported for another name.
+  // How keys and values are kept, docs/KV.md; feature_unsupported for a name that is not there.
   std::string kv_format = "K8V8";
   // A directory for KV of texts that leave memory, made if it is not there, and for this user alone
   // (docs/SESSIONS.md); "": none. Processes may share it.
   std::string kv_cache_dir = {};
   uint64_t kv_cache_disk_bytes = uint64_t{1} << 30;  // that its files may take
   Speculate speculate = Speculate::kAuto;            // of sessions, until set_speculation()
-};
-
-// KV pages of a model in bytes, and what became of those of earlier texts.
-struct KvFigures {
-  uint64_t budget_bytes = 0;
-  uint64_t reserved_bytes = 0;  // promised to sessions, or taken by adapters, of which
-  uint64_t session_bytes = 0;   // the logits of open sessions
-  uint64_t kept_bytes = 0;      // in pages that texts share, of which
-  uint64_t idle_bytes = 0;      // no session holds
-  uint64_t used_bytes = 0;      // in all pages, each counted once
-  int64_t n_reused_tokens = 0;  // that were found so far
-  int64_t n_evicted_tokens = 0;
-  // In LoadOptions::kv_cache_dir: bytes of its files as far as known; then, of this model, tokens
-  // written and read, files that were damaged and are gone, and writes that failed.
-  uint64_t disk_bytes = 0;
-  int64_t n_disk_written_tokens = 0;
-  int64_t n_disk_read_tokens = 0;
-  int64_t n_disk_damaged_files = 0;
-  int64_t n_disk_failed_writes = 0;
-};
-
-// Layers with the same window, whose KV goes back together once no query sees it any more.
-struct KvGroup {
-  int window = 0;                // tokens that a query sees; 0: all
-  uint64_t bytes_per_token = 0;  // keys and values
-  uint64_t first_extra = 0;      // bytes by which the first 32 tokens together take more
+  // Guesses for sessions that speculate: a small model with the same tokens, draft_mismatch
+  // otherwise; its file and scratch count for the cap, and its KV, of up to 1,024 tokens, with each
+  // session. It may be closed: nothing guesses then.
+  std::shared_ptr<const Model> draft_model = nullptr;
+  int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
+  std::string backend = "cpu";  // or "cuda", docs/backends.md
 };
 
 struct ModelInfo {
@@ -180,7 +162,7 @@ struct ModelInfo {
   std::vector<int32_t> eos_ids;
   std::string kv_format;            // as in LoadOptions
   uint64_t kv_bytes_per_token = 0;  // of all groups: what a token takes until it leaves a window
-  std::vector<KvGroup> kv_groups;   // by ascending window
+  std::vector<KvGroup> kv_groups;   // by ascending window, states last
   uint64_t session_bytes = 0;       // that a session reserves besides its KV, for logits
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
@@ -330,6 +312,8 @@ struct SessionStats {
   bool is_speculating = false;
   std::vector<DrafterStats> drafters = {};  // that have drafted
   double saved_ms = 0;  // by that, over steps for single tokens, as far as measured
+  // Steps with fewer guesses or rows of a prompt, for the sake of latency_budget_ms.
+  int64_t n_capped_steps = 0;
 };
 
 // A session on disk (docs/KV.md): token ids, their KV, the logits of the last one, and a note of

@@ -124,6 +124,11 @@ edgellm::Speculate speculate_of(int64_t speculate) {
   }
 }
 
+int draft_layers_of(int64_t n) {
+  if (n >= 0 && n <= INT32_MAX) return static_cast<int>(n);
+  refuse("options->draft_layers is " + std::to_string(n) + "; it must be 0 or more");
+}
+
 uint64_t prefix_cache_of(uint64_t n_bytes) {
   if (n_bytes == EDGELLM_NO_PREFIX_CACHE) return 0;
   return n_bytes == 0 ? edgellm::LoadOptions{}.prefix_cache_bytes : n_bytes;
@@ -143,6 +148,10 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
     out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
   }
   out.speculate = speculate_of(options.speculate);
+  if (options.draft_model != nullptr) {
+    out.draft_model = std::make_shared<const edgellm::Model>(options.draft_model->model);
+  }
+  out.draft_layers = draft_layers_of(options.draft_layers);
   if (options.kv_cache_disk_bytes > 0) out.kv_cache_disk_bytes = options.kv_cache_disk_bytes;
   return out;
 }

@@ -215,6 +215,7 @@ edgellm_status edgellm_session_get_stats(const edgellm_session* session,
       out.n_accepted_tokens += drafter.n_accepted;
     }
     out.saved_ms = facts.saved_ms;
+    out.n_capped_steps = facts.n_capped_steps;
     write_struct(out, stats, "stats");
   });
 }

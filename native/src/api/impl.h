@@ -59,6 +59,8 @@ struct StreamDecoder::Impl {
   edge::StreamDecoder decoder;
 };
 
+struct SmallModel;  // api/draft_model.cc
+
 // The parts of an open model; close() drops all but info, spec and cache.
 struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   ModelInfo info;
@@ -87,9 +89,15 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   uint64_t adapter_scratch_bytes = 0;                  // claimed so far; under step_turn
   Speculate speculate = LoadOptions{}.speculate;
   double latency_budget_ms = 0;
-  std::unique_ptr<edge::StepModel> head_model;    // of the sessions' heads, once one drafts
-  std::optional<edge::KvCache> head_cache;        // their keys and values
-  std::mutex drafts_mutex;                        // of the pointers
+  std::unique_ptr<edge::StepModel> head_model;  // of the sessions' heads, once one drafts
+  std::optional<edge::KvCache> head_cache;      // their keys and values
+  std::mutex drafts_mutex;                      // of the pointers
+  std::shared_ptr<Impl> draft_model;            // that guesses; null: none
+  edge::ModelSpec exit_spec;                    // of the layers that guess; none: they do not
+  edge::Weights exit_weights;                   // theirs
+  std::unique_ptr<edge::Decoder> exit_decoder;  // once it is asked for; under step_turn
+  // What has models of its own to draft with, once a session drafts.
+  std::vector<std::shared_ptr<SmallModel>> small_models;
   std::unique_ptr<edge::ModelDrafts> drafts;      // null: no session has drafted yet
   std::optional<edge::SessionIdentity> identity;  // once asked for; under step_turn
 
@@ -111,6 +119,8 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::PageBuffer::Allocate page_allocator =
+      edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();
   edge::Status check_step();  // that one can run; under step_turn
   edge::Status draft_step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
@@ -125,6 +135,15 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void keep_costs();  // of steps, for the next process
   // Memory of the head for so many sequences; 0 without a head.
   edge::Result<uint64_t> prepare_head(int n_sequences);
+  // Before the memory is checked; throws invalid_argument.
+  void take_draft_options(const LoadOptions& options);
+  // That the draft model's ids mean the same; throws draft_mismatch.
+  void check_draft_tokens() const;
+  // As prepare_head(): what all sequences together take of small models. `each`: of each besides.
+  edge::Result<uint64_t> prepare_small_models(uint64_t& each);
+  void add_small_drafters(edge::SequenceSpeculation& drafts);
+  edge::Status exit_step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
+                         const edge::StopCheck& should_stop);
   // Null where there is no memory for one more. After prepare_head().
   std::unique_ptr<edge::Drafter> head_drafter(const edge::Acceptance& acceptance);
 };

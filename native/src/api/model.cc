@@ -7,6 +7,7 @@
 #include "api/guard.h"
 #include "api/impl.h"
 #include "backends/cpu/cpu_backend.h"
+#include "backends/cuda_library.h"
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
@@ -30,6 +31,7 @@ struct MemoryNeed {
   uint64_t file_bytes = 0;
   uint64_t scratch_bytes = 0;
   uint64_t session_bytes = 0;  // besides its KV
+  uint64_t draft_bytes = 0;    // of the model that drafts
   uint64_t kv_bytes = 0;       // of n_ctx tokens
   int n_ctx = 0;
   std::span<const edge::KvGroup> kv_groups;
@@ -41,7 +43,8 @@ uint64_t saturating_sum(uint64_t a, uint64_t b) {
 
 // What is left for KV under `limit_bytes`; kMemoryBudget if the need does not fit.
 edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
-  const uint64_t fixed_bytes = saturating_sum(need.file_bytes, need.scratch_bytes);
+  const uint64_t fixed_bytes =
+      saturating_sum(saturating_sum(need.file_bytes, need.scratch_bytes), need.draft_bytes);
   const uint64_t besides_bytes = saturating_sum(fixed_bytes, need.session_bytes);
   const uint64_t total_bytes = saturating_sum(besides_bytes, need.kv_bytes);
   if (total_bytes <= limit_bytes) return limit_bytes - fixed_bytes;
@@ -51,9 +54,11 @@ edge::Result<uint64_t> kv_budget(const MemoryNeed& need, uint64_t limit_bytes) {
                                  ? "no context fits; use a smaller file, or free memory"
                                  : "the largest n_ctx that fits is " + std::to_string(n_ctx_fit) +
                                        "; use that, a smaller file, or free memory";
+  const std::string drafting =
+      need.draft_bytes == 0 ? "" : ", the draft model " + edge::mib_text(need.draft_bytes);
   return {Code::kMemoryBudget,
           "needs " + edge::mib_text(total_bytes) + " (file " + edge::mib_text(need.file_bytes) +
-              ", scratch " + edge::mib_text(need.scratch_bytes) + ", logits " +
+              ", scratch " + edge::mib_text(need.scratch_bytes) + drafting + ", logits " +
               edge::mib_text(need.session_bytes) + ", KV cache for " + std::to_string(need.n_ctx) +
               " tokens " + edge::mib_text(need.kv_bytes) + ") and " + edge::mib_text(limit_bytes) +
               " may be used; " + advice};
@@ -76,6 +81,10 @@ void check_options(const LoadOptions& options) {
     raise(Code::kInvalidArgument, "n_threads is " + std::to_string(options.n_threads) +
                                       "; it must be from 0 (default) to " +
                                       std::to_string(kMaxThreads));
+  }
+  if (options.backend != "cpu" && options.backend != "cuda") {
+    raise(Code::kBackendUnsupported,
+          "backend '" + options.backend + "' is not available; this version has: cpu, cuda");
   }
   if (options.n_ctx < 0) {
     raise(Code::kInvalidArgument,
@@ -115,7 +124,6 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.spec_json = model.file->metadata("edgellm.spec");
   info.metadata = model.file->all_metadata();
   info.root = model.file->root_hex();
-  info.backend = "cpu";
   info.n_vocab = model.spec.n_vocab;
   info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
@@ -129,6 +137,11 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.session_bytes = edge::Session::bytes_besides_kv(model);
   info.scratch_bytes = model.decoder->scratch_bytes();
   info.file_bytes = model.file->file_bytes();
+}
+
+uint64_t draft_bytes(const Model::Impl* draft) {
+  if (draft == nullptr) return 0;
+  return saturating_sum(draft->info.file_bytes, draft->info.scratch_bytes);
 }
 
 void load_into(Model::Impl& model, const std::string& path, LoadOptions options) {
@@ -148,6 +161,8 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
   model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
+  model.take_draft_options(options);
+
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
   const int n_ctx = options.n_ctx > 0 ? options.n_ctx : edge::kPageTokens;
   const uint64_t available = edge::memory_figures().available_bytes;
@@ -157,6 +172,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
       .file_bytes = model.file->file_bytes(),
       .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
       .session_bytes = edge::Session::bytes_besides_kv(model),
+      .draft_bytes = draft_bytes(model.draft_model.get()),
       .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
       .n_ctx = n_ctx,
       .kv_groups = kv.groups};
@@ -168,8 +184,9 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
     model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
   }
   model.info.n_threads = options.n_threads;
+  model.info.backend = options.backend;
   check(model.make_decoder());
-  model.cache.emplace(kv.groups, kv_budget_bytes);
+  model.cache.emplace(kv.groups, kv_budget_bytes, model.page_allocator);
   model.kv_budget_bytes = kv_budget_bytes;
   model.batcher.emplace(model, options.latency_budget_ms);
   model.kv_layout = kv;
@@ -179,6 +196,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.verifier = take_or_throw(
       edge::Verifier::start(model.file, verify_mode(options.verify), options.n_threads));
   open_tokenizer(model);
+  model.check_draft_tokens();
   fill_info(model, kv);
   check(model.open_disk(options));
   const uint64_t idle_bytes = options.prefix_cache_bytes == UINT64_MAX
@@ -195,9 +213,14 @@ Model::Impl::~Impl() {
 }
 
 Status Model::Impl::make_decoder() {
-  auto made = edge::Decoder::create(
-      spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
-      n_ctx_planned, kv_format);
+  std::unique_ptr<edge::Backend> backend =
+      edge::create_cpu_backend(edge::active_kernels(), info.n_threads);
+  if (info.backend == "cuda") {
+    EDGE_ASSIGN_OR_RETURN(backend, edge::open_cuda_library(std::move(backend)));
+    EDGE_RETURN_IF_ERROR(backend->load(file->hashed_bytes()));
+  }
+  page_allocator = backend->page_allocator();
+  auto made = edge::Decoder::create(spec, weights, std::move(backend), n_ctx_planned, kv_format);
   EDGE_RETURN_IF_ERROR(made.status());
   decoder = made.take();
   return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};
@@ -241,6 +264,7 @@ Status Model::Impl::check_step() {
   EDGE_RETURN_IF_ERROR(verifier->status());
   if (!was_step_torn) return {};
   draft_decoder.reset();
+  exit_decoder.reset();
   EDGE_RETURN_IF_ERROR(make_decoder());
   was_step_torn = false;
   return {};
@@ -367,8 +391,9 @@ void Model::close() {
     const std::lock_guard lock(impl_->step_turn);
     impl_->verifier.reset();
     impl_->draft_decoder.reset();
+    impl_->exit_decoder.reset();
     impl_->decoder.reset();
-    impl_->weights = {};
+    impl_->weights = impl_->exit_weights = {};
     impl_->tokenizer.reset();
     impl_->file.reset();
   });

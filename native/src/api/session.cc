@@ -31,8 +31,8 @@ std::shared_ptr<Impl> enlisted(std::shared_ptr<Impl> impl) {
 
 std::vector<DrafterStats> drafters_of(const edge::SessionStats& stats) {
   // By DrafterKind.
-  static constexpr std::array<const char*, edge::kDrafterKinds> kNames = {"suffix", "store",
-                                                                          "recycling", "head"};
+  static constexpr std::array<const char*, edge::kDrafterKinds> kNames = {
+      "suffix", "store", "recycling", "head", "exit", "external"};
   std::vector<DrafterStats> drafters;
   for (size_t kind = 0; kind < kNames.size(); ++kind) {
     const edge::DraftCount& count = stats.drafts[kind];
@@ -222,7 +222,8 @@ SessionStats Session::stats() const {
                         .kv_bytes = stats.kv_bytes,
                         .is_speculating = session.has_drafts(),
                         .drafters = drafters_of(stats),
-                        .saved_ms = stats.saved_ms};
+                        .saved_ms = stats.saved_ms,
+                        .n_capped_steps = stats.n_capped_steps};
   });
 }
 

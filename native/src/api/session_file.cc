@@ -22,7 +22,9 @@ std::string layout_text(const edge::KvLayout& layout) {
   std::string text;
   for (const edge::KvLayerLayout& layer : layout.layers) {
     text += std::to_string(layer.group) + ' ' + std::to_string(layer.offset_bytes) + ' ' +
-            std::to_string(layer.n_kv_heads) + ' ' + std::to_string(layer.head_dim) + ';';
+            std::to_string(layer.n_kv_heads) + ' ' + std::to_string(layer.head_dim);
+    if (layer.state_cols > 0) text += " state " + std::to_string(layer.state_cols);
+    text += ';';
   }
   for (const edge::KvGroup& group : layout.groups) {
     text += std::to_string(group.window) + ' ' + std::to_string(group.page_bytes) + ' ' +

@@ -33,8 +33,9 @@ std::string costs_directory() {
 }
 
 std::string costs_key(const ModelInfo& info) {
-  return edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) + '\n' +
-         std::to_string(info.n_threads) + '\n' + info.root;
+  const std::string device = info.backend == "cpu" ? "" : info.backend + '\n';
+  return device + edge::cpu_id() + '\n' + std::string(edge::isa_name(edge::active_kernels().isa)) +
+         '\n' + std::to_string(info.n_threads) + '\n' + info.root;
 }
 
 }  // namespace
@@ -43,6 +44,10 @@ std::string costs_key(const ModelInfo& info) {
 Status Model::Impl::move_slot(const edge::KvView& view, int from, int to) {
   for (const edge::KvLayerLayout& layer : kv_layout.layers) {
     std::byte* const* pages = view.tables[layer.group].pages;
+    if (layer.state_cols > 0) {
+      std::copy_n(layer.state_row(pages[from / edge::kPageTokens], from), layer.state_cols,
+                  layer.state_row(pages[to / edge::kPageTokens], to));
+    }
     for (int kv_head = 0; kv_head < layer.n_kv_heads; ++kv_head) {
       edge::move_slot(layer.slot(pages[from / edge::kPageTokens], from, kv_head),
                       layer.slot(pages[to / edge::kPageTokens], to, kv_head));
@@ -62,6 +67,8 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
   if (drafts == nullptr) {
     EDGE_RETURN_IF_ERROR(edge::chosen_drafters().status());
     EDGE_ASSIGN_OR_RETURN(const uint64_t head_bytes, prepare_head(kSequences));
+    uint64_t more_bytes = 0;
+    EDGE_ASSIGN_OR_RETURN(const uint64_t small_bytes, prepare_small_models(more_bytes));
     const size_t all_bytes = edge::SharedSpeculation::memory_for(info.file_bytes);
     const edge::SpeculationOptions shared{
         .memory_bytes = all_bytes - std::min<size_t>(head_bytes, all_bytes / 2),
@@ -69,14 +76,19 @@ Result<std::unique_ptr<edge::DraftSource>> Model::Impl::draft_source() {
         .max_sequences = kSequences};
     // The other half is the sequences', which claim it themselves.
     EDGE_RETURN_IF_ERROR(tree->with_room([&] {
-      return cache->claim(shared.memory_bytes / 2 + head_bytes, "what sessions draft from");
+      return cache->claim(shared.memory_bytes / 2 + head_bytes + small_bytes,
+                          "what sessions draft from");
     }));
     edge::ModelDrafts::Options options{.shared = shared,
                                        .budget_ms = latency_budget_ms,
-                                       .ignores_time = speculate == Speculate::kAlways};
-    if (draft_head) {
-      options.more = [this](const edge::Acceptance& acceptance) {
-        return head_drafter(acceptance);
+                                       .ignores_time = speculate == Speculate::kAlways,
+                                       .more_bytes = more_bytes};
+    if (draft_head || !small_models.empty()) {
+      options.add_more = [this](edge::SequenceSpeculation& sequence) {
+        if (draft_head) {
+          if (auto drafter = head_drafter(sequence.acceptance())) sequence.add(std::move(drafter));
+        }
+        add_small_drafters(sequence);
       };
     }
     std::optional<edge::CostTable> costs;

@@ -10,6 +10,7 @@
 // begin_step() (kNumeric for non-finite activations).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -17,6 +18,7 @@
 
 #include "backends/kv_layout.h"
 #include "backends/op_kinds.h"
+#include "base/os.h"
 #include "base/status.h"
 #include "tensor/tensor.h"
 
@@ -42,6 +44,10 @@ struct RowInput {
 
   int n_seen() const {
     return tail.empty() ? slot + 1 : tail.front() + static_cast<int>(tail.size());
+  }
+  // Of token `i` of those seen, 0 <= i < n_seen().
+  int seen_slot(int i) const {
+    return tail.empty() || i < tail.front() ? i : tail[static_cast<size_t>(i - tail.front())];
   }
 };
 constexpr int kMostTail = 16;  // RowInput::tail
@@ -170,6 +176,14 @@ struct QkvWeights {
   LoraSpan q_lora = {}, k_lora = {}, v_lora = {};
 };
 
+// Of a gated short convolution: [B, C, x] = act in^T, y = C * sum over taps of tap * (B * x) of the
+// token so many before; before the text there is none.
+struct ShortConv {
+  const Tensor* in = nullptr;    // [3 * d_model, d_model]
+  const Tensor* taps = nullptr;  // F32 [n_taps * d_model], the oldest token's first
+  int n_taps = 0;
+};
+
 // The first half of a feed-forward network. Without gate: f(act Wup).
 struct FfnIn {
   const Tensor *gate = nullptr, *up = nullptr;
@@ -247,6 +261,23 @@ class Backend {
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
 
+  // Whether ops take pointers to any memory of the process. Otherwise: to what alloc() and
+  // page_allocator() gave, which the host may touch when nothing is queued, and, of weights, to
+  // what was given to load().
+  virtual bool shares_memory() const { return true; }
+  // Nothing is queued any more.
+  virtual void wait() {}
+  // Copies n floats of what ops have given to any memory of the process; there after end_step().
+  virtual void fetch(const float* from, int64_t n, float* to) { std::copy_n(from, n, to); }
+  // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
+  // until the backend is gone.
+  virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }
+  // Where the pages of KvViews come from.
+  virtual PageBuffer::Allocate page_allocator() const { return PageBuffer::allocate; }
+  // What models may ask for; one that asks for more is refused before its first step.
+  virtual bool has_experts() const { return true; }
+  virtual bool has_adapters() const { return true; }
+
   // Backend memory for activations; freed with the backend. Zero-filled.
   virtual Result<std::byte*> alloc(size_t n_bytes) = 0;
 
@@ -297,6 +328,13 @@ class Backend {
   // slots unspecified, if something is too large for that format.
   virtual bool keep_slots(const KvView& view, const KvLayerLayout& kv, int kv_head,
                           std::span<const int32_t> kept) = 0;
+  // out = quant(the gated short convolution of act); B * x of row r goes to its page. bcx:
+  // [n_rows][3 * d_model rounded up to 16], scratch. A backend that does not have it says so by
+  // has_short_conv(), and no model with such a layer is opened on it.
+  virtual bool has_short_conv() const { return false; }
+  virtual void short_conv(const ActRows& /*act*/, const ShortConv& /*conv*/,
+                          const KvLayerLayout& /*kv*/, float* /*bcx*/, ActNeeds /*needs*/,
+                          ActRows& /*out*/) {}
   // delta = act W^T, for the Residual of a later op. delta:
   // [n_rows][stride], stride = weight rows rounded up to 16.
   virtual void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,

@@ -33,7 +33,9 @@ EDGE_INLINE float fma_by_double(float a, float b, float c) {
 
 // Uses the instruction only where the compile target has one: __builtin_fmaf would call libm else.
 EDGE_INLINE float fma_exact(float a, float b, float c) {
-#if defined(__FMA__) || defined(__FP_FAST_FMAF)
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#elif defined(__FMA__) || defined(__FP_FAST_FMAF)
   return __builtin_fmaf(a, b, c);
 #else
   return fma_by_double(a, b, c);

@@ -13,9 +13,18 @@
 //
 // EDGE_PREFETCH(address) starts fetching a line into the cache, EDGE_PREFETCH_L2 only into the
 // second level; any address is allowed.
+//
+// Compiled by nvcc, helpers are the host's and the device's.
 #pragma once
 
-#if defined(_MSC_VER) && !defined(__clang__)
+#if defined(__CUDACC__)
+#define EDGE_INLINE [[maybe_unused]] static inline __host__ __device__
+#define EDGE_MEMBER_INLINE inline __host__ __device__
+#define EDGE_COLD [[maybe_unused]] static
+#define EDGE_UNROLL _Pragma("unroll")
+#define EDGE_PREFETCH(address) static_cast<void>(address)
+#define EDGE_PREFETCH_L2(address) static_cast<void>(address)
+#elif defined(_MSC_VER) && !defined(__clang__)
 #define EDGE_INLINE static __forceinline
 #define EDGE_MEMBER_INLINE __forceinline
 #define EDGE_COLD static __declspec(noinline)

@@ -50,6 +50,10 @@ class MappedFile {
 class PageBuffer {
  public:
   static Result<PageBuffer> allocate(size_t n_bytes);
+  using Allocate = Result<PageBuffer> (*)(size_t n_bytes);
+  // Memory from elsewhere, such as a device's driver, with what gives it back.
+  using Release = void (*)(std::byte* data, size_t size_bytes);
+  static PageBuffer adopt(std::byte* data, size_t n_bytes, Release release);
   PageBuffer() = default;
   PageBuffer(PageBuffer&& other) noexcept;
   PageBuffer& operator=(PageBuffer&& other) noexcept;
@@ -62,6 +66,7 @@ class PageBuffer {
  private:
   std::byte* data_ = nullptr;
   size_t size_bytes_ = 0;
+  Release release_ = nullptr;  // null: the OS's own
 };
 
 // Writes the parts one after another to `path` so that a reader sees the old file or the whole new

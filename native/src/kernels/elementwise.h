@@ -47,6 +47,11 @@ struct ElementwiseKernels {
   // y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). y may be gate or up.
   void (*swiglu)(const float* gate, const float* up, int64_t n, float* y);
 
+  // y[i] = gate[i] * (sum over t of taps[t * n + i] * rows[t][i]), by fma from 0, t ascending to
+  // n_taps > 0. y may be gate.
+  void (*gated_taps)(const float* gate, const float* taps, const float* const* rows, int n_taps,
+                     int64_t n, float* y);
+
   // x += y.
   void (*add)(const float* y, float* x, int64_t n);
 

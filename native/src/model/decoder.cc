@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "model/decoder_scratch.h"
 
@@ -12,6 +13,11 @@ static_assert(Decoder::kMaxRows <= kKeptTokens, "a step sees no farther back tha
 namespace {
 
 Status cancelled() { return {Code::kCancelled, "cancelled between two operations of a step"}; }
+
+Status lacks(const Backend& backend, const char* what) {
+  return {Code::kFeatureUnsupported, "the backend '" + std::string(backend.name()) + "' has no " +
+                                         what + "; load the model with backend 'cpu'"};
+}
 
 const Tensor* given(const Tensor& tensor) { return tensor.data == nullptr ? nullptr : &tensor; }
 
@@ -28,10 +34,10 @@ bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
 }
 
 // From rows `stride` apart to column `begin` of each of `to`, of which some may be null.
-void copy_rows(const float* from, int64_t stride, int64_t n_cols, std::span<float* const> to,
-               int64_t begin) {
+void copy_rows(Backend& backend, const float* from, int64_t stride, int64_t n_cols,
+               std::span<float* const> to, int64_t begin) {
   for (float* row : to) {
-    if (row != nullptr) std::copy_n(from, n_cols, row + begin);
+    if (row != nullptr) backend.fetch(from, n_cols, row + begin);
     from += stride;
   }
 }
@@ -66,6 +72,7 @@ Result<size_t> Decoder::adapter_scratch_bytes_of(const ModelSpec& spec, const We
 }
 
 Status Decoder::prepare_adapters() {
+  if (!backend_->has_adapters()) return lacks(*backend_, "adapters");
   size_t n_bytes = 0;
   return allocate_adapter_rows(*spec_, *weights_, backend_.get(), *scratch_, n_bytes);
 }
@@ -80,6 +87,12 @@ Result<size_t> Decoder::scratch_bytes_of(const ModelSpec& spec, const Weights& w
 Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const Weights& weights,
                                                  std::unique_ptr<Backend> backend, int n_ctx,
                                                  KvFormat kv_format) {
+  const bool has_experts =
+      std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return layer.n_experts > 0; });
+  if (has_experts && !backend->has_experts()) return lacks(*backend, "mixtures of experts");
+  const bool is_recurrent = std::ranges::any_of(
+      spec.layers, [](const LayerSpec& layer) { return layer.mixer == Mixer::kShortConv; });
+  if (is_recurrent && !backend->has_short_conv()) return lacks(*backend, "short convolutions");
   std::unique_ptr<Decoder> decoder(new Decoder);
   decoder->spec_ = &spec;
   decoder->weights_ = &weights;
@@ -109,7 +122,9 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
   Residual more = weights_->fuse_embed.is_valid() ? fuse(rows) : Residual{};
   float* shares = outputs.shares;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
-    EDGE_RETURN_IF_ERROR(run_attention(l, should_stop, more, shares));
+    EDGE_RETURN_IF_ERROR(spec.layers[l].mixer == Mixer::kShortConv
+                             ? run_short_conv(l, should_stop, more)
+                             : run_attention(l, should_stop, more, shares));
     if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
@@ -155,6 +170,7 @@ Residual Decoder::fuse(std::span<const RowInput> rows) {
   b.proj_residual(s.model_act, w.fuse_embed, {}, x.data, x.stride);
   const FloatRows hidden{s.delta, x.n_cols, x.stride};
   float* to = hidden.data;
+  b.wait();
   for (const RowInput& row : rows) {
     row.hidden == nullptr ? std::fill_n(to, x.n_cols, 0.0f) : std::copy_n(row.hidden, x.n_cols, to);
     to += x.stride;
@@ -200,6 +216,26 @@ Status Decoder::run_attention(size_t l, const StopCheck& should_stop, Residual& 
   b.expect({first_of_ffn(w)});
   b.proj_residual(heads_act, w.attn_o, o_lora, s.delta, s.x_stride);
   more = {s.delta, given(w.attn_o_bias), norm_of(w.attn_post_norm)};
+  return {};
+}
+
+Status Decoder::run_short_conv(size_t l, const StopCheck& should_stop, Residual& more) {
+  Scratch& s = *scratch_;
+  Backend& b = *backend_;
+  const LayerWeights& w = weights_->layers[l];
+  ActRows mixed_act = s.heads_act;
+  mixed_act.set_cols(round_up(spec_->d_model, kTileK));
+  const ShortConv conv{&w.conv_in, &w.conv_taps, spec_->layers[l].conv_kernel};
+
+  if (should_stop && should_stop()) return cancelled();
+  b.norm_quant(more, residual_stream(), {}, norm_of(w.attn_norm), needs_of({&w.conv_in}),
+               s.model_act);
+  b.expect({&w.conv_out});
+  b.short_conv(s.model_act, conv, kv_.layers[l], s.q, needs_of({&w.conv_out}), mixed_act);
+  if (should_stop && should_stop()) return cancelled();
+  b.expect({first_of_ffn(w)});
+  b.proj_residual(mixed_act, w.conv_out, {}, s.delta, s.x_stride);
+  more = {s.delta, nullptr, norm_of(w.attn_post_norm)};
   return {};
 }
 
@@ -284,6 +320,7 @@ void Decoder::expect_layer(size_t layer) {
   if (layer == weights_->layers.size() && spec_->headless) return backend_->expect({});
   if (layer == weights_->layers.size()) return backend_->expect({&weights_->output});
   const LayerWeights& w = weights_->layers[layer];
+  if (w.conv_in.is_valid()) return backend_->expect({&w.conv_in});
   backend_->expect({&w.attn_q, &w.attn_k, &w.attn_v});
 }
 
@@ -301,7 +338,8 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
     backend_->norm_quant(more, residual_stream(), outputs.rows.subspan(begin, n),
                          norm_of(weights_->output_norm), needs, act);
     if (!outputs.row_hidden.empty()) {
-      copy_rows(act.f, act.n_cols_padded, spec_->d_model, outputs.row_hidden.subspan(begin, n), 0);
+      copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model,
+                outputs.row_hidden.subspan(begin, n), 0);
     }
     write_logits(act, outputs.logits.subspan(begin, n));
   }
@@ -315,12 +353,13 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
 void Decoder::write_hidden(const Residual& more, std::span<const int32_t> rows,
                            std::span<float* const> hidden) {
   ActRows act = scratch_->model_act;
-  const bool is_direct =
-      act.n_cols_padded == spec_->d_model && are_adjacent(hidden, spec_->d_model);
+  const bool is_direct = backend_->shares_memory() && act.n_cols_padded == spec_->d_model &&
+                         are_adjacent(hidden, spec_->d_model);
   act.f = is_direct ? hidden.front() : scratch_->hidden;
   backend_->norm_quant(more, residual_stream(), rows, norm_of(weights_->output_norm),
                        ActNeeds{.f32 = true}, act);
-  if (!is_direct) copy_rows(act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
+  if (is_direct) return;
+  copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model, hidden, 0);
 }
 
 // Rows of several sequences go through scratch, some columns after the others.
@@ -328,7 +367,8 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
   const Scratch& s = *scratch_;
   const Tensor& output = weights_->output;
   const int64_t n_vocab = spec_->n_vocab;
-  if (n_vocab % kTileRows == 0 && are_adjacent(logits, n_vocab)) {
+  const bool is_direct = backend_->shares_memory() && n_vocab % kTileRows == 0;
+  if (is_direct && are_adjacent(logits, n_vocab)) {
     expect_layer(0);  // of the next token
     return backend_->head(act, output, spec_->final_softcap, logits.front(), n_vocab);
   }
@@ -338,7 +378,7 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
     end < n_vocab ? backend_->expect({&next}) : expect_layer(0);
     backend_->head(act, rows_of(output, begin, end - begin), spec_->final_softcap, s.logits,
                    s.logits_stride);
-    copy_rows(s.logits, s.logits_stride, end - begin, logits, begin);
+    copy_rows(*backend_, s.logits, s.logits_stride, end - begin, logits, begin);
   }
 }
 

@@ -86,6 +86,7 @@ class Decoder {
   // and, afterwards, what this one does. kCancelled when should_stop says so.
   // shares: as in StepOutputs, of the layers from this one on; null: not wanted.
   Status run_attention(size_t layer, const StopCheck& should_stop, Residual& more, float* shares);
+  Status run_short_conv(size_t layer, const StopCheck& should_stop, Residual& more);
   Status run_ffn(size_t layer, const StopCheck& should_stop, Residual& more);
   Status write_outputs(const Residual& more, const StepOutputs& outputs,
                        const StopCheck& should_stop);

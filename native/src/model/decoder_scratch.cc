@@ -59,6 +59,7 @@ struct Allocator {
 
 struct Widths {
   int64_t heads = 0, ffn = 0;
+  int64_t mixed = 0;  // what a mixer computes of the normed residual before it looks back
   ActNeeds model, heads_needs, ffn_needs;
   // Of layers with experts.
   int64_t n_experts = 0, n_used = 0, d_expert = 0, d_shared = 0;
@@ -80,11 +81,14 @@ Widths widest(const ModelSpec& spec, const Weights& weights) {
   merge(w.model, needs_of({&weights.output, &weights.fuse_embed, &weights.fuse_hidden}));
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerWeights& lw = weights.layers[l];
-    w.heads = std::max(w.heads, int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim);
+    const bool is_conv = spec.layers[l].mixer == Mixer::kShortConv;
+    const int64_t heads = int64_t{spec.layers[l].n_heads} * spec.layers[l].head_dim;
+    w.heads = std::max(w.heads, is_conv ? int64_t{spec.d_model} : heads);
+    w.mixed = std::max(w.mixed, is_conv ? int64_t{3} * spec.d_model : heads);
     w.ffn = std::max(w.ffn, int64_t{spec.layers[l].d_ffn});
-    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v}));
+    merge(w.model, needs_of({&lw.attn_q, &lw.attn_k, &lw.attn_v, &lw.conv_in}));
     merge(w.model, ffn_in_needs(lw));
-    merge(w.heads_needs, needs_of({&lw.attn_o}));
+    merge(w.heads_needs, needs_of({&lw.attn_o, &lw.conv_out}));
     merge(w.ffn_needs, needs_of({&lw.ffn_down}));
     widen_by_experts(spec.layers[l], lw, w);
   }
@@ -122,7 +126,7 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   const Widths widths = widest(spec, weights);
   s.x_stride = round_up(spec.d_model, kTileRows);
   EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * s.x_stride, s.x));
-  const int64_t q_stride = std::max(s.x_stride, round_up(widths.heads, kTileRows));
+  const int64_t q_stride = std::max(s.x_stride, round_up(widths.mixed, kTileRows));
   EDGE_RETURN_IF_ERROR(allocator.take(kMaxRows * q_stride, s.q));
   s.delta = s.q;
   EDGE_RETURN_IF_ERROR(allocator.take_act(spec.d_model, widths.model, s.model_act));

@@ -17,10 +17,10 @@ ActNeeds ffn_in_needs(const LayerWeights& w);
 struct Decoder::Scratch {
   int64_t x_stride = 0;
   float* x = nullptr;      // [kMaxRows][x_stride] residual stream
-  float* q = nullptr;      // [kMaxRows][widest n_heads * head_dim], until attention is done
+  float* q = nullptr;      // [kMaxRows][widest queries, or B, C and x], until the mixer is done
   float* delta = nullptr;  // [kMaxRows][x_stride] what the next norm adds to x; the memory of q
-  ActRows model_act;       // normed residual: input of q, k, v, gate, up, output
-  ActRows heads_act;       // attention output: input of o
+  ActRows model_act;       // normed residual: input of q, k, v, conv_in, gate, up, output
+  ActRows heads_act;       // what the mixer gives: input of o, conv_out
   ActRows ffn_act;         // input of down
   AdapterRows adapters;    // of the step
   MoeRoutes routes;        // n_routed left out: it is a layer's

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 #include <set>
+#include <utility>
 
 #include "format/json.h"
 
@@ -20,6 +21,7 @@ constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxFfn = 1 << 20;
 constexpr int64_t kMaxContext = 1 << 24;
 constexpr int64_t kMaxExperts = 1024;
+constexpr int64_t kMaxConvKernel = 16;
 constexpr size_t kMaxEosIds = 256;
 constexpr size_t kMaxArchBytes = 64;
 
@@ -57,6 +59,7 @@ constexpr Word<RopeUse> kRopes[] = {
     {"full", RopeUse::kFull}, {"local", RopeUse::kLocal}, {"none", RopeUse::kNone}};
 constexpr Word<QkNorm> kQkNorms[] = {
     {"none", QkNorm::kNone}, {"head", QkNorm::kHead}, {"full", QkNorm::kFull}};
+constexpr Word<Mixer> kMixers[] = {{"gqa", Mixer::kGqa}, {"short_conv", Mixer::kShortConv}};
 constexpr Word<FfnAct> kFfnActs[] = {{"silu", FfnAct::kSilu},
                                      {"gelu", FfnAct::kGelu},
                                      {"gelu_tanh", FfnAct::kGeluTanh},
@@ -141,6 +144,20 @@ Status refuse_if(bool is_wrong, std::string_view where, std::string_view key,
           std::string(where) + ": '" + std::string(key) + "' " + std::string(rule)};
 }
 
+// What all heads of a layer have in common.
+Status read_head_options(const Json& item, std::string_view where, LayerSpec& layer) {
+  const Optional optional(item, where);
+  EDGE_RETURN_IF_ERROR(optional.word("rope", kRopes, layer.rope));
+  EDGE_RETURN_IF_ERROR(optional.ranged("window", kMaxContext, layer.window));
+  EDGE_RETURN_IF_ERROR(optional.flag("qkv_bias", layer.qkv_bias));
+  EDGE_RETURN_IF_ERROR(optional.flag("o_bias", layer.o_bias));
+  EDGE_RETURN_IF_ERROR(optional.word("qk_norm", kQkNorms, layer.qk_norm));
+  EDGE_RETURN_IF_ERROR(optional.flag("rotate_keys", layer.rotate_keys));
+  EDGE_RETURN_IF_ERROR(optional.flag("balance_keys", layer.balance_keys));
+  EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_scale", layer.attn_scale));
+  return optional.float_or_zero("attn_softcap", layer.attn_softcap);
+}
+
 Status read_attention(const Json& item, const ModelSpec& spec, std::string_view where,
                       LayerSpec& layer) {
   EDGE_ASSIGN_OR_RETURN(layer.n_heads, get_ranged(item, "n_heads", 1, kMaxHeads, where));
@@ -157,20 +174,32 @@ Status read_attention(const Json& item, const ModelSpec& spec, std::string_view 
                                           ", it must be at least n_rope (" +
                                           std::to_string(spec.n_rope) + ")");
   }
-  const Optional optional(item, where);
-  EDGE_RETURN_IF_ERROR(optional.word("rope", kRopes, layer.rope));
+  EDGE_RETURN_IF_ERROR(read_head_options(item, where, layer));
   EDGE_RETURN_IF_ERROR(refuse_if(layer.rope == RopeUse::kLocal && spec.n_rope == 0, where, "rope",
                                  "is local, which needs an n_rope above 0"));
-  EDGE_RETURN_IF_ERROR(optional.ranged("window", kMaxContext, layer.window));
-  EDGE_RETURN_IF_ERROR(optional.flag("qkv_bias", layer.qkv_bias));
-  EDGE_RETURN_IF_ERROR(optional.flag("o_bias", layer.o_bias));
-  EDGE_RETURN_IF_ERROR(optional.word("qk_norm", kQkNorms, layer.qk_norm));
-  EDGE_RETURN_IF_ERROR(optional.flag("rotate_keys", layer.rotate_keys));
-  EDGE_RETURN_IF_ERROR(optional.flag("balance_keys", layer.balance_keys));
-  EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_scale", layer.attn_scale));
-  EDGE_RETURN_IF_ERROR(optional.float_or_zero("attn_softcap", layer.attn_softcap));
   return refuse_if(layer.balance_keys && layer.attn_softcap > 0, where, "balance_keys",
                    "is true, which excludes an attn_softcap: it sees what softmax does not");
+}
+
+Status read_short_conv(const Json& item, std::string_view where, LayerSpec& layer) {
+  for (const char* key : {"n_heads", "n_kv_heads", "head_dim"}) {
+    EDGE_RETURN_IF_ERROR(get_ranged(item, key, 0, 0, where).status());
+  }
+  EDGE_ASSIGN_OR_RETURN(layer.conv_kernel,
+                        get_ranged(item, "conv_kernel", 2, kMaxConvKernel, where));
+  EDGE_RETURN_IF_ERROR(read_head_options(item, where, layer));
+  const bool is_plain = layer.rope == RopeUse::kFull && layer.window == 0 && !layer.qkv_bias &&
+                        !layer.o_bias && layer.qk_norm == QkNorm::kNone && !layer.rotate_keys &&
+                        !layer.balance_keys && layer.attn_scale == 0 && layer.attn_softcap == 0;
+  return refuse_if(!is_plain, where, "mixer", "is short_conv, but other keys describe attention");
+}
+
+Status read_mixer(const Json& item, const ModelSpec& spec, std::string_view where,
+                  LayerSpec& layer) {
+  EDGE_RETURN_IF_ERROR(Optional(item, where).word("mixer", kMixers, layer.mixer));
+  if (layer.mixer == Mixer::kShortConv) return read_short_conv(item, where, layer);
+  EDGE_RETURN_IF_ERROR(Optional(item, where).ranged("conv_kernel", 0, layer.conv_kernel));
+  return read_attention(item, spec, where, layer);
 }
 
 Status read_norms(const Json& item, std::string_view where, LayerSpec& layer) {
@@ -223,14 +252,14 @@ Result<LayerSpec> get_layer(const Json& item, const ModelSpec& spec, std::string
     return Status(Code::kJsonType, std::string(where) + ": must be an object");
   }
   EDGE_RETURN_IF_ERROR(item.only_keys(
-      {"n_heads",      "n_kv_heads",     "head_dim",    "d_ffn",       "rope",
-       "window",       "pre_norm",       "post_norm",   "parallel",    "qkv_bias",
-       "o_bias",       "ffn_bias",       "qk_norm",     "attn_scale",  "ffn_act",
-       "attn_softcap", "ffn_gated",      "n_experts",   "d_expert",    "d_shared",
-       "norm_topk",    "n_experts_used", "shared_gate", "rotate_keys", "balance_keys"},
+      {"n_heads",      "n_kv_heads", "head_dim",   "d_ffn",          "rope",        "window",
+       "pre_norm",     "post_norm",  "parallel",   "qkv_bias",       "o_bias",      "ffn_bias",
+       "qk_norm",      "attn_scale", "ffn_act",    "attn_softcap",   "ffn_gated",   "n_experts",
+       "d_expert",     "d_shared",   "norm_topk",  "n_experts_used", "shared_gate", "rotate_keys",
+       "balance_keys", "mixer",      "conv_kernel"},
       where));
   LayerSpec layer;
-  EDGE_RETURN_IF_ERROR(read_attention(item, spec, where, layer));
+  EDGE_RETURN_IF_ERROR(read_mixer(item, spec, where, layer));
   EDGE_RETURN_IF_ERROR(read_norms(item, where, layer));
   EDGE_RETURN_IF_ERROR(read_ffn(item, where, layer));
   return layer;
@@ -311,22 +340,31 @@ KvLayout ModelSpec::kv_layout(KvFormat format) const {
   const auto window_of = [this](const LayerSpec& layer) {
     return layer.window < n_ctx_train ? layer.window : 0;
   };
-  std::set<int> windows;
-  for (const LayerSpec& layer : layers) windows.insert(window_of(layer));
+  using Key = std::pair<bool, int>;  // whether it is a state, and the window
+  const auto key_of = [&](const LayerSpec& layer) -> Key {
+    if (layer.mixer == Mixer::kShortConv) return {true, layer.conv_kernel};
+    return {false, window_of(layer)};
+  };
+  std::set<Key> keys;
+  for (const LayerSpec& layer : layers) keys.insert(key_of(layer));
   KvLayout layout;
-  for (const int window : windows) layout.groups.push_back({.window = window});
+  for (const auto& [is_state, window] : keys) {
+    layout.groups.push_back({.window = window, .is_state = is_state});
+  }
   layout.layers.reserve(layers.size());
   for (const LayerSpec& layer : layers) {
-    const auto group = std::distance(windows.begin(), windows.find(window_of(layer)));
+    const auto group = std::distance(keys.begin(), keys.find(key_of(layer)));
     KvGroup& pages = layout.groups[static_cast<size_t>(group)];
+    const bool is_state = pages.is_state;
     const KvLayerLayout kv{.offset_bytes = pages.page_bytes,
                            .n_kv_heads = layer.n_kv_heads,
                            .head_dim = layer.head_dim,
                            .group = static_cast<int>(group),
-                           .format = format,
+                           .format = is_state ? KvFormat::kF16 : format,
                            .first_offset_bytes = pages.first_page_bytes,
                            .mixes_keys = layer.rotate_keys && format != KvFormat::kF16,
-                           .balances_keys = layer.balance_keys && format != KvFormat::kF16};
+                           .balances_keys = layer.balance_keys && format != KvFormat::kF16,
+                           .state_cols = is_state ? static_cast<size_t>(d_model) : 0};
     pages.page_bytes += kv.layer_bytes(kFirstPages);
     pages.first_page_bytes += kv.layer_bytes(0);
     layout.layers.push_back(kv);

@@ -18,6 +18,10 @@ enum class RopeUse : uint8_t { kFull, kLocal, kNone };
 // Over which elements queries and keys are RMS-normed before they turn.
 enum class QkNorm : uint8_t { kNone, kHead, kFull };
 
+// How a layer mixes a token with those before it: attention, or the gated short convolution of
+// LFM2, y = C * conv(B * x) with [B, C, x] = conv_in(h), each channel by itself and causal.
+enum class Mixer : uint8_t { kGqa, kShortConv };
+
 // Fields with a default may be absent in the text; a file that needs none of them does not have it.
 struct LayerSpec {
   int n_heads = 0;
@@ -40,11 +44,13 @@ struct LayerSpec {
   FfnAct ffn_act = FfnAct::kSilu;
   bool ffn_gated = true;  // down(act(gate(x)) * up(x)), otherwise down(act(up(x)))
   int n_experts = 0;
-  int n_experts_used = 0;    // per token
-  int d_expert = 0;          // rows of an expert's gate and up
-  int d_shared = 0;          // > 0: an expert of this width that every token uses
-  bool shared_gate = false;  // the shared expert's output times sigmoid(x Wg)
-  bool norm_topk = false;    // the used experts' probabilities are divided by their sum
+  int n_experts_used = 0;     // per token
+  int d_expert = 0;           // rows of an expert's gate and up
+  int d_shared = 0;           // > 0: an expert of this width that every token uses
+  bool shared_gate = false;   // the shared expert's output times sigmoid(x Wg)
+  bool norm_topk = false;     // the used experts' probabilities are divided by their sum
+  Mixer mixer = Mixer::kGqa;  // kShortConv: no heads, and everything about them has its default
+  int conv_kernel = 0;        // kShortConv: the token itself and so many - 1 before it
 };
 
 struct ModelSpec {

@@ -107,14 +107,20 @@ Status bind_norm(Binder& binder, const ModelSpec& spec, const std::string& prefi
   return binder.vector(prefix, role + "_bias", spec.d_model, out.bias);
 }
 
+Status bind_short_conv(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
+                       const std::string& prefix, LayerWeights& out) {
+  const int64_t d_model = spec.d_model;
+  EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "conv_in", 3 * d_model, d_model, out.conv_in));
+  EDGE_RETURN_IF_ERROR(
+      binder.vector(prefix, "conv_taps", layer.conv_kernel * d_model, out.conv_taps));
+  return binder.matrix(prefix, "conv_out", d_model, d_model, out.conv_out);
+}
+
 Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
                       const std::string& prefix, LayerWeights& out) {
   const int64_t d_model = spec.d_model;
   const int64_t d_q = int64_t{layer.n_heads} * layer.head_dim;
   const int64_t d_kv = int64_t{layer.n_kv_heads} * layer.head_dim;
-  if (layer.pre_norm) {
-    EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, prefix, "attn_norm", out.attn_norm));
-  }
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_q", d_q, d_model, out.attn_q));
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_k", d_kv, d_model, out.attn_k));
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_v", d_kv, d_model, out.attn_v));
@@ -135,9 +141,18 @@ Status bind_attention(Binder& binder, const ModelSpec& spec, const LayerSpec& la
     EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_k_scale", d_kv, out.attn_k_scale));
   }
   EDGE_RETURN_IF_ERROR(binder.matrix(prefix, "attn_o", d_model, d_q, out.attn_o));
-  if (layer.o_bias) {
-    EDGE_RETURN_IF_ERROR(binder.vector(prefix, "attn_o_bias", d_model, out.attn_o_bias));
+  if (!layer.o_bias) return {};
+  return binder.vector(prefix, "attn_o_bias", d_model, out.attn_o_bias);
+}
+
+Status bind_mixer(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
+                  const std::string& prefix, LayerWeights& out) {
+  if (layer.pre_norm) {
+    EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, prefix, "attn_norm", out.attn_norm));
   }
+  EDGE_RETURN_IF_ERROR(layer.mixer == Mixer::kShortConv
+                           ? bind_short_conv(binder, spec, layer, prefix, out)
+                           : bind_attention(binder, spec, layer, prefix, out));
   if (!layer.post_norm) return {};
   return bind_norm(binder, spec, prefix, "attn_post_norm", out.attn_post_norm);
 }
@@ -185,7 +200,7 @@ Status bind_ffn(Binder& binder, const ModelSpec& spec, const LayerSpec& layer,
 Status bind_layer(Binder& binder, const ModelSpec& spec, size_t index, LayerWeights& out) {
   const LayerSpec& layer = spec.layers[index];
   const std::string prefix = "layers." + std::to_string(index) + ".";
-  EDGE_RETURN_IF_ERROR(bind_attention(binder, spec, layer, prefix, out));
+  EDGE_RETURN_IF_ERROR(bind_mixer(binder, spec, layer, prefix, out));
   if (layer.pre_norm) {
     EDGE_RETURN_IF_ERROR(bind_norm(binder, spec, prefix, "ffn_norm", out.ffn_norm));
   }

@@ -31,6 +31,9 @@ struct LayerWeights {
   Tensor attn_k_scale;         //
   Tensor attn_o;               // [d_model, n_heads * head_dim]
   Tensor attn_o_bias;          //
+  Tensor conv_in;              // [3 * d_model, d_model]: B, C and x; of a short convolution
+  Tensor conv_taps;            // F32 [conv_kernel * d_model], tap by tap, that of the oldest first
+  Tensor conv_out;             // [d_model, d_model]
   NormWeights attn_post_norm;  // [d_model]
   NormWeights ffn_norm;        // [d_model]
   Tensor ffn_gate;             // [d_ffn, d_model]

@@ -163,6 +163,7 @@ std::vector<StepPart*> Batcher::choose() {
     rows_left -= n_rows;
     part->n_rows_ = n_rows;
     part->n_drafts_ = 0;
+    part->is_capped_ = false;
     part->state_ = StepPart::State::kInStep;
     chosen.push_back(part);
   };
@@ -171,15 +172,19 @@ std::vector<StepPart*> Batcher::choose() {
   }
   const auto n_decode = static_cast<int>(chosen.size());
   if (chosen.size() == waiting_.size()) share_draft_rows(chosen, logits_left);
+  int rows_without_budget = rows_left;
   if (n_decode > 0) {
+    rows_without_budget = std::min(rows_left, clock_.prompt_rows(n_decode, 0));
     rows_left = std::min(rows_left, clock_.prompt_rows(n_decode, latency_budget_ms_));
   }
   for (StepPart* part : waiting_) {
-    const int n_most = part->n_most_rows();
+    int n_most = part->n_most_rows();
     if (n_most == 1) continue;
-    int n_rows = std::min(n_most, rows_left);
-    if (part->wants_all_logits()) n_rows = std::min(n_rows, static_cast<int>(logits_left));
+    if (part->wants_all_logits()) n_most = std::min(n_most, static_cast<int>(logits_left));
+    const int n_rows = std::min(n_most, rows_left);
     take(part, n_rows);
+    part->is_capped_ = n_rows < std::min(n_most, rows_without_budget);
+    rows_without_budget -= n_rows;
   }
   std::erase_if(waiting_, [](StepPart* part) { return part->state_ == StepPart::State::kInStep; });
   return chosen;

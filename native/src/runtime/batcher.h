@@ -74,6 +74,8 @@ class StepPart {
   bool is_done() const { return state_ == State::kDone; }
   bool was_stopped() const { return is_stopped_; }
   const Status& status() const { return status_; }
+  // Whether the step would have had more of its rows but for latency_budget_ms.
+  bool was_capped() const { return is_capped_; }
 
  private:
   friend class Batcher;
@@ -84,6 +86,7 @@ class StepPart {
   State state_ = State::kIdle;
   int n_rows_ = 0;    // in the step
   int n_drafts_ = 0;  // besides
+  bool is_capped_ = false;
   Status status_;
   std::atomic<bool> is_stopped_{false};
 };

@@ -23,25 +23,27 @@ std::vector<float*> places(std::span<float> out, size_t width, size_t first, siz
 
 }  // namespace
 
-Result<std::unique_ptr<DraftRows>> DraftRows::create(StepModel& head, KvCache& cache, int n_ctx) {
+Result<std::unique_ptr<DraftRows>> DraftRows::create(StepModel& model, KvCache& cache, int n_ctx,
+                                                     Of of) {
   EDGE_ASSIGN_OR_RETURN(std::unique_ptr<KvSequence> kv, KvSequence::create(cache, n_ctx));
-  return std::unique_ptr<DraftRows>(new DraftRows(head, std::move(kv)));
+  const int width = of == Of::kHead ? model.d_model() : 0;
+  return std::unique_ptr<DraftRows>(new DraftRows(model, std::move(kv), width));
 }
 
 Status DraftRows::add(std::span<const int32_t> tokens, std::span<const float> hidden,
                       std::span<float> logits, std::span<float> next) {
-  const auto d_model = static_cast<size_t>(head_.d_model());
-  const auto n_vocab = static_cast<size_t>(head_.n_vocab());
-  const size_t n_out = next.size() / d_model;
-  if (hidden.size() != tokens.size() * d_model || next.size() != n_out * d_model ||
+  const auto width = static_cast<size_t>(width_);
+  const auto n_vocab = static_cast<size_t>(model_.n_vocab());
+  const size_t n_out = logits.size() / n_vocab;
+  if (hidden.size() != tokens.size() * width || next.size() != n_out * width ||
       logits.size() != n_out * n_vocab || n_out > tokens.size()) {
     return {Code::kInvalidArgument, std::to_string(tokens.size()) + " rows of a draft head and " +
                                         std::to_string(hidden.size()) +
                                         " values of hidden states; give each row " +
-                                        std::to_string(d_model)};
+                                        std::to_string(width)};
   }
   const size_t first_out = tokens.size() - n_out;
-  const auto most = static_cast<size_t>(head_.max_rows());
+  const auto most = static_cast<size_t>(model_.max_rows());
   for (size_t begin = 0; begin < tokens.size(); begin += most) {
     const size_t end = std::min(begin + most, tokens.size());
     const auto n = static_cast<int>(end - begin);
@@ -50,14 +52,15 @@ Status DraftRows::add(std::span<const int32_t> tokens, std::span<const float> hi
     for (size_t row = begin; row < end; ++row) {
       const int at = kv_->n_tokens() + static_cast<int>(row - begin);
       rows.push_back({.token = tokens[row], .position = at, .slot = at, .kv = kv_->view()});
-      rows.back().hidden = hidden.data() + row * d_model;
+      if (width > 0) rows.back().hidden = hidden.data() + row * width;
     }
     const std::vector<float*> to_logits = places(logits, n_vocab, first_out, begin, end);
-    const std::vector<float*> to_next = places(next, d_model, first_out, begin, end);
-    std::vector<int32_t> wanted(to_next.size());
+    std::vector<float*> to_next;
+    if (width > 0) to_next = places(next, width, first_out, begin, end);
+    std::vector<int32_t> wanted(to_logits.size());
     std::iota(wanted.begin(), wanted.end(), n - static_cast<int>(wanted.size()));
     const StepOutputs outputs{.rows = wanted, .logits = to_logits, .row_hidden = to_next};
-    EDGE_RETURN_IF_ERROR(head_.step(rows, outputs, {}));
+    EDGE_RETURN_IF_ERROR(model_.step(rows, outputs, {}));
     EDGE_RETURN_IF_ERROR(kv_->commit(n));
   }
   return {};

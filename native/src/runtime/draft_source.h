@@ -54,6 +54,8 @@ class DraftSource {
   virtual uint64_t most_bytes() const = 0;
   // What the sequence's drafts have saved so far over steps without, as far as known.
   virtual double saved_ms() const = 0;
+  // Steps of it that verified less than would have paid, for the sake of a latency budget.
+  virtual int64_t n_capped() const = 0;
   // For another sequence of the same model.
   virtual std::unique_ptr<DraftSource> fresh() const = 0;
 };

@@ -14,8 +14,9 @@ constexpr size_t kSlabBytes = size_t{1} << 19;  // about what one request to the
 
 }  // namespace
 
-KvCache::KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes)
-    : groups_(groups.begin(), groups.end()), budget_bytes_(budget_bytes) {
+KvCache::KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes,
+                 PageBuffer::Allocate allocate)
+    : groups_(groups.begin(), groups.end()), budget_bytes_(budget_bytes), allocate_(allocate) {
   for (const size_t number : {size_t{kFirstPages}, size_t{0}}) {
     for (const KvGroup& group : groups) {
       const size_t n_bytes = group.bytes_of(number);
@@ -93,7 +94,7 @@ Result<PageId> KvCache::take(size_t group, size_t number) {
   if (s == pool.slabs.size()) pool.slabs.emplace_back();
   Slab& slab = pool.slabs[s];
   if (slab.n_used == 0) {
-    EDGE_ASSIGN_OR_RETURN(slab.memory, PageBuffer::allocate(pool.slab_pages * pool.page_bytes));
+    EDGE_ASSIGN_OR_RETURN(slab.memory, allocate_(pool.slab_pages * pool.page_bytes));
     slab.dirty = 0;
   }
   size_t i = 0;
@@ -148,6 +149,12 @@ void KvCache::drop(PageId page) {
   at.slab.kept &= ~at.bit();
   kept_bytes_ -= at.page_bytes;
   let_go(at);
+}
+
+bool KvCache::is_kept(PageId page) const {
+  const std::lock_guard lock(mutex_);
+  const Place at = place(page);
+  return (at.slab.kept & at.bit()) != 0;
 }
 
 bool KvCache::is_idle(PageId page) const {

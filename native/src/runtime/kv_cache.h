@@ -34,8 +34,10 @@ struct KvCacheFigures {
 
 class KvCache {
  public:
-  // budget_bytes: cap on what is reserved, claimed and kept. Page sizes > 0.
-  KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes);
+  // budget_bytes: cap on what is reserved, claimed and kept. Page sizes > 0. allocate: where pages
+  // come from, the backend's.
+  KvCache(std::span<const KvGroup> groups, uint64_t budget_bytes,
+          PageBuffer::Allocate allocate = PageBuffer::allocate);
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
@@ -66,7 +68,8 @@ class KvCache {
   // keep(): the prefix tree becomes an owner. drop(): it is none any more.
   void keep(PageId page);
   void drop(PageId page);
-  // Whether the tree alone owns it.
+  // Whether the tree is one of its owners, and whether the only one.
+  bool is_kept(PageId page) const;
   bool is_idle(PageId page) const;
 
   uint64_t idle_bytes() const;
@@ -108,6 +111,7 @@ class KvCache {
 
   const std::vector<KvGroup> groups_;
   const uint64_t budget_bytes_;
+  const PageBuffer::Allocate allocate_;
   mutable std::mutex mutex_;
   mutable std::vector<Pool> pools_;  // of the groups, then of their first pages
   uint64_t reserved_bytes_ = 0;

@@ -97,12 +97,19 @@ std::vector<KvPage> KvPlan::trim(const KvStepPlan& step) {
   std::vector<KvPage> let_go;
   const int rewound = step.first_position + step.n_new_tokens - kKeptTokens;
   for (size_t group = 0; group < tables_.size(); ++group) {
-    Table& table = tables_[group];
-    const int first_kept = first_seen(table.window, rewound) / kPageTokens;
-    while (table.first_page < first_kept) {
-      const auto number = static_cast<size_t>(table.first_page++);
-      let_go.push_back({group, number, table.pages[number]});
-    }
+    const int first_kept = first_seen(tables_[group].window, rewound) / kPageTokens;
+    const std::vector<KvPage> of_group = let_go_before(group, first_kept);
+    let_go.insert(let_go.end(), of_group.begin(), of_group.end());
+  }
+  return let_go;
+}
+
+std::vector<KvPage> KvPlan::let_go_before(size_t group, int first) {
+  Table& table = tables_[group];
+  std::vector<KvPage> let_go;
+  while (table.first_page < first) {
+    const auto number = static_cast<size_t>(table.first_page++);
+    let_go.push_back({group, number, table.pages[number]});
   }
   return let_go;
 }

@@ -18,6 +18,7 @@ namespace edge {
 
 // The name of a page in the cache.
 using PageId = uint64_t;
+constexpr PageId kNoPage = UINT64_MAX;  // among the pages of all groups: one that was let go
 
 struct KvStepPlan {
   int first_position = 0;  // of the new tokens
@@ -57,6 +58,8 @@ class KvPlan {
   // Lets go of pages that neither the planned step sees nor one after a rewind of kKeptTokens from
   // its end. None without windows.
   std::vector<KvPage> trim(const KvStepPlan& step);
+  // Lets go of a group's pages before page `first` <= n_pages(group).
+  std::vector<KvPage> let_go_before(size_t group, int first);
   void attach(size_t group, PageId page) { tables_[group].pages.push_back(page); }
   // The pages must be attached: kInvalidArgument otherwise.
   Status commit(int n_new_tokens);

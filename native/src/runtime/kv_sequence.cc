@@ -89,9 +89,13 @@ Status KvSequence::make_room() {
 Status KvSequence::own_last_page() {
   if (n_shared_pages_ == n_published_) return Status::ok();
   const auto number = static_cast<size_t>(n_published_);
-  const std::vector<PageId> pages = pages_at(n_published_);
+  std::vector<PageId> pages = pages_at(n_published_);
+  for (size_t group = 0; group < pages.size(); ++group) {
+    if (!is_shared(group, number, pages[group])) pages[group] = kNoPage;
+  }
   EDGE_ASSIGN_OR_RETURN(const std::vector<PageId> own, copies(pages, number));
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
+    if (own[group] == kNoPage) continue;
     put(group, number, own[group]);
     cache_.release(pages[group]);
     cache_.reclaim(cache_.page_bytes(own[group]));
@@ -102,13 +106,25 @@ Status KvSequence::own_last_page() {
   return Status::ok();
 }
 
-// Of pages with this number, one for each group.
+// Whether the tree has it in its account, and nobody may write to it.
+bool KvSequence::is_shared(size_t group, size_t number, PageId page) const {
+  if (number >= static_cast<size_t>(n_shared_pages_) || page == kNoPage) return false;
+  return !cache_.groups()[group].is_state || cache_.is_kept(page);
+}
+
+// Of pages with this number, one for each group or kNoPage.
 Result<std::vector<PageId>> KvSequence::copies(std::span<const PageId> pages, size_t number) {
   std::vector<PageId> own;
   for (size_t group = 0; group < pages.size(); ++group) {
+    if (pages[group] == kNoPage) {
+      own.push_back(kNoPage);
+      continue;
+    }
     Result<PageId> page = cache_.take(group, number);
     if (!page.is_ok()) {
-      for (const PageId taken : own) cache_.release(taken);
+      for (const PageId taken : own) {
+        if (taken != kNoPage) cache_.release(taken);
+      }
       return page.status();
     }
     own.push_back(page.take());
@@ -152,7 +168,7 @@ void KvSequence::let_go(std::span<const KvPage> pages) {
   bool was_shared = false;
   for (const KvPage& page : pages) {
     page_data_[page.group][page.number] = nullptr;
-    if (page.number < static_cast<size_t>(n_shared_pages_)) {
+    if (is_shared(page.group, page.number, page.id)) {
       cache_.reclaim(cache_.page_bytes(page.id));
       promised_bytes_ += cache_.page_bytes(page.id);
       was_shared = true;
@@ -182,7 +198,7 @@ int KvSequence::adopt(std::span<const int32_t> ids) {
   if (read_known(ids) == 0) copy_tail(match);
   for (const PageId page : match.tail) cache_.release(page);
   if (match.n_tail_tokens > 0) tree_->enforce();
-  return plan_.n_tokens() - n_before;
+  return std::max(0, plan_.n_tokens() - n_before);
 }
 
 // Whole pages that are in memory.
@@ -211,16 +227,23 @@ size_t KvSequence::read_known(std::span<const int32_t> ids) {
   KvDisk* const disk = tree_->disk();
   if (disk == nullptr) return 0;
   std::vector<KvDisk::Name> names{tree_->disk_name(*node_)};
-  while (static_cast<size_t>(n_tokens()) + kPageTokens <= ids.size()) {
-    const auto page_ids = ids.subspan(static_cast<size_t>(n_tokens()), kPageTokens);
-    names.push_back(KvDisk::after(names.back(), page_ids));
-    if (!disk->has(names.back()) || !read_page(*disk, names.back(), page_ids)) {
-      names.pop_back();
-      break;
-    }
-    publish(ids);
+  const auto n_before = static_cast<size_t>(n_tokens());
+  const auto page_ids = [&](size_t i) {
+    return ids.subspan(n_before + i * kPageTokens, kPageTokens);
+  };
+  size_t n_there = 0;  // up to a checkpoint, where the model has states
+  for (size_t i = 0; n_before + (i + 1) * kPageTokens <= ids.size(); ++i) {
+    names.push_back(KvDisk::after(names.back(), page_ids(i)));
+    if (!disk->has(names.back())) break;
+    if (!has_states() || is_checkpoint(n_published_ + static_cast<int>(i))) n_there = i + 1;
   }
-  const size_t n_read = names.size() - 1;
+  size_t n_read = 0;
+  for (size_t i = 0; i < n_there && read_page(*disk, names[i + 1], page_ids(i)); ++i) {
+    publish(ids);
+    if (!has_states() || is_checkpoint(n_published_ - 1)) n_read = i + 1;
+  }
+  const auto n_whole = static_cast<int>(n_before + n_read * kPageTokens);
+  if (n_tokens() > n_whole) rewind(n_whole);
   for (size_t i = n_read; i > 0; --i) disk->touch(names[i]);
   n_disk_tokens_ += static_cast<int64_t>(n_read) * kPageTokens;
   return n_read;
@@ -228,15 +251,23 @@ size_t KvSequence::read_known(std::span<const int32_t> ids) {
 
 // The next page; where that fails, nothing has changed.
 bool KvSequence::read_page(KvDisk& disk, const KvDisk::Name& name, std::span<const int32_t> ids) {
-  const int n_before = n_tokens();
+  const int n_before = n_tokens(), number = n_before / kPageTokens;
   if (!prepare(kPageTokens).is_ok()) return false;
+  const std::vector<PageId> pages = pages_at(number);
   std::vector<std::span<std::byte>> bytes;
-  for (const PageId page : pages_at(n_before / kPageTokens)) {
-    bytes.emplace_back(cache_.data(page), cache_.page_bytes(page));
+  for (size_t group = 0; group < pages.size(); ++group) {
+    if (cache_.groups()[group].is_state && !is_checkpoint(number)) continue;
+    bytes.emplace_back(cache_.data(pages[group]), cache_.page_bytes(pages[group]));
   }
-  if (disk.read(name, ids, bytes)) return commit(kPageTokens).is_ok();
-  rewind(n_before);  // lets go of the page
-  return false;
+  if (!disk.read(name, ids, bytes)) {
+    rewind(n_before);  // lets go of the page
+    return false;
+  }
+  for (size_t group = 0; group < pages.size(); ++group) {
+    if (!cache_.groups()[group].is_state) continue;
+    let_go(plan_.let_go_before(group, is_checkpoint(number) ? number : number + 1));
+  }
+  return commit(kPageTokens).is_ok();
 }
 
 // What the page after the known ones has in common with the text.
@@ -250,12 +281,13 @@ void KvSequence::copy_tail(const PrefixMatch& match) {
   plan_.adopt(n_tokens() + match.n_tail_tokens);
 }
 
-// One for each group, all of which hold it.
+// One for each group; kNoPage where it was let go.
 std::vector<PageId> KvSequence::pages_at(int number) const {
   std::vector<PageId> pages;
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     const auto at = static_cast<size_t>(number - plan_.first_page(group));
-    pages.push_back(plan_.held_pages(group)[at]);
+    const bool is_held = number >= plan_.first_page(group);
+    pages.push_back(is_held ? plan_.held_pages(group)[at] : kNoPage);
   }
   return pages;
 }
@@ -264,21 +296,41 @@ void KvSequence::publish(std::span<const int32_t> ids) {
   if (node_ == nullptr || n_shared_pages_ != n_published_) return;
   while ((n_published_ + 1) * kPageTokens <= plan_.n_tokens()) {
     const auto number = static_cast<size_t>(n_published_);
-    for (size_t group = 0; group < plan_.n_groups(); ++group) {
-      if (n_published_ < plan_.first_page(group)) return;  // let go before it could be shared
-    }
     std::vector<PageId> pages = pages_at(n_published_);
-    tree_->insert(node_, ids.subspan(number * kPageTokens, kPageTokens), pages);
     for (size_t group = 0; group < pages.size(); ++group) {
+      // Let go before it could be shared.
+      if (pages[group] == kNoPage && !cache_.groups()[group].is_state) return;
+    }
+    const bool ends_here = n_published_ == turn_page_;
+    tree_->insert(node_, ids.subspan(number * kPageTokens, kPageTokens), pages, ends_here);
+    n_shared_pages_ = ++n_published_;
+    for (size_t group = 0; group < pages.size(); ++group) {
+      if (!is_shared(group, number, pages[group])) continue;
       put(group, number, pages[group]);
       share(pages[group]);
     }
-    n_shared_pages_ = ++n_published_;
+  }
+}
+
+void KvSequence::end_turn() {
+  if (!has_states() || node_ == nullptr || n_tokens() == 0) return;
+  turn_page_ = (n_tokens() - 1) / kPageTokens;
+  if (turn_page_ != n_published_ - 1 || n_shared_pages_ != n_published_) return;
+  const std::vector<PageId> pages = pages_at(turn_page_);
+  std::vector<bool> was_shared;
+  for (size_t group = 0; group < pages.size(); ++group) {
+    was_shared.push_back(is_shared(group, static_cast<size_t>(turn_page_), pages[group]));
+  }
+  tree_->keep_states(*node_, pages);
+  for (size_t group = 0; group < pages.size(); ++group) {
+    const bool is_now = is_shared(group, static_cast<size_t>(turn_page_), pages[group]);
+    if (is_now && !was_shared[group]) share(pages[group]);
   }
 }
 
 void KvSequence::settle(std::span<const int32_t> ids) {
   publish(ids);
+  if (n_tokens() % kPageTokens == 0) end_turn();
   const auto n_published_ids = static_cast<size_t>(n_published_) * kPageTokens;
   if (node_ == nullptr || n_shared_pages_ != n_published_ || ids.size() <= n_published_ids ||
       ids.size() - n_published_ids >= kPageTokens) {
@@ -298,7 +350,7 @@ Result<std::unique_ptr<KvSequence>> KvSequence::fork() const {
     }
     const std::span<const PageId> held = plan_.held_pages(group);
     for (size_t i = 0; i < held.size(); ++i) {
-      if (first + i < static_cast<size_t>(n_shared_pages_)) {
+      if (is_shared(group, first + i, held[i])) {
         cache_.retain(held[i]);
         other->attach(group, held[i]);
         other->share(held[i]);
@@ -348,7 +400,9 @@ Status KvSequence::detach() {
   for (size_t group = 0; group < plan_.n_groups(); ++group) {
     for (int number = plan_.first_page(group); number < n_shared_pages_; ++number) {
       const auto at = static_cast<size_t>(number - plan_.first_page(group));
-      shared.push_back({group, static_cast<size_t>(number), plan_.held_pages(group)[at]});
+      const PageId page = plan_.held_pages(group)[at];
+      if (!is_shared(group, static_cast<size_t>(number), page)) continue;
+      shared.push_back({group, static_cast<size_t>(number), page});
       n_bytes += cache_.page_bytes(shared.back().id);
     }
   }

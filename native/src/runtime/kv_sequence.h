@@ -82,6 +82,9 @@ class KvSequence {
   // The tokens so far are `ids`, n_tokens() of them: leaves the whole pages to others. After every
   // commit.
   void publish(std::span<const int32_t> ids);
+  // A turn ends here: from now on, or once the page is whole, texts may go on from inside it that
+  // need the state of recurrent layers.
+  void end_turn();
   // As publish(), and the begun page too. The last call but rewind().
   void settle(std::span<const int32_t> ids);
   // Another one with the same tokens, which shares the shared pages and has copies of the others.
@@ -100,6 +103,8 @@ class KvSequence {
   PrefixMatch share_known(std::span<const int32_t> ids);
   size_t read_known(std::span<const int32_t> ids);
   bool read_page(KvDisk& disk, const KvDisk::Name& name, std::span<const int32_t> ids);
+  bool has_states() const { return cache_.groups().back().is_state; }
+  bool is_shared(size_t group, size_t number, PageId page) const;
   void copy_tail(const PrefixMatch& match);
   std::vector<PageId> pages_at(int number) const;
   Result<std::vector<PageId>> copies(std::span<const PageId> pages, size_t number);
@@ -118,8 +123,10 @@ class KvSequence {
   uint64_t n_bytes_besides_ = 0;
   PrefixNode* node_ = nullptr;  // of the last published page; null: publishes nothing
   int n_published_ = 0;         // pages up to there
+  int turn_page_ = -1;          // that a turn ended in, which is not published yet
   int64_t n_disk_tokens_ = 0;
-  int n_shared_pages_ = 0;  // these, and one more where rewind() went inside it
+  // These, and one more where rewind() went inside it; of states only those that the tree keeps.
+  int n_shared_pages_ = 0;
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
 };

@@ -18,8 +18,9 @@ class ModelDrafts {
     SpeculationOptions shared;
     double budget_ms = 0;       // that a step with drafts may take; 0: anything
     bool ignores_time = false;  // steps count as if they all took as long
-    // Makes one more drafter for a sequence, or null where it cannot; empty: there is none.
-    std::function<std::unique_ptr<Drafter>(const Acceptance&)> more = {};
+    // Adds more drafters to a sequence, as far as it can; empty: there are none.
+    std::function<void(SequenceSpeculation&)> add_more = {};
+    uint64_t more_bytes = 0;  // that these take of a sequence's own, beside SpeculationOptions
   };
   ModelDrafts(const Options& options, CostTable costs)
       : options_(options), shared_(options.shared, std::move(costs)) {}

@@ -5,8 +5,6 @@
 namespace edge {
 namespace {
 
-constexpr PageId kNoPage = UINT64_MAX;
-
 size_t n_same(std::span<const int32_t> a, std::span<const int32_t> b) {
   const size_t n = std::min(a.size(), b.size());
   size_t i = 0;
@@ -119,7 +117,9 @@ PrefixNode& PrefixTree::add(PrefixNode& parent, std::span<const int32_t> ids,
   node->depth = parent.depth + 1;
   node->ids.assign(ids.begin(), ids.end());
   node->pages.assign(pages.begin(), pages.end());
-  for (const PageId page : pages) cache_.keep(page);
+  for (const PageId page : pages) {
+    if (page != kNoPage) cache_.keep(page);
+  }
   if (disk_ != nullptr) node->disk_name = KvDisk::after(parent.disk_name, ids);
   parent.children.push_back(std::move(node));
   file(parent);
@@ -143,8 +143,8 @@ uint64_t PrefixTree::remove(PrefixNode& node) {
   return n_bytes;
 }
 
-// Ends of texts that `ids`, which are there now, begin with.
-void PrefixTree::drop_superseded(PrefixNode& parent, std::span<const int32_t> ids) {
+// Ends of texts that `ids`, which are there now, begin with. Whether there were any.
+bool PrefixTree::drop_superseded(PrefixNode& parent, std::span<const int32_t> ids) {
   std::vector<PrefixNode*> old;
   for (const auto& child : parent.children) {
     const bool is_shorter = !child->is_whole() && child->ids.size() < ids.size();
@@ -153,21 +153,43 @@ void PrefixTree::drop_superseded(PrefixNode& parent, std::span<const int32_t> id
     }
   }
   for (PrefixNode* node : old) remove(*node);
+  return !old.empty();
 }
 
-void PrefixTree::insert(PrefixNode*& node, std::span<const int32_t> ids, std::span<PageId> pages) {
+// Those that the node does not have.
+void PrefixTree::adopt_states(PrefixNode& node, std::span<const PageId> pages) {
+  for (size_t group = 0; group < pages.size(); ++group) {
+    const bool is_wanted = cache_.groups()[group].is_state && node.pages[group] == kNoPage;
+    if (!is_wanted || pages[group] == kNoPage) continue;
+    node.pages[group] = pages[group];
+    cache_.keep(pages[group]);
+  }
+}
+
+void PrefixTree::keep_states(PrefixNode& node, std::span<const PageId> pages) {
+  const std::lock_guard lock(mutex_);
+  adopt_states(node, pages);
+  file(node);
+}
+
+void PrefixTree::insert(PrefixNode*& node, std::span<const int32_t> ids, std::span<PageId> pages,
+                        bool ends_here) {
   const std::lock_guard lock(mutex_);
   PrefixNode* next = nullptr;
   for (const auto& child : node->children) {
     if (child->is_whole() && n_same(child->ids, ids) == ids.size()) next = child.get();
   }
   if (next == nullptr) {
-    next = &add(*node, ids, pages);
-    drop_superseded(*node, ids);
+    std::vector<PageId> own(pages.begin(), pages.end());
+    for (size_t group = 0; group < own.size(); ++group) {
+      if (cache_.groups()[group].is_state) own[group] = kNoPage;
+    }
+    next = &add(*node, ids, own);
   } else {
     for (size_t group = 0; group < pages.size(); ++group) {
-      if (next->pages[group] == pages[group]) continue;
+      if (next->pages[group] == pages[group] || pages[group] == kNoPage) continue;
       if (next->pages[group] == kNoPage) {
+        if (cache_.groups()[group].is_state) continue;
         next->pages[group] = pages[group];
         cache_.keep(pages[group]);
         continue;
@@ -177,6 +199,9 @@ void PrefixTree::insert(PrefixNode*& node, std::span<const int32_t> ids, std::sp
       pages[group] = next->pages[group];
     }
   }
+  // Where a text ended, others may go on. The page holds the states inside it, too.
+  ends_here |= drop_superseded(*node, ids) || is_checkpoint(node->depth);
+  if (ends_here) adopt_states(*next, pages);
   ++next->n_pins;
   --node->n_pins;
   touch(*next);
@@ -188,8 +213,7 @@ void PrefixTree::insert_tail(PrefixNode* node, std::span<const int32_t> ids,
                              std::span<const PageId> pages) {
   const std::lock_guard lock(mutex_);
   for (const auto& child : node->children) {
-    if (n_same(child->ids, ids) < ids.size()) continue;
-    return touch(*child);
+    if (n_same(child->ids, ids) == ids.size() && child->is_complete()) return touch(*child);
   }
   touch(add(*node, ids, pages));
   drop_superseded(*node, ids);
@@ -307,11 +331,22 @@ PrefixNode* PrefixTree::oldest() const {
   return end;
 }
 
+// Whether it has all that the disk keeps of it.
+bool PrefixTree::is_storable(const PrefixNode& node) const {
+  for (size_t group = 0; group < node.pages.size(); ++group) {
+    const bool is_kept = !cache_.groups()[group].is_state || is_checkpoint(node.depth - 1);
+    if (is_kept && node.pages[group] == kNoPage) return false;
+  }
+  return node.is_whole();
+}
+
 // Before anything of it goes. Other threads may use it and what follows it while it is written.
 bool PrefixTree::write_down(PrefixNode& node, Lock& lock) {
-  if (disk_ == nullptr || node.was_written || !node.is_whole() || !node.is_complete()) return false;
+  if (disk_ == nullptr || node.was_written || !is_storable(node)) return false;
   std::vector<std::span<const std::byte>> pages;
-  for (const PageId page : node.pages) {
+  for (size_t group = 0; group < node.pages.size(); ++group) {
+    if (cache_.groups()[group].is_state && !is_checkpoint(node.depth - 1)) continue;
+    const PageId page = node.pages[group];
     pages.emplace_back(cache_.data(page), cache_.page_bytes(page));
   }
   node.was_written = node.is_being_written = true;

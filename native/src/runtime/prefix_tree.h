@@ -5,6 +5,10 @@
 //
 // Texts under different keys never meet: a key names all besides the ids that a page depends on.
 //
+// The state of recurrent layers is kept at checkpoints only: every kCheckpointTokens tokens and
+// where a turn or a text ended. What is known of a text ends at one of them; the pages between have
+// none.
+//
 // What no sequence holds is kept up to a budget of bytes and goes by least recent use: ends of
 // texts first, and of the pages inside those of windows, without which a text can be followed but
 // not left there. Where there is a disk, whole pages are written to it before the
@@ -28,6 +32,13 @@
 #include "runtime/kv_disk.h"
 
 namespace edge {
+
+constexpr int kCheckpointTokens = 512;
+
+// Whether the tree and the disk keep the state at the end of every text's page `number`.
+constexpr bool is_checkpoint(int number) {
+  return (number + 1) % (kCheckpointTokens / kPageTokens) == 0;
+}
 
 // Pages of one group from number first_page on.
 struct KvPages {
@@ -71,8 +82,12 @@ class PrefixTree {
   PrefixMatch match(PrefixNode*& node, std::span<const int32_t> ids);
   // The page of the 16 ids that follow `node`, one for each group, which becomes the new one's. If
   // it is known already, `pages` become those of the tree, and the caller's are released; otherwise
-  // the tree becomes an owner.
-  void insert(PrefixNode*& node, std::span<const int32_t> ids, std::span<PageId> pages);
+  // the tree becomes an owner. Of states only at checkpoints, of which ends_here makes one:
+  // KvCache::is_kept() says which. kNoPage: the caller has let go of a state.
+  void insert(PrefixNode*& node, std::span<const int32_t> ids, std::span<PageId> pages,
+              bool ends_here = false);
+  // A turn ended at the node of these pages: the tree becomes an owner of their states, too.
+  void keep_states(PrefixNode& node, std::span<const PageId> pages);
   // The end of a text, of fewer than 16 ids: the tree becomes an owner of the pages, unless a known
   // page begins with these ids.
   void insert_tail(PrefixNode* node, std::span<const int32_t> ids, std::span<const PageId> pages);
@@ -112,7 +127,9 @@ class PrefixTree {
   void unfile(PrefixNode& node);
   PrefixNode& add(PrefixNode& parent, std::span<const int32_t> ids, std::span<const PageId> pages);
   uint64_t remove(PrefixNode& node);
-  void drop_superseded(PrefixNode& parent, std::span<const int32_t> ids);
+  bool drop_superseded(PrefixNode& parent, std::span<const int32_t> ids);
+  void adopt_states(PrefixNode& node, std::span<const PageId> pages);
+  bool is_storable(const PrefixNode& node) const;
   uint64_t drop_windows(PrefixNode& node);
   bool has_windows(const PrefixNode& node) const;
   bool can_drop(const PrefixNode& node, size_t group) const;

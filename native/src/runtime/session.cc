@@ -76,6 +76,7 @@ class Session::Part final : public StepPart {
       return {};
     }
     s.record(n_rows_, step_ms);
+    if (was_capped()) ++s.stats_.n_capped_steps;
     EDGE_RETURN_IF_ERROR(s.kv_->commit(n_rows_));
     s.n_done_ = std::max(s.n_done_, s.n_computed());
     s.kv_->publish(s.tokens_);
@@ -188,7 +189,10 @@ std::span<const int32_t> Session::token_ids() const {
 SessionStats Session::stats() const {
   SessionStats stats = stats_;
   stats.kv_bytes = kv_->held_bytes();
-  if (drafts_ != nullptr) stats.saved_ms += drafts_->saved_ms();
+  if (drafts_ != nullptr) {
+    stats.saved_ms += drafts_->saved_ms();
+    stats.n_capped_steps += drafts_->n_capped();
+  }
   return stats;
 }
 
@@ -202,6 +206,7 @@ Status Session::append(std::span<const int32_t> ids) {
     }
   }
   EDGE_RETURN_IF_ERROR(check_room(ids.size()));
+  if (is_decoding_ && n_pending() == 0 && ids.size() > 1) kv_->end_turn();
   is_decoding_ = n_pending() == 0 && n_tokens() > 0 && n_recompute() == 0 && ids.size() == 1;
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   return Status::ok();

@@ -65,6 +65,8 @@ struct SessionStats {
   uint64_t kv_bytes = 0;
   std::array<DraftCount, kDrafterKinds> drafts = {};  // by DrafterKind
   double saved_ms = 0;                                // by drafts, as far as known
+  // Steps that had fewer drafts or rows of a prompt for the sake of the latency budget.
+  int64_t n_capped_steps = 0;
 };
 
 class Session {

@@ -31,6 +31,7 @@ void Session::end_drafts() {
     drafts_->end(last_step_, tokens_);
   }
   stats_.saved_ms += drafts_->saved_ms();
+  stats_.n_capped_steps += drafts_->n_capped();
   drafts_.reset();
   kv_->cache().unclaim(std::exchange(draft_bytes_, 0));
   forget_rows();

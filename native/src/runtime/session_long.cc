@@ -153,6 +153,11 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
   }
   for (const KvGroup& group : kv_->cache().groups()) {
     if (group.window == 0) continue;
+    if (group.is_state) {
+      return {Code::kFeatureUnsupported,
+              "this model has short convolutions, whose states cannot be compressed with the KV; "
+              "shift() or trim() instead"};
+    }
     return {Code::kFeatureUnsupported,
             "this model has layers that see " + std::to_string(group.window) +
                 " tokens back, which need no compression; those that see all cannot be compressed "

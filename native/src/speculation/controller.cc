@@ -41,8 +41,8 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
   const double plain_ms = costs_.ms(n_plain);
   const int most_rows = rows_within_budget(question);
   // Time beyond a plain step's is worth what it brings elsewhere.
-  const double tokens_a_ms = pace() * n_plain / plain_ms;
-  const Choice none{0, -tokens_a_ms * question.draft_ms};
+  const double each_ms = tokens_a_ms(question.n_other_rows);
+  const Choice none{0, -each_ms * question.draft_ms};
   Choice known = none;
   Choice unknown;
   // A new size is at most twice one that is known: what that takes says something about it.
@@ -56,7 +56,7 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
     n_more += static_cast<double>(question.gains[static_cast<size_t>(n - 1)]);
     if (costs_.ms(n_rows) - plain_ms > question.most_lost * plain_ms) break;
     const double ms = costs_.ms(n_rows) - plain_ms + question.draft_ms;
-    const double gain = n_more - tokens_a_ms * ms;
+    const double gain = n_more - each_ms * ms;
     Choice& best = is_measured ? known : unknown;
     if (gain > best.gain) best = {n, gain};
   }
@@ -64,13 +64,18 @@ Controller::Choice Controller::most_profitable(const Question& question) const {
   return unknown.gain > known.gain + kLeastNewGain * n_plain ? unknown : known;
 }
 
+double Controller::tokens_a_ms(int n_other_rows) const {
+  const int n_plain = n_other_rows + 1;
+  return pace() * n_plain / costs_.ms(n_plain);
+}
+
 double Controller::least_probability(int n_other_rows) const {
   const int n_plain = n_other_rows + 1;
   const double plain_ms = costs_.ms(n_plain);
-  const double tokens_a_ms = pace() * n_plain / plain_ms;
+  const double each_ms = tokens_a_ms(n_other_rows);
   double least = 1.0;
   for (int n = 1; n <= TokenTree::kMaxNodes; ++n) {
-    const double price = tokens_a_ms * (costs_.ms(n_plain + n) - plain_ms);
+    const double price = each_ms * (costs_.ms(n_plain + n) - plain_ms);
     least = std::min(least, (kLeastGain * n_plain + price) / n);
   }
   return least;

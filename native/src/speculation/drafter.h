@@ -16,6 +16,7 @@ struct DraftContext {
   // model: drafts follow it. Not empty.
   std::span<const int32_t> tokens = {};
   int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
+  double tokens_a_ms = 0.0;              // that time brings elsewhere; 0: time is free
 };
 
 // The likeliest tokens by the logits of one row, best first; of any row, verified or not.
@@ -51,8 +52,10 @@ class Drafter {
   virtual size_t memory_bytes() const = 0;
   virtual bool wants_hidden() const { return false; }
   // What the last propose() took that is not in the step itself, e.g. a draft head's passes; 0:
-  // nothing worth counting.
+  // nothing worth counting. As a rule: what was read of a prompt before is not in it.
   virtual double propose_ms() const { return 0.0; }
+  // What the last propose() took that comes once: of a prompt that it read.
+  virtual double once_ms() const { return 0.0; }
 };
 
 }  // namespace edge

@@ -94,7 +94,10 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   const int max_nodes = std::clamp(limits.max_nodes, 0, TokenTree::kMaxNodes);
   if (max_nodes == 0 || tokens.empty()) return tree_;
 
-  const DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  if (!limits.is_time_free) {
+    context.tokens_a_ms = shared_.controller_.tokens_a_ms(limits.n_other_rows);
+  }
   propose_cheap({.tokens = tokens, .max_depth = 1});
   if (is_worth_more(limits)) {
     candidates_.clear();
@@ -112,7 +115,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
                                 .budget_ms = limits.budget_ms,
                                 .most_lost = patience_.credit()};
   if (!added_.empty()) {
-    question.draft_ms = propose_added(context, question);
+    question.draft_ms = propose_added(context, question, limits.is_time_free);
     ranked = RankedCandidates(candidates_);
     question.gains = ranked_gains(ranked);
   }
@@ -134,15 +137,16 @@ bool SequenceSpeculation::is_worth_more(const Limits& limits) const {
 }
 
 double SequenceSpeculation::propose_added(const DraftContext& context,
-                                          Controller::Question question) {
+                                          Controller::Question question, bool is_time_free) {
   Controller& controller = shared_.controller_;
   double draft_ms = 0.0;
   for (const auto& drafter : added_) {
     DraftGate& gate = shared_.gates_[static_cast<size_t>(drafter->kind())];
-    if (!gate.is_open()) continue;
+    if (!is_time_free && !gate.is_open()) continue;
     const double without = controller.best_gain(question);
     drafter->propose(context, candidates_);
-    draft_ms += drafter->propose_ms();
+    if (!is_time_free) draft_ms += drafter->propose_ms();
+    once_ms_ += drafter->once_ms();
     const RankedCandidates ranked(candidates_);
     const auto all = ranked.probabilities();
     question.gains = all.first(std::min(all.size(), static_cast<size_t>(context.max_depth)));

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "speculation/acceptance.h"
@@ -101,11 +102,14 @@ class SequenceSpeculation {
   // record_rest(); observe() may come when the rest is over, for all tokens since.
   bool rests(std::span<const int32_t> tokens, size_t n_new);
   bool is_resting() const { return patience_.is_resting(); }
+  // Of propose() since the last call: what it took that comes once.
+  double take_once_ms() { return std::exchange(once_ms_, 0.0); }
 
   struct Limits {
     int max_nodes = TokenTree::kMaxNodes;
-    int n_other_rows = 0;    // of other sequences in the step
-    double budget_ms = 0.0;  // latency; 0: none
+    int n_other_rows = 0;       // of other sequences in the step
+    double budget_ms = 0.0;     // latency; 0: none
+    bool is_time_free = false;  // proposing takes no time, whatever it takes
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
@@ -144,7 +148,8 @@ class SequenceSpeculation {
   // Whether of the candidates of the first level, or of any below them, a step should verify some.
   bool is_worth_more(const Limits& limits) const;
   // Returns what the drafters asked took.
-  double propose_added(const DraftContext& context, Controller::Question question);
+  double propose_added(const DraftContext& context, Controller::Question question,
+                       bool is_time_free);
   // What became of the claims about the token that was committed.
   void judge(int32_t token);
 
@@ -160,6 +165,7 @@ class SequenceSpeculation {
   int n_other_rows_ = 0;
   Patience patience_;
   int n_echoed_ = 0;
+  double once_ms_ = 0.0;
   DraftCountsByKind counts_{};
 };
 

@@ -9,8 +9,8 @@
 namespace edge {
 
 // Who proposed a token. Values are written into results: never renumber.
-enum class DrafterKind : uint8_t { kSuffix, kStore, kRecycling, kHead };
-inline constexpr int kDrafterKinds = 4;
+enum class DrafterKind : uint8_t { kSuffix, kStore, kRecycling, kHead, kExit, kExternal };
+inline constexpr int kDrafterKinds = 6;
 
 struct DraftNode {
   int32_t id = 0;

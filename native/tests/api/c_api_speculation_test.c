@@ -67,6 +67,31 @@ static void test_options(const char* path) {
   CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
 }
 
+/* The draft model is freed before anything is generated: what needs it keeps it. */
+static void test_small_models(const char* path, const edgellm_model* plain_model) {
+  edgellm_session_stats plain = EDGELLM_SESSION_STATS_INIT, guessed = EDGELLM_SESSION_STATS_INIT;
+  int32_t ids[N_NEW], again[N_NEW];
+  generate(plain_model, 0, ids, &plain);
+  for (int is_exit = 0; is_exit < 2; ++is_exit) {
+    edgellm_load_options options = EDGELLM_LOAD_OPTIONS_INIT;
+    edgellm_model* model = NULL;
+    edgellm_model* draft = is_exit ? NULL : load(path);
+    options.speculate = EDGELLM_SPECULATE_ALWAYS;
+    options.draft_model = draft;
+    options.draft_layers = is_exit;
+    CHECK_OK(edgellm_model_load(path, strlen(path), &options, &model));
+    edgellm_model_free(draft);
+    if (model == NULL) return;
+    generate(model, 1, again, &guessed);
+    CHECK(memcmp(ids, again, sizeof ids) == 0);
+    CHECK(guessed.n_drafted_tokens > 0);
+    edgellm_model_free(model);
+    options.draft_layers = -1;
+    options.draft_model = NULL;
+    CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
+  }
+}
+
 static void test_nonsense(const edgellm_model* model) {
   edgellm_session_options options = EDGELLM_SESSION_OPTIONS_INIT;
   edgellm_drafter_stats drafter = EDGELLM_DRAFTER_STATS_INIT;
@@ -99,6 +124,7 @@ int main(int argc, char** argv) {
   edgellm_model_free(model);
   model = load(argv[1]);
   test_nonsense(model);
+  test_small_models(argv[1], model);
   edgellm_model_free(model);
   test_options(argv[1]);
   printf(n_failures == 0 ? "ok\n" : "%d failures\n", n_failures);

@@ -79,6 +79,11 @@ Results run_all(const ElementwiseKernels& kernels, int64_t n, uint32_t seed) {
   r.floats.insert(r.floats.end(), y.begin(), y.end());
   kernels.add(w.data(), y.data(), n);
   r.floats.insert(r.floats.end(), y.begin(), y.end());
+  const Floats taps = random_row(rng, 4 * n, 1.0f);
+  const float* const rows[] = {x.data(), y.data(), w.data(), x.data()};
+  Floats gated(static_cast<size_t>(n + 1), 5.0f);
+  kernels.gated_taps(w.data(), taps.data(), rows, 4, n, gated.data());
+  r.floats.insert(r.floats.end(), gated.begin(), gated.end());
 
   Floats angles_cos(static_cast<size_t>(n)), angles_sin(static_cast<size_t>(n));
   kernels.rope_angles(w.data(), static_cast<int>(n), 12345, 1.25f, angles_cos.data(),
@@ -319,6 +324,24 @@ TEST_CASE("exp_sum gives the sum and the terms of double arithmetic, the same on
       }
     }
   }
+}
+
+TEST_CASE("gated taps are a sum by fma over the rows in their order, times the gate") {
+  std::mt19937 rng(8);
+  constexpr size_t n = 37, n_taps = 3;
+  const Floats gate = random_row(rng, n, 1.0f), taps = random_row(rng, n_taps * n, 1.0f);
+  std::vector<Floats> rows;
+  for (size_t t = 0; t < n_taps; ++t) rows.push_back(random_row(rng, n, 2.0f));
+  const float* const at[] = {rows[0].data(), rows[1].data(), rows[2].data()};
+  Floats wanted(n);
+  for (size_t i = 0; i < n; ++i) {
+    float sum = 0;
+    for (size_t t = 0; t < n_taps; ++t) sum = std::fma(taps[t * n + i], rows[t][i], sum);
+    wanted[i] = gate[i] * sum;
+  }
+  Floats y = gate;  // in place
+  active_kernels().elementwise->gated_taps(y.data(), taps.data(), at, n_taps, n, y.data());
+  CHECK(same_bits(y, wanted));
 }
 
 // swiglu with up = 1 is silu; exp is reached through it at -x.

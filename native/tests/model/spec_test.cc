@@ -94,6 +94,42 @@ TEST_CASE("layers with the same window share pages; a window as wide as the cont
   }
 }
 
+TEST_CASE("short convolutions keep rows of states in a group of their own, and have no heads") {
+  const std::string conv = R"({"n_heads":0,"n_kv_heads":0,"head_dim":0,"d_ffn":1,)"
+                           R"("mixer":"short_conv","conv_kernel":3)";
+  const auto with = [&](const std::string& layer) {
+    const size_t begin = kGood.find('[', kGood.find("layers")) + 1;
+    return kGood.substr(0, begin) + layer + "}," + kGood.substr(begin);
+  };
+  auto spec = ModelSpec::from_json(with(conv + "}," + conv));
+  REQUIRE_MESSAGE(spec.is_ok(), spec.status().message());
+  const edge::KvLayout kv = spec.value().kv_layout(edge::KvFormat::kK6V4);
+  REQUIRE(kv.groups.size() == 2);
+  CHECK_FALSE(kv.groups[0].is_state);
+  CHECK(kv.groups[1].is_state);
+  CHECK(kv.groups[1].window == 3);
+  CHECK(kv.groups[1].page_bytes == size_t{2} * 16 * 64 * sizeof(float));
+  CHECK(kv.groups[1].bytes_of(0) == kv.groups[1].page_bytes);
+  CHECK(kv.layers[1].state_cols == 64);
+  CHECK(kv.layers[1].offset_bytes == size_t{16} * 64 * sizeof(float));
+  CHECK_FALSE(kv.layers[1].has_own_first_pages());
+  CHECK(kv.layers[2].state_cols == 0);
+  const auto refused = [&](const std::string& from, const std::string& to) {
+    std::string layer = conv;
+    const edge::Status status =
+        parse_status(with(layer.replace(layer.find(from), from.size(), to)));
+    CAPTURE(status.message());
+    CHECK(status.code() == Code::kSpecInvalid);
+    return status.message();
+  };
+  CHECK(refused("\"n_heads\":0", "\"n_heads\":1").find("'n_heads' is 1") != std::string::npos);
+  CHECK(refused("el\":3", "el\":1").find("'conv_kernel' is 1") != std::string::npos);
+  CHECK(refused("el\":3", "el\":17").find("allowed is 2 to 16") != std::string::npos);
+  CHECK(refused("el\":3", "el\":3,\"window\":4").find("describe attention") != std::string::npos);
+  CHECK(refused("short_conv", "mamba2").find("allowed is gqa, short_conv") != std::string::npos);
+  CHECK(refused("short_conv", "gqa").find("'conv_kernel' is 3") != std::string::npos);
+}
+
 TEST_CASE("every value outside its range is refused by name, value and range") {
   const struct {
     const char* from;

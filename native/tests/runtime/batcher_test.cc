@@ -315,6 +315,22 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(copy(text->logits().value()) == model.inner.expected(random_ids(5, 3)));
 }
 
+TEST_CASE_FIXTURE(Fixture, "a session says how often the latency budget made its steps smaller") {
+  for (const double budget_ms : {0.0, 1e-9, 1e9}) {
+    Batcher strict(model, budget_ms);
+    const auto decoding = Session::create(strict, cache, {.n_ctx = 400}).take();
+    const auto prompt = Session::create(strict, cache, {.n_ctx = 400}).take();
+    REQUIRE(prompt->append(random_ids(300, 5)).is_ok());
+    std::vector<Session::Run> runs = {{.session = decoding.get()}, {.session = prompt.get()}};
+    for (int step = 0; step < 20; ++step) {
+      REQUIRE(decoding->append(std::vector<int32_t>{step % kVocab}).is_ok());
+      Session::run_together(runs, 0);
+    }
+    CHECK((prompt->stats().n_capped_steps > 0) == (budget_ms == 1e-9));
+    CHECK(decoding->stats().n_capped_steps == 0);
+  }
+}
+
 TEST_CASE("a step with prompts takes what the latency budget leaves") {
   StepClock clock;
   CHECK(clock.prompt_rows(4, 0) == StepClock::kFirstPromptRows);

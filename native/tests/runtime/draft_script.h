@@ -106,6 +106,7 @@ class DraftScript final : public DraftSource {
   bool wants_hidden() const override { return log_->wants_hidden; }
   uint64_t most_bytes() const override { return 100; }
   double saved_ms() const override { return 0; }
+  int64_t n_capped() const override { return 0; }
   std::unique_ptr<DraftSource> fresh() const override {
     return std::make_unique<DraftScript>(log_, oracle_);
   }

@@ -2,10 +2,11 @@
 // its id, in every other one the hash of what the group before sees there; the logits of a row are
 // the hash of what the last group sees and how far back it stands. Any mistake of a session in
 // pages, slots, positions, order or cuts changes them. A group is a layer with one kv head; the
-// first pages of all but the first group are in a format of their own.
+// first pages of all but the first group and of states are in a format of their own.
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <span>
@@ -50,8 +51,13 @@ inline void put(uint32_t hash, int n, float* out) {
 
 class HashModel final : public StepModel {
  public:
-  // A window for each group, 0: none.
-  explicit HashModel(std::vector<int> windows = {0}) : windows_(std::move(windows)) {}
+  // A window for each group, 0: none, -n: n tokens of a recurrent layer's state.
+  explicit HashModel(const std::vector<int>& windows = {0}) {
+    for (const int window : windows) {
+      windows_.push_back(std::abs(window));
+      is_state_.push_back(window < 0);
+    }
+  }
 
   int n_vocab() const override { return kVocab; }
   int d_model() const override { return kHidden; }
@@ -59,12 +65,16 @@ class HashModel final : public StepModel {
   bool has_head() const override { return !is_headless; }
   int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
   int max_positions() const override { return n_positions; }
-  // Group g has pages of g + 1 times kPageBytes, the first ones twice as large from the second on.
+  // Group g has pages of g + 1 times kPageBytes, the first ones twice as large from the second on
+  // but for states.
   std::vector<KvGroup> groups() const {
     std::vector<KvGroup> groups;
-    for (const int window : windows_) {
-      const size_t page_bytes = kPageBytes * (groups.size() + 1);
-      groups.push_back({window, page_bytes, groups.empty() ? 0 : 2 * page_bytes});
+    for (size_t group = 0; group < windows_.size(); ++group) {
+      const size_t page_bytes = kPageBytes * (group + 1);
+      groups.push_back({.window = windows_[group],
+                        .page_bytes = page_bytes,
+                        .first_page_bytes = has_other(group) ? 2 * page_bytes : 0,
+                        .is_state = is_state_[group]});
     }
     return groups;
   }
@@ -134,7 +144,7 @@ class HashModel final : public StepModel {
     return Status::ok();
   }
 
-  bool has_own_first_pages() const override { return windows_.size() > 1; }
+  bool has_own_first_pages() const override { return windows_.size() > 1 && has_other(1); }
 
   Status move_slot(const KvView& view, int from, int to) override {
     ++n_moved_slots;
@@ -180,25 +190,27 @@ class HashModel final : public StepModel {
     return row.tail[static_cast<size_t>(place - row.tail.front())];
   }
   // Tokens stand twice as far apart in first pages of their own format, and upside down.
-  static bool is_other(size_t group, int slot) { return group > 0 && slot < kFirstTokens; }
-  static std::byte* place(const KvTable& table, size_t group, int slot) {
+  bool has_other(size_t group) const { return group > 0 && !is_state_[group]; }
+  bool is_other(size_t group, int slot) const { return has_other(group) && slot < kFirstTokens; }
+  std::byte* place(const KvTable& table, size_t group, int slot) const {
     const size_t each = is_other(group, slot) ? 2 * sizeof(Kept) : sizeof(Kept);
     return table.pages[slot / kPageTokens] + static_cast<size_t>(slot % kPageTokens) * each;
   }
-  static Kept turned(size_t group, int slot, const Kept& kept) {
+  Kept turned(size_t group, int slot, const Kept& kept) const {
     return is_other(group, slot) ? Kept{~kept.value, ~kept.position} : kept;
   }
-  static Kept read(const KvTable& table, size_t group, int slot) {
+  Kept read(const KvTable& table, size_t group, int slot) const {
     Kept kept;
     std::memcpy(&kept, place(table, group, slot), sizeof kept);
     return turned(group, slot, kept);
   }
-  static void write(const KvTable& table, size_t group, int slot, const Kept& kept) {
+  void write(const KvTable& table, size_t group, int slot, const Kept& kept) const {
     const Kept stored = turned(group, slot, kept);
     std::memcpy(place(table, group, slot), &stored, sizeof stored);
   }
 
   std::vector<int> windows_;
+  std::vector<bool> is_state_;
 };
 
 inline std::vector<int32_t> random_ids(size_t n, uint32_t seed) {

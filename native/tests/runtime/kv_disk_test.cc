@@ -25,7 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using test::HashModel;
 using test::joined;
-using test::kTextContext;
 using test::random_ids;
 using test::Text;
 
@@ -48,6 +47,7 @@ struct TempDirectory {
   }
 };
 
+constexpr int kLongContext = 1300;
 constexpr uint64_t kAmple = uint64_t{1} << 30;
 
 // A process, as it were: memory of its own over a directory that others may use, too.
@@ -63,7 +63,7 @@ struct Process {
         tree(cache, idle, disk.get()) {}
 
   Text text(std::vector<int32_t> ids, std::string_view key = "") {
-    return {std::move(ids), KvSequence::create(cache, kTextContext, &tree, key).take(), 0};
+    return {std::move(ids), KvSequence::create(cache, kLongContext, &tree, key).take(), 0};
   }
   // What is known of the text beforehand, after it gave what it must give.
   int n_known(const std::vector<int32_t>& ids, std::string_view key = "") {
@@ -115,6 +115,37 @@ TEST_CASE("pages that leave memory are found on disk, in this process and the ne
   CHECK(second.n_known(ids) == 288);  // six of 18 pages from memory
   CHECK(second.disk->figures().n_read_tokens == 288);
   CHECK(second.disk->figures().n_written_tokens == 0);
+}
+
+TEST_CASE("states are on disk every 512 tokens, and what is read ends at one") {
+  const TempDirectory directory;
+  const std::vector<int32_t> ids = random_ids(1100, 1);
+  {
+    Process first(directory, {0, -4});
+    CHECK(first.n_known(ids) == 0);
+    first.forget();
+    CHECK(directory.files().size() == 68);
+  }
+  const uint64_t n_whole_bytes = directory.n_bytes();
+  CHECK(n_whole_bytes > (68 + 2 * 2) * test::kPageBytes);
+  CHECK(n_whole_bytes < (68 + 2 * 2) * test::kPageBytes + 68 * 256);
+  Process second(directory, {0, -4});
+  CHECK(second.n_known({ids.begin(), ids.begin() + 500}) == 0);
+  second.forget();
+  CHECK(second.n_known({ids.begin(), ids.begin() + 1000}) == 512);
+  second.forget();
+  CHECK(second.n_known(ids) == 1024);
+  second.forget();
+  // With a page damaged in the second stretch, what comes before it counts as far as a checkpoint.
+  Process third(directory, {0, -4});
+  for (const fs::path& path : directory.files()) {
+    if (content(path).size() < 3 * test::kPageBytes) continue;  // those with states
+    std::string bytes = content(path);
+    bytes.back() ^= 1;
+    put(path, bytes);
+  }
+  CHECK(third.n_known(ids) == 0);
+  CHECK(third.disk->figures().n_damaged_files == 1);
 }
 
 TEST_CASE("what depends on something else is never found") {
@@ -297,10 +328,14 @@ TEST_CASE("temporary files of processes that died go, nobody else's do") {
 TEST_CASE("random texts of processes that share a directory give what they give alone") {
   std::mt19937 random(11);
   const auto below = [&](size_t n) { return static_cast<size_t>(random()) % n; };
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 16; ++round) {
     CAPTURE(round);
     const TempDirectory directory;
-    const std::vector<int> windows = round % 2 == 0 ? std::vector<int>{0} : std::vector{0, 33, 70};
+    const bool has_states = round >= 12;
+    const std::vector<int> windows = has_states       ? std::vector{0, 33, -5}
+                                     : round % 2 == 0 ? std::vector<int>{0}
+                                                      : std::vector{0, 33, 70};
+    const size_t n_common = has_states ? 450 : 100, n_most = has_states ? 1100 : 500;
     const uint64_t idle = round % 3 == 0 ? 0 : round % 3 == 1 ? 20'000 : UINT64_MAX;
     const uint64_t disk_bytes = round % 4 == 0 ? 30'000 : kAmple;
     std::vector<std::unique_ptr<Process>> processes;
@@ -315,7 +350,7 @@ TEST_CASE("random texts of processes that share a directory give what they give 
       const size_t what = below(8);
       if (own.empty() || (what < 3 && own.size() < 4)) {
         const std::vector<int32_t> ids =
-            random_ids(100 + below(200), static_cast<uint32_t>(below(2)));
+            random_ids(n_common + below(200), static_cast<uint32_t>(below(2)));
         own.push_back(
             process.text(joined(ids, random_ids(1 + below(40), static_cast<uint32_t>(random())))));
       }
@@ -342,7 +377,7 @@ TEST_CASE("random texts of processes that share a directory give what they give 
         text.kv->rewind(static_cast<int>(n));
         text.ids.resize(n);
       }
-      if (text.ids.size() < 500) {
+      if (text.ids.size() < n_most) {
         text.ids = joined(text.ids, random_ids(1 + below(70), static_cast<uint32_t>(random())));
       }
       REQUIRE(text.run(process.model, 1 + static_cast<int>(below(48))) ==

@@ -19,13 +19,23 @@ using test::kTextContext;
 using test::random_ids;
 using test::Text;
 
+constexpr int kLongContext = 1400;
+
 struct Fixture {
   explicit Fixture(std::vector<int> windows = {0}, uint64_t budget = UINT64_MAX,
                    uint64_t idle = UINT64_MAX)
       : model(std::move(windows)), cache(model.groups(), budget), tree(cache, idle) {}
 
-  Text text(std::vector<int32_t> ids, std::string_view key = "") {
-    return {std::move(ids), KvSequence::create(cache, kTextContext, &tree, key).take(), 0};
+  Text text(std::vector<int32_t> ids, std::string_view key = "", int n_ctx = kTextContext) {
+    return {std::move(ids), KvSequence::create(cache, n_ctx, &tree, key).take(), 0};
+  }
+  // What is known of the first n of these and others behind, after that gave what it must give.
+  int n_known(const std::vector<int32_t>& ids, size_t n) {
+    std::vector<int32_t> other(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n));
+    other.push_back(n < ids.size() ? (ids[n] + 1) % test::kVocab : 0);
+    Text one = text(joined(other, random_ids(20, 9)), "", kLongContext);
+    REQUIRE(one.run(model) == model.expected(one.ids));
+    return one.n_adopted;
   }
 
   HashModel model;
@@ -191,6 +201,99 @@ TEST_CASE("windows keep what they see, and their other pages go first") {
   CHECK(fourth.n_adopted == 0);
 }
 
+TEST_CASE("states are kept every 512 tokens and where turns and texts ended") {
+  Fixture f({0, -3});
+  const std::vector<int32_t> ids = random_ids(1100, 1);
+  Text first = f.text({ids.begin(), ids.begin() + 1000}, "", kLongContext);
+  const auto go_on = [&](std::ptrdiff_t n) {
+    first.ids.assign(ids.begin(), ids.begin() + n);
+    CHECK(first.run(f.model) == f.model.expected(first.ids));
+  };
+  go_on(300);
+  CHECK(f.cache.figures().kept_bytes == 18 * test::kPageBytes);
+  CHECK(f.n_known(ids, 290) == 0);
+
+  SUBCASE("every 512 tokens") {
+    go_on(1100);
+    CHECK(f.cache.figures().kept_bytes == (68 + 1 + 2 * 2) * test::kPageBytes);  // one is idle
+    CHECK(f.n_known(ids, 511) == 510 + 1);  // inside the page of a checkpoint, too
+    CHECK(f.n_known(ids, 513) == 512);
+    CHECK(f.n_known(ids, 1023) == 1023);
+    CHECK(f.n_known(ids, 1090) == 1024);
+  }
+  SUBCASE("where a text ended") {
+    go_on(1100);
+    first.end();
+    CHECK(f.n_known(ids, 1100) == 1100);
+    CHECK(f.n_known(ids, 1090) == 1090);
+    CHECK(f.n_known(ids, 1089) == 1024);  // would need the page before
+    // Also when others have gone on from there.
+    Text second = f.text(joined(ids, random_ids(100, 3)), "", kLongContext);
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.n_adopted == 1100);
+    CHECK(f.n_known(ids, 1100) >= 1100);
+  }
+  SUBCASE("where a turn ended, inside a page and at its end") {
+    for (const int n : {400, 407}) {
+      CAPTURE(n);
+      go_on(n);
+      first.kv->end_turn();
+      go_on(480);
+      CHECK(f.n_known(ids, static_cast<size_t>(n)) == n);
+      first.kv->rewind(n);
+    }
+  }
+  SUBCASE("where a text ended at the end of a page") {
+    go_on(416);
+    first.end();
+    CHECK(f.n_known(ids, 416) == 416);
+    CHECK(f.n_known(ids, 431) == 416);
+    // The states go before the pages that all texts need.
+    f.tree.trim(1);
+    CHECK(f.n_known(ids, 416) <= 416);
+  }
+  SUBCASE("far rewinds go back to one") {
+    go_on(1100);
+    first.kv->rewind(700);
+    CHECK(first.kv->n_tokens() == 0);
+    go_on(900);
+    CHECK(first.n_adopted == 512);
+  }
+  SUBCASE("forks share them, and short rewinds cost nothing") {
+    go_on(530);
+    Text other{first.ids, first.kv->fork().take(), 0};
+    for (Text* text : {&first, &other}) {
+      text->kv->rewind(505);
+      CHECK(text->kv->n_tokens() == 505);
+      text->ids.resize(505);
+      text->ids = joined(text->ids, random_ids(100, text == &first ? 4 : 5));
+      CHECK(text->run(f.model) == f.model.expected(text->ids));
+      CHECK(text->n_adopted == 0);
+    }
+    CHECK(f.n_known(ids, 530) == 512);
+  }
+  SUBCASE("and fresh pages without the states of their beginning are shared none the less") {
+    go_on(530);
+    std::vector<KvPages> pages(2);
+    for (size_t group = 0; group < 2; ++group) {
+      const KvPlan& plan = first.kv->plan();
+      pages[group].first_page = plan.first_page(group);
+      for (const PageId from : plan.held_pages(group)) {
+        const auto number = pages[group].pages.size();
+        pages[group].pages.push_back(f.cache.take(group, number).take());
+        std::copy_n(f.cache.data(from), f.cache.page_bytes(from),
+                    f.cache.data(pages[group].pages.back()));
+      }
+    }
+    f.tree.trim(UINT64_MAX);
+    Text second = f.text(first.ids, "another key", kLongContext);
+    second.kv->swap_in(530, pages, true);
+    second.ids = joined(second.ids, random_ids(60, 2));
+    CHECK(second.run(f.model) == f.model.expected(second.ids));
+    CHECK(second.kv->n_shared_pages() == 590 / kPageTokens);
+  }
+}
+
 TEST_CASE("fresh pages take the place of all, and are shared only where ids alone give them") {
   for (const bool is_prefix : {true, false}) {
     CAPTURE(is_prefix);
@@ -217,17 +320,23 @@ TEST_CASE("random texts that begin alike, rewind, fork and end give what they gi
   std::mt19937 random(7);
   const auto seed = [&] { return static_cast<uint32_t>(random()); };
   const auto below = [&](size_t n) { return static_cast<size_t>(random()) % n; };
-  for (int round = 0; round < 24; ++round) {
+  for (int round = 0; round < 30; ++round) {
     CAPTURE(round);
-    const std::vector<int> windows = round % 2 == 0 ? std::vector{0, 0} : std::vector{0, 33, 70};
+    const bool has_states = round >= 24;
+    const std::vector<int> windows = has_states       ? std::vector{0, 33, -5}
+                                     : round % 2 == 0 ? std::vector{0, 0}
+                                                      : std::vector{0, 33, 70};
+    const int n_ctx = has_states ? kLongContext : kTextContext;
+    const size_t n_common = has_states ? 450 : 100, n_most = has_states ? 1200 : 500;
     const uint64_t idle = round % 3 == 0 ? 0 : round % 3 == 1 ? 20'000 : UINT64_MAX;
-    Fixture f(windows, 6 * kv_bytes_for(HashModel(windows).groups(), kTextContext), idle);
+    Fixture f(windows, 6 * kv_bytes_for(HashModel(windows).groups(), n_ctx), idle);
     std::vector<Text> texts;
     for (int i = 0; i < 60; ++i) {
       const size_t what = below(8);
       if (texts.size() < 2 || (what == 0 && texts.size() < 5)) {
-        std::vector<int32_t> ids = random_ids(100 + below(200), static_cast<uint32_t>(below(3)));
-        texts.push_back(f.text(joined(ids, random_ids(1 + below(40), seed()))));
+        std::vector<int32_t> ids =
+            random_ids(n_common + below(200), static_cast<uint32_t>(below(3)));
+        texts.push_back(f.text(joined(ids, random_ids(1 + below(40), seed())), "", n_ctx));
       }
       Text& text = texts[below(texts.size())];
       if (what == 1 && texts.size() < 5 && text.kv->n_tokens() > 0) {
@@ -248,7 +357,8 @@ TEST_CASE("random texts that begin alike, rewind, fork and end give what they gi
         text.kv->rewind(static_cast<int>(n));
         text.ids.resize(n);
       }
-      if (text.ids.size() < 500) text.ids = joined(text.ids, random_ids(1 + below(70), seed()));
+      if (what == 4) text.kv->end_turn();
+      if (text.ids.size() < n_most) text.ids = joined(text.ids, random_ids(1 + below(70), seed()));
       REQUIRE(text.run(f.model, 1 + static_cast<int>(below(48))) == f.model.expected(text.ids));
       const KvCacheFigures figures = f.cache.figures();
       REQUIRE(figures.idle_bytes <= idle);

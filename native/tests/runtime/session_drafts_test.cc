@@ -60,7 +60,7 @@ void generate(Session& session, const HashModel& model, int n) {
 }
 
 TEST_CASE("drafts save steps and change neither tokens nor logits, with windows and without") {
-  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, 7, 300}}) {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, 7, 300}, {0, -3}}) {
     Drafting f(windows);
     const auto session = f.session();
     REQUIRE(session->append(random_ids(20, 1)).is_ok());
@@ -163,7 +163,7 @@ TEST_CASE("what sessions leave to others is the same with drafts as without") {
 }
 
 TEST_CASE("whatever is done between the tokens, a session with drafts is one without") {
-  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}}) {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 40}, {0, -4}}) {
     Drafting f(windows);
     std::mt19937 random(7);
     std::unique_ptr<Session> drafting = f.session(), plain = f.session(400, false);

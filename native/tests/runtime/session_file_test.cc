@@ -103,7 +103,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 TEST_CASE("a restored session goes on with the bits of the saved one, windows or not") {
   const std::vector<int32_t> ids = random_ids(kContext, 21);
-  for (const std::vector<int>& windows : {std::vector<int>{0}, {40}, {0, 40, 70}}) {
+  for (const std::vector<int>& windows : {std::vector<int>{0}, {40}, {0, 40, 70}, {0, -3}, {-4}}) {
     for (const size_t n : {size_t{1}, size_t{31}, size_t{32}, size_t{33}, size_t{333}}) {
       Fixture at(windows);
       const auto saved = at.fed(std::span(ids).first(n));

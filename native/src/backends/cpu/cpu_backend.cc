@@ -1,6 +1,7 @@
 #include "backends/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <vector>
 
@@ -23,6 +24,7 @@ namespace edge {
 namespace {
 
 constexpr int64_t kQuantBlock = 32;
+constexpr size_t kMostTaps = 16;  // of a short convolution, as model/spec.cc allows
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -183,6 +185,30 @@ class CpuBackend final : public Backend {
     return kv_editor_.keep_slots(view, kv, kv_head, kept);
   }
 
+  bool has_short_conv() const override { return true; }
+
+  void short_conv(const ActRows& act, const ShortConv& conv, const KvLayerLayout& kv, float* bcx,
+                  ActNeeds needs, ActRows& out) override {
+    const auto n_cols = static_cast<int64_t>(kv.state_cols);
+    const int64_t stride = round_up(conv.in->n_rows, kTileRows);
+    matmul_.run({{conv.in, bcx, stride}}, act);
+    for_rows([&](int r, int) {
+      const RowInput& row = rows_[index(r)];
+      const float* b = bcx + r * stride;
+      const float* x = b + 2 * n_cols;
+      float* to = state_row(row, kv, row.slot);
+      for (int64_t i = 0; i < n_cols; ++i) to[i] = b[i] * x[i];
+    });
+    scratch_.reserve(out.n_cols_padded);
+    out.set_rows(n_step_rows());
+    for_rows([&](int r, int thread) {
+      float* y = needs.f32 ? out.f + r * out.n_cols_padded : scratch_.get(thread);
+      convolve(rows_[index(r)], conv, kv, bcx + r * stride + n_cols, y);
+      std::fill(y + n_cols, y + out.n_cols_padded, 0.0f);
+      finish_act(y, out.n_cols_padded, r, 0, needs, out);
+    });
+  }
+
   void proj_residual(const ActRows& act, const Tensor& weight, LoraSpan lora, float* delta,
                      int64_t stride) override {
     matmul_.run({{&weight, delta, stride}}, act);
@@ -341,6 +367,22 @@ class CpuBackend final : public Backend {
     for (int h = 0; h < n_heads; ++h) {
       ops_.rope_row(heads + h * head_dim, rope.cos + r * half, rope.sin + r * half, rope.n_rope);
     }
+  }
+
+  static float* state_row(const RowInput& row, const KvLayerLayout& kv, int slot) {
+    return kv.state_row(row.kv.tables[kv.group].pages[slot / kPageTokens], slot);
+  }
+
+  void convolve(const RowInput& row, const ShortConv& conv, const KvLayerLayout& kv,
+                const float* gate, float* y) {
+    std::array<const float*, kMostTaps> rows;
+    const int n_taps = std::min(conv.n_taps, row.n_seen());
+    for (int t = 0; t < n_taps; ++t) {
+      rows[index(t)] = state_row(row, kv, row.seen_slot(row.n_seen() - n_taps + t));
+    }
+    const auto n_cols = static_cast<int64_t>(kv.state_cols);
+    const float* taps = conv.taps->as_f32() + (conv.n_taps - n_taps) * n_cols;
+    ops_.gated_taps(gate, taps, rows.data(), n_taps, n_cols, y);
   }
 
   void store_kv(int r, const float* keys, const float* values, const KvLayerLayout& kv) {

@@ -170,6 +170,17 @@ void row_swiglu(const float* gate, const float* up, int64_t n, float* y) {
   }
 }
 
+void row_gated_taps(const float* gate, const float* taps, const float* const* rows, int n_taps,
+                    int64_t n, float* y) {
+  EDGE_FOR_LANES(i, lanes, n) {
+    V sum = zero();
+    for (int t = 0; t < n_taps; ++t) {
+      sum = fma(load_some(taps + t * n + i, lanes), load_some(rows[t] + i, lanes), sum);
+    }
+    store_some(y + i, mul(load_some(gate + i, lanes), sum), lanes);
+  }
+}
+
 void row_add(const float* y, float* x, int64_t n) {
   EDGE_FOR_LANES(i, lanes, n) {
     store_some(x + i, add(load_some(x + i, lanes), load_some(y + i, lanes)), lanes);
@@ -219,6 +230,7 @@ constexpr ElementwiseKernels kTable = {
     .argmax_row = row_argmax,
     .exp_sum = row_exp_sum,
     .swiglu = row_swiglu,
+    .gated_taps = row_gated_taps,
     .add = row_add,
     .rope_row = row_rope,
     .rope_angles = row_rope_angles,

@@ -1,0 +1,145 @@
+"""What goes on in a server at once: models, slots, texts under way, and the end of it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..completions.async_task import TaskRun
+from ..completions.task import Chunk, Task, Whole
+from ..completions.view import ModelView
+from ..errors import MemoryBudgetError
+from ..stream import TokenStream
+from .failures import SERVER, Refusal
+from .metrics import Metrics, Sample, label
+from .pool import Loader, ModelPool, named_paths
+from .settings import ServerSettings
+from .slots import Slots
+
+_REAP_S = 1.0
+_RETRY_S = 0.05
+
+
+class Engine:
+    """Of one server; for its event loop only."""
+
+    def __init__(self, settings: ServerSettings, loader: Loader | None = None) -> None:
+        self.settings = settings
+        paths = named_paths(settings.models) if loader is None else _as_given(settings.models)
+        self.pool = ModelPool(
+            paths,
+            settings.models_dir,
+            max_memory=settings.max_memory,
+            keep_alive_s=settings.keep_alive_s,
+            load_options=settings.load_options,
+            **({} if loader is None else {"loader": loader}),
+        )
+        self.slots = Slots(settings.slots, settings.queue)
+        self.metrics = Metrics()
+        self.is_draining = False
+        self._runs: set[TaskRun[Any, Any]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While the server listens. What loading the first model raises."""
+        reaper = asyncio.create_task(self._reap())
+        try:
+            if self.settings.models:
+                async with self.pool.using(next(iter(self.pool.paths()))):
+                    pass
+            yield
+        finally:
+            reaper.cancel()
+            await asyncio.gather(reaper, return_exceptions=True)
+            await self.pool.close()
+
+    async def drain(self) -> None:
+        """No new requests; texts under way have `drain_s` to end, then they end where they are."""
+        self.is_draining = True
+        await asyncio.sleep(self.settings.drain_s)
+        for run in list(self._runs):
+            run.cancel()
+
+    @asynccontextmanager
+    async def turn(self, model: str | None, n_texts: int) -> AsyncIterator[ModelView]:
+        """A model and slots for a request. Refusal 404, 429, 503; what loading raises."""
+        if self.is_draining:
+            raise Refusal(503, "the server is shutting down", "shutting_down", SERVER)
+        async with self.slots.taken(n_texts), self.pool.using(self._named(model)) as view:
+            yield view
+
+    async def chunks(self, task: Task[Whole, Chunk]) -> AsyncIterator[Chunk]:
+        """Of a task whose turn it is."""
+        given_up = Event()
+        run = TaskRun(task, lambda at: self._start(task, at, given_up), self.metrics.watch)
+        self._runs.add(run)
+        try:
+            async with aclosing(run.chunks()) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
+        except (asyncio.CancelledError, GeneratorExit):
+            self.metrics.n_cancelled += 1
+            raise
+        finally:
+            given_up.set()
+            self._runs.discard(run)
+
+    def gauges(self) -> list[tuple[str, str, list[Sample]]]:
+        """What is measured when it is asked for."""
+        loaded = {name: one.view.model.kv_figures() for name, one in self.pool.loaded.items()}
+        kv = ("budget", "reserved", "kept", "idle", "used", "disk")
+        return [
+            ("edgellm_texts", "Slots taken.", [("", self.slots.n_taken)]),
+            ("edgellm_waiting", "Requests in the queue.", [("", self.slots.n_waiting)]),
+            ("edgellm_models_loaded", "Models in memory.", [("", len(loaded))]),
+            (
+                "edgellm_kv_bytes",
+                "KV of a model: docs/KV.md; kept and idle are the prefix cache's.",
+                [
+                    (
+                        label(model=name, kind=kind),
+                        float(str(dict(figures).get(f"{kind}_bytes", 0))),
+                    )
+                    for name, figures in loaded.items()
+                    for kind in kv
+                ],
+            ),
+            (
+                "edgellm_prefix_reused_tokens",
+                "Tokens of prompts whose KV was there, since the model was loaded.",
+                [
+                    (label(model=name), figures["n_reused_tokens"])
+                    for name, figures in loaded.items()
+                ],
+            ),
+        ]
+
+    def _named(self, model: str | None) -> str:
+        if model is not None:
+            return model
+        names = list(self.pool.paths())
+        if len(names) == 1:
+            return names[0]
+        raise Refusal(400, f"model is missing; there are: {', '.join(names):.400}", "model_missing")
+
+    def _start(self, task: Task[Whole, Chunk], at: int, given_up: Event) -> TokenStream:
+        """In the text's thread: waits for memory as long as other texts hold some."""
+        while True:
+            try:
+                return task.start(at)
+            except MemoryBudgetError:
+                if len(self._runs) < 2 or given_up.wait(_RETRY_S):
+                    raise
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(_REAP_S)
+            await self.pool.unload_idle()
+
+
+def _as_given(names: tuple[str, ...]) -> dict[str, Path]:
+    return {name: Path(name) for name in names}

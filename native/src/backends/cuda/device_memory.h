@@ -1,0 +1,83 @@
+// Memory of the device, and what a step sends there.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/os.h"
+#include "base/status.h"
+
+namespace edge::cuda {
+
+// kOutOfMemory or kDeviceFailed, saying what was tried.
+Status status_of(cudaError_t error, const char* what);
+
+// Zero-filled, for device and host.
+Result<PageBuffer> allocate_managed(size_t n_bytes);
+
+// Room that only grows, for one op at a time on a stream.
+class DeviceRoom {
+ public:
+  DeviceRoom() = default;
+  DeviceRoom(const DeviceRoom&) = delete;
+  DeviceRoom& operator=(const DeviceRoom&) = delete;
+  ~DeviceRoom();
+  Result<float*> floats(int64_t n);
+
+ private:
+  void* data_ = nullptr;
+  size_t n_bytes_ = 0;
+};
+
+// Copies of ranges of the host's memory that never change.
+class LoadedRanges {
+ public:
+  LoadedRanges() = default;
+  LoadedRanges(const LoadedRanges&) = delete;
+  LoadedRanges& operator=(const LoadedRanges&) = delete;
+  ~LoadedRanges();
+  Status load(std::span<const std::byte> bytes, cudaStream_t stream);
+  // Where [from, from + n_bytes) is on the device; null: not loaded.
+  const std::byte* find(const void* from, size_t n_bytes) const;
+
+ private:
+  struct Range {
+    std::span<const std::byte> host;
+    std::byte* device;
+  };
+  std::vector<Range> ranges_;
+};
+
+// Small things that a step's kernels read, sent in stream order. What was sent is there until
+// reset(), which is for when the stream is idle.
+class Mailbox {
+ public:
+  Mailbox() = default;
+  Mailbox(const Mailbox&) = delete;
+  Mailbox& operator=(const Mailbox&) = delete;
+  ~Mailbox();
+  void reset();
+  template <class T>
+  Result<const T*> send(std::span<const T> items, cudaStream_t stream) {
+    EDGE_ASSIGN_OR_RETURN(const std::byte* at, send_bytes(std::as_bytes(items), stream));
+    return reinterpret_cast<const T*>(at);
+  }
+
+ private:
+  struct Box {
+    std::byte* host = nullptr;
+    std::byte* device = nullptr;
+    size_t n_bytes = 0;
+  };
+  Result<const std::byte*> send_bytes(std::span<const std::byte> bytes, cudaStream_t stream);
+  Status add_box(size_t n_bytes);
+  std::vector<Box> boxes_;
+  size_t box_ = 0;  // that has room
+  size_t used_ = 0;
+};
+
+}  // namespace edge::cuda

@@ -1,0 +1,156 @@
+#include "runtime/row_drafter.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/exact_math.h"
+#include "base/os.h"
+
+namespace edge {
+
+namespace {
+
+constexpr float kNegligible = 16.0F;  // below the largest logit: e^-16 of its probability
+constexpr double kMeanOf = 32;        // that what they take is a mean of
+
+double ms_since(int64_t start_ns) { return static_cast<double>(monotonic_ns() - start_ns) * 1e-6; }
+
+void learn(double& mean_ms, double ms) {
+  mean_ms = mean_ms == 0 ? ms : mean_ms + (ms - mean_ms) / kMeanOf;
+}
+
+}  // namespace
+
+RowDrafter::RowDrafter(const Growth& growth, std::unique_ptr<DraftRows> rows,
+                       const Acceptance& acceptance, size_t n_bytes)
+    : growth_(growth), rows_(std::move(rows)), acceptance_(acceptance), n_bytes_(n_bytes) {}
+
+size_t RowDrafter::memory_bytes() const {
+  return n_bytes_ +
+         (states_.capacity() + logits_.capacity() + root_logits_.capacity()) * sizeof(float);
+}
+
+void RowDrafter::propose(const DraftContext& context, Candidates& out) {
+  once_ms_ = 0;
+  if (has_failed_) return;
+  int64_t start_ns = monotonic_ns();
+  const int n_rows_before = rows_->n_rows();
+  if (!has_root_ && !read_committed(context.tokens)) return;
+  if (rows_->n_rows() > n_rows_before + TokenTree::kMaxNodes + 1) {
+    once_ms_ = ms_since(start_ns);
+    start_ns = monotonic_ns();
+  }
+  const int n_committed = rows_->n_rows();
+  grow(context, out);
+  rows_->rewind(n_committed);
+  learn(propose_ms_, ms_since(start_ns));
+}
+
+void RowDrafter::grow(const DraftContext& context, Candidates& out) {
+  nodes_.clear();
+  in_rows_.clear();
+  n_states_ = 1;
+  states_.resize(static_cast<size_t>(rows_->width()));
+  logits_ = root_logits_;
+  branch(-1, out);
+  for (int n_passes = 1; n_passes < growth_.most_passes; ++n_passes) {
+    const int leaf = likeliest_leaf(context, out);
+    if (leaf < 0) break;
+    std::vector<int> path;
+    for (int node = leaf; node >= 0; node = nodes_[static_cast<size_t>(node)].parent) {
+      path.insert(path.begin(), node);
+    }
+    nodes_[static_cast<size_t>(leaf)].is_expanded = true;
+    const int64_t start_ns = monotonic_ns();
+    if (!pass(path)) break;
+    branch(leaf, out);
+    learn(pass_ms_, ms_since(start_ns));
+  }
+}
+
+bool RowDrafter::read(std::span<const int32_t> tokens, std::span<const float> hidden) {
+  if (tokens.empty()) return false;
+  states_.resize(static_cast<size_t>(rows_->width()));
+  root_logits_.resize(static_cast<size_t>(rows_->n_vocab()));
+  has_failed_ = !rows_->add(tokens, hidden, root_logits_, states_).is_ok();
+  has_root_ = !has_failed_;
+  return has_root_;
+}
+
+bool RowDrafter::pass(std::span<const int> path) {
+  const auto width = static_cast<size_t>(rows_->width());
+  const auto there = std::mismatch(in_rows_.begin(), in_rows_.end(), path.begin(), path.end());
+  const auto n_there = static_cast<size_t>(there.first - in_rows_.begin());
+  rows_->rewind(rows_->n_rows() - static_cast<int>(in_rows_.size() - n_there));
+  in_rows_.assign(path.begin(), path.end());
+  std::vector<int32_t> tokens;
+  std::vector<float> hidden;
+  for (const int at : path.subspan(n_there)) {
+    const Node& node = nodes_[static_cast<size_t>(at)];
+    tokens.push_back(node.id);
+    const float* state = states_.data() + static_cast<size_t>(node.state) * width;
+    hidden.insert(hidden.end(), state, state + width);
+  }
+  states_.resize(states_.size() + width);
+  ++n_states_;
+  has_failed_ = !rows_->add(tokens, hidden, logits_, std::span(states_).last(width)).is_ok();
+  return !has_failed_;
+}
+
+void RowDrafter::branch(int parent, Candidates& out) {
+  branches_of(std::span(logits_).first(growth_.n_logits));
+  const float before = parent < 0 ? 1.0F : nodes_[static_cast<size_t>(parent)].path;
+  const int place = parent < 0 ? -1 : nodes_[static_cast<size_t>(parent)].place;
+  for (const Branch& one : branches_) {
+    if (one.probability < kLeastBranch) continue;
+    const int bucket =
+        std::min(kDraftBuckets - 1, static_cast<int>(one.probability * kDraftBuckets));
+    const float probability =
+        acceptance_.probability(growth_.kind, bucket, double{one.probability});
+    const int32_t id = growth_.ids.empty() ? static_cast<int32_t>(one.at) : growth_.ids[one.at];
+    const int added = out.add({.id = id,
+                               .parent = place,
+                               .probability = probability,
+                               .drafter = growth_.kind,
+                               .bucket = static_cast<uint8_t>(bucket)});
+    if (added < 0) return;
+    nodes_.push_back({id, parent, added, before * probability, n_states_ - 1});
+  }
+}
+
+// That a pass is worth: it brings no more tokens than its leaf is likely to be right.
+int RowDrafter::likeliest_leaf(const DraftContext& context, const Candidates& out) const {
+  const auto pass_tokens = static_cast<float>(context.tokens_a_ms * pass_ms_);
+  const float least = std::max(growth_.least_path, pass_tokens);
+  int best = -1;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const Node& node = nodes_[i];
+    if (node.is_expanded || node.path < least) continue;
+    if (out.depth(node.place) >= context.max_depth) continue;
+    if (best < 0 || node.path > nodes_[static_cast<size_t>(best)].path) best = static_cast<int>(i);
+  }
+  return best;
+}
+
+// The largest logits, of equal ones those of lower ids, and what they make of the whole.
+void RowDrafter::branches_of(std::span<const float> logits) {
+  branches_.clear();
+  for (size_t at = 0; at < logits.size(); ++at) {
+    if (branches_.size() == kBranches && !(logits[at] > branches_.back().logit)) continue;
+    if (branches_.size() == kBranches) branches_.pop_back();
+    const auto behind = std::find_if(branches_.begin(), branches_.end(),
+                                     [&](const Branch& other) { return logits[at] > other.logit; });
+    branches_.insert(behind, {at, logits[at], 0});
+  }
+  const float most = branches_.front().logit;
+  double sum = 0;
+  for (const float logit : logits) {
+    if (most - logit < kNegligible) sum += exp_nonpositive(double{logit} - double{most});
+  }
+  for (Branch& one : branches_) {
+    const double below = std::max(double{one.logit} - double{most}, -700.0);
+    one.probability = static_cast<float>(exp_nonpositive(below) / sum);
+  }
+}
+
+}  // namespace edge

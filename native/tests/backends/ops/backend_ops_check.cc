@@ -1,0 +1,137 @@
+#include "backend_ops_check.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "backends/cpu/cpu_backend.h"
+#include "doctest/doctest.h"
+#include "kernels/kernels.h"
+#include "ops.h"
+
+namespace edge::test {
+namespace {
+
+std::unique_ptr<Backend> scalar_cpu() { return create_cpu_backend(kernel_table(Isa::kScalar), 1); }
+
+// Odd widths on purpose. Every format, act, KV format, norm and activation function is in one.
+const OpShape kSmall = {.d_model = 88,
+                        .n_heads = 4,
+                        .n_kv_heads = 2,
+                        .head_dim = 24,
+                        .d_ffn = 100,
+                        .n_vocab = 70,
+                        .n_rope = 16,
+                        .n_rows = 1,
+                        .n_past = 5};
+
+std::vector<OpShape> shapes() {
+  std::vector<OpShape> all;
+  const auto add = [&](const char* name, const auto& change) {
+    OpShape shape = kSmall;
+    shape.name = name;
+    change(shape);
+    all.push_back(shape);
+  };
+  for (const Format format :
+       {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32, Format::kF16}) {
+    add(format_name(format).data(), [&](OpShape& s) { s.format = format, s.n_rows = 3; });
+  }
+  add("f32 activations", [](OpShape& s) { s.act = Act::kF32, s.n_rows = 2; });
+  add("a8x2, nine rows: two panels", [](OpShape& s) { s.act = Act::kA8x2, s.n_rows = 9; });
+  add("a prompt of 19 rows", [](OpShape& s) { s.n_rows = 19; });
+  add("more tiles than a chunk", [](OpShape& s) { s.d_model = 1100, s.n_rows = 2; });
+  for (const KvFormat format :
+       {KvFormat::kF16, KvFormat::kK8V8, KvFormat::kK8V4, KvFormat::kK6V4}) {
+    add("300 tokens back", [&](OpShape& s) { s.kv_format = format, s.n_past = 300, s.n_rows = 3; });
+    add("everything but plain", [&](OpShape& s) {
+      s.kv_format = format, s.n_past = 40, s.is_plain = false, s.head_dim = 64, s.softcap = 20;
+      s.n_rows = 2;
+    });
+  }
+  add("heads of 80, three kv heads, few turned", [](OpShape& s) {
+    s.n_heads = s.n_kv_heads = 3, s.head_dim = 80, s.n_rope = 20, s.kv_format = KvFormat::kK6V4;
+    s.n_past = 33;
+  });
+  add("heads of 160", [](OpShape& s) {
+    s.n_heads = 2, s.n_kv_heads = 1, s.head_dim = 160, s.kv_format = KvFormat::kK8V4, s.n_past = 40;
+  });
+  add("layer norm, gelu, no gate", [](OpShape& s) {
+    s.norm = NormKind::kLayer, s.ffn_act = FfnAct::kGelu, s.has_gate = false, s.is_plain = false;
+    s.norms_all = true, s.n_rope = 0, s.n_rows = 2;
+  });
+  add("gelu by tanh", [](OpShape& s) { s.ffn_act = FfnAct::kGeluTanh; });
+  add("relu", [](OpShape& s) { s.ffn_act = FfnAct::kRelu, s.has_gate = false; });
+  add("a window", [](OpShape& s) { s.window = 20, s.n_past = 290, s.n_rows = 3; });
+  add("two sequences", [](OpShape& s) { s.n_sequences = 2, s.n_rows = 6; });
+  add("a tree of drafts", [](OpShape& s) { s.n_rows = 7, s.n_tail = 4, s.n_past = 28; });
+  add("a tree in 4 bits",
+      [](OpShape& s) { s.n_rows = 5, s.n_tail = 3, s.n_past = 50, s.kv_format = KvFormat::kK8V4; });
+  return all;
+}
+
+std::vector<std::string> results_of(OpRig& rig) {
+  auto results = run_ops(rig);
+  REQUIRE(results.status().message() == "");
+  return results.take();
+}
+
+std::unique_ptr<OpRig> rig_of(const OpShape& shape, const OpWeights& weights,
+                              std::unique_ptr<Backend> backend) {
+  auto rig = OpRig::create(shape, weights, std::move(backend));
+  REQUIRE(rig.status().message() == "");
+  return rig.take();
+}
+
+void check_equal(OpRig& wanted, OpRig& found) {
+  const auto oracle = results_of(wanted), results = results_of(found);
+  for (size_t i = 0; i < all_ops().size(); ++i) {
+    CAPTURE(all_ops()[i].name);
+    REQUIRE(results[i].size() == oracle[i].size());
+    const auto [a, b] = std::mismatch(oracle[i].begin(), oracle[i].end(), results[i].begin());
+    CAPTURE(a - oracle[i].begin());
+    REQUIRE(a == oracle[i].end());
+  }
+}
+
+}  // namespace
+
+void check_all_shapes(const MakeBackend& make) {
+  for (const OpShape& shape : shapes()) {
+    CAPTURE(shape.name);
+    CAPTURE(static_cast<int>(shape.kv_format));
+    const OpWeights weights(shape);
+    const auto wanted = rig_of(shape, weights, scalar_cpu());
+    const auto found = rig_of(shape, weights, make());
+    check_equal(*wanted, *found);
+    check_equal(*wanted, *found);  // once more, on what the first step left
+  }
+}
+
+void check_not_finite(const MakeBackend& make) {
+  const OpWeights weights(kSmall);
+  const auto wanted = rig_of(kSmall, weights, scalar_cpu());
+  const auto found = rig_of(kSmall, weights, make());
+  for (OpRig* rig : {wanted.get(), found.get()}) {
+    rig->delta_[3] = std::numeric_limits<float>::infinity();
+    CHECK(run_ops(*rig).status().code() == Code::kNumeric);
+    std::fill_n(rig->delta_, kSmall.d_model, 0.25f);
+  }
+  check_equal(*wanted, *found);
+}
+
+void check_rows_alone(const MakeBackend& make) {
+  OpShape shape = kSmall;
+  shape.n_rows = 11;
+  const OpWeights weights(shape);
+  const auto together = rig_of(shape, weights, make());
+  static_cast<void>(results_of(*together));
+  shape.n_rows = 1;
+  const auto alone = rig_of(shape, weights, make());
+  static_cast<void>(results_of(*alone));
+  // Row 0 sees nothing of the others.
+  const auto row = [](const OpRig& rig) { return OpRig::bytes_of(rig.delta_, rig.x_stride_); };
+  CHECK(row(*together) == row(*alone));
+}
+
+}  // namespace edge::test

@@ -1,0 +1,20 @@
+// That a backend makes the bits of the scalar CPU, for a list of shapes small enough for one that
+// is emulated.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "backends/backend.h"
+
+namespace edge::test {
+
+using MakeBackend = std::function<std::unique_ptr<Backend>()>;
+
+void check_all_shapes(const MakeBackend& make);
+// The rows of a step, one by one or in any company, and a step after another one.
+void check_rows_alone(const MakeBackend& make);
+// kNumeric where an activation is not finite, and the next step is right.
+void check_not_finite(const MakeBackend& make);
+
+}  // namespace edge::test
