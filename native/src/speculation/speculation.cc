@@ -17,7 +17,7 @@ constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
 constexpr size_t kMostJudged = 1024;
 
 // Where a step takes less than this, to propose and to learn is a share of it that counts.
-constexpr double kLeastStepMs = 1.0;
+constexpr double kLeastStepMs = 0.5;
 
 // Who set it to something else has been told.
 uint32_t chosen() {
