@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--llama-batched-bench")
     parser.add_argument("--gguf")
     args = parser.parse_args()
-    model = edgellm.load(args.model, threads=args.threads, verify="never")
+    model = edgellm.load(args.model, threads=args.threads, verify="never", speculate=False)
     n_vocab = model.info().n_vocab
     prompts = prompts_of(args.streams, args.prompt, n_vocab, 1)
     ways = {"alone": alone, "batch": batch, "threads": threads}

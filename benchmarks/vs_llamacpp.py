@@ -33,7 +33,7 @@ import json, sys
 from edgellm import _native
 from time import perf_counter
 path, kv, threads, prefill, decode, depth = *sys.argv[1:3], *map(int, sys.argv[3:])
-model = _native.Model.load(path, n_threads=threads, verify="never", kv_format=kv)
+model = _native.Model.load(path, n_threads=threads, verify="never", kv_format=kv, speculate="off")
 n_ctx = max(prefill, depth + decode + 1)
 session = _native.Session(model, n_ctx, reuse_prefix=False)
 ids = [(7919 * t + 13) % model.n_vocab for t in range(n_ctx)]

@@ -102,7 +102,11 @@ def command(
     refuse_others(others, "only with --speculate")
     with explained(path):
         loaded = _native.Model.load(
-            path, n_threads=threads or 0, verify="always", kv_format=kv or DEFAULT_KV
+            path,
+            n_threads=threads or 0,
+            verify="always",
+            kv_format=kv or DEFAULT_KV,
+            speculate="off",
         )
     try:
         through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))

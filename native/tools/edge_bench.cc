@@ -19,7 +19,7 @@ struct Options {
   int n_prefill = 512;
   int n_decode = 128;
   int n_runs = 5;
-  edgellm::LoadOptions load;
+  edgellm::LoadOptions load{.speculate = edgellm::Speculate::kOff};
 };
 
 double median(std::vector<double> values) {

@@ -67,7 +67,7 @@ def measure(model, n_chats, namespace):
         "replies": replies,
     }
 
-with edgellm.load(PATH, verify="never", kv="F16") as model:
+with edgellm.load(PATH, verify="never", kv="F16", speculate=False) as model:  # of KV alone
     measure(model, N_CHATS, "")  # scratch and weights are in memory from then on
     print(json.dumps([measure(model, N_CHATS, ""), measure(model, 1, "apart")]))
 """

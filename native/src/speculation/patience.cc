@@ -9,7 +9,7 @@ namespace {
 // Plain steps; what was won long ago is no reason to lose now.
 constexpr double kMostAhead = 4.0;
 // An echo that is none shows at once.
-constexpr double kTrust = 0.25;
+constexpr double kTrust = 0.6;
 
 }  // namespace
 

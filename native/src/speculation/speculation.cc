@@ -16,6 +16,9 @@ constexpr size_t kLongestStep = size_t{TokenTree::kMaxNodes} + 1;
 // Of these, the last ones are judged: what a sequence has shown fades faster than that.
 constexpr size_t kMostJudged = 1024;
 
+// Where a step takes less than this, to propose and to learn is a share of it that counts.
+constexpr double kLeastStepMs = 0.5;
+
 // Who set it to something else has been told.
 uint32_t chosen() {
   static const Result<uint32_t> known = chosen_drafters();
@@ -49,8 +52,9 @@ SharedSpeculation::SharedSpeculation(const SpeculationOptions& options, CostTabl
       controller_(std::move(costs)) {}
 
 void SharedSpeculation::keep_text(std::span<const int32_t> tokens) {
-  if (!patience_.is_resting()) store_.add_waiting();
-  patience_.is_resting() ? store_.add_later(tokens) : store_.add(tokens);
+  if (patience_.has_given_up()) return store_.add_later(tokens);
+  store_.add_waiting();
+  store_.add(tokens);
 }
 
 SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
@@ -60,7 +64,14 @@ SequenceSpeculation::SequenceSpeculation(SharedSpeculation& shared)
              std::make_unique<StoreDrafter>(shared.store_, acceptance_),
              std::make_unique<RecyclingDrafter>(shared.recycling_, acceptance_)},
       patience_(shared.patience_) {
+  begin_text();
+}
+
+void SequenceSpeculation::begin_text() {
+  patience_ = shared_.patience_;
   patience_.begin_text();
+  const CostTable& costs = shared_.controller_.costs();
+  if (added_.empty() && costs.is_measured(1) && costs.ms(1) < kLeastStepMs) patience_.await_echo();
 }
 
 bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {

@@ -91,7 +91,10 @@ class SequenceSpeculation {
   SequenceSpeculation& operator=(const SequenceSpeculation&) = delete;
 
   // Another one to ask: a draft head, a model. It may be built on acceptance().
-  void add(std::unique_ptr<Drafter> drafter) { added_.push_back(std::move(drafter)); }
+  void add(std::unique_ptr<Drafter> drafter) {
+    added_.push_back(std::move(drafter));
+    begin_text();  // what it guesses need not have been said before
+  }
   const Acceptance& acceptance() const { return acceptance_; }
 
   // Before each step, with all tokens committed, of which the last n_new were not in the call
@@ -138,6 +141,7 @@ class SequenceSpeculation {
     for (const auto& drafter : added_) f(*drafter);
   }
 
+  void begin_text();
   // The last tokens of a prompt say what drafts of each would have been worth.
   void observe_prompt(const DraftObservation& observation);
   void propose_cheap(const DraftContext& context);

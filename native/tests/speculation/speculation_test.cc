@@ -74,6 +74,25 @@ TEST_CASE("texts of sequences that ended are drafted from") {
   CHECK(at_kind(drafts.counts(), DrafterKind::kStore).accepted > 300);
 }
 
+TEST_CASE("where steps take next to no time, only what repeats is drafted") {
+  SharedSpeculation shared({.n_vocab = 50000});
+  for (int i = 0; i < 20; ++i) shared.controller().record({.ms = 0.2});
+  Draw draw(5);
+  std::vector<int32_t> text = draw.text(500, 50000);
+  const auto cost = [](int n_rows, int64_t step) { return usual_cost(n_rows, step) / 200; };
+  SequenceSpeculation drafts(shared);
+  CHECK(drafts.is_resting());
+  CHECK(simulate(drafts, text, 20, cost).n_rests == 480);
+  text.insert(text.end(), text.begin(), text.begin() + 300);
+  SequenceSpeculation again(shared);
+  const Simulated done = simulate(again, text, 20, cost);
+  CHECK(done.speed() > 1.15);
+  int n_asked = 0;
+  SequenceSpeculation other(shared);
+  other.add(std::make_unique<Oracle>(text, other.acceptance(), true, n_asked));
+  CHECK_FALSE(other.is_resting());
+}
+
 TEST_CASE("texts that wait to be drafted from are found once they are wanted, the last ones") {
   Draw draw(4);
   TextStore store(1 << 20);
