@@ -302,19 +302,6 @@ def test_five_hundred_prompts_give_the_same_text(story_path, shared_data, tmp_pa
     check_every_way(story_path, prompts, 24, tmp_path)
 
 
-@pytest.mark.parametrize(("budget_ms", "is_capped"), [(1e-6, True), (1e9, False)])
-def test_a_latency_budget_allows_fewer_guesses_and_the_result_says_so(
-    demo_path, budget_ms, is_capped
-):
-    """With "always" every step counts as one millisecond: the machine decides nothing."""
-    with edgellm.load(
-        demo_path, threads=1, speculate="always", latency_budget_ms=budget_ms
-    ) as model:
-        stats = model.generate(PROMPTS[2], max_tokens=40).stats
-    assert (stats.capped_steps > 0) == is_capped
-    assert (stats.drafted_tokens == 0) == is_capped
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fifty_prompts_on_two_layers_of_a_large_model_give_the_same_text(shared_data, tmp_path):
