@@ -132,7 +132,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   // For a session; memory_budget.
   edge::Result<std::unique_ptr<edge::DraftSource>> draft_source();
   bool has_memory_to_spare() const;  // for a draft_source() that nobody asked for
-  void keep_costs();  // of steps, for the next process
+  void keep_costs();                 // of steps, for the next process
   // Memory of the head for so many sequences; 0 without a head.
   edge::Result<uint64_t> prepare_head(int n_sequences);
   // Before the memory is checked; throws invalid_argument.
