@@ -86,7 +86,8 @@ std::unique_ptr<OpRig> rig_of(const OpShape& shape, const OpWeights& weights,
 void check_equal(OpRig& wanted, OpRig& found) {
   const auto oracle = results_of(wanted), results = results_of(found);
   for (size_t i = 0; i < all_ops().size(); ++i) {
-    CAPTURE(all_ops()[i].name);
+    const std::string op = all_ops()[i].name;
+    CAPTURE(op);
     REQUIRE(results[i].size() == oracle[i].size());
     const auto [a, b] = std::mismatch(oracle[i].begin(), oracle[i].end(), results[i].begin());
     CAPTURE(a - oracle[i].begin());
@@ -98,7 +99,8 @@ void check_equal(OpRig& wanted, OpRig& found) {
 
 void check_all_shapes(const MakeBackend& make) {
   for (const OpShape& shape : shapes()) {
-    CAPTURE(shape.name);
+    const std::string name = shape.name;
+    CAPTURE(name);
     CAPTURE(static_cast<int>(shape.kv_format));
     const OpWeights weights(shape);
     const auto wanted = rig_of(shape, weights, scalar_cpu());
