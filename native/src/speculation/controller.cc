@@ -86,7 +86,8 @@ double Controller::pace() const { return std::max(1.0, pace_tokens_ / pace_steps
 double Controller::record(const Step& step) {
   const int n_plain = step.n_other_rows + 1;
   const int n_rows = n_plain + step.n_drafted;
-  const double most_ms = costs_.is_measured(n_rows) ? kMostOutlying * costs_.ms(n_rows) : step.ms;
+  const bool is_expected = costs_.is_measured(n_plain);
+  const double most_ms = is_expected ? kMostOutlying * costs_.ms(n_rows) : step.ms;
   const double step_ms = std::min(step.ms, most_ms);
   costs_.record(n_rows, step.ms);
   const double plain_ms = costs_.ms(n_plain);

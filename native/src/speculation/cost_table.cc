@@ -13,6 +13,8 @@ constexpr double kSlowestRate = 1.0 / 16;  // of the moving average
 // this.
 constexpr double kLoadedWeight = 0.5;
 constexpr double kMostOutlying = 2.0;  // times what was expected that one step may count for
+// The first step of its size may be late for reasons of its own, and would be the last one.
+constexpr double kMostNew = 1.5;
 constexpr std::string_view kHeader = "edgellm step costs 1\n";
 constexpr uint64_t kMostUs = 1'000'000'000;
 
@@ -25,7 +27,10 @@ size_t CostTable::clamped(int n_rows) {
 void CostTable::record(int n_rows, double ms) {
   if (!std::isfinite(ms) || ms <= 0.0) return;
   Measured& m = measured_[clamped(n_rows)];
-  if (!is_fresh(m)) m = {};
+  if (!is_fresh(m)) {
+    if (n_fresh_ > 0) ms = std::min(ms, kMostNew * this->ms(n_rows));
+    m = {};
+  }
   m.last_step = ++n_steps_;
   if (m.weight >= 1.0) {
     spread_[n_spread_++ % kSpreadSteps] = static_cast<float>(ms / m.ms);
@@ -114,7 +119,8 @@ std::optional<CostTable> CostTable::from_text(std::string_view text, CostShape s
     const uint64_t rows = number(kMaxRows, ' ');
     const uint64_t us = rows == 0 ? 0 : number(kMostUs, '\n');
     if (us == 0 || rows <= last) return std::nullopt;
-    table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight, 0};
+    table.measured_[rows] = {static_cast<double>(us) / 1e3, kLoadedWeight,
+                             kLoadedFreshSteps - kFreshSteps};
     table.note_fresh(rows);
     last = rows;
   }

@@ -26,6 +26,7 @@ class CostTable {
  public:
   static constexpr int kMaxRows = 64;           // larger steps count as this many
   static constexpr int64_t kFreshSteps = 1000;  // what was not seen for so many steps is forgotten
+  static constexpr int64_t kLoadedFreshSteps = 64;  // the same of what another process found
 
   explicit CostTable(CostShape shape = {}) : shape_(shape) {}
 

@@ -51,6 +51,16 @@ TEST_CASE("a single slow step counts for little, a slow machine for all") {
   CHECK(costs.ms(1) == Approx(25.0).epsilon(0.02));
 }
 
+TEST_CASE("the first step of its size is not believed to be far from what was expected") {
+  CostTable costs({.unpack = 0.5, .mac = 0.25});
+  for (int i = 0; i < 20; ++i) costs.record(1, 20.0);
+  const double expected = costs.ms(2);
+  costs.record(2, 10 * expected);
+  CHECK(costs.ms(2) < 1.6 * expected);
+  for (int i = 0; i < 40; ++i) costs.record(2, 10 * expected);  // but a second and a third one
+  CHECK(costs.ms(2) > 9 * expected);
+}
+
 TEST_CASE("what was measured long ago gives way to what is near and fresh") {
   CostTable costs({.unpack = 0.0, .mac = 1.0});
   for (int i = 0; i < 20; ++i) costs.record(8, 800.0);
@@ -109,6 +119,19 @@ TEST_CASE("one real step outweighs what a file claims") {
   REQUIRE(costs.has_value());
   costs->record(8, 60.0);
   CHECK(costs->ms(8) > 30.0);
+}
+
+TEST_CASE("what a file claims of a size is forgotten soon unless a step confirms it") {
+  CostTable busy;
+  busy.record(1, 20.0);
+  for (int i = 0; i < 20; ++i) busy.record(2, 60.0);  // beside many others
+  auto costs = CostTable::from_text(busy.to_text());
+  REQUIRE(costs.has_value());
+  CHECK(costs->is_measured(2));
+  CHECK(costs->ms(2) > 50.0);
+  for (int i = 0; i <= CostTable::kLoadedFreshSteps; ++i) costs->record(1, 20.0);
+  CHECK_FALSE(costs->is_measured(2));
+  CHECK(costs->ms(2) < 21.0);
 }
 
 TEST_CASE("files of costs: written, read, and ignored when they are anything else") {
