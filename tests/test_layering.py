@@ -46,6 +46,9 @@ CONVERTERS_MAY_SEE = {
     "edgellm.edgeheader",
     "edgellm.errors",
     "edgellm.chat_template",
+    "edgellm.edgechunks",
+    "edgellm.fleet.index",  # what a build writes and a device reads
+    "edgellm.planner",
     "edgellm._native",
 }
 
