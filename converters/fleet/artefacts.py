@@ -53,9 +53,7 @@ def content_of(name: str, data: bytes) -> Content:
     return Content(FileRef(name, hashlib.sha256(data).hexdigest(), len(data)), data)
 
 
-def write_artefacts(
-    out: Path, layout: str, index: FleetIndex, contents: list[Content]
-) -> Path:
+def write_artefacts(out: Path, layout: str, index: FleetIndex, contents: list[Content]) -> Path:
     """Writes what is missing, then the index; its path. FormatError where something cannot be
     written."""
     by_digest = {one.ref.sha256: one for one in contents}

@@ -31,9 +31,7 @@ class Assembled:
     variants: list[VariantReport] = field(default_factory=list)
 
 
-def assemble(
-    manifest: FleetManifest, graph: Graph, outcomes: Mapping[str, Outcome]
-) -> Assembled:
+def assemble(manifest: FleetManifest, graph: Graph, outcomes: Mapping[str, Outcome]) -> Assembled:
     """FormatError where what the manifest extends cannot be read."""
     return _Assembly(manifest, graph, outcomes).run()
 
@@ -92,15 +90,18 @@ class _Assembly:
         row = VariantReport(device.name, model.name, recipe.name, DONE)
         failure = self._graph.failures.get(model.name)
         if failure is not None:
-            return self._told(replace(row, state=FAILED, reason=str(failure)))
+            self._told(replace(row, state=FAILED, reason=str(failure)))
+            return None
         if not usable(device, recipe):
             reason = "the recipe's format is none of the device's"
-            return self._told(replace(row, state=UNFIT, reason=reason))
+            self._told(replace(row, state=UNFIT, reason=reason))
+            return None
         product = self._graph.products[model.name, recipe.name]
         for digest in product.digests:
             outcome = self._outcomes[digest]
             if outcome.state != DONE:
-                return self._told(replace(row, state=outcome.state, reason=str(outcome.error)))
+                self._told(replace(row, state=outcome.state, reason=str(outcome.error)))
+            return None
         made, described = self._outcomes[product.make], self._outcomes[product.describe]
         assert made.path is not None
         assert described.figures is not None
@@ -116,7 +117,8 @@ class _Assembly:
             sha256=described.figures["sha256"],
         )
         if fit.reason:
-            return self._told(replace(row, state=UNFIT, reason=fit.reason))
+            self._told(replace(row, state=UNFIT, reason=fit.reason))
+            return None
         self._told(replace(row, is_first=is_first))
         return self._shared_part(product, recipe, quality, device, fit)
 

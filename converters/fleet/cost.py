@@ -1,5 +1,5 @@
-"""What a step of a build may take, before it runs. Estimates, of constants taken on one machine (two
-x86 cores with AVX-512, one thread); a build corrects them by what its own steps took.
+"""What a step of a build may take, before it runs. Estimates, of constants taken on one machine
+(two x86 cores with AVX-512, one thread); a build corrects them by what its own steps took.
 """
 
 from __future__ import annotations

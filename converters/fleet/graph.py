@@ -195,8 +195,8 @@ class _Builder:
 
 
 def plan_graph(manifest: FleetManifest) -> Graph:
-    """Hashes every source and text. A model that cannot be read is a failure of its own; FormatError
-    for texts that cannot."""
+    """Hashes every source and text. A model that cannot be read is a failure of its own;
+    FormatError for texts that cannot."""
     builder = _Builder(manifest)
     products: dict[tuple[str, str], Product] = {}
     failures: dict[str, EdgeError] = {}

@@ -123,9 +123,9 @@ def _failure(last: dict[str, Any], status: int, text: str) -> EdgeError:
     """The error that the step's process told of, as it was; or how it ended."""
     told = last.get("error")
     if isinstance(told, dict):
-        kind = getattr(errors, str(told.get("type")), None)
-        known = isinstance(kind, type) and issubclass(kind, EdgeError)
-        return (kind if known else EdgeError)(str(told.get("message")), str(told.get("code")))
+        kind = getattr(errors, str(told.get("type")), EdgeError)
+        known = kind if isinstance(kind, type) and issubclass(kind, EdgeError) else EdgeError
+        return known(str(told.get("message")), str(told.get("code")))
     lines = text.splitlines() or ["no message"]
     how = f"killed by signal {-status}" if status < 0 else f"exit code {status}"
     message = f"its process ended with {how}: {lines[-1][:500]}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,7 +108,7 @@ class FleetManifest(_Head):
     models: tuple[FleetModel, ...] = ()
     devices: tuple[FleetDevice, ...] = ()
     recipes: tuple[FleetRecipe, ...] = ()
-    texts: TextOptions = TextOptions()
+    texts: TextOptions = field(default_factory=TextOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()

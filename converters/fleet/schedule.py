@@ -5,7 +5,6 @@ Knows no engine: one is given steps that may begin, and tells what became of the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

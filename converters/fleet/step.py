@@ -151,6 +151,7 @@ def _run_describe(
     work: Path, node: Node, made: Path, folder: Path, show: Progress
 ) -> tuple[Path, StepResult]:
     """Digests and sizes of a file, for indexes and updates."""
+    del folder
     show("hashing", 0, 1)
     model = _input(work, node.inputs[-1])
     header = read_header(model)

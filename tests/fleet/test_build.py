@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,25 @@ from edgellm.cli import run_command_line
 from edgellm.cli.exits import Exit
 from edgellm.errors import DeviceError, EdgeError, FormatError, InvalidArgumentError
 from edgellm.fleet.index import index_bytes, parse_index
-from fleet.kitchen import Inline, files_of, manifest_in, manifest_text, marks_of, models_in
+from fleet.kitchen import (
+    Inline,
+    files_of,
+    manifest_in,
+    manifest_text,
+    marks_of,
+    models_in,
+    share_tokenizer,
+)
 from kill_points import KillableWork
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_tokenizer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        share_tokenizer(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +186,9 @@ def test_an_oci_layout_leads_to_every_file(models: list[Path], tmp_path: Path) -
                 follow(document["config"])
 
     top = json.loads((manifest.out / "index.json").read_bytes())
-    assert [one["annotations"]["org.opencontainers.image.ref.name"] for one in top["manifests"]] == [
+    assert [
+        one["annotations"]["org.opencontainers.image.ref.name"] for one in top["manifests"]
+    ] == [
         "kitchen",
         "device0",
         "device1",
@@ -189,7 +207,10 @@ def test_a_canary_keeps_the_version_before(
     build(manifest)
     index = parse_index((manifest.out / "index.json").read_bytes(), "index")
     releases = index.releases("device0", "model0")
-    assert [(one.version, one.canary_percent) for one in releases] == [("1.1.0", 10), ("1.0.0", 100)]
+    assert [(one.version, one.canary_percent) for one in releases] == [
+        ("1.1.0", 10),
+        ("1.0.0", 100),
+    ]
     for ref in index.files():
         assert (manifest.out / ref.name).stat().st_size == ref.n_bytes
     assert parse_index(index_bytes(index), "again") == index
@@ -335,11 +356,16 @@ def test_a_manifest_with_a_fault_says_where(
 KILLED = """
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from fleet.kitchen import Inline
-import edgellm.converters.encode, edgellm.converters.tokenizer, filelock, safetensors.numpy
-from edgellm.converters import scores
+import filelock, pytest
+from fleet.kitchen import Inline, share_tokenizer
+from edgellm.converters import pipeline
 from edgellm.converters.fleet import build_fleet, read_fleet
+from edgellm.converters.plan import Job, Options
+from edgellm.converters.sources import open_checkpoint
 manifest = read_fleet(Path(sys.argv[1]))
+share_tokenizer(pytest.MonkeyPatch())
+with open_checkpoint(manifest.models[0].source) as checkpoint:
+    pipeline.text_blobs(Job(checkpoint, Options("F16", None, None, None)))
 def work(count):
     build_fleet(manifest, progress=count, engine=lambda: Inline(manifest.work_dir))
 """
