@@ -1,4 +1,4 @@
-"""Builds of fleets: what is shared, what fails alone, what is done again, and kills at any point."""
+"""Builds of fleets: what is shared, what fails alone, what is done again, and kills."""
 
 from __future__ import annotations
 
