@@ -60,7 +60,7 @@ def write_artefacts(out: Path, layout: str, index: FleetIndex, contents: list[Co
     is_oci = layout == "oci"
     try:
         for ref in index.files():
-            _put(out / (_blob(ref.sha256) if is_oci else ref.name), by_digest[ref.sha256])
+            write_file(out / (_blob(ref.sha256) if is_oci else ref.name), by_digest[ref.sha256])
         if not is_oci:
             return _put_text(out / INDEX, index_bytes(index))
         for data in _oci_blobs(index):
@@ -158,11 +158,11 @@ def _blob(sha256: str) -> str:
 
 
 def _put_text(path: Path, data: bytes) -> Path:
-    _put(path, content_of(path.name, data))
+    write_file(path, content_of(path.name, data))
     return path
 
 
-def _put(path: Path, content: Content) -> None:
+def write_file(path: Path, content: Content) -> None:
     """Unless it is there, and right. Whole or not at all."""
     ref = content.ref
     try:

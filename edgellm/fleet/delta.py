@@ -1,8 +1,8 @@
 """Gets a file by its pieces: those that files of this machine have are copied, the others fetched.
 
-What was written is judged by its hash and not by a journal: after `kill -9` the same call takes what
-is right of the unfinished file, whatever became of the rest. A first download is the same with no
-file to copy from.
+What was written is judged by its hash and not by a journal: after `kill -9` the same call takes
+what is right of the unfinished file, whatever became of the rest. A first download is the same with
+no file to copy from.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ class _Fetch:
             if hashlib.sha256(data).digest() != digest:
                 raise self._wrong(f"the {len(data)} bytes at {piece.offset} are others")
             self._write(piece.offset, data)
+        assert next(blocks, b"") == b""  # lets the connection go on to the next range
 
     def _range(self, offset: int, n_bytes: int) -> bytes:
         data = b"".join(self._artefacts.stream(self._ref, offset, n_bytes))

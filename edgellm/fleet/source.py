@@ -1,7 +1,7 @@
 """Where the artefacts of a fleet are: a directory, plain or an OCI layout, here or behind a URL.
 
-All that is read is small and checked by whoever asks, or a range of a file whose pieces are. Nothing
-of an index becomes a path but names that index.py has checked.
+All that is read is small and checked by whoever asks, or a range of a file whose pieces are.
+Nothing of an index becomes a path but names that index.py has checked.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who may say what a fleet is: roles as in The Update Framework (TUF), kept small.
 
-A root document names keys and roles: `root` signs the next root, `index` the fleet's index, `models`
-the files. A device begins with one root that it was given by hand; each further one needs the
-threshold of the one before and of itself, and the next number. Versions never go down; what has
-expired is refused where the clock can be trusted. https://theupdateframework.github.io/specification/
+A root document names keys and roles: `root` signs the next root, `index` the fleet's index,
+`models` the files. A device begins with one root that it was given by hand; each further one needs
+the threshold of the one before and of itself, and the next number. Versions never go down; what has
+expired is refused where the clock can be trusted. https://theupdateframework.github.io
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ def parse_root(data: bytes, where: str) -> Root:
         known[name] = pem
     if not isinstance(roles, dict) or roles.keys() != set(ROLES):
         raise _bad(where, f"must have the roles {', '.join(ROLES)}")
-    return Root(version, expires, known, {one: _role(roles[one], known, where) for one in ROLES})
+    read = {one: _role(roles[one], known, where) for one in ROLES}
+    if read["models"].threshold != 1:
+        raise _bad(where, "models has a threshold of 1: a bundle has one signature")
+    return Root(version, expires, known, read)
 
 
 def first_root(data: bytes, where: str, now: datetime | None) -> Root:
