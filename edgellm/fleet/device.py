@@ -143,11 +143,11 @@ class FleetDevice:
         on_bytes: OnBytes,
     ) -> Updated:
         digest = variant.header_sha256
-        known = _known(release, variant)
+        known = _known(release, variant, state.known.get(digest))
         active, previous = self._slot(model, ACTIVE), self._slot(model, PREVIOUS)
         if active is not None and active.model.digest == digest:
             return self._said("same", model, state, [])
-        state = self._save(state.with_known(digest, state.known.get(digest, known)))
+        state = self._save(state.with_known(digest, known))
         if previous is not None and previous.model.digest == digest:
             self._switch(model, digest)
             return self._said("again", model, state, [])
@@ -310,10 +310,15 @@ class FleetDevice:
         return state
 
 
-def _known(release: Release, variant: Variant) -> Known:
+def _known(release: Release, variant: Variant, before: Known | None) -> Known:
+    """With what was measured when the same file was here before."""
     kl = None if variant.quality is None else variant.quality.kl
     file = variant.file.sha256
-    return Known(release.version, variant.recipe, file, variant.tokens_per_s, kl)
+    known = Known(release.version, variant.recipe, file, variant.tokens_per_s, kl)
+    if before is None:
+        return known
+    measured = before.measured_tokens_per_s
+    return replace(known, measured_tokens_per_s=measured, failure=before.failure)
 
 
 def _check_signature(artefacts: Artefacts, root: Root, variant: Variant) -> None:

@@ -32,6 +32,8 @@ class RemoteReader:
     def read(self, path: str, most: int) -> bytes:
         with self._answer(path, None) as answer:
             data = answer.read(most + 1)
+            if len(data) <= most:
+                _check_end(answer)
         if len(data) > most:
             raise FormatError(f"{self._url}: {path}: larger than {most} bytes", "json_too_large")
         return data
@@ -45,6 +47,14 @@ class RemoteReader:
             while n_bytes and (block := answer.read(min(n_bytes, _BLOCK_BYTES))):
                 n_bytes -= len(block)
                 yield block
+            if n_bytes:
+                _check_end(answer)
+
+    def close(self) -> None:
+        """Of the connection; the next request makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     @contextmanager
     def _answer(
@@ -56,13 +66,13 @@ class RemoteReader:
             self._check(answer, where, span)
             yield answer
             if not answer.isclosed():
-                self._close()  # there is more than was wanted
+                self.close()  # there is more than was wanted
         except (OSError, http.client.HTTPException) as error:
-            self._close()
+            self.close()
             message = f"{where}: no answer ({error or type(error).__name__}); try again"
             raise DeviceError(message, code="hub_unreachable") from error
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _request(self, path: str, span: tuple[int, int] | None) -> http.client.HTTPResponse:
@@ -76,7 +86,7 @@ class RemoteReader:
                 connection.request("GET", quote(f"{self._base}/{path}"), headers=headers)
                 return connection.getresponse()
             except (ConnectionError, http.client.RemoteDisconnected):
-                self._close()
+                self.close()
                 if not is_kept or not left:
                     raise
         raise AssertionError
@@ -102,10 +112,11 @@ class RemoteReader:
             return http.client.HTTPSConnection(self._host, timeout=TIMEOUT_S, context=context)
         return http.client.HTTPConnection(self._host, timeout=TIMEOUT_S)
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+
+def _check_end(answer: http.client.HTTPResponse) -> None:
+    """Nothing came any more: an error if more was announced."""
+    if answer.length:
+        raise http.client.IncompleteRead(b"", answer.length)
 
 
 def _skip(answer: http.client.HTTPResponse, n_bytes: int) -> None:

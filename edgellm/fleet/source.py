@@ -31,14 +31,23 @@ class Reader(Protocol):
 
     def stream(self, path: str, offset: int, n_bytes: int) -> Iterator[bytes]: ...
 
+    def close(self) -> None: ...
+
 
 class Artefacts:
-    """location: a directory, a file:// or an http(s):// URL of one."""
+    """location: a directory, a file:// or an http(s):// URL of one. A context manager: leaving the
+    block closes the connection."""
 
     def __init__(self, location: str) -> None:
         self.location = location
         self._reader = _reader(location)
         self._is_oci: bool | None = None
+
+    def __enter__(self) -> Artefacts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._reader.close()
 
     def index(self) -> bytes:
         """The index, not signed."""
@@ -147,6 +156,9 @@ def _reader(location: str) -> Reader:
 class _Folder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
     def read(self, path: str, most: int) -> bytes:
         data = b"".join(self.stream(path, 0, most + 1))

@@ -17,7 +17,7 @@ import pytest
 
 from edgellm.edgechunks import chunk_digests
 from edgellm.edgefile import read_header, verify
-from edgellm.errors import DeviceError, EdgeError, FormatError, IntegrityError, InvalidArgumentError
+from edgellm.errors import DeviceError, FormatError, IntegrityError, InvalidArgumentError
 from edgellm.fleet.delta import fetch_file
 from edgellm.fleet.device import FleetDevice
 from edgellm.fleet.health import Health, check_health
@@ -265,10 +265,7 @@ def test_a_real_model_is_checked_by_its_own_scores(demo_path: Path, tmp_path: Pa
     with damaged.open("r+b") as file:
         file.seek(100_000)
         file.write(b"\0\1\2\3")
-    with pytest.raises(EdgeError) as caught:
-        failure = check_health(damaged, None, 0.25).failure
-        raise IntegrityError(failure)
-    assert "damaged" in str(caught.value)
+    assert "damaged" in check_health(damaged, None, 0.25).failure
 
 
 def test_the_name_of_a_fleets_model_is_what_runs(
@@ -313,6 +310,7 @@ class Server(ThreadingHTTPServer):
         self.folder, self.ranges, self.cut = folder, True, 0
         self.asked: list[tuple[str, str]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -364,9 +362,8 @@ def serving(folder: Path) -> Iterator[Server]:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_update_over_http(ranges: bool, fleet: Fleet) -> None:
     old, new = fleet.variant("old", [*range(8)]), fleet.variant("new", [*range(7), 9])
-    with serving(fleet.folder) as server:
+    with serving(fleet.folder) as server, Artefacts(server.url) as artefacts:
         server.ranges = ranges
-        artefacts = Artefacts(f"http://127.0.0.1:{server.server_port}")
         fleet.publish(("1.0.0", 100, old))
         assert fleet.update(artefacts).what == "new"
         fleet.publish(("1.1.0", 100, new))
@@ -378,12 +375,10 @@ def test_an_update_over_http(ranges: bool, fleet: Fleet) -> None:
 
 def test_a_download_that_breaks_off_goes_on(fleet: Fleet) -> None:
     fleet.publish(("1.0.0", 100, fleet.variant("one", [*range(8)], 1_500_000)))
-    with serving(fleet.folder) as server:
-        artefacts = Artefacts(f"http://127.0.0.1:{server.server_port}")
+    with serving(fleet.folder) as server, Artefacts(server.url) as artefacts:
         server.cut = 4 << 20
-        with pytest.raises((DeviceError, IntegrityError)) as caught:
+        with pytest.raises(DeviceError, match="IncompleteRead"):
             fleet.update(artefacts)
-        assert isinstance(caught.value, DeviceError)
         server.cut = 0
         fetched = fleet.update(artefacts).fetched
     assert fetched.kept_bytes >= 3 << 20
