@@ -13,7 +13,9 @@ from ..errors import EdgeError
 from .convert import converters
 from .defaults import size_bytes
 from .exits import exit_for
+from .fleet_device import check, rollback
 from .fleet_report import summary, write_fleet_reports
+from .fleet_sign import key, root, sign
 from .output import JsonFlag, note, print_json, print_text
 from .progress import progress_bar
 
@@ -89,7 +91,15 @@ def step(
         print_text(f"{done.path}: {how}\n")
 
 
-ACTIONS = {"build": build, "step": step}
+ACTIONS = {
+    "build": build,
+    "step": step,
+    "key": key,
+    "root": root,
+    "sign": sign,
+    "check": check,
+    "rollback": rollback,
+}
 
 
 def _step_with_events(tools: Any, work: Path, digest: str) -> None:
