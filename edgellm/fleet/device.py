@@ -129,6 +129,7 @@ class FleetDevice:
         """Goes back to what ran before; what runs now is not taken again."""
         with self._changing() as state:
             stored = self._need(model)
+            self._need(model, PREVIOUS)
             self._fail(state, stored.model.digest, why)
             return self._rolled_back(model)
 
@@ -237,10 +238,7 @@ class FleetDevice:
             self._save(state.with_known(digest, replace(known, failure=why or "rolled back")))
 
     def _rolled_back(self, model: str) -> Updated:
-        previous = self._slot(model, PREVIOUS)
-        if previous is None:
-            message = f"{self._name(model)}: failed, and there is nothing to go back to"
-            raise FormatError(message, code="store_unknown")
+        previous = self._need(model, PREVIOUS)
         self._store.switch(self._name(model), {ACTIVE: previous.model.digest})
         return self._said("again", model, self.state, [])
 
@@ -282,8 +280,12 @@ class FleetDevice:
         known = state.known.get(digest)
         return Updated(what, digest, "" if known is None else known.version, tuple(notes))
 
-    def _need(self, model: str) -> Stored:
-        return self._store.get(Reference(self._name(model), ACTIVE))
+    def _need(self, model: str, tag: str = ACTIVE) -> Stored:
+        stored = self._slot(model, tag)
+        if stored is None and tag == PREVIOUS and self._slot(model, ACTIVE) is not None:
+            message = f"{self._name(model)}: there is nothing to go back to"
+            raise FormatError(message, code="store_unknown")
+        return stored or self._store.get(Reference(self._name(model), tag))
 
     def _slot(self, model: str, tag: str) -> Stored | None:
         return self._store.find(Reference(self._name(model), tag))
