@@ -448,6 +448,17 @@ def test_two_hundred_kills_during_updates(fleet: Fleet) -> None:
     assert killed_updates(fleet, 200) >= 200
 
 
+def test_the_manifest_of_the_docs_is_read(tmp_path: Path) -> None:
+    from edgellm.converters.fleet import read_fleet
+
+    text = (HERE.parents[1] / "docs" / "FLEET.md").read_text(encoding="utf-8")
+    path = tmp_path / "fleet.toml"
+    path.write_text(text.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    manifest = read_fleet(path)
+    assert [one.name for one in manifest.devices] == ["pi5", "box"]
+    assert [step.name for one in manifest.recipes for step in one.steps] == ["quantize"] * 2
+
+
 def test_pieces_are_of_the_bytes_that_are_there(tmp_path: Path) -> None:
     path = layered_edge(tmp_path / "a.edge", [1, 2], 5000)
     header = read_header(path)
