@@ -170,6 +170,7 @@ class FleetDevice:
         key = hashlib.sha256(f"fleet {variant.file.sha256}".encode()).hexdigest()
         there = self._store.name_made(key, reference, artefacts.location)
         if there is not None:
+            self._store.discard_pull(key)
             return Fetched(0, 0, variant.file.n_bytes, 0), there
         slots = [self._slot(model, tag) for tag in (ACTIVE, PREVIOUS)]
         others = [slot.path for slot in slots if slot is not None]
