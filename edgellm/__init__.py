@@ -15,9 +15,11 @@ from types import ModuleType
 
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
+from .cascade import Attempt, Cascade, CascadeAnswer
 from .chat import Chat
 from .chat_format import ChatPrompt
 from .chat_template import ChatTemplate
+from .confidence import AnswerSignals, Calibration, TokenSignals, answer_signals, spilled_energies
 from .errors import (
     Cancelled,
     ContextOverflowError,
@@ -46,8 +48,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "AdapterInfo",
+    "AnswerSignals",
+    "Attempt",
+    "Calibration",
     "CancelToken",
     "Cancelled",
+    "Cascade",
+    "CascadeAnswer",
     "Chat",
     "ChatPrompt",
     "ChatTemplate",
@@ -69,13 +76,16 @@ __all__ = [
     "TemplateError",
     "Token",
     "TokenBatch",
+    "TokenSignals",
     "TokenStream",
     "ToolCallError",
     "Turn",
     "UnsupportedError",
     "__version__",
+    "answer_signals",
     "from_pretrained",
     "load",
+    "spilled_energies",
 ]
 
 
