@@ -40,6 +40,7 @@ from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
+from .streamers import TextIteratorStreamer, TextStreamer
 from .transcript import Turn
 from .watching import CancelToken, PrefillProgress
 
@@ -74,6 +75,8 @@ __all__ = [
     "SessionError",
     "Stats",
     "TemplateError",
+    "TextIteratorStreamer",
+    "TextStreamer",
     "Token",
     "TokenBatch",
     "TokenSignals",
