@@ -38,7 +38,8 @@ def call_rules(
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     properties = _object(schema.get("properties"))
     names = schema.get("required")
-    required = [key for key in names if key in properties] if isinstance(names, list) else []
+    names = [key for key in names if isinstance(key, str)] if isinstance(names, list) else []
+    required = [key for key in names if key in properties]
     optional = [key for key in properties if key not in required]
     lines, arguments = [], []
     for at, key in enumerate((*required, *optional)):
