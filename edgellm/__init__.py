@@ -33,6 +33,7 @@ from .errors import (
     ToolCallError,
     UnsupportedError,
 )
+from .governor import Governor, GovernorState
 from .model import Model, load
 from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
@@ -56,6 +57,8 @@ __all__ = [
     "EdgeError",
     "FormatError",
     "Generation",
+    "Governor",
+    "GovernorState",
     "IntegrityError",
     "InvalidArgumentError",
     "MemoryBudgetError",
