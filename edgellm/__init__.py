@@ -35,6 +35,7 @@ from .errors import (
     ToolCallError,
     UnsupportedError,
 )
+from .governor import Governor, GovernorState
 from .model import Model, load
 from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
@@ -64,6 +65,8 @@ __all__ = [
     "EdgeError",
     "FormatError",
     "Generation",
+    "Governor",
+    "GovernorState",
     "IntegrityError",
     "InvalidArgumentError",
     "MemoryBudgetError",

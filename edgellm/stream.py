@@ -22,6 +22,7 @@ from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, Unsup
 from .lease import SessionLease, context_for
 from .long_context import N_SINK, compress_session, context_of, kept_tokens
 from .options import GenerateOptions
+from .pacing import paced
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
 from .watching import PrefillWatch
@@ -163,7 +164,7 @@ class TokenStream(Closing):
         if forced is not None:
             return forced
         self.feed(session)
-        while not session.run(SLICE_MS):
+        while not paced(session.run, SLICE_MS, lambda: self._cancelled):
             self.report(session)
         params, allowed = self.choice()
         chosen = session.sample(params, n_prompt=self.n_prompt, allowed=allowed)
@@ -319,8 +320,7 @@ class TokenStream(Closing):
         """Measured so far."""
         from . import _native
 
-        n_new = len(self._tokens)
-        n_prompt = len(self._prompt)
+        n_new, n_prompt = len(self._tokens), len(self._prompt)
         lease = self._lease
         n_read = n_prompt - self._n_reused
         drafts = self._drafting.figures(self._session)
