@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 BIN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 NATIVE := $(shell find native -type f)
-PACKAGE := $(shell find edgellm converters apps -type f -not -name '*.py[co]' -not -name '*.so')
+PACKAGE := $(shell find edgellm converters apps hardware_profiles -type f -not -name '*.py[co]' -not -name '*.so')
 CXX_FILES := native/src native/include native/python native/tools native/tests native/fuzz
 FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h' -o -name '*.cu'
 
