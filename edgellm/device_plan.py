@@ -19,7 +19,9 @@ from .speed import Speed, decode_speed, prefill_speed
 from .work import work_of
 
 # Python, the native module and what a text or a chat takes of the heap; docs/PLAN.md.
-PROGRAM_BYTES = 13 << 20
+PROGRAM_BYTES = 14 << 20
+# Of each page that is in memory: its entry in a page table, and in the index of the page cache.
+_PAGE_BYTES, _KERNEL_BYTES_A_PAGE = 4096, 17
 _STREAMED_WINDOW = 1024  # last tokens that stay, of texts without an end
 _SMALLER_KV = ("F16", "K8V8", "K8V4", "K6V4")  # by size
 _MOST_TEXTS = 1024
@@ -51,7 +53,7 @@ class Way:
 class DevicePlan:
     """`parts`: bytes by name, of which `total_bytes` is the sum; `limit_bytes`: what there is, None
     where nobody knows, and `limit_source` says of whom that is. `max_memory_bytes`: what to give to
-    `load(max_memory=)`, which keeps to it: all but the program and the GPU's copy of the weights.
+    `load(max_memory=)`, which keeps to it: all but the program, the kernel and a GPU's copy.
     `disk_bytes`: of the file. `startup_s`: reading it from a cold disk, None if
     that is unknown."""
 
@@ -73,8 +75,7 @@ class DevicePlan:
 
     @property
     def max_memory_bytes(self) -> int:
-        beside = self.parts["program"] + self.parts.get(_GPU_COPY, 0)
-        return self.total_bytes - beside
+        return sum(self.parts[name] for name in ("file", "scratch", "logits", "kv"))
 
     @property
     def fits(self) -> bool | None:
@@ -143,7 +144,9 @@ def parts_of(memory: MemoryPlan, wish: Wish, n_copies: int = 0) -> dict[str, int
         "kv": wish.parallel * memory.kv_bytes_at(wish.n_ctx),
         "program": PROGRAM_BYTES,
     }
-    return {**parts, _GPU_COPY: n_copies * memory.file_bytes} if n_copies else parts
+    if n_copies:
+        parts[_GPU_COPY] = n_copies * memory.file_bytes
+    return {**parts, "kernel": sum(parts.values()) * _KERNEL_BYTES_A_PAGE // _PAGE_BYTES}
 
 
 def _wish(
@@ -282,7 +285,8 @@ def _shorter(
     """The longest context that fits, if one does."""
     memory = _memory(header, wish)
     besides = PROGRAM_BYTES + n_copies * memory.file_bytes
-    n_ctx = replace(memory, limit_bytes=limit - besides).n_ctx_fit_of(wish.parallel)
+    room = limit * _PAGE_BYTES // (_PAGE_BYTES + _KERNEL_BYTES_A_PAGE) - besides
+    n_ctx = replace(memory, limit_bytes=room).n_ctx_fit_of(wish.parallel)
     n_ctx = min(n_ctx, wish.n_ctx)
     if n_ctx >= PAGE_TOKENS:
         yield way(f"--context {n_ctx}", replace(wish, n_ctx=n_ctx))

@@ -24,6 +24,7 @@ _MEANING = {
     "logits": "logits of texts",
     "kv": "KV of texts",
     "program": "the program itself",
+    "kernel": "page tables",
     "gpu copy": "weights, for the GPU",
 }
 
