@@ -18,10 +18,11 @@ EVALUATION = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
 EMBEDDINGS = (ROOT / "docs" / "EMBEDDINGS.md").read_text(encoding="utf-8")
 STRUCTURED = (ROOT / "docs" / "STRUCTURED.md").read_text(encoding="utf-8")
 ASYNC = (ROOT / "docs" / "ASYNC.md").read_text(encoding="utf-8")
+PLAN = (ROOT / "docs" / "PLAN.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "TOOLS.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(
     r"```python\n(.*?)```",
-    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + TOOLS + ASYNC,
+    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + TOOLS + ASYNC + PLAN,
     re.DOTALL,
 )
 

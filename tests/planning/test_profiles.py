@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +35,7 @@ def test_every_profile_that_comes_with_edgellm_is_whole(name):
 
 @pytest.mark.parametrize("name", profile_names())
 def test_what_is_measured_is_what_its_report_says(name):
-    """Empty for a profile without measured figures; the next test has one."""
+    """Nothing to compare where nothing is measured: test_speed.py writes a profile that is."""
     profile = find_profile(name)
     measured = {at: one for at, one in profile.figures().items() if one.basis == "measured"}
     for report in {one.report for one in measured.values()}:
@@ -114,6 +116,14 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path):
         find_profile("../hardware_profiles/generic")
     with pytest.raises(FormatError, match="No such file"):
         find_profile(str(tmp_path / "none.toml"))
+
+
+def test_the_profile_in_the_docs_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "PLAN.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    profile = parse_profile(text.encode(), "docs")
+    assert profile.app_bytes == int(0.7 * 2**31)
+    assert len(profile.figures()) == 7
 
 
 def test_a_minimal_profile_leaves_all_unknown():
