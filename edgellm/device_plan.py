@@ -10,10 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .edgeheader import EdgeHeader
-from .errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
+from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
 from .long_context import context_of
 from .options import BACKENDS, DEFAULT_KV, KV_FORMATS
-from .planner import ADVISED_FORMATS, PAGE_TOKENS, MemoryPlan, file_bytes_as, mib, plan_of
+from .planner import (
+    ADVISED_FORMATS,
+    PAGE_TOKENS,
+    MemoryPlan,
+    file_bytes_as,
+    layers_of,
+    mib,
+    plan_of,
+)
 from .profiles import HardwareProfile
 from .speed import Speed, decode_speed, prefill_speed
 from .work import work_of
@@ -102,8 +110,11 @@ def plan_on(
 ) -> DevicePlan:
     """The plan of a file on a class of devices, or on this machine, as it is now, without a
     profile. What is left out is the profile's choice; `limit_bytes` takes the place of its share
-    of the RAM. InvalidArgumentError, UnsupportedError, and ContextOverflowError for a context that
-    the model does not have."""
+    of the RAM. FormatError for what is no model, ContextOverflowError for a context that it does
+    not have, InvalidArgumentError, UnsupportedError."""
+    if not layers_of(header.spec):
+        message = f"{header.path} is no model but something beside one; plan the model"
+        raise FormatError(message, code="spec_invalid")
     chosen = _backend(profile, backend)
     wish = _wish(header, profile, n_ctx, kv, parallel)
     limit, source = _limit(profile, chosen, limit_bytes)

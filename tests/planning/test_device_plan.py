@@ -15,6 +15,7 @@ from edgellm.device_plan import PROGRAM_BYTES, plan_on
 from edgellm.edgefile import read_header
 from edgellm.errors import (
     ContextOverflowError,
+    FormatError,
     InvalidArgumentError,
     MemoryBudgetError,
     UnsupportedError,
@@ -132,6 +133,21 @@ def test_a_device_whose_memory_nobody_knows_is_not_judged(header):
     share = Figure(0.001, "estimated", "tiny")
     tiny = replace(pi, memory=replace(pi.memory, app_share=share))
     assert plan_on(header, tiny).fits is False
+
+
+@pytest.mark.parametrize("spec", [{}, {"kind": "lora"}, {"layers": 3}, {"layers": [1, "a"]}])
+def test_what_is_no_model_is_refused(header, spec):
+    with pytest.raises(FormatError, match="no model"):
+        plan_on(replace(header, spec=spec), None)
+
+
+@pytest.mark.parametrize("layer", [{}, {"n_heads": -1}, {"n_heads": "x", "window": True}])
+def test_a_spec_with_nothing_in_it_makes_no_trouble(header, layer):
+    """The header of a stranger: what is missing counts as nothing."""
+    bare = replace(header, spec={"layers": [layer]}, tensors={})
+    plan = plan_on(bare, find_profile("raspberry-pi-5"))
+    assert plan.parts["kv"] == 0
+    assert plan.fits is True
 
 
 @pytest.mark.parametrize(

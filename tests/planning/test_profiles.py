@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgellm.errors import FormatError, InvalidArgumentError
 from edgellm.machine_profile import profile_of
@@ -93,6 +96,9 @@ def test_a_written_profile_is_read_as_the_same(name):
             "json_type",
             "beside the profile",
         ),
+        (HEAD + "[cpu]\ncores = " + "9" * 5000, "json_syntax", "not TOML"),
+        (HEAD + cores("4", "0x" + "9" * 5000), "json_type", "too long"),
+        (HEAD.replace('"board"', "0x" + "9" * 5000), "json_type", "too long"),
         (HEAD + "accelerators = 1", "json_type", "accelerators must be"),
         (HEAD + '[[accelerators]]\nkind = "gpu"', "json_missing_key", "name is missing"),
         (HEAD + '[defaults]\nbackends = ["cpu", "cpu"]', "json_type", "different names"),
@@ -107,6 +113,18 @@ def test_what_is_wrong_is_refused_by_name(text, code, says):
     assert caught.value.code == code
     assert caught.value.message.startswith("x.toml")
     assert says in caught.value.message
+
+
+@given(st.data())
+def test_mutated_profiles_are_read_or_refused(data):
+    text = bytearray((profiles_directory() / "jetson-orin-nano.toml").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 12))] = data.draw(
+            st.sampled_from([b"", b"=", b'"', b"[", b"{", b"1", b"-1e400", b"\xff", b"\n", b"true"])
+        )
+    with contextlib.suppress(FormatError):
+        assert parse_profile(bytes(text), "x").figures()
 
 
 def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path):
