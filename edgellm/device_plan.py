@@ -62,8 +62,8 @@ class DevicePlan:
     """`parts`: bytes by name, of which `total_bytes` is the sum; `limit_bytes`: what there is, None
     where nobody knows, and `limit_source` says of whom that is. `max_memory_bytes`: what to give to
     `load(max_memory=)`, which keeps to it: all but the program, the kernel and a GPU's copy.
-    `disk_bytes`: of the file. `startup_s`: reading it from a cold disk, None if
-    that is unknown."""
+    `threads`: the device's choice. `disk_bytes`: of the file. `startup_s`: reading it from a cold
+    disk, None if that is unknown."""
 
     device: str
     backend: str
@@ -72,6 +72,7 @@ class DevicePlan:
     limit_bytes: int | None
     limit_source: str
     ways: tuple[Way, ...]
+    threads: int | None
     decode: Speed | None
     prefill: Speed | None
     disk_bytes: int
@@ -86,6 +87,17 @@ class DevicePlan:
         return sum(self.parts[name] for name in ("file", "scratch", "logits", "kv"))
 
     @property
+    def load_arguments(self) -> dict[str, Any]:
+        """What to give to `load()` for this plan; `threads` None: as the machine has cores."""
+        return {
+            "backend": self.backend,
+            "threads": self.threads if self.backend == "cpu" else None,
+            "kv": self.wish.kv,
+            "n_ctx": self.wish.n_ctx,
+            "max_memory": self.max_memory_bytes,
+        }
+
+    @property
     def fits(self) -> bool | None:
         """None where the limit is unknown."""
         return None if self.limit_bytes is None else self.total_bytes <= self.limit_bytes
@@ -94,7 +106,7 @@ class DevicePlan:
         """As `edgellm plan --json` prints it."""
         own = asdict(self)
         own["parts"] = dict(self.parts)
-        keys = ("total_bytes", "max_memory_bytes", "fits")
+        keys = ("total_bytes", "max_memory_bytes", "load_arguments", "fits")
         return {**own, **{key: getattr(self, key) for key in keys}}
 
 
@@ -135,6 +147,7 @@ def plan_on(
         limit_bytes=limit,
         limit_source=source,
         ways=(),
+        threads=None if profile is None else profile.defaults.threads,
         decode=speeds[0],
         prefill=speeds[1],
         disk_bytes=header.file_bytes,

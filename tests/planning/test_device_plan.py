@@ -51,9 +51,7 @@ def test_loading_keeps_to_the_plan(header, demo_path):
     """The bytes that it names are enough for its texts, and not for one page more."""
     plan = plan_on(header, None, n_ctx=N_CTX, parallel=2)
     ids = [3] * (N_CTX - 1)
-    with edgellm.load(
-        demo_path, max_memory=plan.max_memory_bytes, n_ctx=N_CTX, speculate=False
-    ) as model:
+    with edgellm.load(demo_path, **plan.load_arguments, speculate=False) as model:
         streams = [model.stream(ids, max_tokens=1) for _ in range(2)]
         with pytest.raises(MemoryBudgetError):
             model.stream([3], max_tokens=1)
