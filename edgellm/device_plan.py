@@ -5,7 +5,7 @@ From the header of the file and a hardware profile alone: no weight is read, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -247,7 +247,8 @@ Taking = Callable[[str, Wish], Way]
 
 
 def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> Iterator[Way]:
-    """One change each, the smallest that is enough; where none is, smaller KV and weights both."""
+    """One change each, the smallest that is enough; where none is, smaller KV and weights both, and
+    where that is not, one text as long as may be."""
 
     def took(wish: Wish) -> int:
         return sum(parts_of(_memory(header, wish), wish, n_copies).values())
@@ -255,8 +256,11 @@ def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> It
     def way(change: str, wish: Wish) -> Way:
         return Way(change, wish, took(wish))
 
+    def first(candidates: Iterable[Way]) -> Way | None:
+        return next((one for one in candidates if one.total_bytes <= limit), None)
+
     found = [
-        next((one for one in candidates if one.total_bytes <= limit), None)
+        first(candidates)
         for candidates in (
             (way(f"--kv {kv}", replace(made.wish, kv=kv)) for kv in _smaller_kv(made.wish)),
             _shorter(header, made.wish, limit, n_copies, way),
@@ -271,18 +275,26 @@ def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> It
             _streaming(header, made.wish, way),
         )
     ]
-    if any(found):
-        yield from (one for one in found if one is not None)
-        return
-    least = replace(made.wish, kv=_SMALLER_KV[-1], parallel=1)
-    for name in _smaller_formats(header):
-        for one in _shorter(
-            header, replace(least, format=name), limit, n_copies, lambda _, wish: way("", wish)
-        ):
-            if one.total_bytes <= limit:
-                change = f"edgellm convert --format {name}, --kv {least.kv}"
-                yield replace(one, change=f"{change}, --parallel 1, --context {one.wish.n_ctx}")
-                return
+    if not any(found):
+        least = replace(made.wish, kv=_SMALLER_KV[-1])
+        both = [replace(least, format=name) for name in _smaller_formats(header)]
+        found = [first(way(_all_changes(wish), wish) for wish in both)]
+    if not any(found):
+        alone = [replace(wish, parallel=1) for wish in both]
+        shorter = (
+            one
+            for wish in alone
+            for one in _shorter(
+                header, wish, limit, n_copies, lambda _, wish: way(_all_changes(wish), wish)
+            )
+        )
+        found = [first(shorter)]
+    yield from (one for one in found if one is not None)
+
+
+def _all_changes(wish: Wish) -> str:
+    sizes = f"--kv {wish.kv}, --parallel {wish.parallel}, --context {wish.n_ctx}"
+    return f"edgellm convert --format {wish.format}, {sizes}"
 
 
 def _memory(header: EdgeHeader, wish: Wish) -> MemoryPlan:

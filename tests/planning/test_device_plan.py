@@ -96,9 +96,14 @@ def test_where_no_change_is_enough_two_are_told(header):
     limit = (limit - header.file_bytes) * 4113 // 4096 + 1
     plan = plan_on(header, None, n_ctx=N_CTX, kv="F16", parallel=8, limit_bytes=limit)
     (way,) = plan.ways
-    assert way.change == "edgellm convert --format E2_16, --kv K6V4, --parallel 1, --context 16"
     assert way.total_bytes <= limit
+    assert way.change == "edgellm convert --format E2_16, --kv K6V4, --parallel 1, --context 16"
     assert plan_on(header, None, n_ctx=N_CTX, limit_bytes=PROGRAM_BYTES).ways == ()
+    saved = header.file_bytes - file_bytes_as(header, "E2_16")
+    limit = plan_on(header, None, n_ctx=N_CTX, kv="K6V4").total_bytes - saved + 4096
+    (pair,) = plan_on(header, None, n_ctx=N_CTX, kv="F16", limit_bytes=limit).ways
+    assert pair.change == "edgellm convert --format E2_16, --kv K6V4, --parallel 1, --context 512"
+    assert pair.total_bytes <= limit
 
 
 def test_long_texts_may_be_streamed(header):
