@@ -46,6 +46,7 @@ CONVERTERS_MAY_SEE = {
     "edgellm.edgeheader",
     "edgellm.errors",
     "edgellm.chat_template",
+    "edgellm.npu",  # the other half of what a bundle of graphs is
     "edgellm._native",
 }
 

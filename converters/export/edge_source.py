@@ -127,6 +127,10 @@ class EdgeCheckpoint(Checkpoint):
         halves = scales[own].view(np.uint8).reshape(n_rows, -1, 2)
         return np.concatenate([halves, nibbles], axis=2).reshape(n_rows, -1)
 
+    def strips(self, name: str) -> U8Array:
+        """All strips of a matrix in its own format."""
+        return np.frombuffer(read_tensor(self._header, name), dtype=np.uint8)
+
     def _whole_strips(self, name: str, row0: int, n_rows: int) -> tuple[U8Array, int]:
         """Whole strips around some rows, and the first row in them."""
         info = self._header.tensors[name]

@@ -1,0 +1,5 @@
+"""Models for NPUs: graphs of fixed shapes, compiled by the vendors' own tools.
+
+A ModelSpec becomes a graph in a small representation of ours (decoder.py, ir.py), which numpy runs
+(interpret.py) and which is written for each vendor from there. docs/NPU.md.
+"""
