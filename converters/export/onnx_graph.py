@@ -34,6 +34,9 @@ class Initializers:
         self._data, self._location = data, location
         self._names: set[str] = set()
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
     def add(self, name: str, value: npt.NDArray[Any]) -> str:
         """Its name; what has been added under it before stays."""
         if name in self._names:

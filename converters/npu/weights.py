@@ -19,6 +19,7 @@ from edgellm.errors import InvalidArgumentError, UnsupportedError
 from ..checkpoint import Checkpoint
 from ..encode import encode_rows
 from ..export.edge_source import EdgeCheckpoint, is_edge
+from ..extras import text_blobs
 from ..plan import Job, Options
 from ..quant import decode_matrix
 from ..quant.l4 import unpack_l4_32
@@ -69,6 +70,12 @@ class NpuWeights:
     def vector(self, name: str) -> Dense:
         item = self._planned[name]
         return Dense(item.shape, "f32", lambda: self._job.read_rows(item, 0, 1).reshape(-1))
+
+    def tokenizer(self) -> bytes | None:
+        """The compiled tokenizer; None if there is none."""
+        if self._edge is not None:
+            return self._edge.tokenizer_blob or None
+        return text_blobs(self._job).get("tokenizer")
 
     def _format(self, item: PlannedTensor) -> str:
         return item.format if self._edge is None else self._edge.format_of(item.name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ContextOverflowError, FormatError
-from .host import MASKED, Rotation
+from .host import MASKED, GraphInputs, Rotation
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,23 @@ class GraphFacts:
     part: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def check_inputs(facts: Facts, graphs: Iterable[GraphFacts]) -> None:
+    """FormatError: an input that no host makes for this model."""
+    windows = {layer.window for layer in facts.layers}
+    known = {"ids", "x", "positions"} | {GraphInputs.mask(window) for window in windows}
+    for rope in facts.rotations:
+        known |= {GraphInputs.cos(rope), GraphInputs.sin(rope)}
+    for index in range(len(facts.layers)):
+        known |= {f"past_k.{index}", f"past_v.{index}"}
+    for graph in graphs:
+        other = sorted(set(graph.inputs) - known)
+        if other:
+            raise FormatError(
+                f"graph '{graph.name}' wants '{other[0][:80]}', which this model does not have",
+                code="tensor_unexpected",
+            )
 
 
 class Steps:

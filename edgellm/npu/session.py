@@ -6,15 +6,17 @@ the text without. numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import ContextOverflowError, InvalidArgumentError, NumericError
-from .facts import Facts, GraphFacts, Steps
+from .facts import Facts, GraphFacts, Steps, check_inputs
 from .host import F32Array, GraphInputs, KvBuffer, Tensor, mask, rows_of
 from .ngrams import guess
+
+Choose = Callable[[F32Array, int], int]  # logits [n_vocab] and the token's position -> its id
 
 
 class Runner(Protocol):
@@ -31,6 +33,7 @@ class GraphSession:
         self, facts: Facts, graphs: Sequence[GraphFacts], runners: Mapping[str, Runner]
     ) -> None:
         self._facts, self._steps, self._runners = facts, Steps(tuple(graphs)), runners
+        check_inputs(facts, graphs)
         shapes = [(layer.n_kv_heads, layer.head_dim) for layer in facts.layers]
         self._kv = KvBuffer(shapes, self._steps.capacity, facts.kv_dtype)
         self.ids: list[int] = []
@@ -130,21 +133,53 @@ class GraphSession:
         return cos if name == GraphInputs.cos(rope) else sin
 
 
-def greedy(
+def most_likely(logits: F32Array, step: int) -> int:
+    """The id of the largest logit, the lower of equal ones. step: of the token to come."""
+    del step
+    return int(logits.argmax())
+
+
+def generate(
     session: GraphSession,
     prompt: Sequence[int],
     max_tokens: int,
     *,
+    choose: Choose = most_likely,
     stop_ids: Sequence[int] = (),
     speculate: bool = False,
     n_guesses: int = 3,
 ) -> Iterator[int]:
-    """The most likely tokens after a prompt, of which what is known is not computed again.
+    """Tokens after a prompt, of which what is known is not computed again.
 
     speculate: verify up to n_guesses tokens that repeat the text so far in the step that computes
     the one before them; the tokens are the same. ContextOverflowError: prompt and tokens do
     not fit; nothing was processed then.
     """
+    _check_room(session, prompt, max_tokens)
+    token = choose(session.append(session.reuse(prompt))[-1], len(prompt))
+    n_left = max_tokens
+    while True:
+        yield token
+        n_left -= 1
+        if token in stop_ids or n_left == 0:
+            return
+        n_before = len(session.ids) + 1
+        drafts = guess([*session.ids, token], min(n_guesses, n_left - 1)) if speculate else []
+        rows = session.append([token, *drafts])
+        for index, draft in enumerate(drafts):
+            token = choose(rows[index], n_before + index)
+            if token != draft:
+                session.rewind(n_before + index)
+                break
+            yield token
+            n_left -= 1
+            if token in stop_ids or n_left == 0:
+                return
+        else:
+            token = choose(rows[-1], n_before + len(drafts))
+
+
+def _check_room(session: GraphSession, prompt: Sequence[int], max_tokens: int) -> None:
     if max_tokens < 1:
         raise InvalidArgumentError(
             f"max_tokens must be at least 1, but is {max_tokens}", code="invalid_argument"
@@ -156,26 +191,3 @@ def greedy(
             f"{session.capacity}; ask for fewer, or convert with a larger --context",
             code="context_overflow",
         )
-    logits = session.append(session.reuse(prompt))[-1]
-    n_left = max_tokens
-    token = int(logits.argmax())
-    while n_left > 0:
-        yield token
-        n_left -= 1
-        if token in stop_ids or n_left == 0:
-            return
-        n_room = min(n_guesses, n_left - 1, session.capacity - len(session.ids) - 1)
-        drafts = guess([*session.ids, token], n_room) if speculate else []
-        rows = session.append([token, *drafts])
-        n_before = len(session.ids) - len(drafts)
-        for index, draft in enumerate(drafts):
-            token = int(rows[index].argmax())
-            if token != draft:
-                session.rewind(n_before + index)
-                break
-            yield token
-            n_left -= 1
-            if token in stop_ids or n_left == 0:
-                return
-        else:
-            token = int(rows[-1].argmax())

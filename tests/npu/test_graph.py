@@ -17,7 +17,7 @@ from edgellm.converters.reference import Reference
 
 from edgellm.errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
 from edgellm.npu.ngrams import guess
-from edgellm.npu.session import greedy
+from edgellm.npu.session import generate
 from golden.families import FAMILIES, family_ids, save_family
 from golden.tiny import CASE_NAMES, case_ids, case_named, tiny_checkpoint
 from npu.running import interpreted, session_of
@@ -94,23 +94,23 @@ def test_sizes_are_those_of_the_constants(tiny: Path):
 def test_guesses_change_no_token(tiny: Path):
     prompt = [2, 3, 4, 5, 2, 3, 4, 5, 2, 3]
     plain = session_of(tiny, [(1, 64), (4, 64)])
-    text = list(greedy(plain, prompt, 40))
+    text = list(generate(plain, prompt, 40))
     guessing = session_of(tiny, [(1, 64), (4, 64)])
     # What the model says is played back, so that guesses are right often and wrong now and then.
-    assert list(greedy(guessing, prompt, 40, speculate=True)) == text
+    assert list(generate(guessing, prompt, 40, speculate=True)) == text
     assert len(text) == 40
-    again = list(greedy(guessing, [*prompt, *text[:20]], 20, speculate=True))
+    again = list(generate(guessing, [*prompt, *text[:20]], 20, speculate=True))
     assert again == text[20:]
     assert guessing.reused_tokens >= len(prompt) + 18
 
 
 def test_a_stop_ends_the_text_and_is_its_last_token(tiny: Path):
     session = session_of(tiny, [(1, 64), (4, 64)])
-    text = list(greedy(session, [2, 3, 4], 12))
+    text = list(generate(session, [2, 3, 4], 12))
     stop = text[5]
     cut = text[: text.index(stop) + 1]
     for speculate in (False, True):
-        assert list(greedy(session, [2, 3, 4], 12, stop_ids=[stop], speculate=speculate)) == cut
+        assert list(generate(session, [2, 3, 4], 12, stop_ids=[stop], speculate=speculate)) == cut
 
 
 def test_guesses_are_what_followed():
@@ -125,14 +125,14 @@ def test_what_does_not_fit_is_refused_before_any_work(tiny: Path):
     with pytest.raises(ContextOverflowError, match=r"17 tokens.*made for 16"):
         session.append(list(range(17)))
     with pytest.raises(ContextOverflowError, match="prompt of 10 tokens and 8 more"):
-        next(greedy(session, list(range(10)), 8))
+        next(generate(session, list(range(10)), 8))
     with pytest.raises(InvalidArgumentError, match="id 258 is not in the vocabulary"):
         session.append([1, 258])
     with pytest.raises(InvalidArgumentError):
         session.append([])
     assert session.ids == []
     assert session.n_steps == 0
-    assert len(list(greedy(session, list(range(10)), 7))) == 7
+    assert len(list(generate(session, list(range(10)), 7))) == 7
 
 
 def test_weights_of_4_bits_are_those_of_l4(tiny: Path, tmp_path: Path):
