@@ -59,6 +59,7 @@ class OnnxLowering:
     def __init__(self, graph: Graph, constants: Initializers) -> None:
         self.graph, self.constants = graph, constants
         self.nodes: list[onnx.NodeProto] = []
+        self._n_named = 0
 
     def model(self) -> onnx.ModelProto:
         for op in self.graph.ops:
@@ -96,7 +97,13 @@ class OnnxLowering:
         self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any
     ) -> str:
         """Adds a node and names its one output."""
-        output = output or f"{kind}_{len(self.nodes)}"
+        self._n_named += 1
+        output = output or f"{kind}_{self._n_named}"
+        return self._append(kind, inputs, output, domain, **attributes)
+
+    def _append(
+        self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
         name = f"n{len(self.nodes)}_{kind}"
         node = helper.make_node(kind, inputs, [output], name=name, domain=domain, **attributes)
         self.nodes.append(node)

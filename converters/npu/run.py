@@ -15,6 +15,7 @@ from edgellm.npu.bundle import TOKENIZER, Bundle, hashed, write_description
 from edgellm.npu.executors import runners_of
 from edgellm.npu.session import GraphSession
 
+from ..export.edge_source import is_edge
 from ..export.whole import check_target, whole_directory
 from ..report import peak_rss_bytes
 from .compare import Difference, compare_with_cpu
@@ -70,8 +71,7 @@ class PartReport:
 
 @dataclass(frozen=True)
 class NpuReport:
-    """difference: from the CPU runtime, where it was asked for and something here runs the
-    graphs."""
+    """difference: from the CPU runtime, where it was asked for; checked_by ran the graphs then."""
 
     path: Path
     target: str
@@ -81,6 +81,7 @@ class NpuReport:
     peak_rss_bytes: int | None
     warnings: tuple[str, ...]
     difference: Difference | None = None
+    checked_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path)}
@@ -104,14 +105,16 @@ def export_npu(
     start = time.monotonic()
     chosen, options = find_target(target), options or NpuOptions()
     check_target(out, 0)
-    with open_weights(src, options.bits) as weights:
-        plan = _plan(weights, chosen, options)
+    with open_weights(src, _stored_bits(src, chosen, options)) as weights:
+        bits = options.bits or (4 if chosen.rounds else weights.bits)
+        plan = _plan(weights, chosen, options, bits)
         with whole_directory(out) as folder:
-            written, parts = _write_graphs(weights, plan, chosen, folder, progress)
-            bundle = _bundle(weights, plan, chosen, folder, written)
+            written, parts = _write_graphs(weights, plan, chosen, bits, folder, progress)
+            bundle = _bundle(weights, plan, chosen, bits, folder, written)
             difference = None
             if against is not None:
-                session = GraphSession(plan.facts, plan.graph_facts, runners_of(folder, bundle))
+                runners = runners_of(folder, bundle, settings=chosen.check_settings)
+                session = GraphSession(plan.facts, plan.graph_facts, runners)
                 difference = compare_with_cpu(session, against)
             report = NpuReport(
                 path=out,
@@ -122,20 +125,34 @@ def export_npu(
                 peak_rss_bytes=peak_rss_bytes(),
                 warnings=weights.warnings,
                 difference=difference,
+                checked_by=chosen.checked_by if difference is not None else "",
             )
             kept = {key: value for key, value in report.to_dict().items() if key != "path"}
             write_description(folder, replace(bundle, report=kept))
     return report
 
 
-def _plan(weights: NpuWeights, target: Target, options: NpuOptions) -> StepPlan:
+def _stored_bits(src: Path, target: Target, options: NpuOptions) -> int | None:
+    """What the graphs' constants are read with."""
+    if options.bits is not None and options.bits not in target.bits:
+        raise InvalidArgumentError(
+            f"target '{target.name}' has no weights of {options.bits} bits (it has: "
+            f"{', '.join(map(str, target.bits))})",
+            code="invalid_argument",
+        )
+    if not target.rounds:
+        return options.bits
+    return None if is_edge(src) else 32
+
+
+def _plan(weights: NpuWeights, target: Target, options: NpuOptions, bits: int) -> StepPlan:
     """Everything that can be refused without reading a weight is refused here."""
     sizes = stage_sizes(weights)
     limit = options.max_bytes or target.max_bytes
     spans = split_spans(sizes, len(weights.spec.layers), limit)
     check_ops(decoder_graph(weights, StepShape(1, 1)), target.kinds, target.name)
     return plan_steps(
-        weights, options.shapes(), spans=spans, kv_dtype=target.kv_dtype, masked=target.masked
+        weights, options.shapes(), spans=spans, kv_dtype=target.kv_dtype, masked=target.masked(bits)
     )
 
 
@@ -143,12 +160,13 @@ def _write_graphs(
     weights: NpuWeights,
     plan: StepPlan,
     target: Target,
+    bits: int,
     folder: Path,
     progress: Progress | None,
 ) -> tuple[dict[str, Written], list[PartReport]]:
     written: dict[str, Written] = {}
     parts: list[PartReport] = []
-    with closing(_writer(target, folder)) as writer:
+    with closing(_writer(target, folder, weights, plan, bits)) as writer:
         for n_done, (facts, span, shape) in enumerate(plan.graphs):
             if progress is not None:
                 progress(facts.name, n_done, len(plan.graphs))
@@ -161,9 +179,11 @@ def _write_graphs(
     return written, parts
 
 
-def _writer(target: Target, folder: Path) -> GraphWriter:
+def _writer(
+    target: Target, folder: Path, weights: NpuWeights, plan: StepPlan, bits: int
+) -> GraphWriter:
     try:
-        return target.writer(folder)
+        return target.writer(folder, weights, plan, bits)
     except ImportError as error:
         raise UnsupportedError(
             f"target '{target.name}' needs {error.name}: pip install 'edgellm[{target.extra}]'",
@@ -175,6 +195,7 @@ def _bundle(
     weights: NpuWeights,
     plan: StepPlan,
     target: Target,
+    bits: int,
     folder: Path,
     written: Mapping[str, Written],
 ) -> Bundle:
@@ -185,4 +206,4 @@ def _bundle(
         files[-1].write_bytes(tokenizer)
     entry = {name: one.entry.relative_to(folder).as_posix() for name, one in written.items()}
     listed = hashed(folder, files)
-    return Bundle(target.name, plan.facts, plan.graph_facts, entry, listed, target.settings)
+    return Bundle(target.name, plan.facts, plan.graph_facts, entry, listed, target.settings(bits))

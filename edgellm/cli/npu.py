@@ -84,10 +84,11 @@ def graphs_text(report: Any) -> str:
         lines.append(f"  {part.name}: {stages}, {n_ops} operators, {n_mb:.2f} MB of constants")
     found = report.difference
     if found is None:
-        lines.append("  not compared with the CPU runtime: nothing here runs them")
+        lines.append("  not compared with the CPU runtime")
     else:
+        lines.append(f"  {report.checked_by} against the CPU runtime, {found.n_tokens} tokens:")
         lines.append(
-            f"  against the CPU runtime, {found.n_tokens} tokens: KL {found.kl_nats:.5f} nats, "
-            f"same top token {found.top1:.2%}, logits {found.relative:.1e} of the largest apart"
+            f"  KL {found.kl_nats:.5f} nats, same top token {found.top1:.2%}, logits "
+            f"{found.relative:.1e} of the largest apart"
         )
     return "\n".join(lines) + "\n"

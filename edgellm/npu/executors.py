@@ -18,11 +18,29 @@ def _ort(path: Path, _settings: Mapping[str, str], threads: int) -> Runner:
     return OrtRunner(path, threads=threads)
 
 
-_EXECUTORS: dict[str, Open] = {"ort": _ort}
+def _qualcomm(path: Path, settings: Mapping[str, str], threads: int) -> Runner:
+    from .qnn import open_qnn
+
+    return open_qnn(path, settings, threads)
 
 
-def runners_of(folder: Path, bundle: Bundle, threads: int = 0) -> dict[str, Runner]:
-    """An executor of every graph. UnsupportedError: nothing here runs the target."""
+def _intel(path: Path, settings: Mapping[str, str], threads: int) -> Runner:
+    from .intel import OpenVinoRunner
+
+    return OpenVinoRunner(path, settings.get("device", "NPU"), threads)
+
+
+_EXECUTORS: dict[str, Open] = {"ort": _ort, "qualcomm": _qualcomm, "intel": _intel}
+
+
+def runners_of(
+    folder: Path,
+    bundle: Bundle,
+    threads: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> dict[str, Runner]:
+    """An executor of every graph. settings: in place of the bundle's own. UnsupportedError: nothing
+    here runs the target."""
     family = bundle.target.partition("-")[0]
     found = _EXECUTORS.get(family)
     if found is None:
@@ -31,7 +49,8 @@ def runners_of(folder: Path, bundle: Bundle, threads: int = 0) -> dict[str, Runn
             f"{', '.join(_EXECUTORS)})",
             code="feature_unsupported",
         )
+    chosen = {**bundle.settings, **(settings or {})}
     return {
-        graph.name: found(folder / bundle.entry[graph.name], bundle.settings, threads)
+        graph.name: found(folder / bundle.entry[graph.name], chosen, threads)
         for graph in bundle.graphs
     }

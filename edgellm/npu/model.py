@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,11 @@ class NpuModel:
     that runs it is not installed. DeviceError: it does not take the graphs.
     """
 
-    def __init__(self, folder: Path, *, threads: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, threads: int = 0, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.bundle: Bundle = read_bundle(folder)
-        runners = runners_of(folder, self.bundle, threads)
+        runners = runners_of(folder, self.bundle, threads, settings)
         self._session = GraphSession(self.bundle.facts, self.bundle.graphs, runners)
         blob = folder / TOKENIZER
         self._blob = blob.read_bytes() if blob.is_file() else None
