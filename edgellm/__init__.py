@@ -15,9 +15,11 @@ from types import ModuleType
 
 from .adapter import Adapter, AdapterInfo
 from .batch import TokenBatch
+from .cascade import Attempt, Cascade, CascadeAnswer
 from .chat import Chat
 from .chat_format import ChatPrompt
 from .chat_template import ChatTemplate
+from .confidence import AnswerSignals, Calibration, TokenSignals, answer_signals, spilled_energies
 from .errors import (
     Cancelled,
     ContextOverflowError,
@@ -33,11 +35,13 @@ from .errors import (
     ToolCallError,
     UnsupportedError,
 )
+from .governor import Governor, GovernorState
 from .model import Model, load
 from .pretrained import from_pretrained
 from .results import Generation, ModelInfo, Stats, Token
 from .scoring import Score
 from .stream import TokenStream
+from .streamers import TextIteratorStreamer, TextStreamer
 from .transcript import Turn
 from .watching import CancelToken, PrefillProgress
 
@@ -46,8 +50,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "AdapterInfo",
+    "AnswerSignals",
+    "Attempt",
+    "Calibration",
     "CancelToken",
     "Cancelled",
+    "Cascade",
+    "CascadeAnswer",
     "Chat",
     "ChatPrompt",
     "ChatTemplate",
@@ -56,6 +65,8 @@ __all__ = [
     "EdgeError",
     "FormatError",
     "Generation",
+    "Governor",
+    "GovernorState",
     "IntegrityError",
     "InvalidArgumentError",
     "MemoryBudgetError",
@@ -67,15 +78,20 @@ __all__ = [
     "SessionError",
     "Stats",
     "TemplateError",
+    "TextIteratorStreamer",
+    "TextStreamer",
     "Token",
     "TokenBatch",
+    "TokenSignals",
     "TokenStream",
     "ToolCallError",
     "Turn",
     "UnsupportedError",
     "__version__",
+    "answer_signals",
     "from_pretrained",
     "load",
+    "spilled_energies",
 ]
 
 

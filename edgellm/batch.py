@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,7 @@ from .closing import Closing
 from .errors import Cancelled, EdgeError, InvalidArgumentError, MemoryBudgetError
 from .lease import SessionLease
 from .options import GenerateOptions
+from .pacing import paced
 from .results import Generation, Token
 from .stream import SLICE_MS, TokenStream, check_room, checked_ids
 
@@ -136,7 +138,12 @@ class TokenBatch(Closing):
                 continue
             stream.feed(session)
             lanes.append((index, stream, session))
-        outcomes = _native.run_batch([session for _, _, session in lanes], SLICE_MS)
+        sessions = [session for _, _, session in lanes]
+        outcomes = paced(
+            lambda slice_ms: _native.run_batch(sessions, slice_ms),
+            SLICE_MS,
+            lambda: all(stream.is_cancelled for _, stream, _ in lanes),
+        )
         ready: list[tuple[int, TokenStream, _native.Session]] = []
         for lane, (is_done, _, error) in zip(lanes, outcomes, strict=True):
             if error is not None:
@@ -250,7 +257,7 @@ def processed(session: _native.Session, ids: list[int]) -> _native.Session:
     """The session, which has processed `ids`, to be forked; it is closed on an error."""
     try:
         session.append(ids)
-        while not session.run(SLICE_MS):
+        while not paced(session.run, SLICE_MS):
             pass
     except BaseException:
         session.close()
@@ -281,7 +288,8 @@ def run_lanes(
                         raise
                     break  # there is room when one of them ends
                 coming.popleft()
-            outcomes = _native.run_batch(list(running.values()), SLICE_MS, keep)
+            sessions = list(running.values())
+            outcomes = paced(partial(_native.run_batch, sessions, keep=keep), SLICE_MS)
             for index, (is_done, rows, error) in zip(list(running), outcomes, strict=True):
                 if error is not None:
                     raise error

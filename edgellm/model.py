@@ -35,6 +35,7 @@ from .options import (
 from .results import Generation, ModelInfo
 from .scoring import Pair, Score, score_pairs, split_texts
 from .stream import SLICE_MS, TokenStream, checked_ids
+from .streamers import Streamer, drive
 
 if TYPE_CHECKING:
     import os
@@ -204,11 +205,14 @@ class Model(AsyncModel, CompletionCalls, Closing):
         prompt: str | Sequence[int],
         *,
         adapter: Adapter | None = None,
+        streamer: Streamer | None = None,
         **arguments: Unpack[GenerateArguments],
     ) -> Generation:
-        """Generate to the end; the same arguments as `stream()`."""
-        with self.stream(prompt, adapter=adapter, **arguments) as stream:
-            return stream.result()
+        """Generate to the end; the same arguments as `stream()`. `streamer` is handed the ids as
+        they come: one of transformers', or a `TextStreamer`."""
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        with self.stream(ids, adapter=adapter, **arguments) as stream:
+            return stream.result() if streamer is None else drive(stream, ids, streamer)
 
     def generate_n(
         self,

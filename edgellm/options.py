@@ -138,6 +138,7 @@ class GenerateArguments(SamplingArguments, total=False):
     stop: str | Sequence[str] | None
     stop_ids: Sequence[int] | None
     logprobs: int
+    signals: bool
     compress: float
     window: int
     priority: int
@@ -156,6 +157,7 @@ class GenerateOptions:
     CPU. `stop` are strings that end the text and are not part of it; `stop_ids=None` stops at the
     model's own end-of-text tokens, `()` at none. `logprobs` is how many of the most likely tokens
     are reported with every token; `rules` are the penalties and other rules of `SamplingRules`.
+    `signals`: report how sure the model was of every token (docs/CONFIDENCE.md).
 
     `compress=16` leaves one of 16 tokens of the prompt in the KV cache once it was read, those that
     its end pays attention to; 1 leaves all. `window=1024` lets a text of any length run in the
@@ -185,6 +187,7 @@ class GenerateOptions:
     stop_ids: tuple[int, ...] | None = None
     logprobs: int = 0
     rules: SamplingRules = field(default_factory=SamplingRules)
+    signals: bool = False
     compress: float = 1.0
     window: int = 0
     priority: int = 0

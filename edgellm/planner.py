@@ -21,7 +21,7 @@ Acts = Set[tuple[str, str | None]]  # (role, act) of the tensors
 
 PAGE_TOKENS = 16  # KV is taken in pages of this many tokens
 _FIRST_TOKENS = 32  # that may be in a format of their own
-_MAX_ROWS = 128  # rows of one step, which scratch is sized for
+MAX_ROWS = 128  # rows of one step, which scratch is sized for
 _KEPT_TOKENS = 128  # that layers with a window keep before what it sees
 _MAX_PAIRS = 1024  # rows times experts used, gathered at a time
 _HEAD_ROWS, _HEAD_COLS = 16, 16384  # of logits that are on their way to several texts
@@ -32,7 +32,7 @@ _MODEL_READERS = (
 )
 # Formats that a model may be rounded to. K4_32, L4_32 and L8_32 keep what was quantized elsewhere;
 # rounding to them is no better than to E4_16 and E8_32, which are smaller.
-_ADVISED = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32", "L8_32"))
+ADVISED_FORMATS = tuple(name for name in FORMATS if name not in ("K4_32", "L4_32", "L8_32"))
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,23 @@ class MemoryPlan:
     def n_ctx_fit(self) -> int:
         """The longest context that fits, in whole pages and of those that the model was trained
         for; 0 if not even one page does."""
-        left = self.limit_bytes - self.bytes_at(0)
+        return self.n_ctx_fit_of(1)
+
+    def n_ctx_fit_of(self, n_texts: int) -> int:
+        """`n_ctx_fit` of each of so many texts."""
         sizes = range(PAGE_TOKENS, self.n_ctx_train + PAGE_TOKENS, PAGE_TOKENS)
-        return bisect_right(sizes, left, key=self.kv_bytes_at) * PAGE_TOKENS
+        fitting = bisect_right(sizes, self.limit_bytes, key=lambda n: self.bytes_at(n, n_texts))
+        return fitting * PAGE_TOKENS
 
     @property
     def full_bytes(self) -> int:
         """With the whole context the model was trained for."""
         return self.bytes_at(self.n_ctx_train)
 
-    def bytes_at(self, n_ctx: int) -> int:
-        """With one text of so many tokens."""
-        besides = self.file_bytes + self.scratch_bytes + self.session_bytes
-        return besides + self.kv_bytes_at(n_ctx)
+    def bytes_at(self, n_ctx: int, n_texts: int = 1) -> int:
+        """With so many texts of n_ctx tokens each, that begin differently."""
+        of_a_text = self.session_bytes + self.kv_bytes_at(n_ctx)
+        return self.file_bytes + self.scratch_bytes + n_texts * of_a_text
 
     def kv_bytes_at(self, n_ctx: int) -> int:
         """The KV alone."""
@@ -118,13 +122,13 @@ def plan_of_spec(
     spec: Fields, acts: Acts, file_bytes: int, limit_bytes: int, kv: str = DEFAULT_KV
 ) -> MemoryPlan:
     """The plan of a file that need not be there yet."""
-    layers = [layer for layer in _list(spec, "layers") if isinstance(layer, dict)]
+    layers = layers_of(spec)
     return MemoryPlan(
         file_bytes=file_bytes,
         scratch_bytes=_scratch_bytes(spec, layers, acts),
         session_bytes=4 * _n_logits(spec),
         kv_groups=_kv_groups(spec, layers, kv),
-        n_ctx_train=_int(spec, "n_ctx_train"),
+        n_ctx_train=int_field(spec, "n_ctx_train"),
         limit_bytes=limit_bytes,
     )
 
@@ -132,19 +136,19 @@ def plan_of_spec(
 def adapter_scratch_bytes(header: EdgeHeader, rank: int) -> int:
     """What steps of a model need for adapters of this rank besides, whatever their number: inputs
     of the matrices as floats, where none of them is read so anyway, and A x of q, k and v."""
-    layers = [layer for layer in _list(header.spec, "layers") if isinstance(layer, dict)]
+    layers = layers_of(header.spec)
     acts = {(tensor.role, tensor.act) for tensor in header.tensors.values()}
     head = "token_embd" if header.spec.get("tied_head") else "output"
     heads = _widest_mix(header.spec, layers)
     row_values = 3 * round_up(rank, 32)
     for width, readers in (
-        (_int(header.spec, "d_model"), (*_MODEL_READERS, head)),
+        (int_field(header.spec, "d_model"), (*_MODEL_READERS, head)),
         (heads, ("attn_o", "conv_out")),
         (_widest(layers, "d_ffn"), ("ffn_down",)),
     ):
         if not any(role in readers and act == "f32" for role, act in acts):
             row_values += round_up(width, 32)
-    return 4 * _MAX_ROWS * row_values
+    return 4 * MAX_ROWS * row_values
 
 
 def _head_bytes(head_dim: int, kv: str) -> int:
@@ -171,11 +175,11 @@ def _kv_groups(spec: Fields, layers: Sequence[Fields], kv: str) -> tuple[KvGroup
     states: defaultdict[int, int] = defaultdict(int)
     for layer in layers:
         if _is_conv(layer):
-            states[_int(layer, "conv_kernel")] += 4 * _int(spec, "d_model")
+            states[int_field(layer, "conv_kernel")] += 4 * int_field(spec, "d_model")
             continue
-        window = _int(layer, "window")
-        window = window if window < _int(spec, "n_ctx_train") else 0
-        n_heads, head_dim = _int(layer, "n_kv_heads"), _int(layer, "head_dim")
+        window = int_field(layer, "window")
+        window = window if window < int_field(spec, "n_ctx_train") else 0
+        n_heads, head_dim = int_field(layer, "n_kv_heads"), int_field(layer, "head_dim")
         n_bytes[window] += n_heads * _head_bytes(head_dim, kv)
         first_bytes[window] += n_heads * _head_bytes(head_dim, first_kv)
     return (
@@ -200,7 +204,7 @@ def formats_that_fit(header: EdgeHeader, limit_bytes: int) -> list[tuple[str, in
     """(format, file bytes) of smaller forms of this model that fit with one KV page, best first."""
     plan = plan_of(header, limit_bytes)
     room = limit_bytes - (plan.bytes_at(PAGE_TOKENS) - plan.file_bytes)
-    sizes = ((file_bytes_as(header, format), format) for format in _ADVISED)
+    sizes = ((file_bytes_as(header, format), format) for format in ADVISED_FORMATS)
     fitting = sorted((size, name) for size, name in sizes if size < header.file_bytes)
     return [(name, size) for size, name in reversed(fitting) if size <= room]
 
@@ -238,12 +242,12 @@ def _stored_as(tensor: TensorInfo, format: str) -> int:
 def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     """Rows of activations as floats and in the forms that the matrices which read them want, and
     some logits and the hidden states of a few rows: as native/src/model/decoder.cc lays it out."""
-    d_model = _int(spec, "d_model")
+    d_model = int_field(spec, "d_model")
     heads = _widest_mix(spec, layers)
     is_conv = any(_is_conv(layer) for layer in layers)
     queries = max(round_up(3 * d_model if is_conv else d_model, 16), round_up(heads, 16))
     n_tables = 1 + any(la.get("rope") == "local" for la in layers)
-    row_bytes = 4 * (round_up(d_model, 16) + queries + n_tables * _int(spec, "n_rope"))
+    row_bytes = 4 * (round_up(d_model, 16) + queries + n_tables * int_field(spec, "n_rope"))
     head = "token_embd" if spec.get("tied_head") else "output"
     for width, readers in (
         (d_model, (*_MODEL_READERS, head)),
@@ -252,11 +256,11 @@ def _scratch_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     ):
         row_bytes += _act_bytes(width, acts, readers)
     n_head = min(round_up(_n_logits(spec), 16), _HEAD_COLS) + round_up(d_model, 32)
-    return _MAX_ROWS * row_bytes + 4 * _HEAD_ROWS * n_head + _expert_bytes(spec, layers, acts)
+    return MAX_ROWS * row_bytes + 4 * _HEAD_ROWS * n_head + _expert_bytes(spec, layers, acts)
 
 
 def _n_logits(spec: Fields) -> int:
-    return 0 if spec.get("headless") is True else _int(spec, "n_vocab")
+    return 0 if spec.get("headless") is True else int_field(spec, "n_vocab")
 
 
 def _expert_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
@@ -264,13 +268,13 @@ def _expert_bytes(spec: Fields, layers: Sequence[Fields], acts: Acts) -> int:
     n_experts, n_used = _widest(layers, "n_experts"), _widest(layers, "n_experts_used")
     if n_experts == 0:
         return 0
-    counters = sum(8 * round_up(_int(la, "n_experts"), 16) for la in layers)
+    counters = sum(8 * round_up(int_field(la, "n_experts"), 16) for la in layers)
     routes = 4 * round_up(n_experts, 16) + 4 * 16 + 2 * 4 * n_used
     shared = _act_bytes(_widest(layers, "d_shared"), acts, ("ffn_down_shexp",))
-    gathered = _act_bytes(_int(spec, "d_model"), acts, ("ffn_gate_exps", "ffn_up_exps"))
+    gathered = _act_bytes(int_field(spec, "d_model"), acts, ("ffn_gate_exps", "ffn_up_exps"))
     hidden = _act_bytes(_widest(layers, "d_expert"), acts, ("ffn_down_exps",))
-    n_pairs = min(_MAX_ROWS * n_used, _MAX_PAIRS)
-    return counters + _MAX_ROWS * (routes + shared) + n_pairs * (gathered + hidden)
+    n_pairs = min(MAX_ROWS * n_used, _MAX_PAIRS)
+    return counters + MAX_ROWS * (routes + shared) + n_pairs * (gathered + hidden)
 
 
 def _act_bytes(width: int, acts: Acts, readers: Sequence[str]) -> int:
@@ -284,8 +288,8 @@ def _act_bytes(width: int, acts: Acts, readers: Sequence[str]) -> int:
 
 def _widest_mix(spec: Fields, layers: Sequence[Fields]) -> int:
     """Of what a layer's mixer gives to the matrix behind it."""
-    heads = (_int(la, "n_heads") * _int(la, "head_dim") for la in layers)
-    convs = (_int(spec, "d_model") for la in layers if _is_conv(la))
+    heads = (int_field(la, "n_heads") * int_field(la, "head_dim") for la in layers)
+    convs = (int_field(spec, "d_model") for la in layers if _is_conv(la))
     return max((*heads, *convs), default=0)
 
 
@@ -294,14 +298,16 @@ def _is_conv(layer: Fields) -> bool:
 
 
 def _widest(layers: Sequence[Fields], key: str) -> int:
-    return max((_int(layer, key) for layer in layers), default=0)
+    return max((int_field(layer, key) for layer in layers), default=0)
 
 
-def _int(fields: Fields, key: str) -> int:
+def int_field(fields: Fields, key: str) -> int:
+    """A count of a stranger's spec; 0 where there is none, or none that can be."""
     value = fields.get(key)
     return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
 
-def _list(fields: Fields, key: str) -> Sequence[object]:
-    value = fields.get(key)
-    return value if isinstance(value, list) else []
+def layers_of(spec: Fields) -> list[Fields]:
+    """The layers of a stranger's spec that are layers at all."""
+    layers = spec.get("layers")
+    return [la for la in layers if isinstance(la, dict)] if isinstance(layers, list) else []

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .confidence import TokenSignals
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -15,13 +17,15 @@ class Token:
     and then comes with a later token; the texts of all tokens join to the whole answer.
     `top_logprobs` are the most likely ids with their log probabilities, best first, as many as
     `logprobs=` asked for. `forced`: `response_format` left no choice; the model was asked only if
-    `logprobs=` is above 0, else its `logprob` is 0."""
+    `logprobs=` is above 0 or `signals=` is set, else its `logprob` is 0. `signals`: what
+    `signals=True` asked for (docs/CONFIDENCE.md)."""
 
     id: int
     text: str
     logprob: float
     top_logprobs: tuple[tuple[int, float], ...] = ()
     forced: bool = False
+    signals: TokenSignals | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class KeptTokens:
 class Generation:
     """A finished text. `logprobs[i]` is the natural-log probability of `token_ids[i]` under the
     model itself, before rules, temperature and filters, and `top_logprobs[i]` are the most likely
-    ids at that place, if `logprobs=` asked for them. An end-of-text token is the last id."""
+    ids at that place, if `logprobs=` asked for them. An end-of-text token is the last id.
+    `confidence`: the geometric mean of the probabilities of the tokens that were not forced, 0 to
+    1; `signals`: of every token, if `signals=True` asked for them (docs/CONFIDENCE.md)."""
 
     text: str
     token_ids: list[int]
@@ -85,6 +91,8 @@ class Generation:
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     dropped_turns: int = 0  # oldest turns of a chat that are no longer in the context
     kept: KeptTokens | None = None  # None: the KV cache held every token to the end
+    confidence: float = 1.0
+    signals: list[TokenSignals] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

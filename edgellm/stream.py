@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from operator import index
 from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, SupportsIndex
 
 from .closing import Closing
+from .confidence import mean_probability, token_signals
 from .drafting import Drafting
 from .errors import Cancelled, ContextOverflowError, InvalidArgumentError, UnsupportedError
 from .lease import SessionLease, context_for
 from .long_context import N_SINK, compress_session, context_of, kept_tokens
 from .options import GenerateOptions
+from .pacing import paced
 from .results import FinishReason, Generation, KeptTokens, Stats, Token
 from .stops import StopMatcher
 from .watching import PrefillWatch
@@ -89,7 +92,7 @@ class TokenStream(Closing):
         self._constraint = self._constrained(model)
         # The model is asked about tokens that are forced, too, where its answer is wanted, and
         # while the prompt is to be compressed right after it was read.
-        self._skips_forced = options.logprobs == 0 and options.compress == 1
+        self._skips_forced = (options.logprobs, options.signals, options.compress) == (0, False, 1)
         self._plain = _native.SamplerParams()
         self._stops = StopMatcher(options.stop)
         tokenizer = model.tokenizer
@@ -157,11 +160,10 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
-        forced = self.take_forced()
-        if forced is not None:
+        if (forced := self.take_forced()) is not None:
             return forced
         self.feed(session)
-        while not session.run(SLICE_MS):
+        while not paced(session.run, SLICE_MS, lambda: self._cancelled):
             self.report(session)
         params, allowed = self.choice()
         chosen = session.sample(params, n_prompt=self.n_prompt, allowed=allowed)
@@ -201,7 +203,7 @@ class TokenStream(Closing):
         constraint = self._constraint
         if constraint is None or constraint.forced is None or not self._skips_forced:
             return None
-        return self._add(constraint.forced, 0.0, ())
+        return self._add(Token(constraint.forced, "", 0.0))
 
     def take(self, session: _native.Session, chosen: tuple[int, float], started: float) -> Token:
         """The token that was `chosen` after what is queued was run, since `started`; ends the text
@@ -209,15 +211,16 @@ class TokenStream(Closing):
         token_id, logprob = chosen
         n_best = self._options.logprobs
         best = tuple(session.top_logprobs(n_best)) if n_best > 0 else ()
+        signals = token_signals(session.logits(), token_id) if self._options.signals else None
         if not self._is_read:
             self.report(session)
             self._count_reused(session.stats)
         self.spend(perf_counter() - started)
         self._is_read = True
-        return self._add(token_id, logprob, best)
+        return self._add(Token(token_id, "", logprob, best, signals=signals))
 
-    def _add(self, token_id: int, logprob: float, best: tuple[tuple[int, float], ...]) -> Token:
-        constraint = self._constraint
+    def _add(self, chosen: Token) -> Token:
+        token_id, constraint = chosen.id, self._constraint
         is_forced = constraint is not None and constraint.take(token_id)
         self._ended_by_id = token_id in self._stop_ids and not is_forced
         ended = self._ended_by_id or (constraint is not None and constraint.is_over)
@@ -227,7 +230,7 @@ class TokenStream(Closing):
         if self._stops.matched is None and (ended or full):
             tail = "" if self._decoder is None else self._decoder.flush()
             text += self._stops.push(tail) + self._stops.flush()
-        token = Token(token_id, text, logprob, best, is_forced)
+        token = replace(chosen, text=text, forced=is_forced)
         self._tokens.append(token)
         if ended or self._stops.matched is not None:
             self._finish("stop")
@@ -316,8 +319,7 @@ class TokenStream(Closing):
         """Measured so far."""
         from . import _native
 
-        n_new = len(self._tokens)
-        n_prompt = len(self._prompt)
+        n_new, n_prompt = len(self._tokens), len(self._prompt)
         lease = self._lease
         n_read = n_prompt - self._n_reused
         drafts = self._drafting.figures(self._session)
@@ -362,6 +364,8 @@ class TokenStream(Closing):
             else [],
             dropped_turns=0 if self._lease is None else self._lease.dropped_turns,
             kept=self._kept,
+            confidence=mean_probability([one.logprob for one in self._tokens if not one.forced]),
+            signals=[one.signals for one in self._tokens if one.signals is not None],
         )
 
 

@@ -18,10 +18,13 @@ EVALUATION = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
 EMBEDDINGS = (ROOT / "docs" / "EMBEDDINGS.md").read_text(encoding="utf-8")
 STRUCTURED = (ROOT / "docs" / "STRUCTURED.md").read_text(encoding="utf-8")
 ASYNC = (ROOT / "docs" / "ASYNC.md").read_text(encoding="utf-8")
+ERRORS = (ROOT / "docs" / "ERRORS.md").read_text(encoding="utf-8")
+CONFIDENCE = (ROOT / "docs" / "CONFIDENCE.md").read_text(encoding="utf-8")
+PLAN = (ROOT / "docs" / "PLAN.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "TOOLS.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(
     r"```python\n(.*?)```",
-    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + TOOLS + ASYNC,
+    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + CONFIDENCE + TOOLS + ASYNC + PLAN,
     re.DOTALL,
 )
 
@@ -50,6 +53,15 @@ def test_links_in_the_readme_lead_somewhere():
     targets = re.findall(r"\]\(([^)#:]+)\)", README)
     assert targets
     assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_error_codes_in_the_readme_are_explained():
+    table = README.partition("| code | first thing to do |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    codes = set(re.findall(r"`(\w+)`", "".join(cells)))
+    explained = set(re.findall(r"^\| `(\w+)` \|", ERRORS, re.MULTILINE))
+    assert len(codes) >= 10
+    assert codes <= explained
 
 
 def test_make_targets_in_the_readme_exist():

@@ -41,6 +41,7 @@ VERBS = {
     "embed": "Turn texts into vectors, one JSON line each.",
     "inspect": "Show what a .edge file holds, without loading it.",
     "verify": "Hash a .edge file and compare with the hashes inside.",
+    "plan": "Say what a model takes on a device, if it fits and how fast it will be.",
     "bench": "Measure prefill and decode speed on this machine.",
     "eval": "Judge a model by texts and questions, alone or against another.",
     "completion": "Print what bash, zsh or fish needs to complete all this.",

@@ -5,11 +5,9 @@ round, so a slow spell of the machine hits all. Definitions of all keys: `_HELP`
 from __future__ import annotations
 
 import json as json_module
-import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -19,11 +17,13 @@ import typer
 from .. import _native
 from ..adapter import Adapter, native_adapter
 from ..edgefile import read_header
-from ..edgeheader import TensorInfo, tensor_bytes
+from ..edgeheader import tensor_bytes
 from ..errors import ContextOverflowError
 from ..locate import explained
 from ..opening import Opened
 from ..options import DEFAULT_KV, LoadOptions
+from ..work import TokenWork, work_of
+from . import bench_profile
 from .allocate import refuse_others
 from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
 from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
@@ -42,14 +42,6 @@ _HELP: dict[str, str] = {
     "int8_peak_share": "multiply-adds of the weights in prefill / that peak",
     "busiest_expert_share": "by layer with experts: tokens of the busiest expert / tokens of all",
 }
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What one token costs, from the tensors in the file."""
-
-    weight_bytes: int  # read for one decoded token; of experts those that a token uses
-    body_macs: int  # multiply-adds of one prompt token, head left out
 
 
 def command(
@@ -72,10 +64,23 @@ def command(
     ] = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    write_profile: Annotated[
+        Path | None,
+        typer.Option(help="Write what this machine can do to FILE.toml, for plan --device."),
+    ] = None,
+    calibrate_with: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --write-profile: a report of bench --json of another model here."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated: token ids are arbitrary, or of given texts."""
     path = model_file(model)
+    reports = list(calibrate_with or [])
+    if reports and write_profile is None:
+        refuse_others({"calibrate_with": reports}, "only with --write-profile")
+    if write_profile is not None:
+        bench_profile.check_wishes(write_profile, {"adapter": adapter, "speculate": speculate})
     if speculate:
         refuse_others({"adapter": adapter}, "not with --speculate")
         _speculate(
@@ -114,10 +119,13 @@ def command(
     finally:
         loaded.close()
     data = {"path": str(path), "file_bytes": path.stat().st_size, **data}
+    if write_profile is not None:
+        bench_profile.write(write_profile, data, reports)
     if json:
         print_json("bench", data)
         return
-    print_table((name, _figure(value)) for name, value in data.items())
+    shown = {name: value for name, value in data.items() if name != "work"}
+    print_table((name, _figure(value)) for name, value in shown.items())
     for name, meaning in _HELP.items():
         note(f"{name}: {meaning}")
 
@@ -155,7 +163,7 @@ def _speculate(
 def _measure(
     model: _native.Model,
     adapter: _native.Adapter | None,
-    work: _Work,
+    work: TokenWork,
     prefill: int,
     decode: int,
     rounds: int,
@@ -198,6 +206,8 @@ def _measure(
         "prefill_tokens_per_s_rounds": [prefill / s for s in prefill_s],
         "decode_tokens_per_s_rounds": [decode / s for s in decode_s],
         "weight_bytes_per_token": work.weight_bytes,
+        "work": asdict(work),
+        "ram_bytes": _native.memory_figures()["total_bytes"],
         "decode_gb_per_s": statistics.median(decode_bytes_per_s) / 1e9,
         "read_bandwidth_gb_per_s": statistics.median(read_bytes_per_s) / 1e9,
         "read_bandwidth_share": statistics.median(ours / read for ours, read in pairs),
@@ -219,29 +229,10 @@ def _expert_load(model: _native.Model) -> dict[str, Any]:
     return {"expert_load": load, "busiest_expert_share": shares} if load else {}
 
 
-def _work(path: Path, adapter: _native.Adapter | None) -> _Work:
-    """Embedding rows are looked up, so that table counts only where it is the head as well. Of an
-    adapter the bytes count; its multiply-adds are not int8."""
-    header = read_header(path)
-    tensors = [t for t in header.tensors.values() if len(t.shape) == 2]
-    has_own_head = any(t.role == "output" for t in tensors)
-    head_role = "output" if has_own_head else "token_embd"
-    body = [t for t in tensors if t.role not in ("token_embd", "output")]
-    head = [t for t in tensors if t.role == head_role]
-
-    layers: Any = header.spec["layers"]
-
-    def used(tensor: TensorInfo) -> Fraction:
-        """Of stacked experts, the part that one token uses."""
-        if not tensor.role.endswith("_exps"):
-            return Fraction(1)
-        layer = layers[int(tensor.name.split(".")[1])]
-        return Fraction(layer["n_experts_used"], layer["n_experts"])
-
-    return _Work(
-        weight_bytes=int(sum(t.n_bytes * used(t) for t in body + head)) + _adapter_bytes(adapter),
-        body_macs=int(sum(math.prod(t.shape) * used(t) for t in body)),
-    )
+def _work(path: Path, adapter: _native.Adapter | None) -> TokenWork:
+    """Of an adapter the bytes count; its multiply-adds are not int8."""
+    work = work_of(read_header(path))
+    return replace(work, weight_bytes=work.weight_bytes + _adapter_bytes(adapter))
 
 
 def _adapter_bytes(adapter: _native.Adapter | None) -> int:

@@ -14,6 +14,7 @@ import typer
 
 from ..chat_template import CHATML_NAME
 from ..errors import ContextOverflowError, InvalidArgumentError
+from ..governor import Governor
 from ..model import Model, load
 from ..options import DEFAULT_KV
 from ..results import Generation, Stats
@@ -23,6 +24,7 @@ from .defaults import (
     AdapterOption,
     DraftLayersOption,
     DraftModelOption,
+    GovernFlag,
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
@@ -110,6 +112,7 @@ def command(
     max_memory: MaxMemoryOption = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    govern: GovernFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
@@ -133,6 +136,8 @@ def command(
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
+        if govern:
+            stack.enter_context(Governor(loaded))
         options["on_prefill"] = stack.enter_context(PromptBar())
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:

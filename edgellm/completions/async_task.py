@@ -20,8 +20,8 @@ class Watch(Protocol):
     def token(self) -> None:
         """It has another token."""
 
-    def end(self, stats: Stats) -> None:
-        """It is over, whole or not."""
+    def end(self, stats: Stats | None) -> None:
+        """It is over, whole or not; None: it never began."""
 
 
 Start = Callable[[int], TokenStream]
@@ -75,8 +75,7 @@ class TaskRun(Generic[Whole, Chunk]):
             await asyncio.gather(*readers, return_exceptions=True)
             await asyncio.gather(*(stream.aclose() for stream in self._streams))
             for watch, stream in zip(self._watches, self._streams, strict=False):
-                if stream.stats is not None:
-                    watch.end(stream.stats)
+                watch.end(stream.stats)
 
     def _ended(self, at: int) -> list[Chunk]:
         stats = self._streams[at].stats

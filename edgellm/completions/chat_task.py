@@ -128,7 +128,7 @@ class ChatTask(Task[ChatCompletion, ChatCompletionChunk]):
         tools, form = self._wish.tools, self._format
         reader = None
         if tools is not None and form is not None:
-            reader = ToolReader(form, [tool.name for tool in tools.callable])
+            reader = ToolReader(form, tools.callable)
         marks = {text for one in FORMATS for text in (one.marker, one.closing.strip(), "[ARGS]")}
         specials = self._prompt.special_ids
         return Answer(

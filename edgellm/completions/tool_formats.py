@@ -15,6 +15,7 @@ from typing import Literal
 from ..errors import UnsupportedError
 from ..response_format import MAX_BYTES, ResponseFormat
 from ..schema_rules import enforceable
+from . import xml_calls
 from .fields import wrong
 from .pythonic import call_rules
 from .tools import Tool, ToolChoice
@@ -30,10 +31,10 @@ class ToolFormat:
     without one they are the whole answer, and `starts` is its first character.
 
     style "json": {"name": ..., KEY: {...}}; "named": the name, [ARGS], the arguments;
-    "pythonic": name(argument=value)."""
+    "pythonic": name(argument=value); "xml": a tag for each argument."""
 
     name: str
-    style: Literal["json", "named", "pythonic"]
+    style: Literal["json", "named", "pythonic", "xml"]
     key: str = "arguments"
     marker: str = ""
     starts: str = ""
@@ -83,6 +84,8 @@ class ToolFormat:
         style = _json_style(tool.strict)
         if self.style == "pythonic":
             return call_rules(rule, tool.name, schema, style)
+        if self.style == "xml":
+            return xml_calls.call_rules(rule, tool.name, schema, style, strict=tool.strict)
         arguments = "%json " + json.dumps({"x-guidance": style, **schema})
         if self.style == "named":
             return [f"{rule}: {spelled(tool.name + ARGS)} {arguments}"]
@@ -95,6 +98,14 @@ FORMATS = (
     ToolFormat(
         "hermes",
         "json",
+        marker="<tool_call>",
+        opening="<tool_call>\n",
+        between="\n</tool_call>\n<tool_call>\n",
+        closing="\n</tool_call>",
+    ),
+    ToolFormat(
+        "qwen3-coder",
+        "xml",
         marker="<tool_call>",
         opening="<tool_call>\n",
         between="\n</tool_call>\n<tool_call>\n",
@@ -131,6 +142,8 @@ def format_of(source: str) -> ToolFormat:
         name = "mistral-named" if ARGS in source else "mistral"
     elif "[func_name1(" in source:
         name = "pythonic"
+    elif "<function=" in source and "<parameter=" in source:
+        name = "qwen3-coder"
     elif "<tool_call>" in source and "<function=" not in source:
         name = "hermes"
     elif "<|python_tag|>" in source or "ipython" in source:

@@ -8,8 +8,10 @@ import string
 from collections.abc import Iterable
 
 from ..errors import ToolCallError
+from . import xml_calls
 from .pythonic import parse_calls
 from .tool_formats import ARGS, ToolFormat
+from .tools import Tool
 from .types import JsonObject, ToolCall
 
 # Nine letters and digits: templates of Mistral refuse others, and nobody else minds.
@@ -21,9 +23,11 @@ class ToolReader:
     """Of one answer. `push()` returns what is text for sure; `end()` what was held back that is
     text after all, and the calls."""
 
-    def __init__(self, form: ToolFormat, names: Iterable[str]) -> None:
+    def __init__(self, form: ToolFormat, tools: Iterable[Tool]) -> None:
         self._form = form
-        self._names = frozenset(names)
+        self._schemas: dict[str, JsonObject] = {
+            tool.name: json.loads(tool.schema) for tool in tools
+        }
         self._calls: str | None = None  # the text of the calls, once they have begun
         self._held = ""  # may be the beginning of calls
         self._is_text = False
@@ -76,6 +80,8 @@ class ToolReader:
         try:
             if self._form.style == "pythonic":
                 calls = parse_calls(text)
+            elif self._form.style == "xml":
+                calls = xml_calls.parse_calls(text, self._schemas)
             elif self._form.style == "named":
                 calls = [_named(part) for part in text.split(self._form.marker) if part.strip()]
             else:
@@ -87,7 +93,7 @@ class ToolReader:
         return calls
 
     def _call(self, name: str, arguments: JsonObject) -> ToolCall:
-        if name not in self._names:
+        if name not in self._schemas:
             raise _broken(f"there is no function {name!r:.80}")
         identity = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
         text = json.dumps(arguments, ensure_ascii=False)

@@ -58,6 +58,7 @@ def create_app(engine: Engine) -> ASGIApp:
 def _post(engine: Engine, path: str, answer: Answering) -> Handler:
     async def handle(request: Request) -> Response:
         settings = engine.settings
+        engine.tracing.adopt(request.headers)
         try:
             body = await read_json(request, settings.max_body, settings.body_s)
             async with AsyncExitStack() as resources:
@@ -112,7 +113,7 @@ async def _health(engine: Engine, _: Request) -> Response:
 
 
 async def _metrics(engine: Engine, _: Request) -> Response:
-    return Response(engine.metrics.text(engine.gauges()), media_type=CONTENT_TYPE)
+    return Response(engine.metrics.text(await engine.gauges()), media_type=CONTENT_TYPE)
 
 
 async def _models(engine: Engine, _: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,12 +13,15 @@ from ..completions.async_task import TaskRun
 from ..completions.task import Chunk, Task, Whole
 from ..completions.view import ModelView
 from ..errors import MemoryBudgetError
+from ..governor import Governor
 from ..stream import TokenStream
 from .failures import SERVER, Refusal
-from .metrics import Metrics, Sample, label
+from .machine import Gauge, Gpus, expert_gauges, measured_peak, read_speed
+from .metrics import Metrics, label
 from .pool import Loader, ModelPool, named_paths
 from .settings import ServerSettings
 from .slots import Slots
+from .tracing import Tracing
 
 _REAP_S = 1.0
 _RETRY_S = 0.05
@@ -40,7 +43,10 @@ class Engine:
         )
         self.slots = Slots(settings.slots, settings.queue)
         self.metrics = Metrics()
+        self.tracing = Tracing()
         self.is_draining = False
+        self._gpus = Gpus()
+        self._peak: float | None = None  # bytes per second
         self._runs: set[TaskRun[Any, Any]] = set()
 
     @asynccontextmanager
@@ -51,7 +57,8 @@ class Engine:
             if self.settings.models:
                 async with self.pool.using(next(iter(self.pool.paths()))):
                     pass
-            yield
+            with Governor(self.pool) if self.settings.govern else nullcontext():
+                yield
         finally:
             reaper.cancel()
             await asyncio.gather(reaper, return_exceptions=True)
@@ -75,12 +82,17 @@ class Engine:
     async def chunks(self, task: Task[Whole, Chunk]) -> AsyncIterator[Chunk]:
         """Of a task whose turn it is."""
         given_up = Event()
-        run = TaskRun(task, lambda at: self._start(task, at, given_up), self.metrics.watch)
+        run = TaskRun(
+            task,
+            lambda at: self._start(task, at, given_up),
+            lambda: self.metrics.watch(task.model),
+        )
         self._runs.add(run)
         try:
-            async with aclosing(run.chunks()) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    yield chunk
+            with self.tracing.texts(task):
+                async with aclosing(run.chunks()) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        yield chunk
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.n_cancelled += 1
             raise
@@ -88,8 +100,40 @@ class Engine:
             given_up.set()
             self._runs.discard(run)
 
-    def gauges(self) -> list[tuple[str, str, list[Sample]]]:
-        """What is measured when it is asked for."""
+    async def gauges(self) -> list[Gauge]:
+        """What is measured when it is asked for. The machine's bandwidth is, once, while no text
+        is under way."""
+        if self._peak is None and not self._runs:
+            self._peak = 0.0  # the next one who asks does not wait
+            self._peak = await asyncio.to_thread(measured_peak)
+        return [*self._own_gauges(), *self._read_gauges(), *self._gpus.gauges()]
+
+    def _read_gauges(self) -> list[Gauge]:
+        """How fast weights are read, and by which experts."""
+        loaded = dict(self.pool.loaded)
+        stats = self.metrics.last_alone
+        speeds = {
+            name: read_speed(one.weight_bytes, stats[name])
+            for name, one in loaded.items()
+            if name in stats and one.weight_bytes
+        }
+        loads = {name: one.view.model.info().expert_load for name, one in loaded.items()}
+        return [
+            (
+                "edgellm_read_peak_bytes_per_second",
+                "Plain reads of this machine, measured once.",
+                [("", self._peak)] if self._peak else [],
+            ),
+            (
+                "edgellm_read_bytes_per_second",
+                "Weights read by the last text of a model that ran alone.",
+                [(label(model=name), speed) for name, speed in speeds.items() if speed],
+            ),
+            *expert_gauges(loads),
+        ]
+
+    def _own_gauges(self) -> list[Gauge]:
+        """Of slots, models and KV."""
         loaded = {name: one.view.model.kv_figures() for name, one in self.pool.loaded.items()}
         kv = ("budget", "reserved", "kept", "idle", "used", "disk")
         return [

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from time import perf_counter
+from weakref import WeakSet
 
 from ..results import Stats
 
@@ -48,10 +49,16 @@ class Metrics:
         self.n_cancelled = 0
         self._ttft = Histogram(_TTFT_S)
         self._inter = Histogram(_INTER_S)
+        self.last_alone: dict[str, Stats] = {}  # by model: the last text that shared no step
+        self._under_way: WeakSet[TextWatch] = WeakSet()  # some never begin
 
-    def watch(self) -> TextWatch:
-        """For one text, which begins now."""
-        return TextWatch(self)
+    def watch(self, model: str) -> TextWatch:
+        """For one text of a model, which begins now."""
+        watch = TextWatch(self, model)
+        for other in (*self._under_way, *([watch] if self._under_way else [])):
+            other.is_alone = False
+        self._under_way.add(watch)
+        return watch
 
     def text(self, gauges: Iterable[tuple[str, str, list[Sample]]]) -> str:
         """The page; `gauges` are name, help and samples of what is measured when it is asked."""
@@ -86,8 +93,10 @@ class Metrics:
 class TextWatch:
     """Of one text: when its tokens come."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
+        self._model = model
+        self.is_alone = True
         self._last = perf_counter()
         self._is_first = True
 
@@ -98,8 +107,13 @@ class TextWatch:
         histogram.add(now - self._last)
         self._last, self._is_first = now, False
 
-    def end(self, stats: Stats) -> None:
-        """The text is over, whole or not."""
+    def end(self, stats: Stats | None) -> None:
+        """The text is over, whole or not; None: it never began."""
+        self._metrics._under_way.discard(self)
+        if stats is None:
+            return
+        if self.is_alone:
+            self._metrics.last_alone[self._model] = stats
         tokens = self._metrics.tokens
         tokens["prompt"] += stats.prompt_tokens
         tokens["cached"] += stats.reused_tokens

@@ -18,6 +18,7 @@ from ..model import Model, load
 from ..options import DEFAULT_KV
 from ..planner import mib, plan_of
 from .failures import Refusal
+from .machine import weight_bytes
 
 Loader = Callable[..., Model]
 _LEAST_CTX = 1024  # tokens of KV without which a model is not worth loading
@@ -26,10 +27,12 @@ _CONTEXTS = 2  # whole ones that a model is given room for, if there is
 
 @dataclass
 class Loaded:
-    """A model in memory. `budget`: bytes that it may take; 0 where none are counted."""
+    """A model in memory. `budget`: bytes that it may take; 0 where none are counted.
+    `weight_bytes`: what a step of one token reads."""
 
     view: ModelView
     budget: int
+    weight_bytes: int = 0
     n_users: int = 0
     last_used: float = 0.0
 
@@ -84,6 +87,10 @@ class ModelPool:
             for name in idle:
                 await self._unload(name)
 
+    def trim(self) -> int:
+        """Give back KV that no text holds, of all models; the bytes. From any thread."""
+        return sum(loaded.view.model.trim() for loaded in list(self.loaded.values()))
+
     async def close(self) -> None:
         """Close them all; texts under way end."""
         for name in list(self.loaded):
@@ -106,7 +113,10 @@ class ModelPool:
                 except MemoryBudgetError:
                     if not await self._unload_one():
                         raise
-            self.loaded[name] = Loaded(ModelView(model, name), budget, last_used=monotonic())
+            n_bytes = await asyncio.to_thread(weight_bytes, path)
+            self.loaded[name] = Loaded(
+                ModelView(model, name), budget, n_bytes, last_used=monotonic()
+            )
             return self.loaded[name]
 
     def _open(self, path: Path, budget: int) -> Model:

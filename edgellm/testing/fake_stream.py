@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..chat import Chat
+from ..confidence import TokenSignals
 from ..drafting import DraftFigures
 from ..lease import SessionLease
 from ..options import GenerateOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..transcript import Turn
 
 LOGPROB = -0.5  # of every token
+SIGNALS = TokenSignals(margin=0.5, entropy=1.0, logit=LOGPROB, log_z=0.0)
 
 
 class _NoDrafting:
@@ -89,7 +91,8 @@ class FakeStream(TokenStream):
         n_best = self._options.logprobs
         others = ((token_id + n) % END_ID for n in range(1, n_best))
         best = ((token_id, LOGPROB), *((other, 4 * LOGPROB) for other in others))
-        return self._add(token_id, LOGPROB, best[:n_best])
+        signals = SIGNALS if self._options.signals else None
+        return self._add(Token(token_id, "", LOGPROB, best[:n_best], signals=signals))
 
     @property
     def stats(self) -> Stats:

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 import edgellm
 from edgellm import _native, planner
-from edgellm.cli.bench import _work
 from edgellm.edgefile import read_header
 from edgellm.errors import NumericError
+from edgellm.work import work_of
 from golden.measures import nmse
 from golden.test_same_bits import MAX_TOKENS, logits_in_pieces, logits_in_process
 from golden.tiny import named_weights
@@ -159,7 +159,7 @@ def test_a_plan_counts_what_experts_take_and_read(model: Path) -> None:
         if len(t.shape) == 2 and not t.role.endswith("_exps")
     )
     used = experts * layer["n_experts_used"] // layer["n_experts"]
-    assert _work(model, None).weight_bytes == used + others
+    assert work_of(read_header(model)).weight_bytes == used + others
 
 
 def test_a_router_that_is_not_a_number_fails_the_step(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ TEMPLATES = {
     "mistral-named": "{{ tools }} [TOOL_CALLS]name[ARGS]",
     "llama3": "{{ tools }} Environment: ipython\n",
     "pythonic": "{{ tools }} [func_name1(params_name1=params_value1)]",
+    "qwen3-coder": "{{ tools }} <tool_call>\n<function=name>\n<parameter=key>\n",
 }
 PRINTED = "{% for m in messages %}{{ m.content }}{% endfor %}"
 CALLS = {
@@ -54,6 +55,8 @@ CALLS = {
     "llama3": '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}; '
     '{"name": "now", "parameters": {}}',
     "pythonic": "[weather(city='Oslo'), now()]",
+    "qwen3-coder": "<tool_call>\n<function=weather>\n<parameter=city>\nOslo\n</parameter>\n"
+    "</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
 }
 
 
@@ -119,7 +122,7 @@ def test_one_function_can_be_asked_for_and_none(demo):
     assert "tool_calls" not in free["choices"][0]["message"]
 
 
-@pytest.mark.parametrize("family", ["hermes", "mistral"])
+@pytest.mark.parametrize("family", ["hermes", "mistral", "qwen3-coder"])
 def test_text_may_come_before_a_call_and_markers_in_parts(family):
     model = FakeModel("Let me see. " + CALLS[family], template=TEMPLATES[family] + PRINTED)
     chunks = list(model.create_chat_completion(ASKED, tools=TOOLS, stream=True))
@@ -175,6 +178,84 @@ def test_pythonic_values_are_read():
         broken = FakeModel(bad, template=TEMPLATES["pythonic"] + PRINTED)
         with pytest.raises(ToolCallError):
             broken.create_chat_completion(ASKED, tools=TOOLS)
+
+
+SAVE = {
+    "type": "object",
+    "properties": {
+        "path": {"type": "string", "minLength": 1, "maxLength": 12},
+        "mode": {"$ref": "#/$defs/mode"},
+        "lines": {"type": "array", "items": {"type": "integer"}, "maxItems": 2},
+        "size": {"type": ["integer", "null"]},
+    },
+    "required": ["path", "mode"],
+    "additionalProperties": False,
+    "$defs": {"mode": {"enum": ["a", "w"]}},
+}
+
+
+def tagged(*arguments: tuple[str, str], name: str = "save") -> str:
+    inner = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in arguments)
+    return f"<tool_call>\n<function={name}>\n{inner}</function>\n</tool_call>"
+
+
+def test_arguments_in_tags_are_texts_or_json():
+    template = TEMPLATES["qwen3-coder"] + PRINTED
+    text = 'two lines\n  of "text" </function>\n{1} </parameter>'
+    reply = tagged(("path", text), ("mode", "w"), ("lines", "[1, 2]"), ("size", "null"), ("x", "y"))
+    (choice,) = FakeModel(reply, template=template).create_chat_completion(
+        ASKED, tools=[tool("save", SAVE)]
+    )["choices"]
+    assert said(choice["message"]["tool_calls"][0])[1] == {
+        "path": text,
+        "mode": "w",
+        "lines": [1, 2],
+        "size": None,
+        "x": "y",
+    }
+    tight = "<tool_call><function=save><parameter=path>a</parameter><parameter=mode>\n</parameter>"
+    (choice,) = FakeModel(tight + "</function>", template=template).create_chat_completion(
+        ASKED, tools=[tool("save", SAVE)]
+    )["choices"]
+    assert said(choice["message"]["tool_calls"][0])[1] == {"path": "a", "mode": ""}
+    for bad in (
+        tagged(("lines", "one")),
+        tagged(("path", "a"), ("path", "b")),
+        tagged(name="other"),
+        tagged(("path", "a")).replace("</parameter>", ""),
+        "<tool_call>\nsave()\n</tool_call>",
+        tagged(("lines", "[" * 100_000)),
+    ):
+        broken = FakeModel(bad, template=template, n_ctx=200_000)
+        with pytest.raises(ToolCallError):
+            broken.create_chat_completion(ASKED, tools=[tool("save", SAVE)])
+
+
+def test_arguments_in_tags_keep_to_their_schemas(demo):
+    asked = {"template": TEMPLATES["qwen3-coder"] + PRINTED, "tool_choice": "required"}
+    for seed in range(4):
+        (choice,) = demo.create_chat_completion(
+            ASKED,
+            tools=[tool("save", SAVE)],
+            parallel_tool_calls=False,
+            temperature=1.3,
+            seed=seed,
+            max_tokens=200,
+            **asked,
+        )["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        jsonschema.validate(said(choice["message"]["tool_calls"][0])[1], SAVE)
+    for schema, told in (
+        ({"type": "string", "pattern": "a+"}, "pattern"),
+        ({"enum": ["</parameter>"]}, "ends every argument"),
+    ):
+        parameters = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
+        strict = tool("save", {**parameters, "additionalProperties": False}, strict=True)
+        with pytest.raises(UnsupportedError, match=told):
+            demo.create_chat_completion(ASKED, tools=[strict], max_tokens=5, **asked)
+    parameters = {"type": "object", "properties": {"a>b": {"type": "string"}}}
+    with pytest.raises(UnsupportedError, match="fits in no tag"):
+        demo.create_chat_completion(ASKED, tools=[tool("save", parameters)], max_tokens=5, **asked)
 
 
 @pytest.mark.parametrize(

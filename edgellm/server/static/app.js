@@ -136,6 +136,8 @@ async function figures() {
     ["Accepted drafts", sums["edgellm_tokens_total accepted"]],
     ["First token, mean", mean("edgellm_time_to_first_token_seconds")],
     ["Between tokens", mean("edgellm_inter_token_seconds")],
+    ["Read bandwidth used", sums["edgellm_read_bytes_per_second"] && sums["edgellm_read_peak_bytes_per_second"]
+      ? ((100 * sums["edgellm_read_bytes_per_second"]) / sums["edgellm_read_peak_bytes_per_second"]).toFixed(0) + " %" : "-"],
     ["KV in use", ((sums["edgellm_kv_bytes used"] || 0) / 2 ** 20).toFixed(1) + " MiB"],
   ];
   $("figures").replaceChildren(...rows.flatMap(([name, value]) => {
