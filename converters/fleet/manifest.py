@@ -38,12 +38,12 @@ class FleetModel:
 
 @dataclass(frozen=True)
 class FleetDevice:
-    """A device class. profile: of hardware_profiles/, or a file like those; what it knows of memory,
-    context, KV format and bandwidth stands where nothing is given here. ram_mib, disk_mib: what the
-    application may take, 0: not known, nothing is refused for it. context: tokens that must fit.
-    read_gb_per_s: of its memory, for the speed that is predicted; 0: none is. formats: of matrices
-    that it can run; none named: all. recipes: in order of preference; models: that it gets; none
-    named: all, as they stand in the file."""
+    """A device class. profile: of hardware_profiles/, or a file like those; what it knows of
+    memory, context, KV format and bandwidth stands where nothing is given here. ram_mib, disk_mib:
+    what the application may take, 0: not known, nothing is refused for it. context: tokens that
+    must fit. read_gb_per_s: of its memory, for the speed that is predicted; 0: none is. formats: of
+    matrices that it can run; none named: all. recipes: in order of preference; models: that it
+    gets; none named: all, as they stand in the file."""
 
     name: str
     profile: str = ""

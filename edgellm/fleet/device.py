@@ -48,7 +48,8 @@ class Updated:
 
 class FleetDevice:
     """fleet: its name. device_id: for canaries; "": one is drawn once and kept. health: what
-    decides whether a model may run; least_speed: of the planned speed, 0 to 1."""
+    decides whether a model may run; least_speed: of the planned speed, 0 to 1. require_signature:
+    nothing is taken before a root is trusted; None: where any fleet of this store has one."""
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class FleetDevice:
         device_id: str = "",
         health: HealthFn = check_health,
         least_speed: float = LEAST_SPEED,
+        require_signature: bool | None = None,
     ) -> None:
         self._store, self._fleet = store, fleet
         folder = store.directory / "fleets"
         self._path = folder / f"{fleet}.json"
         self._lock = folder / f"{fleet}.lock"
+        self._require_signature = require_signature
         self._device_id, self._health, self._least_speed = device_id, health, least_speed
 
     @property
@@ -188,6 +191,7 @@ class FleetDevice:
         notes: list[str] = []
         where = artefacts.location
         if state.root is None:
+            self._check_may_be_unsigned(where)
             index = parse_index(artefacts.index(), where)
             check_sequence(index, state.sequence, where)
             root = None
@@ -203,6 +207,19 @@ class FleetDevice:
             message = f"{where}: the fleet {index.name}, not {self._fleet}"
             raise IntegrityError(message, code="fleet_swapped")
         return self._save(replace(state, sequence=index.sequence)), index, root, notes
+
+    def _check_may_be_unsigned(self, where: str) -> None:
+        """Else another name would be a way around the root that a device trusts."""
+        required = self._require_signature
+        if required is None:
+            states = self._path.parent.glob("*.json")
+            required = any(read_state(path, "").root is not None for path in states)
+        if required:
+            message = (
+                f"{where}: no root of the fleet {self._fleet} is trusted here, and this device "
+                "requires signatures; give it: --root FILE"
+            )
+            raise IntegrityError(message, code="signature_required")
 
     def _roots(self, artefacts: Artefacts, state: State) -> tuple[State, Root]:
         """Follows the chain of roots from the trusted one. Only the last one may not have

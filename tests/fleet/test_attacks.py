@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgellm.errors import EdgeError, FormatError, IntegrityError, UnsupportedError
 from edgellm.fleet import device as device_module
 from edgellm.fleet.bundle import check_directory, require_signature, verify_bundle
+from edgellm.fleet.device import FleetDevice
 from edgellm.fleet.health import Health
 from edgellm.fleet.index import index_bytes, parse_index
 from edgellm.fleet.source import Artefacts
 from edgellm.fleet.trust import ROOT_TYPE, root_bytes
+from edgellm.store.store import Store
 from fleet.attacks import ATTACKS
 from fleet.scene import MEMORY, Scene, changed, scene_in
 from fleet.signing import (
@@ -95,6 +97,18 @@ def test_a_clock_that_goes_back_is_not_trusted(scene: Scene) -> None:
     now = clock_now("")
     assert now is not None
     assert now <= datetime.now(UTC)
+
+
+def test_another_name_is_no_way_around_a_trusted_root(scene: Scene, tmp_path: Path) -> None:
+    """Nor is a device that requires signatures and has no root yet."""
+    (scene.folder / "index.json").write_bytes(index_bytes(scene.index(name="garden")))
+    store = Store(tmp_path / "store")
+    other = FleetDevice(store, "garden", health=lambda *_: Health(""))
+    with pytest.raises(IntegrityError, match="no root of the fleet garden is trusted"):
+        other.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
+    fresh = FleetDevice(Store(tmp_path / "fresh"), "garden", require_signature=True)
+    with pytest.raises(IntegrityError, match="this device requires signatures"):
+        fresh.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
 
 
 def test_what_runs_is_dropped_when_it_is_revoked(scene: Scene) -> None:

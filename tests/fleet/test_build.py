@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgellm.converters.fleet import (
     build_fleet,
     plan_fleet,
     run_step,
+    write_steps,
 )
 from edgellm.converters.fleet.local import LocalEngine
 from edgellm.converters.fleet.node import Node, read_node, write_node
@@ -314,6 +316,22 @@ def test_memory_bounds_what_runs_at_once() -> None:
     assert not engine.has_room(large)
     engine._running = {"a": (small, None, None), "b": (small, None, None)}
     assert not engine.has_room(small)
+
+
+def test_stages_for_queues_need_nothing_of_later_ones(models: list[Path], tmp_path: Path) -> None:
+    """What examples/fleet/ does: stage after stage by whoever, then a build that finds all done."""
+    manifest = manifest_in(tmp_path, manifest_text(models[:1], 1, 2))
+    stages = write_steps(manifest)
+    assert [len(one) for one in stages] == [2, 2]
+    for stage in stages:
+        for digest in reversed(stage):
+            assert not run_step(manifest.work_dir, digest).was_done
+    assert write_steps(manifest) == []
+    engine, _ = build(manifest)
+    assert engine.labels == []
+    script = HERE.parents[1] / "examples" / "fleet" / "stages.py"
+    shown = runpy.run_path(str(script))
+    shown["main"](tmp_path / "fleet.toml")
 
 
 # ---- kills
