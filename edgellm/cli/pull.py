@@ -119,8 +119,8 @@ def command(
     checks every digest, and fetches safetensors, JSON, .edge and .gguf only: no pickles, no code.
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured."""
     of_hub = {"file": file, "format": format, "as": name, "dry_run": dry_run}
-    of_index = {"device": device, "device_id": device_id, "root": root}
-    of_index["require_signature"] = require_signature
+    of_index: dict[str, object] = {"device": device, "device_id": device_id, "root": root}
+    of_index |= {"require_signature": require_signature}
     if index is not None:
         refuse_others(of_hub, "has no effect with --index")
         pull_from_index(index, device, model, device_id, root, require_signature, json)
