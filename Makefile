@@ -39,7 +39,7 @@ nightly: lint native sanitize arm windows bench-guard
 	PYTHONPATH=tests $(PY) -P -m golden.blocks build/blocks
 	PYTHONPATH=tests $(PY) -P -m golden.adapters build/blocks/adapter.edge
 	PYTHONPATH=tests $(PY) -P -m tokenizer.blob_seeds build/tokenizers
-	for seed in edgellm/demo/seed6m.edge build/tokenizers/*.blob; do \
+	for seed in edgellm/demo/demo.edge build/tokenizers/*.blob; do \
 	  build/asan/fuzz/edge_mutate_tokenizer $$seed 20000 || exit 1; done
 	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
 	$(BIN) pytest
@@ -66,7 +66,7 @@ sanitize: $(VENV)/.dev
 	$(BIN) ctest --test-dir build/asan --output-on-failure -R '^(base|format)$$'
 	$(PY) -P tests/tiny_model.py build/seed.edge
 	build/asan/fuzz/edge_mutate build/seed.edge 5000
-	build/asan/fuzz/edge_mutate_tokenizer edgellm/demo/seed6m.edge 1000
+	build/asan/fuzz/edge_mutate_tokenizer edgellm/demo/demo.edge 1000
 
 # The other machines, cross-built; their native tests run here under emulation, and pytest runs both
 # programs on models (tests/test_cross_built.py).
@@ -115,7 +115,7 @@ gpu-build:
 gpu-test: gpu-build
 	$(GPU_TEST) build/gpu/tests/test_cuda
 	$(GPU_TEST) build/gpu/tests/test_cuda
-	for backend in cpu cuda; do $(GPU_TEST) build/gpu/tools/edge_run edgellm/demo/seed6m.edge \
+	for backend in cpu cuda; do $(GPU_TEST) build/gpu/tools/edge_run edgellm/demo/demo.edge \
 	  "$(STORY)" -n 200 --backend $$backend > build/gpu/$$backend.txt || exit 1; done
 	cmp build/gpu/cpu.txt build/gpu/cuda.txt
 	@if command -v compute-sanitizer; then for tool in memcheck racecheck; do $(GPU_TEST) \
@@ -125,7 +125,7 @@ gpu-test: gpu-build
 gpu-bench: gpu-build
 	for rows in 1 2 4 8 16 128; do \
 	  $(GPU_TEST) build/gpu/tests/edge_ops --backend cuda --rows $$rows || exit 1; done
-	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/seed6m.edge --backend cuda
+	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/demo.edge --backend cuda
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo

@@ -11,6 +11,10 @@ kind before it were chats of the same process. Without --logits none are recycle
 have the tokens of that model, and the likeliest followers are those it gives on the real text.
 Prints one JSON object, by kind: tokens, tokens a step, speed against one token a step, and of
 what was drafted how much was accepted, by drafter. See docs/SPECULATION.md.
+
+--head MODEL.edge: what its draft head adds, and recycling, on the prose of held-out books: read to
+a text's cut, the model goes on itself, greedily and by chance (`own`), and as the book does
+(`book`). What proposing takes is timed: run it on a machine with nothing beside it.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ BARS = {"editing": 2.8, "code": 1.6, "structured": 1.6, "rag": 1.5, "prose": 1.0
 MAX_PROMPT_CHARACTERS = 8000
 N_VOCAB = 49152  # of the tokenizer of SmolLM
 N_TOP = 8  # likeliest tokens that are recycled
+PASS_SHARE = 0.0798  # of a plain step of the 1B shape: a pass of its draft head (draft_head.py)
+PROSE_PROMPT, PROSE_TOKENS = 96, 192  # of a text that a model with a head goes on with
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,9 @@ def replays(
     return found
 
 
-def run(tool: Path, texts: Iterable[Replay], is_session: bool) -> list[dict[str, Any]]:
+def run(
+    tool: Path, texts: Iterable[Replay], is_session: bool, head: Path | None = None
+) -> list[dict[str, Any]]:
     words = [round(1e4 * step_cost(k)) for k in range(1, 17)] + [N_VOCAB]
     for text in texts:
         ids = text.prompt + text.continuation
@@ -182,7 +190,9 @@ def run(tool: Path, texts: Iterable[Replay], is_session: bool) -> list[dict[str,
     with tempfile.NamedTemporaryFile(suffix=".ids") as file:
         file.write(struct.pack(f"={len(words)}i", *words))
         file.flush()
-        done = subprocess.run([tool, file.name], check=True, capture_output=True, text=True)
+        options = ["--head", head, "--pass-share", str(PASS_SHARE)] if head else []
+        command = [tool, file.name, *options]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -193,7 +203,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "tokens": n_tokens,
         "tokens_per_step": round(n_tokens / sum(row["steps"] for row in rows), 3),
-        "speed": round(n_tokens / sum(row["ms"] for row in rows), 3),
+        "speed": round(n_tokens / sum(row["time"] for row in rows), 3),
         "drafters": {
             name: {"drafted": drafted[i], "accepted": accepted[i]}
             for i, name in enumerate(DRAFTERS)
@@ -204,6 +214,40 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def gone_on_with(model: Any, prompt: list[int], temperature: float, seed: int) -> list[int]:
+    """What the model writes itself, to the end of its text at most."""
+    session = _native.Session(model, reuse_prefix=False)
+    params = _native.SamplerParams(temperature=temperature, seed=seed)
+    session.append(prompt)
+    written: list[int] = []
+    while len(written) < PROSE_TOKENS and (not written or written[-1] not in model.eos_ids):
+        while not session.run(1e9):
+            pass
+        written.append(session.sample(params)[0])
+        session.append(written[-1:])
+    session.close()
+    return written
+
+
+def with_head(path: Path, shared: Path, n_texts: int, tool: Path) -> dict[str, Any]:
+    """Of books that the model has not learnt from, by who goes on with them; every text alone."""
+    logits = Logits(path)
+    found: dict[str, list[Replay]] = {"book": []}
+    for before, after in prose(shared):
+        if len(found["book"]) == n_texts:
+            break
+        prompt = logits.encode(before)[-PROSE_PROMPT:]
+        found["book"].append(logits.read(Replay(prompt, logits.encode(after)[:PROSE_TOKENS])))
+        for temperature in (0.0, 0.7, 1.0):
+            seed = len(found["book"])
+            own = Replay(prompt, gone_on_with(logits.model, prompt, temperature, seed))
+            found.setdefault(f"own, T = {temperature:g}", []).append(logits.read(own))
+    return {
+        name: figures([row for text in texts for row in run(tool, [text], False, path)])
+        for name, texts in found.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
@@ -211,7 +255,11 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=16, help="of each kind, at most")
     parser.add_argument("--tokens", type=int, default=400, help="that each continuation has")
     parser.add_argument("--logits", type=Path, help="a model whose logits are recycled")
+    parser.add_argument("--head", type=Path, help="a model with a draft head: its prose, only that")
     args = parser.parse_args()
+    if args.head:
+        print(json.dumps(with_head(args.head, args.shared, args.texts, args.tool), indent=2))
+        return
     logits = Logits(args.logits) if args.logits else None
     result: dict[str, Any] = {"step_costs": STEP_COSTS, "kinds": {}}
     for kind, bar in BARS.items():

@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=Path("edgellm/demo/seed6m.edge"))
+    parser.add_argument("--model", type=Path, default=Path("edgellm/demo/demo.edge"))
     parser.add_argument("--steps", type=int, default=OPTIONS.steps)
     parser.add_argument("--samples", type=int, default=OPTIONS.samples)
     parser.add_argument("--text-windows", type=int, default=OPTIONS.text_windows)

@@ -10,7 +10,8 @@ The model writes itself and both must write the same; with --replay what it choo
 and a real text continued instead, for weights that were never trained write nothing worth
 measuring. The clock runs from the prompt, or, with --replay, from the first token after it, to the
 end of the sequence. Prints for each cell the median of the ratios and what 95 % of its bootstrap
-exceeds, and ends with 1 if a cell is below the bars. --cpu counts the processor's time of one
+exceeds, and ends with 1 if a cell is below the bars. --control compares plain decoding with itself:
+what the machine adds of its own. --cpu counts the processor's time of one
 thread, for machines that others use; the bars are meant for a quiet one and its clock. --rows
 keeps the ratios, and blocks that stand in it are not measured again. See docs/SPECULATION.md.
 """
@@ -22,7 +23,7 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,8 @@ LEAST_MEDIAN, LEAST_BOUND = 0.99, 0.97
 N_RESAMPLED = 1000
 TOP_P = 0.95
 PROMPT_TOKENS = {False: 48, True: 400}  # of the model's own texts and of replayed ones, at most
+
+TURN_TOKENS = 8  # of a replayed text, with and without in turn
 
 Pairs = Iterator[tuple[str, str]]
 Clock = Callable[[], float]
@@ -96,6 +99,10 @@ class Task:
     seed: int
 
 
+# (task, which way first) -> by way what was chosen and the seconds it took
+Both = Callable[[Task, bool], dict[bool, tuple[list[int], float]]]
+
+
 def encoder(path: Path, shared: Path) -> Callable[[str], list[int]]:
     """The model's tokenizer, or where the file has none that of SmolLM."""
     tokenizer = _native.Model.load(path, n_threads=1).tokenizer
@@ -110,7 +117,7 @@ def tasks(
 ) -> Iterator[Task]:
     """Blocks of a kind, without end; texts come again once all have been used."""
     n_prompt = PROMPT_TOKENS[args.replay]
-    pairs = list(islice(KINDS[kind](args.shared), args.blocks))
+    pairs = list(islice(KINDS[kind](args.shared), args.blocks * len(args.temperatures)))
     seed = 0
     while True:
         for before, after in pairs:
@@ -137,30 +144,66 @@ def written(model: edgellm.Model, task: Task, clock: Clock) -> tuple[list[int], 
     return list(made.token_ids), clock() - start
 
 
-def replayed(model: _native.Model, task: Task, clock: Clock) -> tuple[list[int], float]:
-    """What the model would have chosen for each token of the continuation, and the seconds."""
-    params = _native.SamplerParams(temperature=task.temperature, top_p=TOP_P, seed=task.seed)
-    n_ctx = len(task.prompt) + len(task.continuation)
-    session = _native.Session(model, n_ctx)
-    session.append(task.prompt)
-    while not session.run(1e9):
-        pass
-    chosen = []
-    start = clock()
-    for token in task.continuation:
-        chosen.append(session.sample(params)[0])
-        session.append([token])
-        while not session.run(1e9):
+class Replayed:
+    """A text forced on a model token by token, and the seconds since the prompt."""
+
+    def __init__(self, model: _native.Model, task: Task, clock: Clock) -> None:
+        self._params = _native.SamplerParams(
+            temperature=task.temperature, top_p=TOP_P, seed=task.seed
+        )
+        self._session = _native.Session(model, len(task.prompt) + len(task.continuation))
+        self._session.append(task.prompt)
+        self._clock = clock
+        self.chosen: list[int] = []  # what the model would have gone on with instead
+        self.seconds = 0.0
+        self._run()
+
+    def take(self, tokens: list[int]) -> None:
+        start = self._clock()
+        for token in tokens:
+            self.chosen.append(self._session.sample(self._params)[0])
+            self._session.append([token])
+            self._run()
+        self.seconds += self._clock() - start
+
+    def close(self) -> None:
+        start = self._clock()
+        self._session.close()
+        self.seconds += self._clock() - start
+
+    def _run(self) -> None:
+        while not self._session.run(1e9):
             pass
-    session.close()
-    return chosen, clock() - start
 
 
-def ratio(
-    make: Callable[[bool, Task], tuple[list[int], float]], task: Task, is_first: bool
-) -> float:
+def written_both(models: Mapping[bool, edgellm.Model], clock: Clock) -> Both:
+    """As `Both`: one after the other, for a text that is made has no parts known before."""
+
+    def both(task: Task, is_first: bool) -> dict[bool, tuple[list[int], float]]:
+        return {way: written(models[way], task, clock) for way in (is_first, not is_first)}
+
+    return both
+
+
+def replayed_both(models: Mapping[bool, _native.Model], clock: Clock) -> Both:
+    """As `Both`, a few tokens each in turn, so that both meet the same seconds of the machine."""
+
+    def both(task: Task, is_first: bool) -> dict[bool, tuple[list[int], float]]:
+        ways = (is_first, not is_first)
+        texts = {way: Replayed(models[way], task, clock) for way in ways}
+        for at in range(0, len(task.continuation), TURN_TOKENS):
+            for way in ways:
+                texts[way].take(task.continuation[at : at + TURN_TOKENS])
+        for way in ways:
+            texts[way].close()
+        return {way: (text.chosen, text.seconds) for way, text in texts.items()}
+
+    return both
+
+
+def ratio(both: Both, task: Task, is_first: bool) -> float:
     """Speed with speculation over that without, of one block."""
-    made = {way: make(way, task) for way in (is_first, not is_first)}
+    made = both(task, is_first)
     if made[True][0] != made[False][0]:
         raise SystemExit("speculation changed the text")
     return made[False][1] / made[True][1]
@@ -185,9 +228,7 @@ def known_rows(path: Path | None) -> dict[tuple[str, float], list[float]]:
     return known
 
 
-def measure(
-    make: Callable[[bool, Task], tuple[list[int], float]], args: argparse.Namespace
-) -> bool:
+def measure(both: Both, args: argparse.Namespace) -> bool:
     """All cells, block by block in turn; True if all are above the bars."""
     ratios = known_rows(args.rows)
     encode = encoder(args.model, args.shared)
@@ -201,7 +242,7 @@ def measure(
                 if len(cell) > at or perf_counter() > end:
                     continue
                 task = Task(task.prompt, task.continuation, temperature, task.seed)
-                cell.append(ratio(make, task, at % 2 == 0))
+                cell.append(ratio(both, task, at % 2 == 0))
                 if args.rows is not None:
                     row = {"kind": kind, "temperature": temperature, "ratio": cell[-1]}
                     with args.rows.open("a", encoding="utf-8") as out:
@@ -231,26 +272,28 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu", action="store_true", help="processor time, of one thread")
+    parser.add_argument("--control", action="store_true", help="without drafts, both of them")
     parser.add_argument("--seconds", type=float, default=1e9, help="no block begins after that")
     parser.add_argument("--rows", type=Path, help="where the ratios are kept")
     args = parser.parse_args()
     clock = process_time if args.cpu else perf_counter
     if args.cpu:
         args.threads = 1
+    ways = {True: not args.control, False: False}
     if args.replay:
         natives = {
-            way: _native.Model.load(
+            key: _native.Model.load(
                 args.model, n_threads=args.threads or 0, speculate=SPECULATE_NAMES[way]
             )
-            for way in (True, False)
+            for key, way in ways.items()
         }
-        is_good = measure(lambda way, task: replayed(natives[way], task, clock), args)
+        is_good = measure(replayed_both(natives, clock), args)
     else:
         models = {
-            way: edgellm.load(args.model, threads=args.threads, speculate=way)
-            for way in (True, False)
+            key: edgellm.load(args.model, threads=args.threads, speculate=way)
+            for key, way in ways.items()
         }
-        is_good = measure(lambda way, task: written(models[way], task, clock), args)
+        is_good = measure(written_both(models, clock), args)
     sys.exit(0 if is_good else 1)
 
 

@@ -5,21 +5,31 @@ From the header of the file and a hardware profile alone: no weight is read, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .edgeheader import EdgeHeader
-from .errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
+from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
 from .long_context import context_of
 from .options import BACKENDS, DEFAULT_KV, KV_FORMATS
-from .planner import ADVISED_FORMATS, PAGE_TOKENS, MemoryPlan, file_bytes_as, mib, plan_of
+from .planner import (
+    ADVISED_FORMATS,
+    PAGE_TOKENS,
+    MemoryPlan,
+    file_bytes_as,
+    layers_of,
+    mib,
+    plan_of,
+)
 from .profiles import HardwareProfile
 from .speed import Speed, decode_speed, prefill_speed
 from .work import work_of
 
 # Python, the native module and what a text or a chat takes of the heap; docs/PLAN.md.
-PROGRAM_BYTES = 13 << 20
+PROGRAM_BYTES = 14 << 20
+# Of each page that is in memory: its entry in a page table, and in the index of the page cache.
+_PAGE_BYTES, _KERNEL_BYTES_A_PAGE = 4096, 17
 _STREAMED_WINDOW = 1024  # last tokens that stay, of texts without an end
 _SMALLER_KV = ("F16", "K8V8", "K8V4", "K6V4")  # by size
 _MOST_TEXTS = 1024
@@ -51,9 +61,9 @@ class Way:
 class DevicePlan:
     """`parts`: bytes by name, of which `total_bytes` is the sum; `limit_bytes`: what there is, None
     where nobody knows, and `limit_source` says of whom that is. `max_memory_bytes`: what to give to
-    `load(max_memory=)`, which keeps to it: all but the program and the GPU's copy of the weights.
-    `disk_bytes`: of the file. `startup_s`: reading it from a cold disk, None if
-    that is unknown."""
+    `load(max_memory=)`, which keeps to it: all but the program, the kernel and a GPU's copy.
+    `threads`: the device's choice. `disk_bytes`: of the file. `startup_s`: reading it from a cold
+    disk, None if that is unknown."""
 
     device: str
     backend: str
@@ -62,6 +72,7 @@ class DevicePlan:
     limit_bytes: int | None
     limit_source: str
     ways: tuple[Way, ...]
+    threads: int | None
     decode: Speed | None
     prefill: Speed | None
     disk_bytes: int
@@ -73,8 +84,18 @@ class DevicePlan:
 
     @property
     def max_memory_bytes(self) -> int:
-        beside = self.parts["program"] + self.parts.get(_GPU_COPY, 0)
-        return self.total_bytes - beside
+        return sum(self.parts[name] for name in ("file", "scratch", "logits", "kv"))
+
+    @property
+    def load_arguments(self) -> dict[str, Any]:
+        """What to give to `load()` for this plan; `threads` None: as the machine has cores."""
+        return {
+            "backend": self.backend,
+            "threads": self.threads if self.backend == "cpu" else None,
+            "kv": self.wish.kv,
+            "n_ctx": self.wish.n_ctx,
+            "max_memory": self.max_memory_bytes,
+        }
 
     @property
     def fits(self) -> bool | None:
@@ -85,7 +106,7 @@ class DevicePlan:
         """As `edgellm plan --json` prints it."""
         own = asdict(self)
         own["parts"] = dict(self.parts)
-        keys = ("total_bytes", "max_memory_bytes", "fits")
+        keys = ("total_bytes", "max_memory_bytes", "load_arguments", "fits")
         return {**own, **{key: getattr(self, key) for key in keys}}
 
 
@@ -101,8 +122,11 @@ def plan_on(
 ) -> DevicePlan:
     """The plan of a file on a class of devices, or on this machine, as it is now, without a
     profile. What is left out is the profile's choice; `limit_bytes` takes the place of its share
-    of the RAM. InvalidArgumentError, UnsupportedError, and ContextOverflowError for a context that
-    the model does not have."""
+    of the RAM. FormatError for what is no model, ContextOverflowError for a context that it does
+    not have, InvalidArgumentError, UnsupportedError."""
+    if not layers_of(header.spec):
+        message = f"{header.path} is no model but something beside one; plan the model"
+        raise FormatError(message, code="spec_invalid")
     chosen = _backend(profile, backend)
     wish = _wish(header, profile, n_ctx, kv, parallel)
     limit, source = _limit(profile, chosen, limit_bytes)
@@ -123,6 +147,7 @@ def plan_on(
         limit_bytes=limit,
         limit_source=source,
         ways=(),
+        threads=None if profile is None else profile.defaults.threads,
         decode=speeds[0],
         prefill=speeds[1],
         disk_bytes=header.file_bytes,
@@ -143,7 +168,9 @@ def parts_of(memory: MemoryPlan, wish: Wish, n_copies: int = 0) -> dict[str, int
         "kv": wish.parallel * memory.kv_bytes_at(wish.n_ctx),
         "program": PROGRAM_BYTES,
     }
-    return {**parts, _GPU_COPY: n_copies * memory.file_bytes} if n_copies else parts
+    if n_copies:
+        parts[_GPU_COPY] = n_copies * memory.file_bytes
+    return {**parts, "kernel": sum(parts.values()) * _KERNEL_BYTES_A_PAGE // _PAGE_BYTES}
 
 
 def _wish(
@@ -220,7 +247,8 @@ Taking = Callable[[str, Wish], Way]
 
 
 def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> Iterator[Way]:
-    """One change each, the smallest that is enough; where none is, smaller KV and weights both."""
+    """One change each, the smallest that is enough; where none is, smaller KV and weights both, and
+    where that is not, one text as long as may be."""
 
     def took(wish: Wish) -> int:
         return sum(parts_of(_memory(header, wish), wish, n_copies).values())
@@ -228,8 +256,11 @@ def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> It
     def way(change: str, wish: Wish) -> Way:
         return Way(change, wish, took(wish))
 
+    def first(candidates: Iterable[Way]) -> Way | None:
+        return next((one for one in candidates if one.total_bytes <= limit), None)
+
     found = [
-        next((one for one in candidates if one.total_bytes <= limit), None)
+        first(candidates)
         for candidates in (
             (way(f"--kv {kv}", replace(made.wish, kv=kv)) for kv in _smaller_kv(made.wish)),
             _shorter(header, made.wish, limit, n_copies, way),
@@ -244,18 +275,26 @@ def _ways(header: EdgeHeader, made: DevicePlan, limit: int, n_copies: int) -> It
             _streaming(header, made.wish, way),
         )
     ]
-    if any(found):
-        yield from (one for one in found if one is not None)
-        return
-    least = replace(made.wish, kv=_SMALLER_KV[-1], parallel=1)
-    for name in _smaller_formats(header):
-        for one in _shorter(
-            header, replace(least, format=name), limit, n_copies, lambda _, wish: way("", wish)
-        ):
-            if one.total_bytes <= limit:
-                change = f"edgellm convert --format {name}, --kv {least.kv}"
-                yield replace(one, change=f"{change}, --parallel 1, --context {one.wish.n_ctx}")
-                return
+    if not any(found):
+        least = replace(made.wish, kv=_SMALLER_KV[-1])
+        both = [replace(least, format=name) for name in _smaller_formats(header)]
+        found = [first(way(_all_changes(wish), wish) for wish in both)]
+    if not any(found):
+        alone = [replace(wish, parallel=1) for wish in both]
+        shorter = (
+            one
+            for wish in alone
+            for one in _shorter(
+                header, wish, limit, n_copies, lambda _, wish: way(_all_changes(wish), wish)
+            )
+        )
+        found = [first(shorter)]
+    yield from (one for one in found if one is not None)
+
+
+def _all_changes(wish: Wish) -> str:
+    sizes = f"--kv {wish.kv}, --parallel {wish.parallel}, --context {wish.n_ctx}"
+    return f"edgellm convert --format {wish.format}, {sizes}"
 
 
 def _memory(header: EdgeHeader, wish: Wish) -> MemoryPlan:
@@ -282,7 +321,8 @@ def _shorter(
     """The longest context that fits, if one does."""
     memory = _memory(header, wish)
     besides = PROGRAM_BYTES + n_copies * memory.file_bytes
-    n_ctx = replace(memory, limit_bytes=limit - besides).n_ctx_fit_of(wish.parallel)
+    room = limit * _PAGE_BYTES // (_PAGE_BYTES + _KERNEL_BYTES_A_PAGE) - besides
+    n_ctx = replace(memory, limit_bytes=room).n_ctx_fit_of(wish.parallel)
     n_ctx = min(n_ctx, wish.n_ctx)
     if n_ctx >= PAGE_TOKENS:
         yield way(f"--context {n_ctx}", replace(wish, n_ctx=n_ctx))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import pacing, sysfs
 from .closing import Closing
@@ -16,8 +16,6 @@ from .errors import EdgeError, InvalidArgumentError
 if TYPE_CHECKING:
     import os
     from typing import Self
-
-    from .model import Model
 
 _LEAST_DUTY = 0.25
 _RISE = 0.1  # of the duty, from one look to the next: heat comes back at once
@@ -48,6 +46,13 @@ class GovernorState:
     trimmed_bytes: int = 0
 
 
+class Trimmable(Protocol):
+    """A `Model`, or what has several."""
+
+    def trim(self) -> int:
+        """Give back what can be; the bytes."""
+
+
 class Governor(Closing):
     """While it is open, models of this process work less when the machine is hot or its battery is
     nearly empty, and `models` give back KV that no text holds when memory is short.
@@ -62,7 +67,7 @@ class Governor(Closing):
     """
 
     def __init__(
-        self, *models: Model, poll_s: float = 1.0, root: str | os.PathLike[str] = "/"
+        self, *models: Trimmable, poll_s: float = 1.0, root: str | os.PathLike[str] = "/"
     ) -> None:
         if not (isfinite(poll_s) and poll_s > 0):
             message = f"poll_s must be above 0 seconds, but is {poll_s}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 ALIASES = (DEMO,)
-_DEMO_FILE = Path(__file__).parent / "demo" / "seed6m.edge"
+_DEMO_FILE = Path(__file__).parent / "demo" / "demo.edge"
 _MAX_NAMES_READ = 10_000  # of one directory, when looking for similar names
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _FILE_SUFFIXES = (".edge", ".gguf", ".safetensors", ".json", *_PICKLE_SUFFIXES)

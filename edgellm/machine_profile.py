@@ -95,9 +95,10 @@ def sample_of(report: Report) -> Sample:
 
 def _check(report: Report, where: str) -> None:
     for key, kind in _FIGURES.items():
-        value = report.get(key)
-        is_right = isinstance(value, kind) and not isinstance(value, bool)
-        if not is_right or (not isinstance(value, str) and not 0 < value < 1e18):
+        value: Any = report.get(key)
+        kinds = (int, float) if kind is float else kind
+        is_right = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_right or (kind is not str and not 0 < value < 1e18):
             message = f"{where}: {key} is missing or no figure of edgellm bench --json"
             raise FormatError(message, code="json_type")
     if not _is_work(report.get("work")):

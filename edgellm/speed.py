@@ -40,8 +40,11 @@ class Speed:
     high: float
 
     @classmethod
-    def of(cls, seconds: float, band: float) -> Speed:
-        """Of a token that takes so long; band: the relative error, 0.1 for a tenth."""
+    def of(cls, seconds: float, band: float) -> Speed | None:
+        """Of a token that takes so long; band: the relative error, 0.1 for a tenth. None for a
+        model without weights."""
+        if seconds <= 0:
+            return None
         speed = 1 / seconds
         return cls(speed, speed / (1 + band), speed * (1 + band))
 
@@ -105,7 +108,7 @@ def prefill_speed(
     share = _or(known.prefill_share, PREFILL_SHARE)
     seconds = _prompt_macs(work, n_tokens) / (1e9 * peak.value * share)
     figures: list[Figure[Any] | None] = [peak, known.prefill_share]
-    rows, reads = min(n_tokens, MAX_ROWS), _reads(profile, backend)
+    rows, reads = max(1, min(n_tokens, MAX_ROWS)), _reads(profile, backend)
     if reads is not None:
         reading = work.weight_bytes / rows / (1e9 * reads.value)
         if reading > seconds:

@@ -160,8 +160,7 @@ class TokenStream(Closing):
 
     def _step(self, session: _native.Session) -> Token:
         started = perf_counter()
-        forced = self.take_forced()
-        if forced is not None:
+        if (forced := self.take_forced()) is not None:
             return forced
         self.feed(session)
         while not paced(session.run, SLICE_MS, lambda: self._cancelled):

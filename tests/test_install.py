@@ -41,7 +41,7 @@ def test_the_console_command_is_registered():
 def test_the_demo_model_and_its_papers_are_package_data():
     demo = importlib.resources.files("edgellm") / "demo"
     names = {entry.name for entry in demo.iterdir()}
-    assert {"seed6m.edge", "MODEL_CARD.md", "LICENSE-WEIGHTS.md"} <= names
+    assert {"demo.edge", "MODEL_CARD.md", "LICENSE-WEIGHTS.md"} <= names
 
 
 def test_the_native_module_stays_under_3_mb():

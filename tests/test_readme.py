@@ -20,10 +20,12 @@ STRUCTURED = (ROOT / "docs" / "STRUCTURED.md").read_text(encoding="utf-8")
 ASYNC = (ROOT / "docs" / "ASYNC.md").read_text(encoding="utf-8")
 ERRORS = (ROOT / "docs" / "ERRORS.md").read_text(encoding="utf-8")
 CONFIDENCE = (ROOT / "docs" / "CONFIDENCE.md").read_text(encoding="utf-8")
+PLAN = (ROOT / "docs" / "PLAN.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "TOOLS.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(
-    r"```python\n(.*?)```",
-    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + CONFIDENCE + TOOLS + ASYNC,
+    r"```python
+(.*?)```",
+    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + CONFIDENCE + TOOLS + ASYNC + PLAN,
     re.DOTALL,
 )
 

@@ -67,3 +67,6 @@ def test_the_wheel_installs_without_compiler_or_index_and_answers(wheel, tmp_pat
         [*command, "12"], env=bare, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert len(done.stdout.split()) > 5
+    plan = [str(venv / "bin" / "edgellm"), "plan", "demo", "--device", "raspberry-pi-5"]
+    done = subprocess.run(plan, env=bare, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "tokens/s" in done.stdout

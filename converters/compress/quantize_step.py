@@ -45,7 +45,7 @@ def run_quantize(options: QuantizeOptions, given: StepInput) -> StepResult:
             given.out,
             limit=Limit(target_bpw=options.target_bpw),
             calibration=calibration,
-            options=AllocateOptions(cache_dir=given.work / "measured"),
+            options=AllocateOptions(cache_dir=(given.shared or given.work) / "measured"),
             n_threads=given.n_threads,
             progress=show,
         ).conversion
@@ -58,6 +58,7 @@ def run_quantize(options: QuantizeOptions, given: StepInput) -> StepResult:
             format=options.format or None,
             calibration=calibration,
             work_dir=given.work / "strips" if calibration else None,
+            stats_dir=given.shared / "moments" if calibration and given.shared else None,
             n_threads=given.n_threads,
             progress=show,
         )

@@ -82,24 +82,30 @@ class CompressRecipe:
         check(self.out.suffix == ".edge", f"out is a .edge file, not {self.out.name}")
         check(0 <= self.threads <= 1024, "threads is 0 to 1024")
         check(len(self.steps) <= MAX_STEPS, f"at most {MAX_STEPS} steps")
-        kind = CHECKPOINT
-        for number, chosen in enumerate(self.steps, start=1):
-            step = chosen.step
-            check(
-                step.takes == kind,
-                f"step {number}, '{chosen.name}', takes {_KINDS[step.takes]}, but is given "
-                f"{_KINDS[kind]}; change the order of the steps",
-            )
-            for text in step.reads:
-                # Without text a conversion rounds to nearest; what learns cannot do without.
-                is_there = bool(getattr(self.texts, text)) or text == "calibration"
-                check(is_there, f"step {number}, '{chosen.name}', needs [texts] {text} = [...]")
-            kind = step.gives
-        check(kind == EDGE, "the steps end without a .edge file; add a step 'quantize'")
+        check_steps(self.steps, self.texts)
 
     @property
     def work_dir(self) -> Path:
         return self.work or self.out.with_name(self.out.name + ".work")
+
+
+def check_steps(steps: tuple[ChosenStep, ...], texts: TextOptions) -> None:
+    """InvalidArgumentError where a step cannot take what the one before gives, has no text to learn
+    from, or no .edge file comes out in the end."""
+    kind = CHECKPOINT
+    for number, chosen in enumerate(steps, start=1):
+        step = chosen.step
+        check(
+            step.takes == kind,
+            f"step {number}, '{chosen.name}', takes {_KINDS[step.takes]}, but is given "
+            f"{_KINDS[kind]}; change the order of the steps",
+        )
+        for text in step.reads:
+            # Without text a conversion rounds to nearest; what learns cannot do without.
+            is_there = bool(getattr(texts, text)) or text == "calibration"
+            check(is_there, f"step {number}, '{chosen.name}', needs [texts] {text} = [...]")
+        kind = step.gives
+    check(kind == EDGE, "the steps end without a .edge file; add a step 'quantize'")
 
 
 def read_compress_recipe(path: Path) -> CompressRecipe:
@@ -111,9 +117,9 @@ def read_compress_recipe(path: Path) -> CompressRecipe:
     if not isinstance(tables, list) or not tables:
         raise FormatError(f"{where}: no [[steps]]; add at least one", code="json_missing_key")
     steps = tuple(
-        _step(table, base, f"{where}: step {number}") for number, table in enumerate(tables, 1)
+        read_step(table, base, f"{where}: step {number}") for number, table in enumerate(tables, 1)
     )
-    texts = _texts(value.pop("texts", {}), base, f"{where}: [texts]")
+    texts = read_texts(value.pop("texts", {}), base, f"{where}: [texts]")
     head = read_table({"name": path.stem, **value}, _Head, base, where)
     try:
         return CompressRecipe(steps=steps, texts=texts, **vars(head))
@@ -135,7 +141,8 @@ class _Head:
 _KINDS = {CHECKPOINT: "a checkpoint", EDGE: "a .edge file"}
 
 
-def _step(table: Any, base: Path, where: str) -> ChosenStep:
+def read_step(table: Any, base: Path, where: str) -> ChosenStep:
+    """One of [[steps]]. base: of relative paths; where: named by errors."""
     if not isinstance(table, dict):
         raise FormatError(f"{where}: not a table", code="json_type")
     name = table.get("do")
@@ -156,7 +163,8 @@ def _options(table: dict[str, Any], cls: type[Any], base: Path, where: str) -> A
     return read_table(rest, cls, base, where, read)
 
 
-def _texts(table: Any, base: Path, where: str) -> TextOptions:
+def read_texts(table: Any, base: Path, where: str) -> TextOptions:
+    """The table [texts], with the converter's own text by its name."""
     texts = read_table(table, TextOptions, base, where)
     named = tuple(BUILTIN_TEXT if one == base / BUILTIN else one for one in texts.calibration)
     return TextOptions(**{**vars(texts), "calibration": named})

@@ -26,7 +26,9 @@ class Texts:
 class StepInput:
     """source: the model that the recipe begins with. model: what the step before made. checkpoint:
     the last one that was not a .edge file yet. out: is not there, and is when the step ends.
-    work: a folder of the step's own, which outlasts an interruption and is removed in the end."""
+    work: a folder of the step's own, which outlasts an interruption and is removed in the end.
+    shared: one of many steps with the same source and texts, for what they measure; None: there is
+    none. No byte of `out` depends on it."""
 
     source: Path
     model: Path
@@ -36,6 +38,7 @@ class StepInput:
     texts: Texts
     n_threads: int
     progress: Progress
+    shared: Path | None = None
 
 
 @dataclass(frozen=True)

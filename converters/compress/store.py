@@ -50,13 +50,14 @@ class StepStore:
         make_folder(root)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """DeviceError where another process works there. Removes what a killed one left."""
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """DeviceError where another process works there; wait: until it has ended. Removes what a
+        killed one left."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self._root / "lock")
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
         except Timeout:
             message = f"{self._root}: another process works there; let it finish, or end it"
             raise DeviceError(message, code="store_busy") from None

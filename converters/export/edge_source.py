@@ -48,7 +48,8 @@ def is_edge(path: Path) -> bool:
 
 
 class EdgeCheckpoint(Checkpoint):
-    """An opened file. `directory` is its path; tensors stand under our own names."""
+    """An opened file. `directory` is its path; tensors stand under our own names. tokenizer_blob:
+    the compiled tokenizer, empty if there is none."""
 
     kind = "edge"
 
@@ -71,9 +72,9 @@ class EdgeCheckpoint(Checkpoint):
             stored = TensorInfo(slot.name, "F32", slot.shape, path, info.offset, info.n_bytes)
             self.define(stored, partial(self._decoded, slot.name))
         if header.tensors.get("tokenizer") is None:
-            self._blob = b""
+            self.tokenizer_blob = b""
         else:
-            self._blob = bytes(read_tensor(header, "tokenizer"))
+            self.tokenizer_blob = bytes(read_tensor(header, "tokenizer"))
 
     @property
     def arch(self) -> Architecture:
@@ -97,18 +98,18 @@ class EdgeCheckpoint(Checkpoint):
         return None
 
     def tokenizer_description(self) -> Description | None:
-        if not self._blob:
+        if not self.tokenizer_blob:
             return None
         from ..gguf.compiled import describe_compiled
 
-        return describe_compiled(self.directory, self._blob)
+        return describe_compiled(self.directory, self.tokenizer_blob)
 
     def check_vocabulary(self, keys: Mapping[str, Any]) -> None:
         """UnsupportedError unless the tokenizer of a GGUF file's keys is the file's own."""
-        if self._blob:
+        if self.tokenizer_blob:
             from ..gguf.compiled import check_same
 
-            check_same(self.directory, self._blob, keys)
+            check_same(self.directory, self.tokenizer_blob, keys)
 
     def q4_0_rows(self, name: str, row0: int, n_rows: int) -> U8Array | None:
         """Rows as blocks of GGUF's Q4_0, [n_rows, bytes of a row], if the tensor holds these rows
@@ -126,6 +127,10 @@ class EdgeCheckpoint(Checkpoint):
         nibbles = blocks[..., :16] | blocks[..., 16:] << np.uint8(4)
         halves = scales[own].view(np.uint8).reshape(n_rows, -1, 2)
         return np.concatenate([halves, nibbles], axis=2).reshape(n_rows, -1)
+
+    def strips(self, name: str) -> U8Array:
+        """All strips of a matrix in its own format."""
+        return np.frombuffer(read_tensor(self._header, name), dtype=np.uint8)
 
     def _whole_strips(self, name: str, row0: int, n_rows: int) -> tuple[U8Array, int]:
         """Whole strips around some rows, and the first row in them."""

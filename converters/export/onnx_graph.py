@@ -34,6 +34,9 @@ class Initializers:
         self._data, self._location = data, location
         self._names: set[str] = set()
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
     def add(self, name: str, value: npt.NDArray[Any]) -> str:
         """Its name; what has been added under it before stays."""
         if name in self._names:
@@ -43,21 +46,37 @@ class Initializers:
         if self._data is None or value.nbytes < _INLINE_BYTES:
             self.tensors.append(numpy_helper.from_array(value, name))
             return name
-        self._data.write(bytes(-self._data.tell() % DATA_ALIGNMENT))
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        return self._beside(self._data, name, kind, value.shape, value)
+
+    def add_packed(
+        self, name: str, kind: int, shape: tuple[int, ...], packed: npt.NDArray[np.uint8]
+    ) -> str:
+        """The same of a type that numpy does not have, as onnx packs it into bytes."""
+        self._names.add(name)
+        if self._data is None or packed.nbytes < _INLINE_BYTES:
+            tensor = TensorProto(name=name, dims=shape, data_type=kind, raw_data=packed.tobytes())
+            self.tensors.append(tensor)
+            return name
+        return self._beside(self._data, name, kind, shape, packed)
+
+    def _beside(
+        self,
+        data: BinaryIO,
+        name: str,
+        kind: int,
+        shape: tuple[int, ...],
+        value: npt.NDArray[Any],
+    ) -> str:
+        """Writes a constant to the file and says in the graph where it is."""
+        data.write(bytes(-data.tell() % DATA_ALIGNMENT))
         tensor = TensorProto(
-            name=name,
-            dims=value.shape,
-            data_type=helper.np_dtype_to_tensor_dtype(value.dtype),
-            data_location=TensorProto.EXTERNAL,
+            name=name, dims=shape, data_type=kind, data_location=TensorProto.EXTERNAL
         )
-        place = {
-            "location": self._location,
-            "offset": self._data.tell(),
-            "length": value.nbytes,
-        }
+        place = {"location": self._location, "offset": data.tell(), "length": value.nbytes}
         for key, entry in place.items():
             tensor.external_data.add(key=key, value=str(entry))
-        self._data.write(value.reshape(-1).view(np.uint8).data)
+        data.write(value.reshape(-1).view(np.uint8).data)
         self.tensors.append(tensor)
         return name
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgellm._native import measure_read_bandwidth
+from edgellm.edgeheader import TensorInfo
 
 from ..pipeline import plan_conversion
 from ..report import ConvertPlan, PlannedTensor
-from ..spec import LayerSpec
 from .options import PredictOptions
 
 
@@ -66,14 +67,18 @@ class Predictor:
 
 def bytes_per_token(plan: ConvertPlan) -> int:
     """Of the weights that one decoded token reads."""
-    return sum(_read_bytes(item, plan) for item in plan.tensors)
+    experts = [(layer.n_experts_used, layer.n_experts) for layer in plan.spec.layers]
+    return sum(read_bytes(item, experts, plan.spec.tied_head) for item in plan.tensors)
 
 
-def _read_bytes(item: PlannedTensor, plan: ConvertPlan) -> int:
-    looked_up = {"position_embd"} | (set() if plan.spec.tied_head else {"token_embd"})
+def read_bytes(
+    item: PlannedTensor | TensorInfo, experts: Sequence[tuple[int, int]], tied_head: bool
+) -> int:
+    """Of one tensor. experts: of every layer, how many are used of how many."""
+    looked_up = {"position_embd"} | (set() if tied_head else {"token_embd"})
     if item.role in looked_up:
         return item.n_bytes // item.shape[0]
     if item.role.endswith("_exps"):
-        layer: LayerSpec = plan.spec.layers[int(item.name.split(".")[1])]
-        return item.n_bytes * layer.n_experts_used // layer.n_experts
+        n_used, n_experts = experts[int(item.name.split(".")[1])]
+        return item.n_bytes * n_used // n_experts
     return item.n_bytes

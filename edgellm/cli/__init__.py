@@ -12,11 +12,15 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import EdgeError
 from ..sanitize import visible_line
 from .exits import EXIT_CODES_HELP, Exit, exit_for
 from .output import print_error, print_json_error
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 # Verb -> one line of help. The verb's module is edgellm.cli.<verb>, its function `command`.
 VERBS = {
@@ -24,6 +28,7 @@ VERBS = {
     "prune": "Cut a checkpoint down: layers, heads, channels, vocabulary, as a recipe says.",
     "train": "Train a checkpoint, or refine a compressed file, as a recipe says.",
     "compress": "Prune, heal, quantize and refine a checkpoint, as a recipe of steps says.",
+    "fleet": "Make, sign and ship many models for many devices; every action has --json.",
     "export": "Write a checkpoint for other programs: FP8, or int8 for onnxruntime.",
     "pull": "Get a model from the hub, and convert it into the store.",
     "list": "Show the models of the store, and what they take.",
@@ -99,17 +104,28 @@ def _discard_stdout() -> None:
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
-    import typer
-
-    module = importlib.import_module(f".{verb}", __package__)
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    epilog = "Exit codes: " + EXIT_CODES_HELP
-    app.command(name=verb, help=VERBS[verb], epilog=epilog)(_guarded(module.command))
+    app = parser_of(verb)
     try:
         code = app(args=arguments, prog_name=f"edgellm {verb}", standalone_mode=False)
     except _Carried as carried:
         raise carried.error from None
     return code if isinstance(code, int) else Exit.OK
+
+
+def parser_of(verb: str) -> Typer:
+    """Of a verb: its module has a function `command`, or ACTIONS, by the names of the actions."""
+    import typer
+
+    module = importlib.import_module(f".{verb}", __package__)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    epilog = "Exit codes: " + EXIT_CODES_HELP
+    if not hasattr(module, "ACTIONS"):
+        app.command(name=verb, help=VERBS[verb], epilog=epilog)(_guarded(module.command))
+        return app
+    app.callback(help=VERBS[verb], epilog=epilog)(lambda: None)
+    for name, action in module.ACTIONS.items():
+        app.command(name=name, epilog=epilog)(_guarded(action))
+    return app
 
 
 class _Carried(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Annotated, Any
 
@@ -60,11 +59,12 @@ def _verbs() -> dict[str, str]:
 
 
 def _options(verb: str) -> list[str]:
-    """Every option of a verb, as its parser knows them."""
-    module = importlib.import_module(f".{verb}", __package__)
-    app = typer.Typer(add_completion=False)
-    app.command(name=verb)(module.command)
-    parameters: list[Any] = list(typer.main.get_command(app).params)
+    """Every option of a verb, those of its actions included, as its parser knows them."""
+    from . import parser_of
+
+    parser: Any = typer.main.get_command(parser_of(verb))
+    actions = getattr(parser, "commands", {}).values()
+    parameters = [one for command in (parser, *actions) for one in command.params]
     names = {name for one in parameters for name in (*one.opts, *one.secondary_opts)}
     return sorted({name for name in names if name.startswith("-")} | {"--help"})
 

@@ -29,6 +29,16 @@ from .allocate import (
     summary,
 )
 from .convert_plan import ShownPlan
+from .npu import (
+    BitsOption,
+    ContextOption,
+    TargetOption,
+    add_graphs,
+    check_choices,
+    folder_beside,
+    graphs_text,
+    show_graphs,
+)
 from .output import JsonFlag, ThreadsOption, note, print_json, print_text
 from .progress import progress_bar
 from .self_draft import DraftTextOption, SelfDraftOption, add_head, show
@@ -96,6 +106,9 @@ def command(
     cache_dir: CacheDirOption = None,
     report: ReportOption = None,
     base: BaseOption = None,
+    target: TargetOption = None,
+    npu_context: ContextOption = None,
+    npu_bits: BitsOption = None,
     self_draft: SelfDraftOption = False,
     draft_text: DraftTextOption = None,
     dry_run: Annotated[
@@ -110,6 +123,12 @@ def command(
     if base is not None:
         _adapter(src, out, base, json, locals())
         return
+    check_choices(target, {"npu_context": npu_context, "npu_bits": npu_bits})
+    if target is not None and src.suffix == ".edge" and not self_draft:
+        _graphs_alone(src, out, target, json, locals())
+        return
+    if target is not None and dry_run:
+        refuse_others({"target": target}, "a dry run writes no graphs")
     if not self_draft:
         refuse_others({"draft_text": draft_text}, "only with --self-draft")
     elif dry_run:
@@ -147,13 +166,20 @@ def command(
     if self_draft and out is not None:
         heads = converters("edgellm.converters.draft_head")
         head = add_head(heads, out, out, draft_text, None, threads or 0)
+    graphs = None
+    if target is not None and out is not None:
+        npu, folder = converters("edgellm.converters.npu"), folder_beside(out, target)
+        graphs = add_graphs(npu, src, folder, target, out, npu_context, npu_bits)
     if json:
         extra = {} if head is None else {"draft_head": head.to_dict()}
+        extra |= {} if graphs is None else {"npu": graphs.to_dict()}
         print_json("convert", {**result.to_dict(), **extra})
         return
     print_text(text)
     if head is not None:
         show(head, json=False)
+    if graphs is not None:
+        print_text(graphs_text(graphs))
 
 
 def _head_alone(src: Path, out: Path | None, json: bool, options: Mapping[str, Any]) -> None:
@@ -166,6 +192,20 @@ def _head_alone(src: Path, out: Path | None, json: bool, options: Mapping[str, A
     heads = converters("edgellm.converters.draft_head")
     work, n_threads = options["work_dir"], options["threads"] or 0
     show(add_head(heads, resolve(src), out, options["draft_text"], work, n_threads), json)
+
+
+def _graphs_alone(
+    src: Path, out: Path | None, target: str, json: bool, options: Mapping[str, Any]
+) -> None:
+    own = ("src", "out", "json", "target", "npu_context", "npu_bits")
+    refuse_others(
+        {name: value for name, value in options.items() if name not in own},
+        "has no effect where SRC is a .edge file: only graphs are written",
+    )
+    assert out is not None  # without --dry-run
+    npu, path = converters("edgellm.converters.npu"), resolve(src)
+    context, bits = options["npu_context"], options["npu_bits"]
+    show_graphs(add_graphs(npu, path, out, target, path, context, bits), json)
 
 
 def _adapter(

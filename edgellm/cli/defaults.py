@@ -28,6 +28,10 @@ KvCacheSizeOption = Annotated[
     str | None, typer.Option(help="What the files in --kv-cache-dir may take. Default: 1GiB.")
 ]
 
+GovernFlag = Annotated[
+    bool, typer.Option("--govern", help="Work less when it gets hot or the battery low.")
+]
+
 AdapterOption = Annotated[
     Path | None,
     typer.Option(help="A LoRA adapter: a file of convert --base, or a PEFT directory."),

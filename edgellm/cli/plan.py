@@ -24,6 +24,7 @@ _MEANING = {
     "logits": "logits of texts",
     "kv": "KV of texts",
     "program": "the program itself",
+    "kernel": "page tables",
     "gpu copy": "weights, for the GPU",
 }
 
@@ -97,7 +98,7 @@ def _rows(plan: DevicePlan) -> Iterator[tuple[str, Any]]:
     yield "for", f"{texts} of {wish.n_ctx:,} tokens, KV {wish.kv}"
     for name, n_bytes in plan.parts.items():
         yield _MEANING[name], mib(n_bytes)
-    yield "memory at most", f"{mib(plan.total_bytes)} (max_memory={plan.max_memory_bytes})"
+    yield "memory at most", mib(plan.total_bytes)
     limit = "unknown" if plan.limit_bytes is None else mib(plan.limit_bytes)
     yield "may be used", f"{limit} ({plan.limit_source})"
     yield "fits", {True: "yes", False: "no", None: "unknown"}[plan.fits]
@@ -105,6 +106,8 @@ def _rows(plan: DevicePlan) -> Iterator[tuple[str, Any]]:
         yield "would fit", f"{way.change}: {mib(way.total_bytes)}"
     if plan.fits is False and not plan.ways:
         yield "would fit", "nothing of this model: take a smaller one"
+    given = [f"{name}={value!r}" for name, value in plan.load_arguments.items() if value]
+    yield "load with", ", ".join(given)
     yield "decode", _speed(plan.decode, f"at the end of {wish.n_ctx:,} tokens")
     yield "prefill", _speed(plan.prefill, f"of {wish.n_ctx:,} tokens")
     yield "disk", mib(plan.disk_bytes)

@@ -16,7 +16,9 @@ from ..planner import MemoryPlan, mib, plan_of_spec
 from ..store import hub, pulls
 from ..store.names import Reference, name_from, parse_hub_name, parse_reference
 from ..store.store import Store, Stored
+from .allocate import refuse_others
 from .convert import converters
+from .fleet_device import pull_from_index
 from .output import JsonFlag, note, print_json, print_text
 from .progress import Progress, progress_bar
 from .pull_plan import plan_of_file
@@ -77,7 +79,10 @@ class _Needs:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="OWNER/NAME of the hub, or OWNER/NAME@REVISION.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="OWNER/NAME[@REVISION] of the hub; with --index a model's name there."),
+    ],
     file: Annotated[
         str | None, typer.Option(help="This .edge or .gguf file of it, where it has several.")
     ] = None,
@@ -90,11 +95,32 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it takes and whether it fits; no weights.")
     ] = False,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Artefacts of a fleet instead of the hub: a folder or a URL of one."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="With --index: the device class of this machine.")
+    ] = None,
+    device_id: Annotated[
+        str, typer.Option(help="With --index: for canaries; default: drawn once and kept.")
+    ] = "",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="With --index: 1.dsse.json, whose signatures are required from now on."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Says what it takes before a weight is fetched, goes on where an earlier pull was cut off,
     checks every digest, and fetches safetensors, JSON, .edge and .gguf only: no pickles, no code.
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured."""
+    of_hub = {"file": file, "format": format, "as": name, "dry_run": dry_run}
+    of_index = {"device": device, "device_id": device_id, "root": root}
+    if index is not None:
+        refuse_others(of_hub, "has no effect with --index")
+        pull_from_index(index, device, model, device_id, root, json)
+        return
+    refuse_others(of_index, "is for --index")
     hub_name = parse_hub_name(model)
     reference = _reference(hub_name.reference, name, file, format)
     found = hub.look_up(hub_name)

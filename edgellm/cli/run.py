@@ -24,6 +24,7 @@ from .defaults import (
     AdapterOption,
     DraftLayersOption,
     DraftModelOption,
+    GovernFlag,
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
@@ -111,9 +112,7 @@ def command(
     max_memory: MaxMemoryOption = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
-    govern: Annotated[
-        bool, typer.Option("--govern", help="Work less when it gets hot or the battery low.")
-    ] = False,
+    govern: GovernFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""

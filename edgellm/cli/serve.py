@@ -12,6 +12,7 @@ import typer
 from ..errors import UnsupportedError
 from ..options import DEFAULT_KV
 from .defaults import (
+    GovernFlag,
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
@@ -61,6 +62,7 @@ def command(
     kv_cache_dir: KvCacheDirOption = None,
     kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
+    govern: GovernFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Load the first model, listen, and go on until SIGTERM or Ctrl-C."""
@@ -91,6 +93,7 @@ def command(
         max_body=size_bytes(max_body, "--max-body") or 0,
         drain_s=drain,
         load_options=load_options,
+        govern=govern,
     )
     os.environ.pop(TOKEN_VARIABLE, None)  # nothing that this process starts needs it
     engine = Engine(settings)

@@ -74,6 +74,20 @@ def front_image(
     return _image(figure, format)
 
 
+def fleet_svg(points: Sequence[tuple[float, float, str]]) -> str:
+    """A dot per file: MiB (x) against divergence in nats per token (y, logarithmic), one colour for
+    each model, by its number."""
+    figure, axes = _figure()
+    for name in sorted({name for _, _, name in points}):
+        own = sorted((x, max(y, _LEAST_KL)) for x, y, at in points if at == name)
+        axes.plot([x for x, _ in own], [y for _, y in own], "o-", label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("file, MiB")
+    axes.set_ylabel("KL(source || file), nats per token")
+    axes.legend()
+    return _svg(figure)
+
+
 def curve_image(lines: Sequence[dict[str, Any]], format: str) -> bytes:
     """Loss of the next token (y) by tokens learnt from, of all text and of each kind. lines: of
     converters/distill/curves.py. format: "png" or "svg"."""

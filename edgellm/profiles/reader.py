@@ -43,8 +43,15 @@ def parse_profile(data: bytes, where: str) -> HardwareProfile:
     """The profile in a TOML text; FormatError with `where`, the key and what is wrong with it."""
     try:
         table = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not TOML: {error}", code="json_syntax") from None
+    try:
+        return _profile(table, where)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        raise FormatError(f"{where}: a number is too long", code="json_type") from None
+
+
+def _profile(table: Mapping[str, Any], where: str) -> HardwareProfile:
     _refuse_unknown(table, _KEYS, where)
     for key in _NEEDED:
         if key not in table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +13,7 @@ from ..completions.async_task import TaskRun
 from ..completions.task import Chunk, Task, Whole
 from ..completions.view import ModelView
 from ..errors import MemoryBudgetError
+from ..governor import Governor
 from ..stream import TokenStream
 from .failures import SERVER, Refusal
 from .machine import Gauge, Gpus, expert_gauges, measured_peak, read_speed
@@ -56,7 +57,8 @@ class Engine:
             if self.settings.models:
                 async with self.pool.using(next(iter(self.pool.paths()))):
                     pass
-            yield
+            with Governor(self.pool) if self.settings.govern else nullcontext():
+                yield
         finally:
             reaper.cancel()
             await asyncio.gather(reaper, return_exceptions=True)

@@ -87,6 +87,10 @@ class ModelPool:
             for name in idle:
                 await self._unload(name)
 
+    def trim(self) -> int:
+        """Give back KV that no text holds, of all models; the bytes. From any thread."""
+        return sum(loaded.view.model.trim() for loaded in list(self.loaded.values()))
+
     async def close(self) -> None:
         """Close them all; texts under way end."""
         for name in list(self.loaded):

@@ -28,7 +28,8 @@ class ServerSettings:
 
     Limits against who holds connections: bytes of a body, seconds for a request's head, for its
     body, and for a client to take what it was sent. `drain_s`: texts under way have so long to end
-    when the server stops.
+    when the server stops. `govern`: rest when it gets hot or the battery low, and trim
+    when memory is short (docs/PLAN.md).
     """
 
     models: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class ServerSettings:
     send_s: float = 30.0
     drain_s: float = 4.0
     load_options: dict[str, Any] = field(default_factory=dict)
+    govern: bool = False
 
     def __post_init__(self) -> None:
         if not self.models and self.models_dir is None:

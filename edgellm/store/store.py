@@ -26,7 +26,7 @@ from ..durable import fsync_directory
 from ..edgefile import read_header, verify
 from ..errors import FormatError, InvalidArgumentError
 from .changes import RESERVED, Removed, removal, tagged
-from .index import TEMP_PREFIX, Index, StoredModel, read_index, write_index
+from .index import TEMP_PREFIX, Index, StoredModel, Tag, read_index, write_index
 from .locks import drop_lock, exclusive, folder_lock, try_lock
 from .names import Reference, parse_reference
 
@@ -104,6 +104,20 @@ class Store:
                 raise self._unknown(source)
             change.index = tagged(change.index, reference, found[1].digest)
         return Stored(reference, found[1], self.path(found[1].digest))
+
+    def switch(self, name: str, tags: dict[str, str]) -> None:
+        """Makes `tags` (tag -> digest of a model that has a tag of this name) all the tags of
+        `name`, at once: whoever looks finds the old ones or the new ones. The last one counts as
+        set last. What no tag names any more is deleted."""
+        with self._writing() as change:
+            index, now_ns = change.index, time.time_ns()
+            old = index.tags.get(name, {})
+            if not set(tags.values()) <= {tag.digest for tag in old.values()}:
+                raise self._unknown(Reference(name))
+            index = index.without_tags([Reference(name, tag) for tag in old])
+            for at, (tag, digest) in enumerate(tags.items()):
+                index = index.with_tag(Reference(name, tag), Tag(digest, now_ns + at))
+            change.index = index
 
     def alias(self, alias: str, target: Reference) -> Reference:
         """Makes `alias` another name of what `target` stands for, now and later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,25 @@ def test_memory_pressure_gives_idle_kv_back(system, model, sign):
     assert model.kv_figures()["idle_bytes"] == 0
     assert governor.poll().trimmed_bytes == idle
     assert governor.state.duty == 1
+
+
+def test_a_server_gives_back_what_its_models_can(system, demo_path):
+    pytest.importorskip("starlette")
+    from edgellm.server.engine import Engine
+    from edgellm.server.settings import ServerSettings
+
+    async def work() -> None:
+        engine = Engine(ServerSettings(models=(str(demo_path),), govern=True))
+        async with engine.running():
+            (governor,) = pacing._paces
+            assert isinstance(governor, Governor)
+            (loaded,) = engine.pool.loaded.values()
+            idle = make_idle_kv(loaded.view.model)
+            system.stall("80")
+            assert Governor(engine.pool, root=system.root).poll().trimmed_bytes == idle
+        assert pacing._paces == []
+
+    asyncio.run(work())
 
 
 def test_a_model_that_was_closed_does_no_harm(system, demo_path):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgellm.errors import FormatError, InvalidArgumentError
 from edgellm.machine_profile import profile_of
@@ -33,7 +38,7 @@ def test_every_profile_that_comes_with_edgellm_is_whole(name):
 
 @pytest.mark.parametrize("name", profile_names())
 def test_what_is_measured_is_what_its_report_says(name):
-    """Empty for a profile without measured figures; the next test has one."""
+    """Nothing to compare where nothing is measured: test_speed.py writes a profile that is."""
     profile = find_profile(name)
     measured = {at: one for at, one in profile.figures().items() if one.basis == "measured"}
     for report in {one.report for one in measured.values()}:
@@ -91,6 +96,9 @@ def test_a_written_profile_is_read_as_the_same(name):
             "json_type",
             "beside the profile",
         ),
+        (HEAD + "[cpu]\ncores = " + "9" * 5000, "json_syntax", "not TOML"),
+        (HEAD + cores("4", "0x" + "9" * 5000), "json_type", "too long"),
+        (HEAD.replace('"board"', "0x" + "9" * 5000), "json_type", "too long"),
         (HEAD + "accelerators = 1", "json_type", "accelerators must be"),
         (HEAD + '[[accelerators]]\nkind = "gpu"', "json_missing_key", "name is missing"),
         (HEAD + '[defaults]\nbackends = ["cpu", "cpu"]', "json_type", "different names"),
@@ -107,6 +115,18 @@ def test_what_is_wrong_is_refused_by_name(text, code, says):
     assert says in caught.value.message
 
 
+@given(st.data())
+def test_mutated_profiles_are_read_or_refused(data):
+    text = bytearray((profiles_directory() / "jetson-orin-nano.toml").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 12))] = data.draw(
+            st.sampled_from([b"", b"=", b'"', b"[", b"{", b"1", b"-1e400", b"\xff", b"\n", b"true"])
+        )
+    with contextlib.suppress(FormatError):
+        assert parse_profile(bytes(text), "x").figures()
+
+
 def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(InvalidArgumentError, match="did you mean raspberry-pi-5"):
         find_profile("raspbery-pi-5")
@@ -114,6 +134,14 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path):
         find_profile("../hardware_profiles/generic")
     with pytest.raises(FormatError, match="No such file"):
         find_profile(str(tmp_path / "none.toml"))
+
+
+def test_the_profile_in_the_docs_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "PLAN.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    profile = parse_profile(text.encode(), "docs")
+    assert profile.app_bytes == int(0.7 * 2**31)
+    assert len(profile.figures()) == 7
 
 
 def test_a_minimal_profile_leaves_all_unknown():

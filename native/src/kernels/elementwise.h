@@ -37,6 +37,9 @@ struct ElementwiseKernels {
 
   bool (*is_finite_row)(const float* x, int64_t n);
 
+  // The largest of n > 0 finite values; of -0 and 0 either.
+  float (*max_row)(const float* x, int64_t n);
+
   // The lowest index of the largest of n > 0 finite values.
   int64_t (*argmax_row)(const float* x, int64_t n);
 

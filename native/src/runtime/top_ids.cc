@@ -10,7 +10,7 @@ namespace edge {
 namespace {
 
 // Of the logits that are looked at one by one where the largest of them may be wanted.
-constexpr size_t kBlock = 64;
+constexpr size_t kBlock = 128;
 
 }  // namespace
 
@@ -30,9 +30,9 @@ int top_ids(std::span<const float> logits, std::span<int32_t> out) {
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
     const size_t end = std::min(begin + kBlock, logits.size());
     if (n == out.size()) {
-      const float* const block = logits.data() + begin;
-      const auto largest = kernels.argmax_row(block, static_cast<int64_t>(end - begin));
-      if (!(block[largest] > logit(out[n - 1]))) continue;
+      const float largest =
+          kernels.max_row(logits.data() + begin, static_cast<int64_t>(end - begin));
+      if (!(largest > logit(out[n - 1]))) continue;
     }
     for (size_t id = begin; id < end; ++id) offer(id);
   }

@@ -289,7 +289,7 @@ TEST_CASE("quantize_row makes tiny blocks zero and refuses what is not finite") 
   }
 }
 
-TEST_CASE("argmax_row finds the first of the largest") {
+TEST_CASE("max_row finds the largest, and argmax_row the first of the largest") {
   for (const Isa isa : supported_isas()) {
     CAPTURE(isa_name(isa));
     const ElementwiseKernels& kernels = *kernel_table(isa).elementwise;
@@ -298,6 +298,9 @@ TEST_CASE("argmax_row finds the first of the largest") {
         Floats x(static_cast<size_t>(n), -2.0f);
         for (int64_t i = at; i < n; i += 3) x[static_cast<size_t>(i)] = i % 2 == 0 ? 0.0f : -0.0f;
         CHECK(kernels.argmax_row(x.data(), n) == at);
+        CHECK(kernels.max_row(x.data(), n) == 0.0f);
+        x[static_cast<size_t>(at)] = 3.0f;
+        CHECK(kernels.max_row(x.data(), n) == 3.0f);
       }
     }
   }

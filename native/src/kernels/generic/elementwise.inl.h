@@ -111,6 +111,21 @@ bool row_is_finite(const float* x, int64_t n) {
   return reduce_max_i(largest) < 0x7f800000;
 }
 
+float row_max(const float* x, int64_t n) {
+  V even = set1(x[0]), odd = even;
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    even = max(load(x + i), even);
+    odd = max(load(x + i + 16), odd);
+  }
+  float lanes[16];
+  store(lanes, max(even, odd));
+  float largest = x[0];
+  for (const float lane : lanes) largest = lane > largest ? lane : largest;
+  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
 int64_t row_argmax(const float* x, int64_t n) {
   int32_t lane_at[16];
   for (int32_t l = 0; l < 16; ++l) lane_at[l] = l;
@@ -227,6 +242,7 @@ constexpr ElementwiseKernels kTable = {
     .quantize_row_x2 = row_quantize_x2,
     .add_norm_quantize_row = row_add_norm_quantize,
     .is_finite_row = row_is_finite,
+    .max_row = row_max,
     .argmax_row = row_argmax,
     .exp_sum = row_exp_sum,
     .swiglu = row_swiglu,

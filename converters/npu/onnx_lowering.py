@@ -1,0 +1,226 @@
+"""A graph as ONNX: opset 21, and MatMulNBits of onnxruntime for matrices of 4 bits. Needs onnx."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..export.onnx_graph import Initializers
+from .ir import GROUP, Graph, Int4, Op, Value
+from .written import Written
+
+OPSET, IR_VERSION = 21, 10
+MICROSOFT = "com.microsoft"
+FLOAT_PRODUCTS = 1  # accuracy_level of MatMulNBits: activations stay float32
+_TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "i32": TensorProto.INT32}
+
+
+class OnnxWriter:
+    """Writes graphs into a folder. Those of the same part share a file of constants."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._constants: dict[int, tuple[BinaryIO, Initializers]] = {}
+
+    def write(self, graph: Graph, part: int) -> Written:
+        """The graph, checked by onnx."""
+        file, constants = self._of_part(part)
+        model = self.lowering(graph, constants).model()
+        file.flush()
+        path = self._folder / f"{graph.name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        onnx.checker.check_model(str(path))
+        return Written(path, (path, Path(file.name)))
+
+    def lowering(self, graph: Graph, constants: Initializers) -> OnnxLowering:
+        return OnnxLowering(graph, constants)
+
+    def close(self) -> None:
+        for file, _ in self._constants.values():
+            file.close()
+
+    def _of_part(self, part: int) -> tuple[BinaryIO, Initializers]:
+        if part not in self._constants:
+            path = self._folder / f"part{part}.data"
+            file = path.open("xb")
+            self._constants[part] = file, Initializers(file, path.name)
+        return self._constants[part]
+
+
+class OnnxLowering:
+    """Writes the operators of one graph. Subclasses write some of them another way."""
+
+    def __init__(self, graph: Graph, constants: Initializers) -> None:
+        self.graph, self.constants = graph, constants
+        self.nodes: list[onnx.NodeProto] = []
+        self._n_named = 0
+
+    def model(self) -> onnx.ModelProto:
+        for op in self.graph.ops:
+            inputs = [self.operand(name, op) for name in op.inputs]
+            write: Callable[..., None] = getattr(self, op.kind)
+            write(op, *inputs)
+        values = self.graph.values
+        used = {name for node in self.nodes for name in node.input}
+        graph = helper.make_graph(
+            self.nodes,
+            self.graph.name,
+            [_info(values[name]) for name in self.graph.inputs],
+            [_info(values[name]) for name in self.graph.outputs],
+            [tensor for tensor in self.constants.tensors if tensor.name in used],
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgellm"
+        )
+
+    def operand(self, name: str, op: Op) -> str:
+        """How an operator reads a value or a constant."""
+        constant = self.graph.constants.get(name)
+        if constant is None:
+            return name
+        if isinstance(constant, Int4) and op.kind == "linear":
+            return name
+        is_half = getattr(constant, "stored", "f32") == "f16"
+        if name not in self.constants:
+            values = constant.values().reshape(constant.shape)
+            self.constants.add(name, values.astype(np.float16) if is_half else values)
+        return self.node("Cast", [name], to=TensorProto.FLOAT) if is_half else name
+
+    def node(
+        self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any
+    ) -> str:
+        """Adds a node and names its one output."""
+        self._n_named += 1
+        output = output or f"{kind}_{self._n_named}"
+        return self._append(kind, inputs, output, domain, **attributes)
+
+    def _append(
+        self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
+        name = f"n{len(self.nodes)}_{kind}"
+        node = helper.make_node(kind, inputs, [output], name=name, domain=domain, **attributes)
+        self.nodes.append(node)
+        return output
+
+    def number(self, value: float) -> str:
+        return self.constants.add(f"float.{value!r}", np.array(value, dtype=np.float32))
+
+    def ints(self, *values: int) -> str:
+        name = "ints." + ".".join(map(str, values))
+        return self.constants.add(name, np.array(values, dtype=np.int64))
+
+    def add(self, op: Op, a: str, b: str) -> None:
+        self.node("Add", [a, b], op.output)
+
+    def mul(self, op: Op, a: str, b: str) -> None:
+        self.node("Mul", [a, b], op.output)
+
+    def linear(self, op: Op, x: str, weight: str) -> None:
+        constant = self.graph.constants[op.inputs[1]]
+        if not isinstance(constant, Int4):
+            self.node("Gemm", [x, weight], op.output, transB=1)
+            return
+        n_rows, n_cols = constant.shape
+        inputs = [x, *self._packed(weight, constant)]
+        self.node(
+            "MatMulNBits",
+            inputs,
+            op.output,
+            MICROSOFT,
+            K=n_cols,
+            N=n_rows,
+            bits=4,
+            block_size=GROUP,
+            accuracy_level=FLOAT_PRODUCTS,
+        )
+
+    def _packed(self, name: str, constant: Int4) -> list[str]:
+        """codes [n_rows, groups, 16], scales [n_rows * groups] and zero points, two in a byte."""
+        names = [f"{name}.codes", f"{name}.scales", f"{name}.zeros"]
+        if names[0] in self.constants:
+            return names
+        scales, zeros, codes = constant.read()
+        n_rows, n_cols = constant.shape
+        codes = np.pad(codes, ((0, 0), (0, -n_cols % GROUP)))
+        nibbles = codes[:, 0::2] | codes[:, 1::2] << np.uint8(4)
+        zeros = np.pad(zeros, ((0, 0), (0, constant.n_groups % 2)))
+        pairs = zeros[:, 0::2] | zeros[:, 1::2] << np.uint8(4)
+        values = (nibbles.reshape(n_rows, -1, GROUP // 2), scales.astype(np.float32), pairs)
+        for one, value in zip(names, values, strict=True):
+            self.constants.add(one, value if value.ndim == 3 else value.reshape(-1))
+        return names
+
+    def matmul(self, op: Op, a: str, b: str) -> None:
+        if op.attributes["transpose_b"]:
+            b = self.node("Transpose", [b], perm=[0, 2, 1])
+        self.node("MatMul", [a, b], op.output)
+
+    def gather(self, op: Op, table: str, rows: str) -> None:
+        self.node("Gather", [table, rows], op.output)
+
+    def softmax(self, op: Op, x: str) -> None:
+        self.node("Softmax", [x], op.output, axis=-1)
+
+    def tanh(self, op: Op, x: str) -> None:
+        self.node("Tanh", [x], op.output)
+
+    def silu(self, op: Op, x: str) -> None:
+        self.node("Mul", [x, self.node("Sigmoid", [x])], op.output)
+
+    def gelu(self, op: Op, x: str) -> None:
+        erf = self.node("Erf", [self.node("Mul", [x, self.number(1 / math.sqrt(2))])])
+        half = self.node("Mul", [x, self.number(0.5)])
+        self.node("Mul", [half, self.node("Add", [erf, self.number(1.0)])], op.output)
+
+    def gelu_tanh(self, op: Op, x: str) -> None:
+        cube = self.node("Mul", [self.node("Mul", [x, x]), x])
+        inner = self.node("Add", [x, self.node("Mul", [cube, self.number(0.044715)])])
+        tanh = self.node("Tanh", [self.node("Mul", [inner, self.number(math.sqrt(2 / math.pi))])])
+        half = self.node("Mul", [x, self.number(0.5)])
+        self.node("Mul", [half, self.node("Add", [tanh, self.number(1.0)])], op.output)
+
+    def relu(self, op: Op, x: str) -> None:
+        self.node("Relu", [x], op.output)
+
+    def rms_norm(self, op: Op, x: str, weight: str) -> None:
+        scaled = self._over_root(x, self.node("Mul", [x, x]), op.attributes["eps"])
+        self.node("Mul", [scaled, weight], op.output)
+
+    def layer_norm(self, op: Op, x: str, weight: str, bias: str) -> None:
+        mean = self.node("ReduceMean", [x, self.ints(-1)], keepdims=1)
+        centred = self.node("Sub", [x, mean])
+        square = self.node("Mul", [centred, centred])
+        scaled = self._over_root(centred, square, op.attributes["eps"])
+        self.node("Add", [self.node("Mul", [scaled, weight]), bias], op.output)
+
+    def _over_root(self, x: str, square: str, eps: float) -> str:
+        mean = self.node("ReduceMean", [square, self.ints(-1)], keepdims=1)
+        root = self.node("Sqrt", [self.node("Add", [mean, self.number(eps)])])
+        return self.node("Div", [x, root])
+
+    def reshape(self, op: Op, x: str) -> None:
+        self.node("Reshape", [x, self.ints(*op.attributes["shape"])], op.output)
+
+    def transpose(self, op: Op, x: str) -> None:
+        self.node("Transpose", [x], op.output, perm=list(op.attributes["order"]))
+
+    def slice(self, op: Op, x: str) -> None:
+        begin, end = op.attributes["begin"], op.attributes["end"]
+        self.node("Slice", [x, self.ints(begin), self.ints(end), self.ints(-1)], op.output)
+
+    def concat(self, op: Op, *parts: str) -> None:
+        self.node("Concat", list(parts), op.output, axis=-1)
+
+    def cast(self, op: Op, x: str) -> None:
+        self.node("Cast", [x], op.output, to=_TYPES[op.attributes["to"]])
+
+
+def _info(value: Value) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(value.name, _TYPES[value.dtype], list(value.shape))

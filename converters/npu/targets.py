@@ -1,0 +1,106 @@
+"""The vendors: what each takes, and how a graph is written for it. A line in TARGETS for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edgellm.errors import InvalidArgumentError
+from edgellm.npu.host import MASKED
+
+from .ir import KINDS
+from .split import StepPlan
+from .weights import NpuWeights
+from .written import GraphWriter
+
+GIB = 1 << 30
+MASKED_INTEGERS = -64.0  # a step of 16 bits is then a thousandth, and exp(-64) is 0 in them
+
+
+class MakeWriter(Protocol):
+    """The writer of a bundle. ImportError: its package is missing."""
+
+    def __call__(
+        self, folder: Path, weights: NpuWeights, plan: StepPlan, bits: int, /
+    ) -> GraphWriter: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """extra: the installation that writes it. kinds: the operators it has. max_bytes: of the
+    constants of one graph. bits: of weights that it has. rounds: it rounds weights itself, from
+    the source. masked: by the bits of weights. settings: what its executor is told, by those bits.
+    """
+
+    name: str
+    extra: str
+    checked_by: str
+    writer: MakeWriter
+    kinds: frozenset[str] = KINDS
+    max_bytes: int = 64 * GIB
+    kv_dtype: str = "f16"
+    bits: tuple[int, ...] = (4, 16, 32)
+    rounds: bool = False
+    masked: Callable[[int], float] = lambda _: MASKED
+    settings: Callable[[int], Mapping[str, str]] = lambda _: {}
+    check_settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _onnx(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
+    from .onnx_lowering import OnnxWriter
+
+    return OnnxWriter(folder)
+
+
+def _qualcomm(arch: str) -> Target:
+    def settings(bits: int) -> dict[str, str]:
+        return {"htp_arch": arch, "half": "1" if bits == 16 else "0"}
+
+    def writer(folder: Path, weights: NpuWeights, plan: StepPlan, bits: int) -> GraphWriter:
+        from .qualcomm import QualcommWriter
+
+        return QualcommWriter(folder, weights, plan, bits, settings(bits))
+
+    return Target(
+        f"qualcomm-v{arch}",
+        "npu,npu-qualcomm",
+        "Qualcomm's HTP simulator, or the chip",
+        writer,
+        max_bytes=3 * GIB,  # a context binary is mapped into 32-bit addresses of the HTP
+        kv_dtype="f32",
+        bits=(4, 8, 16),
+        rounds=True,
+        masked=lambda bits: MASKED if bits == 16 else MASKED_INTEGERS,
+        settings=settings,
+    )
+
+
+HTP_GENERATIONS = ("73", "75", "79", "81")
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("ort", "npu", "onnxruntime's CPU provider", _onnx),
+        Target(
+            "intel",
+            "npu,npu-intel",
+            "OpenVINO's CPU plugin",
+            _onnx,
+            check_settings={"device": "CPU"},
+        ),
+        *map(_qualcomm, HTP_GENERATIONS),
+    )
+}
+PREFIX = "npu:"
+
+
+def find_target(name: str) -> Target:
+    """Of "npu:ort" and so on; InvalidArgumentError lists the names."""
+    found = TARGETS.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    if found is None:
+        known = ", ".join(PREFIX + one for one in TARGETS)
+        raise InvalidArgumentError(
+            f"target '{name}' is not known (known: {known})", code="invalid_argument"
+        )
+    return found

@@ -1,0 +1,94 @@
+"""`edgellm convert --target npu:...`: graphs of the model for an NPU, in a folder of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InvalidArgumentError
+from ..sanitize import visible_line
+from .output import print_json, print_text
+from .progress import progress_bar
+
+_PANEL = "Graphs for an NPU (docs/NPU.md)"
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="npu:ort, npu:intel, npu:apple, npu:qualcomm-v75 ...: graphs beside OUT, too; of a "
+        ".edge file of L4_32 or F16 alone, as the folder OUT.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(help="Tokens that the graphs take; default 512.", rich_help_panel=_PANEL),
+]
+BitsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Of their weights: 4, 16 or 32; default 4, or as the .edge file.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def check_choices(target: str | None, choices: Mapping[str, Any]) -> None:
+    """Options of graphs need a target."""
+    given = [name for name, value in choices.items() if value is not None]
+    if target is None and given:
+        raise InvalidArgumentError(
+            f"--{given[0].replace('_', '-')}: only with --target", code="invalid_argument"
+        )
+
+
+def folder_beside(out: Path, target: str) -> Path:
+    """Of `model.edge` and npu:ort: `model.npu-ort`."""
+    return out.with_suffix("." + target.replace(":", "-"))
+
+
+def add_graphs(
+    tools: ModuleType,
+    src: Path,
+    folder: Path,
+    target: str,
+    against: Path | None,
+    context: int | None,
+    bits: int | None,
+) -> Any:
+    """The report of what was written."""
+    chosen: dict[str, Any] = {"context": context, "bits": bits}
+    options = tools.NpuOptions(**{k: v for k, v in chosen.items() if v is not None})
+    with progress_bar() as bar:
+        return tools.export_npu(src, folder, target, options, against=against, progress=bar)
+
+
+def show_graphs(report: Any, json: bool) -> None:
+    if json:
+        print_json("convert", {"npu": report.to_dict()})
+    else:
+        print_text(graphs_text(report))
+
+
+def graphs_text(report: Any) -> str:
+    """A line for each graph, and how far they are from the CPU runtime."""
+    folder = visible_line(str(report.path))
+    lines = [f"{folder}: {len(report.parts)} graphs in {report.n_bytes / 1e6:.2f} MB"]
+    for part in report.parts:
+        n_ops = sum(part.operators.values())
+        stages = f"{part.stages[0]} to {part.stages[-1]}"
+        n_mb = part.n_constant_bytes / 1e6
+        lines.append(f"  {part.name}: {stages}, {n_ops} operators, {n_mb:.2f} MB of constants")
+    found = report.difference
+    if found is None:
+        lines.append("  not compared with the CPU runtime")
+    else:
+        lines.append(f"  {report.checked_by} against the CPU runtime, {found.n_tokens} tokens:")
+        lines.append(
+            f"  KL {found.kl_nats:.5f} nats, same top token {found.top1:.2%}, logits "
+            f"{found.relative:.1e} of the largest apart"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,87 @@
+"""Runs and compiles graphs for Qualcomm's HTP: its compiler, its simulator on x86-64, or the chip.
+
+onnxruntime is never allowed to run a part on the CPU instead: on a machine without the chip a graph
+would be right and its speed a lie. Needs onnxruntime-qnn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import DeviceError, UnsupportedError
+from .ort import OrtRunner, onnxruntime
+
+PROVIDER = "QNNExecutionProvider"
+# Chips by generation of the HTP, as the compiler numbers them: without one it refuses half
+# precision, and has no memory for integers on v73.
+SOC_MODELS = {"73": "43", "75": "57", "79": "69", "81": "87"}
+
+
+def open_qnn(path: Path, settings: Mapping[str, str], _threads: int = 0) -> OrtRunner:
+    """A graph, or a compiled one. settings: htp_arch, and half = "1" for half precision.
+    DeviceError: a part of it would not be on the HTP."""
+    return _session(path, settings, {})
+
+
+def compile_qnn(path: Path, out: Path, settings: Mapping[str, str]) -> tuple[Path, ...]:
+    """Compiles a graph offline into `out` (ONNX around a context binary) and the files it is.
+
+    DeviceError: what the compiler says.
+    """
+    entries = {
+        "ep.context_enable": "1",
+        "ep.context_embed_mode": "0",
+        "ep.context_file_path": str(out),
+    }
+    before = set(out.parent.iterdir())
+    _session(path, settings, entries)
+    made = set(out.parent.iterdir()) - before
+    if out not in made or len(made) < 2:
+        raise DeviceError(f"{path}: the HTP compiler gave no context binary", code="device_failed")
+    return tuple(sorted(made))
+
+
+def _session(path: Path, settings: Mapping[str, str], entries: Mapping[str, str]) -> OrtRunner:
+    arch = settings.get("htp_arch", "")
+    if arch not in SOC_MODELS:
+        known = ", ".join(SOC_MODELS)
+        raise UnsupportedError(
+            f"HTP generation '{arch[:20]}' is not known (known: {known})",
+            code="feature_unsupported",
+        )
+    options = {
+        "backend_path": _package().get_qnn_htp_path(),
+        "htp_arch": arch,
+        "soc_model": SOC_MODELS[arch],
+        "enable_htp_fp16_precision": settings.get("half", "0"),
+    }
+    return OrtRunner(path, devices=_devices(), options=options, entries=entries)
+
+
+@cache
+def _devices() -> tuple[Any, ...]:
+    """The provider's devices; it is registered once in a process."""
+    ort = onnxruntime()
+    ort.register_execution_provider_library(PROVIDER, _package().get_library_path())
+    found = tuple(device for device in ort.get_ep_devices() if device.ep_name == PROVIDER)
+    if not found:
+        raise DeviceError(
+            f"onnxruntime has no device for {PROVIDER}: its library does not fit this machine",
+            code="device_unavailable",
+        )
+    return found
+
+
+def _package() -> Any:
+    try:
+        import onnxruntime_qnn as package
+    except ImportError as error:
+        raise UnsupportedError(
+            f"Qualcomm's compiler is in onnxruntime-qnn ({error}): "
+            "pip install 'edgellm[npu,npu-qualcomm]'",
+            code="feature_unsupported",
+        ) from error
+    return package
