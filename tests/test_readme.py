@@ -23,8 +23,7 @@ CONFIDENCE = (ROOT / "docs" / "CONFIDENCE.md").read_text(encoding="utf-8")
 PLAN = (ROOT / "docs" / "PLAN.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "TOOLS.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(
-    r"```python
-(.*?)```",
+    r"```python\n(.*?)```",
     README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + CONFIDENCE + TOOLS + ASYNC + PLAN,
     re.DOTALL,
 )
