@@ -26,7 +26,7 @@ from ..opening import Opened
 from ..options import DEFAULT_KV, LoadOptions
 from .allocate import refuse_others
 from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
+from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
 from .stored import model_file
 
 _TEXTS_EACH = 4  # of each kind
@@ -72,6 +72,7 @@ def command(
     ] = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    backend: BackendOption = "cpu",
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated: token ids are arbitrary, or of given texts."""
@@ -88,6 +89,7 @@ def command(
                 speculate=True,
                 draft_model=draft_model,
                 draft_layers=draft_layers,
+                backend=backend,
             ),
             decode,
             json,
@@ -107,6 +109,7 @@ def command(
             verify="always",
             kv_format=kv or DEFAULT_KV,
             speculate="off",
+            backend=backend,
         )
     try:
         through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))

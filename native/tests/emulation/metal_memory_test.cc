@@ -1,5 +1,6 @@
 // The emulated Metal device: memory has an address of its own there, nothing runs before something
 // waits, and what a real device would read or write wrongly ends the program.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -70,6 +71,29 @@ TEST_CASE("the emulated Metal device tells what a real one would do wrongly") {
     CAPTURE(outcome.text);
     CHECK(outcome.text.find(bug.text) != std::string::npos);
   }
+}
+
+TEST_CASE("what is fetched is what was there before later kernels") {
+  auto device = metal::open_device().take();
+  const PageBuffer bytes = device->allocator()(kBytes).take();
+  const PageBuffer sum = device->allocator()(sizeof(int32_t)).take();
+  std::fill_n(bytes.data(), kBytes, std::byte{3});
+  metal::SumArgs args = {};
+  args.bytes = reinterpret_cast<const uint8_t*>(device->address(bytes.data()));
+  args.sum = reinterpret_cast<int32_t*>(device->address(sum.data()));
+  int32_t sums[2];
+  REQUIRE(device->begin().is_ok());
+  for (const int n : {100, 200}) {
+    args.n = n;
+    REQUIRE(device->launch("sum_bytes", std::as_bytes(std::span(&args, 1)), {}, 32).is_ok());
+    REQUIRE(device
+                ->fetch(reinterpret_cast<const float*>(sum.data()), 1,
+                        reinterpret_cast<float*>(&sums[n / 200]))
+                .is_ok());
+  }
+  CHECK(device->end().value());
+  CHECK(sums[0] == 300);
+  CHECK(sums[1] == 600);
 }
 
 TEST_CASE("weights are where they are given, and nothing else is an address") {

@@ -53,7 +53,7 @@ class Device {
                         int n_threads) = 0;
   // Nothing is queued any more.
   virtual Status wait() = 0;
-  // Copies n floats of what allocator() gave; there after end().
+  // Copies n floats of what allocator() gave as they are behind what is queued; there after end().
   virtual Status fetch(const float* from, int64_t n, float* to) = 0;
   // Waits. True: all values were finite.
   virtual Result<bool> end() = 0;

@@ -59,8 +59,8 @@ class GpuBackend final : public Backend {
 
   const char* name() const override { return device_->name(); }
   bool shares_memory() const override { return false; }
-  bool has_experts() const override { return false; }
   bool has_adapters() const override { return false; }
+  bool has_short_conv() const override { return true; }
   PageBuffer::Allocate page_allocator() const override { return device_->allocator(); }
   void wait() override { keep(device_->wait()); }
   void fetch(const float* from, int64_t n, float* to) override {
@@ -84,6 +84,7 @@ class GpuBackend final : public Backend {
   Status end_step() override {
     const Result<bool> is_finite = device_->end();
     keep(is_finite.status());
+    keep(host_->end_step());
     if (!status_.is_ok() || is_finite.value()) return status_;
     return {
         Code::kNumeric,
@@ -186,8 +187,7 @@ class GpuBackend final : public Backend {
 
   void attention_shares(const float* q, const AttentionShape& shape, const KvLayerLayout& kv,
                         float* shares) override {
-    wait();
-    host_->attention_shares(q, shape, kv, shares);
+    if (waits_for_host()) host_->attention_shares(q, shape, kv, shares);
   }
 
   bool turn_keys(const KvSlotRange& slots, const KvLayerLayout& kv, const KeyTurn& turn) override {
@@ -228,13 +228,21 @@ class GpuBackend final : public Backend {
     launch("activate_rows", args, block_grid(out), gpu::kRowThreads);
   }
 
-  // Decoder::create() has refused models that need these.
-  void moe_route(const ActRows&, const MoeTensors&, const MoeShape&, MoeRoutes&) override {
-    fail(Code::kFeatureUnsupported, "no mixtures of experts");
+  // On the host, in the same memory.
+  void moe_route(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+                 MoeRoutes& out) override {
+    if (waits_for_host()) host_->moe_route(act, tensors, shape, out);
   }
-  void moe_ffn(const ActRows&, const MoeTensors&, const MoeShape&, const MoeRoutes&, MoeBuffers&,
-               float*, int64_t) override {
-    fail(Code::kFeatureUnsupported, "no mixtures of experts");
+  void moe_ffn(const ActRows& act, const MoeTensors& tensors, const MoeShape& shape,
+               const MoeRoutes& routes, MoeBuffers& buffers, float* delta,
+               int64_t stride) override {
+    if (!waits_for_host()) return;
+    host_->moe_ffn(act, tensors, shape, routes, buffers, delta, stride);
+  }
+  void short_conv(const ActRows& act, const ShortConv& conv, const KvLayerLayout& kv, float* bcx,
+                  ActNeeds needs, ActRows& out) override {
+    out.set_rows(n_step_rows());
+    if (waits_for_host()) host_->short_conv(act, conv, kv, bcx, needs, out);
   }
 
   void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,
@@ -253,6 +261,11 @@ class GpuBackend final : public Backend {
   }
   void fail(Code code, const std::string& what) {
     keep({code, std::string(device_->title()) + ": " + what});
+  }
+  // Whether the host may go on with what kernels have made.
+  bool waits_for_host() {
+    wait();
+    return status_.is_ok();
   }
   template <class T>
   T kept(Result<T> result) {
