@@ -28,8 +28,8 @@ def named_files(message: str, folder: Path) -> list[Path]:
     paths: dict[Path, None] = {}
     for quoted, bare in _NAMED.findall(message):
         for name in (quoted,) if quoted else (bare, bare.rstrip(_TRAILING)):
-            path = folder / Path(name).expanduser()
-            if _is_file(path):
+            path = path_of(name, folder)
+            if is_file(path):
                 paths[path] = None
                 break
     return list(paths)
@@ -94,12 +94,12 @@ def estimate(message: str, folder: Path, count: Callable[[str], int]) -> str:
 def completions(begun: str, folder: Path) -> list[str]:
     """Paths that `begun`, the part after the @, may become; folders end in a slash."""
     base = begun.rpartition("/")[0]
-    inside = folder / Path(base or ("/" if begun.startswith("/") else ".")).expanduser()
+    inside = path_of(base or ("/" if begun.startswith("/") else "."), folder)
     stem = begun[len(base) + 1 if base or begun.startswith("/") else 0 :]
     prefix = begun[: len(begun) - len(stem)]
     try:
         entries = sorted(inside.iterdir())[:10_000]
-    except OSError:
+    except (OSError, ValueError):
         return []
     shown = [entry for entry in entries if stem.startswith(".") or not entry.name.startswith(".")]
     return [
@@ -109,7 +109,16 @@ def completions(begun: str, folder: Path) -> list[str]:
     ]
 
 
-def _is_file(path: Path) -> bool:
+def path_of(name: str, folder: Path) -> Path:
+    """As the user wrote it: from `folder` on, or from a home directory."""
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError:  # nobody of that name
+        return folder / name
+
+
+def is_file(path: Path) -> bool:
+    """Also of what can be no path."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long, or a NUL

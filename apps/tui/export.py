@@ -59,8 +59,8 @@ def export(chat: Conversation, path: Path, kind: str, n_last: int | None = None)
     except FileExistsError:
         message = f"{path} is there already; /export {kind} OTHER-NAME"
         raise InvalidArgumentError(message, code="invalid_argument") from None
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
+    except (OSError, ValueError) as error:  # a name may hold a NUL
+        message = f"{path}: cannot be written: {error}"
         raise FormatError(message, code="file_write_failed") from error
     return len(turns)
 

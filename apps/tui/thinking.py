@@ -24,7 +24,7 @@ class Thinking:
             begun = (self._answer + text).lstrip()
             if begun.startswith(_OPEN):
                 self._has_tag = self.is_open = True
-                text = begun[len(_OPEN) :].lstrip("\n")
+                text = begun[len(_OPEN) :]
             elif _OPEN.startswith(begun):
                 self._held = text
                 return "", False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.errors import InvalidArgumentError
 
+from ..attachments import is_file, path_of
 from ..commands import Command
 from ..conversation import Conversation
 from ..export import FORMATS, export, file_name
@@ -92,7 +92,7 @@ class SlashCommands:
         kind = kind or (name.rpartition(".")[2] if name.endswith((".md", ".json")) else "md")
         info = self._screen.conversation.info
         name = name or file_name(info.title if info else "", kind)
-        path = self._screen.owner.folder / Path(name).expanduser()
+        path = path_of(name, self._screen.owner.folder)
         n_turns = export(self._screen.conversation, path, kind, n_last)
         self._say(f"{n_turns} turns in {path}")
 
@@ -127,8 +127,7 @@ class SlashCommands:
             self._screen.action_copy_reply()
 
     def do_attach(self, path: str) -> None:
-        found = self._screen.owner.folder / Path(path).expanduser()
-        if not found.is_file():
+        if not is_file(path_of(path, self._screen.owner.folder)):
             raise _wrong(f"{path}: no such file in {self._screen.owner.folder}")
         self._screen.prompt.put(f'@"{path}" ' if " " in path else f"@{path} ")
 

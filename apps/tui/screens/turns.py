@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgellm.errors import EdgeError
 
-from ..attachments import folded
+from ..attachments import folded, without_files
 from ..figures import dropped, figures, live_figures
 from ..library import Outcome, Turn
 from ..messages import Call, Event, ReplyEnded, ReplyFailed, ReplyStarted, TextPiece
@@ -201,11 +201,13 @@ class Turns:
         chat = screen.conversation
         previous = None if self._before is None else chat.turn(self._before)
         is_again = previous is not None and not self._is_edit and previous.parent == turn.parent
-        if not screen.prompt.text and not is_again and turn.role == "user":
-            screen.prompt.put(turn.message)
+        if not is_again and turn.role == "user":
+            # What was typed meanwhile stays behind it.
+            written = "\n".join(filter(None, (without_files(turn.message), screen.prompt.text)))
+            screen.prompt.put(written)
             screen.writing.save()
             if self._is_edit:
-                screen.editing.resume(turn.message)
+                screen.editing.resume(written)
         chat.drop(turn.id, self._before)
         self.show_branch()
 

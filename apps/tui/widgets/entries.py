@@ -114,7 +114,7 @@ class Reply:
         title = f"{mark} {state} · {n_words} words · {view.thinking_key}"
         lines = wrapped(Content(title), self._width(view), style)
         if view.shows_thinking:
-            self._thought.feed(text[self._n_thought :])
+            self._thought.feed(text[self._n_thought :] if self._n_thought else text.lstrip("\n"))
             self._n_thought = len(text)
             lines += prefixed(self._thought.lines, "┊ ", "┊ ", bar)
         return [*lines, BLANK]
