@@ -56,6 +56,7 @@ class ChatApp(App[None]):
     is why, if it broke. Without a `library` nothing is written to disk, without a `settings_path`
     no settings. `folder`: where files are attached from and written to."""
 
+    TITLE = "edgellm"
     CSS_PATH = "theme.tcss"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-wide")]  # noqa: RUF012
@@ -217,6 +218,7 @@ class ChatApp(App[None]):
         self._apply_settings()
         self.chat.apply_settings()
         self.chat.show_keys()
+        self.call_after_refresh(self.transcript.notify_style_update)
         if self.settings_path is not None:
             write_settings(self.settings, self.settings_path)
 

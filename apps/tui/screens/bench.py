@@ -45,7 +45,7 @@ class Bench(Sheet):
         """Nothing is measured before it is asked for."""
         self._draw()
         n = self._n_tokens()
-        self._figures.show(f"Enter: {_ROUNDS} rounds, each of {n} prompt tokens and {n} new ones.")
+        self._figures.show(f"{_ROUNDS} rounds of {n} tokens to read and {n} to write")
 
     def on_unmount(self) -> None:
         """Nobody looks any more."""
@@ -85,11 +85,10 @@ class Bench(Sheet):
             _median([getattr(point, name) for point in last.values()])
             for name in ("prompt_tokens_per_s", "reply_tokens_per_s")
         )
-        rounds = f"median of {len(last)}" if len(last) > 1 else "1 round"
-        text = f"prompt {prompt:,.0f} tokens/s · reply {reply:,.1f} tokens/s · {rounds}"
+        text = f"prompt {prompt:,.0f} · reply {reply:,.1f} tokens/s"
         self._figures.show(text, same_size=True)
         if not self._is_measuring:
-            self.say("done; edgellm bench measures more")
+            self.say(f"medians of {len(last)}; edgellm bench measures more")
 
     def _draw(self) -> None:
         if self._plot is None:

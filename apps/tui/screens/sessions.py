@@ -103,7 +103,8 @@ class Sessions(Sheet):
             self._found = [Found(chat, None, "") for chat in library.chats()]
         self._rows.show_rows([_row(found) for found in self._found])
         kept = "" if library.is_kept else "; they are gone when this program ends"
-        self.say(f"{len(self._found)} chats{kept}")
+        n = len(self._found)
+        self.say(f"{n} chat{'' if n == 1 else 's'}{kept}")
 
     def _chosen(self) -> ChatInfo | None:
         at = self._rows.highlighted

@@ -80,5 +80,5 @@ class SettingsSheet(Sheet):
             mark = "on" if getattr(settings, name) else "off"
             rows.append((f"{name.capitalize()}: {mark}", meaning))
         keys = keymap(settings.keys)
-        rows += [(shown(keys[key.name]), f"{key.name}: {key.meaning}") for key in KEYS]
+        rows += [(f"{key.name}: {shown(keys[key.name])}", key.meaning) for key in KEYS]
         self._rows.show_rows(rows)

@@ -84,5 +84,5 @@ class Rows(OptionList):
 def _row(lines: tuple[str, ...]) -> Content:
     first, *rest = (visible_line(line) for line in lines)
     parts = [Content.styled(first, "bold")]
-    parts += [Content.styled(line, "$text-muted") for line in rest if line]
+    parts += [Content.styled(f"  {line}", "dim") for line in rest if line]
     return Content("\n").join(parts)

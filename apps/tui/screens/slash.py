@@ -94,7 +94,8 @@ class SlashCommands:
         name = name or file_name(info.title if info else "", kind)
         path = path_of(name, self._screen.owner.folder)
         n_turns = export(self._screen.conversation, path, kind, n_last)
-        self._say(f"{n_turns} turns in {path}")
+        turns = "1 turn" if n_turns == 1 else f"{n_turns} turns"
+        self._say(f"{turns} in {name}")
 
     # --- turns --------------------------------------------------------------------------------
 

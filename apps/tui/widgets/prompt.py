@@ -111,7 +111,14 @@ class Prompt(Kept, TextArea):
             self.vim.key(event.character)
             return
         if event.key != "enter" and event.key not in _NEWLINE_KEYS:
-            await super()._on_key(event)
+            # At once, and not after it went through the widgets above: letters would overtake it.
+            bound = self._bindings.key_to_bindings.get(event.key)
+            if bound and not event.is_printable:
+                event.prevent_default()
+                event.stop()
+                await self.run_action(bound[0].action)
+            else:
+                await super()._on_key(event)
             return
         event.prevent_default()
         event.stop()

@@ -9,7 +9,6 @@ from textual.widgets import TextArea
 _MOVES = {
     "h": "cursor_left",
     "l": "cursor_right",
-    "w": "cursor_word_right",
     "e": "cursor_word_right",
     "b": "cursor_word_left",
     "0": "cursor_line_start",
@@ -57,8 +56,9 @@ class Vim:
             "j": lambda: TextArea.action_cursor_down(area),
             "k": lambda: TextArea.action_cursor_up(area),
             "G": lambda: area.move_cursor(area.document.end),
+            "w": self._next_word,
             "i": self._insert,
-            "a": lambda: self._insert("cursor_right"),
+            "a": self._append,
             "I": lambda: self._insert("cursor_line_start"),
             "A": lambda: self._insert("cursor_line_end"),
             "C": lambda: self._insert("delete_to_end_of_line"),
@@ -82,6 +82,17 @@ class Vim:
             self._yanked = line + "\n"
             area.delete((row, 0), (row, len(line)))
             self._insert()
+
+    def _next_word(self) -> None:
+        self._do("cursor_word_right")
+        row, column = self._area.cursor_location
+        rest = self._area.document.get_line(row)[column:]
+        self._area.move_cursor((row, column + len(rest) - len(rest.lstrip())))
+
+    def _append(self) -> None:
+        row, column = self._area.cursor_location
+        at_end = column >= len(self._area.document.get_line(row))
+        self._insert(*(() if at_end else ("cursor_right",)))
 
     def _insert(self, *actions: str) -> None:
         for action in actions:
