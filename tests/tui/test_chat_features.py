@@ -1,4 +1,4 @@
-"""Branches, commands, drafts, files, tools and models on the chat screen; the engine is scripted."""
+"""Branches, commands, drafts, files, tools and models on the chat screen; a scripted engine."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ def test_chats_are_renamed_and_deleted(tmp_path):
         await say(app, pilot, "one")
         await command(app, pilot, "/rename Mine")
         assert "Mine" in shown(app)
-        await pilot.press("f2", "ctrl+r")
+        await pilot.press("f2")
+        await until(pilot, lambda: "1 chat" in shown(app))
+        await pilot.press("ctrl+r")
         await until(pilot, lambda: "Title" in shown(app))
         await pilot.press(*"Yes", "enter")
         await until(pilot, lambda: "MineYes" in shown(app))

@@ -21,7 +21,7 @@ class Bench(Sheet):
     """The chat stays as it is. `edgellm bench` measures more, and more exactly."""
 
     TITLE_TEXT: ClassVar[str] = "Bench"
-    KEYS_TEXT: ClassVar[str] = "Enter measure · "
+    KEYS_TEXT: ClassVar[str] = " · Enter measure"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "measure", show=False)]
 
     def __init__(self) -> None:

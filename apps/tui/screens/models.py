@@ -22,7 +22,7 @@ class Models(Sheet):
     """Enter goes on with another model; P gets one from the hub, by the verb that does."""
 
     TITLE_TEXT: ClassVar[str] = "Models"
-    KEYS_TEXT: ClassVar[str] = "Enter: the chat goes on with it · P pull · "
+    KEYS_TEXT: ClassVar[str] = " · Enter: the chat goes on with it · P pull"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("p", "pull", show=False)]
 
     def __init__(self) -> None:

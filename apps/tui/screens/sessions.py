@@ -22,7 +22,7 @@ class Sessions(Sheet):
     """As one types, the chats that have all the words in their title or in one turn."""
 
     TITLE_TEXT: ClassVar[str] = "Chats"
-    KEYS_TEXT: ClassVar[str] = "Enter resume · Ctrl+R rename · Del delete · "
+    KEYS_TEXT: ClassVar[str] = " · Enter resume · Ctrl+R rename · Del delete"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "move(-1)", show=False, priority=True),
         Binding("down", "move(1)", show=False, priority=True),

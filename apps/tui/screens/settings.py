@@ -26,7 +26,7 @@ class SettingsSheet(Sheet):
     """Enter changes the row; what is chosen is written down at once."""
 
     TITLE_TEXT: ClassVar[str] = "Settings"
-    KEYS_TEXT: ClassVar[str] = "↑ ↓ choose · Enter change · "
+    KEYS_TEXT: ClassVar[str] = " · ↑ ↓ choose · Enter change"
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..app import ChatApp
 
 
+_WIDE_COLUMNS = 60
+
+
 class Sheet(Screen[None]):
     """Subclasses give `TITLE_TEXT`, `KEYS_TEXT` and `body()`."""
 
@@ -41,7 +44,7 @@ class Sheet(Screen[None]):
         yield Plain(self.TITLE_TEXT, classes="title")
         yield from self.body()
         yield self._says
-        yield Plain(f"{self.KEYS_TEXT}Esc back to the chat", classes="keys")
+        yield Plain(f"Esc back{self.KEYS_TEXT}", classes="keys")
 
     def body(self) -> Sequence[Widget]:
         """The middle."""
@@ -62,6 +65,12 @@ class TextSheet(Sheet):
     def text(self) -> str:
         """All of it."""
         raise NotImplementedError
+
+    def table(self, rows: Sequence[tuple[str, str]]) -> str:
+        """Names and meanings, side by side where there is room."""
+        if self.app.size.width >= _WIDE_COLUMNS:
+            return "\n".join(f"{name:<24}  {meaning}".rstrip() for name, meaning in rows)
+        return "\n".join(f"{name}\n  {meaning}".rstrip() for name, meaning in rows)
 
     def body(self) -> Sequence[Widget]:
         """The text."""

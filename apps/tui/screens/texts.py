@@ -29,9 +29,8 @@ class Help(TextSheet):
             ("@PATH", "in a message: the file is sent with it"),
         ]
         rows = fixed + [(shown(keys[key.name]), key.meaning) for key in KEYS]
-        lines = [_row(*row) for row in rows]
-        lines += ["", *(_row(f"/{one.name} {one.takes}", one.meaning) for one in COMMANDS)]
-        return "\n".join(lines)
+        rows += [("", "")] + [(f"/{one.name} {one.takes}", one.meaning) for one in COMMANDS]
+        return self.table(rows)
 
 
 class About(TextSheet):
@@ -53,7 +52,6 @@ class About(TextSheet):
             ("chats", kept),
             ("settings", str(self.app.settings_path or "not written down")),
         ]
-        lines = [_row(*row) for row in rows]
         promise = (
             "",
             "Everything runs on this machine, in this process: no chat, file or figure",
@@ -61,8 +59,4 @@ class About(TextSheet):
             "",
             "Apache-2.0. The weights of models have licences of their own.",
         )
-        return "\n".join([*lines, *promise])
-
-
-def _row(name: str, meaning: str) -> str:
-    return f"{name:<24}  {meaning}"
+        return "\n".join([self.table(rows), *promise])
