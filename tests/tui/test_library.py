@@ -233,7 +233,9 @@ def test_ids_that_are_none_are_no_ids(library, tmp_path, stored):
 
 
 def test_what_is_no_unicode_is_kept_as_far_as_it_is(library):
-    chat = library.new_chat()
+    chat = library.new_chat(system="\ud800", model="\ud800")
+    library.set_system(chat, "\ud800")
+    library.keep_persona("\ud800", "\ud800")
     turn = say(library, chat, "a\ud800b", "c\udfff\0d")
     library.write_partial(turn, "\ud800")
     library.write_draft(chat, "\ud800")

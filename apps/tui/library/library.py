@@ -58,7 +58,8 @@ class Library:
         with self._changing() as db:
             now = _now_ms()
             columns = "(system, model, created_ms, updated_ms) VALUES (?, ?, ?, ?)"
-            cursor = db.execute(f"INSERT INTO chats {columns}", (system, model, now, now))
+            given = _sound_all((system, model, now, now))
+            cursor = db.execute(f"INSERT INTO chats {columns}", given)
             return int(cursor.lastrowid or 0)
 
     def chat(self, chat: int) -> ChatInfo:
@@ -133,7 +134,7 @@ class Library:
         """The reply is over. On disk before this returns."""
         ids = outcome.reply_ids
         given = (
-            _sound(outcome.reply),
+            outcome.reply,
             None if ids is None else json.dumps(ids).encode(),
             *(outcome.root, outcome.model, outcome.finish, outcome.figures, outcome.n_dropped),
         )
@@ -141,7 +142,7 @@ class Library:
             db.execute(
                 "UPDATE turns SET reply = ?, reply_ids = ?, root = ?, model = ?, finish = ?, "
                 "figures = ?, n_dropped = ? WHERE id = ?",
-                (*given, turn),
+                _sound_all((*given, turn)),
             )
             db.execute("DELETE FROM partials WHERE turn = ?", (turn,))
             touched = "UPDATE chats SET updated_ms = ? WHERE id = (SELECT chat FROM turns "
