@@ -50,6 +50,7 @@ CONVERTERS_MAY_SEE = {
     "edgellm.edgechunks",
     "edgellm.fleet",  # what a build writes and a device reads
     "edgellm.planner",
+    "edgellm.profiles",
     "edgellm.npu",  # the other half of what a bundle of graphs is
     "edgellm._native",
 }
