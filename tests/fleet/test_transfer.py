@@ -175,6 +175,7 @@ def test_kills_during_updates_leave_the_old_or_the_new_model(fleet: Fleet) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_two_hundred_kills_during_updates(fleet: Fleet) -> None:
     assert killed_updates(fleet, 200) >= 200
