@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textual import events
 from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
@@ -90,6 +91,7 @@ class ChatApp(App[None]):
         self._thread = EngineThread(engine)
         self._guard = TerminalGuard()
         self._request: Request | None = None
+        self.n_inputs = 0  # keys and pastes so far
         for theme in themes().values():
             self.register_theme(theme)
         self.chat = ChatScreen(self, self._first_chat(chat, system), greeting)
@@ -135,6 +137,11 @@ class ChatApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         """What everything stands on."""
         return self.chat
+
+    async def on_event(self, event: events.Event) -> None:
+        """Counts what is typed."""
+        self.n_inputs += isinstance(event, events.Key | events.Paste)
+        await super().on_event(event)
 
     # --- parts of the chat --------------------------------------------------------------------
 

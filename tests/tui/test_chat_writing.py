@@ -163,3 +163,18 @@ def test_the_editor_takes_the_text_and_gives_it_back(tmp_path, monkeypatch):
         assert app.prompt.text == "text and more\u241b[31m"
 
     drive(FakeEngine([["x"]]), steps)
+
+
+def test_what_is_typed_at_once_does_not_go_to_the_editor():
+    """As by a paste that ends itself in its middle."""
+    started = []
+
+    async def steps(app, pilot):
+        app.edited_outside = started.append
+        await pilot.press("ctrl+g", "x", *":!id", "enter")
+        await pilot.pause(0.5)
+        assert started == []
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: started == [""])
+
+    drive(FakeEngine([["ok"]]), steps)

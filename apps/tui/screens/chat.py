@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _BUSY_KEYS = "Esc stop · PgUp/PgDn read back · Ctrl+Q quit"
 _EDIT_KEYS = "Enter: a new branch from here · ↑ earlier · {reply} the reply · Esc leaves it"
 _REPLY_KEYS = "Enter: the reply is yours, as a branch · /continue goes on with it · Esc"
+_QUIET_S = 0.3  # before another program gets what is typed
 _MAX_COPIED = 100_000  # characters; terminals take no more in one piece
 
 
@@ -289,10 +290,17 @@ class ChatScreen(KeptScreen):
         self.transcript.show_thinking(not self.transcript.shows_thinking)
 
     def action_editor(self) -> None:
-        """Write in another program."""
-        text = self._owner.edited_outside(self.prompt.text)
-        if text is not None:
-            self.prompt.put(text.rstrip("\n"))
+        """Write in another program; not if more is typed at once: it would go to that program. A
+        paste that ends itself in its middle types the rest."""
+        n_before = self._owner.n_inputs
+
+        def open_if_quiet() -> None:
+            if self._owner.n_inputs == n_before:
+                text = self._owner.edited_outside(self.prompt.text)
+                if text is not None:
+                    self.prompt.put(text.rstrip("\n"))
+
+        self.set_timer(_QUIET_S, open_if_quiet)
 
     def action_new_chat(self) -> None:
         """This one is kept."""
