@@ -17,7 +17,7 @@ STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
 .PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard docs wheels clean
-.PHONY: cuda gpu-build gpu-test gpu-bench
+.PHONY: cuda gpu-build gpu-test gpu-bench xcframework metal-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -126,6 +126,22 @@ gpu-bench: gpu-build
 	for rows in 1 2 4 8 16 128; do \
 	  $(GPU_TEST) build/gpu/tests/edge_ops --backend cuda --rows $$rows || exit 1; done
 	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/demo.edge --backend cuda
+
+# On a Mac with Xcode, cmake and ninja: every op and whole models on its GPU against the CPU, bit for
+# bit, twice.
+metal-test:
+	cmake -S native -B build/metal -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGE_BUILD_METAL=ON \
+	  -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON
+	cmake --build build/metal --target test_metal edge_ops edge_bench edge_run
+	MTL_SHADER_VALIDATION=1 build/metal/tests/test_metal
+	build/metal/tests/test_metal
+	build/metal/tests/edge_ops --backend metal
+	build/metal/tools/edge_bench edgellm/demo/seed6m.edge --backend metal
+
+# On a Mac with Xcode: the C interface with the Metal backend, for macOS, iOS and its simulator, in
+# build/apple/edgellm.xcframework.
+xcframework:
+	sh native/xcframework.sh build/apple
 
 bench: $(VENV)/.demo
 	$(VENV)/bin/edgellm bench demo

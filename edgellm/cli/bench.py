@@ -26,7 +26,7 @@ from ..work import TokenWork, work_of
 from . import bench_profile
 from .allocate import refuse_others
 from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
+from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
 from .stored import model_file
 
 _TEXTS_EACH = 4  # of each kind
@@ -72,6 +72,7 @@ def command(
         list[Path] | None,
         typer.Option(help="With --write-profile: a report of bench --json of another model here."),
     ] = None,
+    backend: BackendOption = "cpu",
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated: token ids are arbitrary, or of given texts."""
@@ -93,6 +94,7 @@ def command(
                 speculate=True,
                 draft_model=draft_model,
                 draft_layers=draft_layers,
+                backend=backend,
             ),
             decode,
             json,
@@ -112,6 +114,7 @@ def command(
             verify="always",
             kv_format=kv or DEFAULT_KV,
             speculate="off",
+            backend=backend,
         )
     try:
         through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))

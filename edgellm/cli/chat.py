@@ -29,7 +29,7 @@ from .defaults import (
     kv_cache,
     size_bytes,
 )
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json
+from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json
 from .stored import model_file
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def command(
     max_memory: MaxMemoryOption = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    backend: BackendOption = "cpu",
     json: JsonFlag = False,
 ) -> None:
     """Everything is checked before a screen appears."""
@@ -121,6 +122,7 @@ def command(
                 max_memory=limit_bytes,
                 draft_model=draft_model,
                 draft_layers=draft_layers,
+                backend=backend,
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )

@@ -32,7 +32,7 @@ from .defaults import (
     model_and_prompt,
     size_bytes,
 )
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
+from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
 from .progress import PromptBar
 from .prompt import whole_prompt
 from .stored import model_file
@@ -113,6 +113,7 @@ def command(
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
     govern: GovernFlag = False,
+    backend: BackendOption = "cpu",
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
@@ -133,6 +134,7 @@ def command(
                 max_memory=limit_bytes,
                 draft_model=draft_model,
                 draft_layers=draft_layers,
+                backend=backend,
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )

@@ -11,6 +11,11 @@ target_compile_definitions(edgellm PRIVATE EDGELLM_BUILDING EDGELLM_VERSION="${E
 target_link_libraries(edgellm PRIVATE edge_options edge_baseline edge_api)
 set_target_properties(edgellm PROPERTIES SOVERSION ${EDGELLM_ABI_VERSION}
                                          VERSION ${EDGELLM_ABI_VERSION}.0.0)
+option(EDGE_APPLE_FRAMEWORK "Build the C interface as edgellm.framework" OFF)
+if(EDGE_APPLE_FRAMEWORK)
+  set_target_properties(edgellm PROPERTIES FRAMEWORK ON MACOSX_FRAMEWORK_IDENTIFIER org.edgellm.edgellm
+    PUBLIC_HEADER "include/edgellm/c_api.h;include/edgellm/c_codes.h")
+endif()
 # Hidden visibility leaves out our own C++, not the templates of the standard library.
 if(APPLE)
   target_link_options(edgellm PRIVATE -Wl,-exported_symbol,_edgellm_*)

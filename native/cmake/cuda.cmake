@@ -1,6 +1,6 @@
 # The CUDA backend, src/backends/cuda, a shared library of its own. Its sources are compiled by nvcc
 # where EDGE_BUILD_CUDA asks for it (off: most machines that build this have no nvcc), and for the CPU
-# with the runtime that tests/emulation stands in for (edge_emulated_cuda()).
+# with the runtime that tests/emulation stands in for (edge_emulated_device() of gpu.cmake).
 option(EDGE_BUILD_CUDA "Build libedgellm_cuda.so; needs nvcc 12.8 or newer" OFF)
 set(EDGE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120 CACHE STRING
     "Chips that libedgellm_cuda.so has code for; the last one's PTX, too")
@@ -15,35 +15,6 @@ endif()
 file(GLOB EDGE_CUDA_HOST CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backends/cuda/*.cc)
 file(GLOB EDGE_CUDA_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backends/cuda/*.cu)
 
-# Two binaries share objects of these headers: both know them by their hash.
-set(abi "")
-foreach(header backends/backend.h backends/kv_layout.h backends/op_kinds.h base/errors.inc base/os.h
-               base/status.h kernels/kv_format.h tensor/formats.inc tensor/tensor.h)
-  set(path ${PROJECT_SOURCE_DIR}/src/${header})
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${path})
-  file(SHA256 ${path} hash)
-  string(APPEND abi ${hash})
-endforeach()
-string(SHA256 EDGE_BACKEND_ABI "${abi}")
-
-# edge_emulated_cuda(target type): for the CPU. Linked into a test it has AddressSanitizer, which sees
-# what goes beyond shared memory, unless the whole build has another sanitizer.
-function(edge_emulated_cuda target type)
-  set(emulation ${PROJECT_SOURCE_DIR}/tests/emulation)
-  set(kernels ${EDGE_CUDA_KERNELS} ${emulation}/mutants.cu)
-  add_library(${target} ${type} ${EDGE_CUDA_HOST} ${kernels} ${emulation}/lockstep.cc)
-  set_source_files_properties(${kernels} TARGET_DIRECTORY ${target} PROPERTIES
-    LANGUAGE CXX COMPILE_OPTIONS "-xc++")
-  target_include_directories(${target} PUBLIC ${emulation}/cuda ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_definitions(${target} PRIVATE EDGE_BACKEND_ABI="${EDGE_BACKEND_ABI}")
-  target_link_libraries(${target} PRIVATE edge_options edge_baseline PUBLIC edge_tensor edge_base)
-  if(type STREQUAL STATIC AND NOT EDGE_SANITIZE)
-    target_compile_options(${target} PUBLIC -fsanitize=address -fno-omit-frame-pointer)
-    target_link_options(${target} PUBLIC -fsanitize=address)
-  endif()
-  target_compile_options(${target} PRIVATE -O1)
-endfunction()
-
 # edge_cuda_library(): libedgellm_cuda.so. No fused multiply-add but where the source says so: the
 # sums are the CPU's (docs/backends.md).
 function(edge_cuda_library)
@@ -52,11 +23,10 @@ function(edge_cuda_library)
     CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
     CUDA_ARCHITECTURES "${EDGE_CUDA_ARCHITECTURES}"
     CUDA_VISIBILITY_PRESET hidden)
-  target_compile_definitions(edgellm_cuda PRIVATE EDGE_BACKEND_ABI="${EDGE_BACKEND_ABI}")
   target_compile_options(edgellm_cuda PRIVATE
     $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false --expt-relaxed-constexpr>)
   target_include_directories(edgellm_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_include_directories(edgellm_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-  target_link_libraries(edgellm_cuda PRIVATE edge_tensor edge_base CUDA::cudart_static)
+  target_link_libraries(edgellm_cuda PRIVATE edge_backend_gpu CUDA::cudart_static)
   target_link_options(edgellm_cuda PRIVATE -Wl,--exclude-libs,ALL)
 endfunction()

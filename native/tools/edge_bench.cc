@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kUsage =
     "edge_bench MODEL [-p PREFILL_TOKENS] [-n DECODE_TOKENS] [-r RUNS] [-t THREADS] "
-    "[--backend cpu|cuda]";
+    "[--backend cpu|cuda|metal]";
 constexpr double kNoBudgetMs = 1e12;  // steps as long as the model takes them
 
 struct Options {

@@ -157,8 +157,9 @@ def test_scores_that_are_no_scores_are_a_failure(blob, tiny_edge, tmp_path):
     assert findings(path)["smoke run"].verdict == "failure"
 
 
-def test_memory_for_part_of_the_context_is_a_warning_and_for_none_a_failure():
-    demo = findings("demo", 4_700_000)
+def test_memory_for_part_of_the_context_is_a_warning_and_for_none_a_failure(demo_path):
+    plan = planner.plan_of(read_header(demo_path), limit_bytes=0)
+    demo = findings("demo", plan.bytes_at(144))
     assert demo["memory plan"].verdict == "warning"
     assert "hold 144 of 512 tokens" in demo["memory plan"].found
     assert demo["smoke run"].verdict == "ok"

@@ -11,6 +11,8 @@ import pytest
 
 from command_line import data_of, edgellm, edgellm_after, failure_of
 from edgellm.cli.exits import Exit
+from edgellm.edgefile import read_header
+from edgellm.planner import plan_of
 
 
 def test_without_arguments_the_demo_speaks_and_says_that_it_does(tmp_path):
@@ -163,8 +165,9 @@ def test_a_model_larger_than_the_memory_names_formats_that_then_do_fit(tiny_chec
         assert edgellm("run", "less.edge", *given, cwd=tmp_path).returncode == 0
 
 
-def test_a_context_larger_than_the_memory_names_the_largest_that_fits(tmp_path):
-    given = ("run", "demo", "hi", "--max-memory", "4.7MB", "-n")
+def test_a_context_larger_than_the_memory_names_the_largest_that_fits(demo_path, tmp_path):
+    most = plan_of(read_header(demo_path), limit_bytes=0).bytes_at(200)
+    given = ("run", "demo", "hi", "--max-memory", f"{most}B", "-n")
     message = failure_of(edgellm(*given, 500, cwd=tmp_path), Exit.MEMORY)
     fitting = re.search(r"n_ctx of at most (\d+) \(prompt and new tokens together\)", message)
     assert fitting, message

@@ -89,6 +89,15 @@ enum {
   EDGELLM_SPECULATE_ALWAYS = 4 /* as ON, and as if a row more took no time: for tests */
 };
 
+/* Where the model computes, docs/backends.md; "device_unavailable" where there is no such device.
+ */
+enum {
+  EDGELLM_BACKEND_DEFAULT = 0, /* CPU */
+  EDGELLM_BACKEND_CPU = 1,
+  EDGELLM_BACKEND_CUDA = 2,
+  EDGELLM_BACKEND_METAL = 3
+};
+
 typedef struct edgellm_load_options {
   size_t struct_size;
   int32_t n_threads;         /* 0: the physical cores this process may use */
@@ -111,6 +120,7 @@ typedef struct edgellm_load_options {
    * "draft_mismatch"; NULL: none. It stays open while this model needs it, and may be freed. */
   const edgellm_model* draft_model;
   int64_t draft_layers; /* guess by the first so many layers of the model itself; 0: no */
+  int64_t backend;      /* EDGELLM_BACKEND_... */
 } edgellm_load_options;
 #define EDGELLM_LOAD_OPTIONS_INIT \
   {sizeof(edgellm_load_options),  \
@@ -126,7 +136,8 @@ typedef struct edgellm_load_options {
    0,                             \
    EDGELLM_SPECULATE_DEFAULT,     \
    NULL,                          \
-   0}
+   0,                             \
+   EDGELLM_BACKEND_DEFAULT}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
@@ -142,7 +153,7 @@ typedef struct edgellm_model_info {
   uint64_t file_bytes;
   double load_ms;
   char root[72];          /* 64 hex digits and NUL: the identity of the model */
-  char backend[16];       /* "cpu" and NUL */
+  char backend[16];       /* "cpu", "cuda" or "metal", and NUL */
   char kv_format[16];     /* "F16", "K8V8", ... and NUL */
   uint64_t session_bytes; /* that a session reserves besides its KV, for logits */
 } edgellm_model_info;

@@ -106,6 +106,20 @@ std::string kv_format_of(int32_t format) {
   }
 }
 
+std::string backend_of(int64_t backend) {
+  switch (backend) {
+    case EDGELLM_BACKEND_DEFAULT:
+    case EDGELLM_BACKEND_CPU:
+      return "cpu";
+    case EDGELLM_BACKEND_CUDA:
+      return "cuda";
+    case EDGELLM_BACKEND_METAL:
+      return "metal";
+    default:
+      refuse("options->backend is " + std::to_string(backend) + "; it must be EDGELLM_BACKEND_...");
+  }
+}
+
 edgellm::Speculate speculate_of(int64_t speculate) {
   switch (speculate) {
     case EDGELLM_SPECULATE_DEFAULT:
@@ -148,6 +162,7 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
     out.kv_cache_dir = path_input(options.kv_cache_dir, options.n_kv_cache_dir_bytes);
   }
   out.speculate = speculate_of(options.speculate);
+  out.backend = backend_of(options.backend);
   if (options.draft_model != nullptr) {
     out.draft_model = std::make_shared<const edgellm::Model>(options.draft_model->model);
   }

@@ -7,7 +7,7 @@
 #include "api/guard.h"
 #include "api/impl.h"
 #include "backends/cpu/cpu_backend.h"
-#include "backends/cuda_library.h"
+#include "backends/device_library.h"
 #include "base/checked.h"
 #include "base/os.h"
 #include "base/thread_pool.h"
@@ -82,9 +82,9 @@ void check_options(const LoadOptions& options) {
                                       "; it must be from 0 (default) to " +
                                       std::to_string(kMaxThreads));
   }
-  if (options.backend != "cpu" && options.backend != "cuda") {
+  if (options.backend != "cpu" && !edge::is_device_backend(options.backend)) {
     raise(Code::kBackendUnsupported,
-          "backend '" + options.backend + "' is not available; this version has: cpu, cuda");
+          "backend '" + options.backend + "' is not available; this version has: cpu, cuda, metal");
   }
   if (options.n_ctx < 0) {
     raise(Code::kInvalidArgument,
@@ -215,8 +215,8 @@ Model::Impl::~Impl() {
 Status Model::Impl::make_decoder() {
   std::unique_ptr<edge::Backend> backend =
       edge::create_cpu_backend(edge::active_kernels(), info.n_threads);
-  if (info.backend == "cuda") {
-    EDGE_ASSIGN_OR_RETURN(backend, edge::open_cuda_library(std::move(backend)));
+  if (info.backend != "cpu") {
+    EDGE_ASSIGN_OR_RETURN(backend, edge::open_device_backend(info.backend, std::move(backend)));
     EDGE_RETURN_IF_ERROR(backend->load(file->hashed_bytes()));
   }
   page_allocator = backend->page_allocator();

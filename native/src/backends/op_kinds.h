@@ -2,7 +2,7 @@
 // looked at inside a loop over elements.
 #pragma once
 
-#include <cstdint>
+#include "base/plain_types.h"
 
 namespace edge {
 

@@ -5,13 +5,14 @@
 // 2 bits, so the last rounding to f32 is that of the exact value, subnormals and overflow included.
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
-
 #include "base/inline.h"
+#include "base/plain_types.h"
 
 namespace edge {
 
+#if defined(__METAL_VERSION__)
+EDGE_INLINE float fma_exact(float a, float b, float c) { return ::metal::fma(a, b, c); }
+#else
 // p + c rounded to odd. Infinities and NaN behave as in p + c.
 EDGE_INLINE double add_round_to_odd(double p, double c) {
   const double s = p + c;
@@ -41,5 +42,6 @@ EDGE_INLINE float fma_exact(float a, float b, float c) {
   return fma_by_double(a, b, c);
 #endif
 }
+#endif
 
 }  // namespace edge

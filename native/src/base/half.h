@@ -2,13 +2,15 @@
 // to infinity. The same bits as F16C and NEON for every input but the payload of a NaN.
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
-
 #include "base/inline.h"
+#include "base/plain_types.h"
 
 namespace edge {
 
+#if defined(__METAL_VERSION__)
+EDGE_INLINE float half_to_float(uint16_t bits) { return float(as_type<half>(bits)); }
+EDGE_INLINE uint16_t float_to_half(float value) { return as_type<uint16_t>(half(value)); }
+#else
 EDGE_INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t magnitude = half & 0x7fffu;
@@ -48,5 +50,6 @@ EDGE_INLINE uint16_t float_to_half(float value) {
   }
   return static_cast<uint16_t>(half | sign);
 }
+#endif
 
 }  // namespace edge

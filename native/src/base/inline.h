@@ -14,8 +14,17 @@
 // EDGE_PREFETCH(address) starts fetching a line into the cache, EDGE_PREFETCH_L2 only into the
 // second level; any address is allowed.
 //
+// EDGE_CONSTANT before a constant of a namespace: in the Metal Shading Language it has an address
+// space of its own.
+//
 // Compiled by nvcc, helpers are the host's and the device's.
 #pragma once
+
+#if defined(__METAL_VERSION__)
+#define EDGE_CONSTANT constant constexpr
+#else
+#define EDGE_CONSTANT constexpr
+#endif
 
 #if defined(__CUDACC__)
 #define EDGE_INLINE [[maybe_unused]] static inline __host__ __device__

@@ -6,31 +6,31 @@
 // IQ4_KS by I. Kawrakow; the tile order and the 7-bit LUT are ours.
 #pragma once
 
-#include <stdint.h>
-
+#include "base/inline.h"
 #include "tensor/tile_shape.h"
 
 namespace edge {
 
 // w = d_row * s * (kLutE4[q] + 2 * (sc & 1) - 64), s = (sc & 0xFE) - 127: odd, -127..127.
 // Values stay in 0..127 so that AVX2's maddubs (u8 x s8 pairs) cannot saturate.
-constexpr uint8_t kLutE4[16] = {0, 12, 22, 32, 40, 46, 53, 59, 64, 70, 76, 83, 90, 98, 108, 120};
-constexpr int kLutE4Shift = 2;  // LUT 1 = LUT 0 + 2
-constexpr int kLutE4Zero = 64;
+EDGE_CONSTANT uint8_t kLutE4[16] = {0,  12, 22, 32, 40, 46, 53,  59,
+                                    64, 70, 76, 83, 90, 98, 108, 120};
+EDGE_CONSTANT int kLutE4Shift = 2;  // LUT 1 = LUT 0 + 2
+EDGE_CONSTANT int kLutE4Zero = 64;
 
 // E3 and E2: w = d_row * s * (U[q] - z). The low bits of sc, those of kZeroMask, choose the zero
 // point z = kZero - kZeroStep * (sc & kZeroMask) of the group, the others its scale. Tables are 16
 // bytes, what one shuffle reads: E3's eight levels stand twice, so that bit 3 of an index may be
 // anything; E2's four are looked up by the low and by the high half of two codes side by side.
-constexpr uint8_t kLutE3[16] = {0, 14, 23, 31, 38, 45, 53, 63, 0, 14, 23, 31, 38, 45, 53, 63};
-constexpr uint8_t kLutE2Low[16] = {0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31};
-constexpr uint8_t kLutE2High[16] = {0, 0, 0, 0, 13, 13, 13, 13, 22, 22, 22, 22, 31, 31, 31, 31};
-constexpr int kE3Zero = 40, kE3ZeroStep = 4, kE3ZeroMask = 3;
-constexpr int kE2Zero = 24, kE2ZeroStep = 2, kE2ZeroMask = 7;
+EDGE_CONSTANT uint8_t kLutE3[16] = {0, 14, 23, 31, 38, 45, 53, 63, 0, 14, 23, 31, 38, 45, 53, 63};
+EDGE_CONSTANT uint8_t kLutE2Low[16] = {0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31, 0, 13, 22, 31};
+EDGE_CONSTANT uint8_t kLutE2High[16] = {0, 0, 0, 0, 13, 13, 13, 13, 22, 22, 22, 22, 31, 31, 31, 31};
+EDGE_CONSTANT int kE3Zero = 40, kE3ZeroStep = 4, kE3ZeroMask = 3;
+EDGE_CONSTANT int kE2Zero = 24, kE2ZeroStep = 2, kE2ZeroMask = 7;
 
-constexpr int kE6Zero = 32;   // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
-constexpr int kE8Zero = 128;  // w = d_row * s * (q - 128)
-constexpr int kL8Zero = 128;
+EDGE_CONSTANT int kE6Zero = 32;   // w = d_row * s * (q - 32), s = (sc & 0xFE) - 127
+EDGE_CONSTANT int kE8Zero = 128;  // w = d_row * s * (q - 128)
+EDGE_CONSTANT int kL8Zero = 128;
 
 // Two bits, four codes a byte: quad 4h + i in bits 2i and 2i + 1 of pairs[h].
 struct TileE2_16 {    // effectively 2.5 bits per weight
@@ -99,7 +99,7 @@ struct HeadK4_32 {
   uint16_t dmin[16];
 };
 struct TileK4_32 {  // effectively 4.625 bits per weight
-  static constexpr size_t kHeadBytes = sizeof(HeadK4_32);
+  static EDGE_CONSTANT size_t kHeadBytes = sizeof(HeadK4_32);
   uint8_t sc[16];
   uint8_t min[16];
   uint8_t nibbles[4][64];

@@ -415,6 +415,20 @@ static void test_adapters(const edgellm_model* model, const char* path) {
   edgellm_adapter_free(NULL);
 }
 
+static void test_backends(const char* path) {
+  edgellm_load_options options = EDGELLM_LOAD_OPTIONS_INIT;
+  edgellm_model* model = NULL;
+  options.backend = EDGELLM_BACKEND_CPU;
+  CHECK_OK(edgellm_model_load(path, strlen(path), &options, &model));
+  edgellm_model_free(model);
+  model = NULL;
+  options.backend = EDGELLM_BACKEND_CUDA; /* whose library is not beside this program */
+  CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), DEVICE_UNAVAILABLE);
+  CHECK(strstr(edgellm_last_error(NULL), "CUDA") != NULL && model == NULL);
+  options.backend = EDGELLM_BACKEND_METAL + 1;
+  CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) {
     fprintf(stderr, "usage: test_c_api MODEL\n");
@@ -427,6 +441,7 @@ int main(int argc, char** argv) {
   test_info(model, argv[1]);
   test_load_errors(argv[1]);
   test_longer_structs(argv[1]);
+  test_backends(argv[1]);
   test_text(model);
   test_greedy_ids_are_those_of_the_engine(model, argv[1]);
   test_logits(model);

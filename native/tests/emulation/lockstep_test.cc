@@ -2,16 +2,13 @@
 // wrong result in one of the orders, by the emulator's own word, or by AddressSanitizer.
 #include "lockstep.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "doctest/doctest.h"
 #include "emulation/mutants.h"
+#include "outcome.h"
 
 using edge::cuda::Bug;
 using lockstep::Order;
@@ -35,33 +32,6 @@ bool sums_are_right(Bug bug, Order order) {
     if (sums[row] != sum) return false;
   }
   return true;
-}
-
-struct Outcome {
-  int status = 0;
-  std::string text;  // to stderr
-};
-
-// In a child: a bug may end it.
-Outcome outcome_of(Bug bug, Order order) {
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    signal(SIGABRT, SIG_DFL);  // doctest's handler would tell of a failed test
-    dup2(ends[1], STDERR_FILENO);
-    _exit(sums_are_right(bug, order) ? 0 : 1);
-  }
-  close(ends[1]);
-  Outcome outcome;
-  char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) {
-    outcome.text.append(buffer, static_cast<size_t>(n));
-  }
-  close(ends[0]);
-  REQUIRE(waitpid(child, &outcome.status, 0) == child);
-  return outcome;
 }
 
 struct Planted {
@@ -97,7 +67,8 @@ TEST_CASE("every planted bug is caught in one of the orders") {
     CAPTURE(static_cast<int>(planted.bug));
     bool is_caught = false;
     for (const Order order : kOrders) {
-      const Outcome outcome = outcome_of(planted.bug, order);
+      const edge::test::Outcome outcome =
+          edge::test::outcome_of([&] { return sums_are_right(planted.bug, order); });
       const bool is_told = outcome.text.find(planted.by) != std::string::npos;
       is_caught |= outcome.status != 0 && is_told;
     }

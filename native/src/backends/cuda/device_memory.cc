@@ -33,8 +33,7 @@ Result<PageBuffer> allocate_managed(size_t n_bytes) {
 
 DeviceRoom::~DeviceRoom() { cudaFree(data_); }
 
-Result<float*> DeviceRoom::floats(int64_t n) {
-  const size_t n_bytes = static_cast<size_t>(n) * sizeof(float);
+Result<std::byte*> DeviceRoom::bytes(size_t n_bytes) {
   if (n_bytes > n_bytes_) {
     cudaFree(data_);  // waits for kernels that use it
     data_ = nullptr;
@@ -42,7 +41,7 @@ Result<float*> DeviceRoom::floats(int64_t n) {
     EDGE_RETURN_IF_ERROR(status_of(cudaMalloc(&data_, n_bytes), "scratch"));
     n_bytes_ = n_bytes;
   }
-  return static_cast<float*>(data_);
+  return static_cast<std::byte*>(data_);
 }
 
 LoadedRanges::~LoadedRanges() {
@@ -95,8 +94,7 @@ Status Mailbox::add_box(size_t n_bytes) {
   return {};
 }
 
-Result<const std::byte*> Mailbox::send_bytes(std::span<const std::byte> bytes,
-                                             cudaStream_t stream) {
+Result<const std::byte*> Mailbox::send(std::span<const std::byte> bytes, cudaStream_t stream) {
   while (box_ < boxes_.size() && boxes_[box_].n_bytes - used_ < bytes.size()) {
     ++box_;
     used_ = 0;

@@ -26,7 +26,7 @@ class DeviceRoom {
   DeviceRoom(const DeviceRoom&) = delete;
   DeviceRoom& operator=(const DeviceRoom&) = delete;
   ~DeviceRoom();
-  Result<float*> floats(int64_t n);
+  Result<std::byte*> bytes(size_t n_bytes);
 
  private:
   void* data_ = nullptr;
@@ -61,11 +61,7 @@ class Mailbox {
   Mailbox& operator=(const Mailbox&) = delete;
   ~Mailbox();
   void reset();
-  template <class T>
-  Result<const T*> send(std::span<const T> items, cudaStream_t stream) {
-    EDGE_ASSIGN_OR_RETURN(const std::byte* at, send_bytes(std::as_bytes(items), stream));
-    return reinterpret_cast<const T*>(at);
-  }
+  Result<const std::byte*> send(std::span<const std::byte> bytes, cudaStream_t stream);
 
  private:
   struct Box {
@@ -73,7 +69,6 @@ class Mailbox {
     std::byte* device = nullptr;
     size_t n_bytes = 0;
   };
-  Result<const std::byte*> send_bytes(std::span<const std::byte> bytes, cudaStream_t stream);
   Status add_box(size_t n_bytes);
   std::vector<Box> boxes_;
   size_t box_ = 0;  // that has room

@@ -1,6 +1,7 @@
 // The element-wise kernels of kernels/elementwise.h, which documents them.
 //
 // Included once per ISA inside its namespace, after vec16.h.
+#include "kernels/generic/cos_sin.inl.h"
 #include "kernels/generic/math.inl.h"
 #include "kernels/generic/rows.inl.h"
 

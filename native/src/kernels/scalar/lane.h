@@ -2,13 +2,15 @@
 // and for the threads of a GPU.
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
-
 #include "base/inline.h"
+#include "base/plain_types.h"
 
 namespace edge::scalar {
 
+#if defined(__METAL_VERSION__)
+EDGE_INLINE uint32_t lane_bits(float x) { return as_type<uint32_t>(x); }
+EDGE_INLINE float lane_float(uint32_t bits) { return as_type<float>(bits); }
+#else
 EDGE_INLINE uint32_t lane_bits(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -19,6 +21,7 @@ EDGE_INLINE float lane_float(uint32_t bits) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
+#endif
 EDGE_INLINE float lane_round_even(float x) {
   const float magnitude = lane_float(lane_bits(x) & 0x7fffffffu);
   if (!(magnitude < 0x1p23f)) return x;  // integers, infinities, NaN
@@ -31,7 +34,7 @@ EDGE_INLINE float lane_floor(float x) {
 }
 EDGE_INLINE int32_t lane_to_int(float x) {
   const bool fits = x >= -0x1p31f && x < 0x1p31f;
-  return fits ? static_cast<int32_t>(lane_round_even(x)) : INT32_MIN;
+  return fits ? static_cast<int32_t>(lane_round_even(x)) : -2147483647 - 1;
 }
 
 }  // namespace edge::scalar

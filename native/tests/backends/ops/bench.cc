@@ -6,7 +6,7 @@
 
 #include "args.h"
 #include "backends/cpu/cpu_backend.h"
-#include "backends/cuda_library.h"
+#include "backends/device_library.h"
 #include "base/os.h"
 #include "kernels/kernels.h"
 #include "ops.h"
@@ -14,7 +14,7 @@
 namespace {
 
 constexpr const char* kUsage =
-    "edge_ops [--backend cpu|cuda] [--rows N] [--past TOKENS] [--repeat N] [--threads N] "
+    "edge_ops [--backend cpu|cuda|metal] [--rows N] [--past TOKENS] [--repeat N] [--threads N] "
     "[--small 1]";
 
 int fail(const edge::Status& status) {
@@ -67,8 +67,8 @@ int main(int argc, char** argv) {
   }
   std::unique_ptr<edge::Backend> backend =
       edge::create_cpu_backend(edge::active_kernels(), n_threads);
-  if (name == "cuda") {
-    auto opened = edge::open_cuda_library(std::move(backend));
+  if (name != "cpu") {
+    auto opened = edge::open_device_backend(name, std::move(backend));
     if (!opened.is_ok()) return fail(opened.status());
     backend = opened.take();
   }

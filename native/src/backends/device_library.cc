@@ -1,0 +1,74 @@
+#include "backends/device_library.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "base/os_library.h"
+
+#if defined(EDGE_METAL_LINKED)
+extern "C" edge::OpenBackendFn edgellm_metal_open;
+#endif
+
+namespace edge {
+namespace {
+
+struct DeviceBackend {
+  const char* name;
+  const char* title;
+  const char* variable;  // of the environment
+  const char* library;
+  const char* symbol;
+  const char* option;  // that builds it
+};
+constexpr DeviceBackend kBackends[] = {
+    {"cuda", "CUDA", "EDGELLM_CUDA_LIBRARY", "libedgellm_cuda.so", "edgellm_cuda_open",
+     "-DEDGE_BUILD_CUDA=ON"},
+    {"metal", "Metal", "EDGELLM_METAL_LIBRARY", "libedgellm_metal.dylib", "edgellm_metal_open",
+     "-DEDGE_BUILD_METAL=ON on macOS"},
+};
+
+const DeviceBackend* find_backend(std::string_view name) {
+  for (const DeviceBackend& backend : kBackends) {
+    if (backend.name == name) return &backend;
+  }
+  return nullptr;
+}
+
+// An OpenBackendFn*.
+Result<void*> opener_of(const DeviceBackend& backend) {
+  const char* named = std::getenv(backend.variable);
+  const bool is_named = named != nullptr && *named != '\0';
+#if defined(EDGE_METAL_LINKED)
+  if (!is_named && backend.name == std::string_view("metal"))
+    return reinterpret_cast<void*>(&edgellm_metal_open);
+#endif
+  const std::string path = is_named ? named : own_directory() + '/' + backend.library;
+  auto function = library_function(path, backend.symbol);
+  if (!function.is_ok()) {
+    return {Code::kDeviceUnavailable,
+            "the " + std::string(backend.title) + " backend cannot be opened (" +
+                function.status().message() + "); build it with " + backend.option +
+                " and name the library in " + backend.variable + ", or load with backend 'cpu'"};
+  }
+  return function;
+}
+
+}  // namespace
+
+bool is_device_backend(std::string_view name) { return find_backend(name) != nullptr; }
+
+Result<std::unique_ptr<Backend>> open_device_backend(std::string_view name,
+                                                     std::unique_ptr<Backend> host) {
+  const DeviceBackend* found = find_backend(name);
+  if (found == nullptr) {
+    return {Code::kBackendUnsupported, "no backend '" + std::string(name) + "'"};
+  }
+  EDGE_ASSIGN_OR_RETURN(void* opener, opener_of(*found));
+  const auto open = reinterpret_cast<OpenBackendFn*>(opener);
+  Status why;
+  std::unique_ptr<Backend> backend(open(EDGE_BACKEND_ABI, host.release(), &why));
+  if (backend == nullptr) return why;
+  return backend;
+}
+
+}  // namespace edge

@@ -1,0 +1,62 @@
+// What GpuBackend drives: one device with its memory and a queue of kernels, of CUDA or of Metal.
+// Kernels are those of this directory, by name, each with a struct of args.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/os.h"
+#include "base/status.h"
+
+namespace edge::gpu {
+
+// Groups of a launch.
+struct Grid {
+  int64_t x = 1, y = 1, z = 1;
+};
+
+// Scratch of an op, on the device alone.
+enum class Room { kQueries, kKeys, kValues, kParts };
+constexpr size_t kRooms = 4;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const char* name() const = 0;   // of the backend: "cuda"
+  virtual const char* title() const = 0;  // in messages: "CUDA"
+  // Whether kernels can compute in f64, such as rope_table.
+  virtual bool has_f64() const = 0;
+
+  // ---- memory
+  // Zero-filled, for host and device: the host may touch it while nothing is queued.
+  virtual PageBuffer::Allocate allocator() const = 0;
+  // Bytes of the host that never change, for kernels to read.
+  virtual Status load(std::span<const std::byte> weights) = 0;
+  // Where the device sees what load() was given; null: it was not.
+  virtual const std::byte* loaded(const void* from, size_t n_bytes) const = 0;
+  // Where it sees what allocator() gave, or a byte within; null: it did not.
+  virtual std::byte* address(const void* allocated) const = 0;
+  // At least n bytes, the same until one op asks for more; the device's address.
+  virtual Result<std::byte*> room(Room which, size_t n_bytes) = 0;
+  // A copy for the kernels of this step; the device's address.
+  virtual Result<const std::byte*> send(std::span<const std::byte> bytes) = 0;
+
+  // ---- a step
+  // Waits, forgets what was sent, and clears flag().
+  virtual Status begin() = 0;
+  // An int32, the device's address, that kernels set where a value is not finite.
+  virtual int32_t* flag() = 0;
+  // args: valid during the call.
+  virtual Status launch(const char* kernel, std::span<const std::byte> args, Grid grid,
+                        int n_threads) = 0;
+  // Nothing is queued any more.
+  virtual Status wait() = 0;
+  // Copies n floats of what allocator() gave as they are behind what is queued; there after end().
+  virtual Status fetch(const float* from, int64_t n, float* to) = 0;
+  // Waits. True: all values were finite.
+  virtual Result<bool> end() = 0;
+};
+
+}  // namespace edge::gpu

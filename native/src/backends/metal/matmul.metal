@@ -1,0 +1,2 @@
+#include "backends/metal/dialect.h"
+#include "backends/gpu/matmul.inl.h"

@@ -1,0 +1,127 @@
+#include "backends/metal/metal_device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "backends/metal/host.h"
+#include "backends/metal/shared_memory.h"
+
+namespace edge::metal {
+namespace {
+
+// The pages that these bytes are in. A mapping consists of whole ones.
+std::span<const std::byte> pages_around(std::span<const std::byte> bytes) {
+  const auto at = reinterpret_cast<uintptr_t>(bytes.data());
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t before = at % page;
+  const size_t n = (before + bytes.size() + page - 1) / page * page;
+  return {bytes.data() - before, n};
+}
+
+class MetalDevice final : public gpu::Device {
+ public:
+  explicit MetalDevice(std::unique_ptr<Queue> queue) : queue_(std::move(queue)) {}
+  MetalDevice(const MetalDevice&) = delete;
+  MetalDevice& operator=(const MetalDevice&) = delete;
+  ~MetalDevice() override {
+    static_cast<void>(queue_->finish());
+    for (const Buffer& weights : loaded_) release_buffer(weights);
+  }
+
+  Status open() {
+    EDGE_ASSIGN_OR_RETURN(flag_, allocate_shared(sizeof(int32_t)));
+    return {};
+  }
+
+  const char* name() const override { return "metal"; }
+  const char* title() const override { return "Metal"; }
+  bool has_f64() const override { return false; }
+
+  PageBuffer::Allocate allocator() const override { return allocate_shared; }
+
+  Status load(std::span<const std::byte> weights) override {
+    if (weights.empty() || loaded(weights.data(), weights.size()) != nullptr) return {};
+    EDGE_ASSIGN_OR_RETURN(const Buffer buffer, wrap_pages(pages_around(weights)));
+    loaded_.push_back(buffer);
+    return {};
+  }
+
+  const std::byte* loaded(const void* from, size_t n_bytes) const override {
+    const auto at = reinterpret_cast<uintptr_t>(from);
+    for (const Buffer& buffer : loaded_) {
+      const auto begin = reinterpret_cast<uintptr_t>(buffer.host);
+      if (at < begin || at - begin > buffer.n_bytes) continue;
+      if (n_bytes > buffer.n_bytes - (at - begin)) continue;
+      return reinterpret_cast<const std::byte*>(buffer.address + (at - begin));
+    }
+    return nullptr;
+  }
+
+  std::byte* address(const void* allocated) const override { return shared_address(allocated); }
+
+  Result<std::byte*> room(gpu::Room which, size_t n_bytes) override {
+    PageBuffer& room = rooms_[static_cast<size_t>(which)];
+    if (room.size_bytes() < n_bytes) {
+      EDGE_RETURN_IF_ERROR(wait());  // for kernels that use it
+      EDGE_ASSIGN_OR_RETURN(room, allocate_shared(n_bytes));
+    }
+    return shared_address(room.data());
+  }
+
+  Result<const std::byte*> send(std::span<const std::byte> bytes) override {
+    EDGE_ASSIGN_OR_RETURN(const Mailbox::Sent sent, mailbox_.send(bytes));
+    return static_cast<const std::byte*>(sent.address());
+  }
+
+  Status begin() override {
+    EDGE_RETURN_IF_ERROR(wait());
+    mailbox_.reset();
+    *seen_flag() = 0;
+    return {};
+  }
+
+  int32_t* flag() override { return reinterpret_cast<int32_t*>(shared_address(flag_.data())); }
+
+  Status launch(const char* kernel, std::span<const std::byte> args, gpu::Grid grid,
+                int n_threads) override {
+    EDGE_ASSIGN_OR_RETURN(const Mailbox::Sent sent, mailbox_.send(args));
+    return queue_->launch(kernel, sent.buffer, sent.offset, grid, n_threads);
+  }
+
+  Status wait() override { return queue_->finish(); }
+
+  Status fetch(const float* from, int64_t n, float* to) override {
+    EDGE_RETURN_IF_ERROR(wait());  // later kernels may overwrite it
+    std::copy_n(from, n, to);
+    return {};
+  }
+
+  Result<bool> end() override {
+    EDGE_RETURN_IF_ERROR(wait());
+    return *seen_flag() == 0;
+  }
+
+ private:
+  int32_t* seen_flag() const { return reinterpret_cast<int32_t*>(flag_.data()); }
+
+  std::unique_ptr<Queue> queue_;
+  std::vector<Buffer> loaded_;
+  Mailbox mailbox_;
+  std::array<PageBuffer, gpu::kRooms> rooms_;
+  PageBuffer flag_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<gpu::Device>> open_device() {
+  EDGE_RETURN_IF_ERROR(open_host());
+  EDGE_ASSIGN_OR_RETURN(std::unique_ptr<Queue> queue, Queue::create());
+  auto device = std::make_unique<MetalDevice>(std::move(queue));
+  EDGE_RETURN_IF_ERROR(device->open());
+  return std::unique_ptr<gpu::Device>(std::move(device));
+}
+
+}  // namespace edge::metal

@@ -1,0 +1,33 @@
+// A backend on a real device, by `make gpu-test` or `make metal-test`: the same checks as emulated
+// in CI.
+#include "backend_ops_check.h"
+#include "backends/cpu/cpu_backend.h"
+#include "backends/device_library.h"
+#include "doctest/doctest.h"
+#include "kernels/kernels.h"
+#include "model_check.h"
+
+using namespace edge;
+
+namespace {
+
+std::unique_ptr<Backend> on_device() {
+  auto made = open_device_backend(EDGE_DEVICE_BACKEND, create_cpu_backend(active_kernels(), 1));
+  REQUIRE(made.status().message() == "");
+  return made.take();
+}
+
+}  // namespace
+
+TEST_CASE("every op has the scalar CPU's bits on this GPU") { test::check_all_shapes(on_device); }
+
+TEST_CASE("a row's bits on this GPU do not depend on the rows beside it") {
+  test::check_rows_alone(on_device);
+}
+
+TEST_CASE("what is not finite on this GPU is told") { test::check_not_finite(on_device); }
+
+TEST_CASE("whole models have the CPU's bits on this GPU") {
+  test::check_tiny_models(on_device);
+  test::check_model(on_device, EDGE_DEMO_MODEL, 100);
+}

@@ -1,0 +1,66 @@
+"""Every block of the model spec, mixtures of experts and short convolutions on the backends of
+devices, which are emulated here: every logit is the CPU's. Equality here is `==`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from edgellm.converters import convert
+
+from edgellm import _native
+from golden.blocks import CASES, ids_of, write_case
+from golden.families import save_family
+from golden.test_experts import CONFIGS, write_checkpoint
+
+BUILT = Path(__file__).parents[2] / "build" / "editable" / "tests"
+DEVICES = ("cuda", "metal")
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    library = BUILT / f"libedgellm_{request.param}_emulated.so"
+    if not library.exists():
+        pytest.skip(f"NOT TESTED: {request.param}; the editable install builds {library.name}")
+    monkeypatch.setenv(f"EDGELLM_{request.param.upper()}_LIBRARY", str(library))
+    return str(request.param)
+
+
+def logits_on(backend: str, path: Path, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """A prompt, then a few tokens one by one."""
+    model = _native.Model.load(path, n_threads=1, verify="never", backend=backend)
+    assert model.backend == backend
+    session = _native.Session(model)
+    parts = []
+    for begin, end in ((0, len(ids) - 3), *((i, i + 1) for i in range(len(ids) - 3, len(ids)))):
+        session.append(ids[begin:end])
+        while session.pending:
+            parts.append(session.run_with_logits(1e9))
+    return np.concatenate(parts)
+
+
+def check(device: str, path: Path, ids: Sequence[int]) -> None:
+    wanted = logits_on("cpu", path, ids)
+    assert wanted.shape[0] == len(ids)
+    assert np.array_equal(logits_on(device, path, ids), wanted)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_block_has_the_bits_of_the_cpu(device: str, name: str, tmp_path: Path) -> None:
+    check(device, write_case(name, "E4_16", tmp_path), ids_of(name)[:24])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_experts_run_on_the_host(device: str, name: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / name, CONFIGS[name])
+    convert(checkpoint, tmp_path / "model.edge", format="E4_16")
+    check(device, tmp_path / "model.edge", [(7919 * t + 13) % 90 for t in range(24)])
+
+
+def test_short_convolutions_run_on_the_host(device: str, tmp_path: Path) -> None:
+    checkpoint, _ = save_family("lfm2_convolutions", tmp_path / "checkpoint")
+    convert(checkpoint, tmp_path / "model.edge", format="E4_16")
+    check(device, tmp_path / "model.edge", [(31 * t + 3) % 97 for t in range(24)])
