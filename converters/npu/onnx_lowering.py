@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..export.onnx_graph import Initializers
-from .ir import GROUP, Graph, Int4, Op, Value
+from .ir import GROUP, Graph, Int4, Op, U8Array, Value
 from .written import Written
 
 OPSET, IR_VERSION = 21, 10
@@ -24,8 +24,8 @@ _TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "i32": TensorPro
 class OnnxWriter:
     """Writes graphs into a folder. Those of the same part share a file of constants."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, packed_tables: bool = False) -> None:
+        self._folder, self._packed_tables = folder, packed_tables
         self._constants: dict[int, tuple[BinaryIO, Initializers]] = {}
 
     def write(self, graph: Graph, part: int) -> Written:
@@ -39,7 +39,7 @@ class OnnxWriter:
         return Written(path, (path, Path(file.name)))
 
     def lowering(self, graph: Graph, constants: Initializers) -> OnnxLowering:
-        return OnnxLowering(graph, constants)
+        return OnnxLowering(graph, constants, packed_tables=self._packed_tables)
 
     def close(self) -> None:
         for file, _ in self._constants.values():
@@ -54,10 +54,14 @@ class OnnxWriter:
 
 
 class OnnxLowering:
-    """Writes the operators of one graph. Subclasses write some of them another way."""
+    """Writes the operators of one graph. Subclasses write some of them another way. packed_tables:
+    tables of 4 bits stay so, for who has onnxruntime's operators."""
 
-    def __init__(self, graph: Graph, constants: Initializers) -> None:
+    def __init__(
+        self, graph: Graph, constants: Initializers, *, packed_tables: bool = False
+    ) -> None:
         self.graph, self.constants = graph, constants
+        self._packed_tables = packed_tables
         self.nodes: list[onnx.NodeProto] = []
         self._n_named = 0
 
@@ -85,7 +89,7 @@ class OnnxLowering:
         constant = self.graph.constants.get(name)
         if constant is None:
             return name
-        if isinstance(constant, Int4) and op.kind == "linear":
+        if isinstance(constant, Int4) and (op.kind == "linear" or self._looks_up(constant, op)):
             return name
         is_half = getattr(constant, "stored", "f32") == "f16"
         if name not in self.constants:
@@ -163,7 +167,33 @@ class OnnxLowering:
         self.node("MatMul", [a, b], op.output)
 
     def gather(self, op: Op, table: str, rows: str) -> None:
-        self.node("Gather", [table, rows], op.output)
+        constant = self.graph.constants[op.inputs[0]]
+        if not isinstance(constant, Int4) or not self._looks_up(constant, op):
+            self.node("Gather", [table, rows], op.output)
+            return
+        codes, scales, zeros = self._table(table, constant)
+        self.node(
+            "GatherBlockQuantized",
+            [codes, rows, scales, zeros],
+            op.output,
+            MICROSOFT,
+            gather_axis=0,
+            quantize_axis=1,
+            block_size=GROUP,
+        )
+
+    def _looks_up(self, constant: Int4, op: Op) -> bool:
+        """Whether rows are looked up in 4 bits, not in the table as float32."""
+        return self._packed_tables and op.kind == "gather" and constant.shape[1] % GROUP == 0
+
+    def _table(self, name: str, constant: Int4) -> list[str]:
+        names = [f"{name}.table", f"{name}.table_scales", f"{name}.table_zeros"]
+        if names[0] not in self.constants:
+            scales, zeros, codes = constant.read()
+            self.constants.add_packed(names[0], TensorProto.UINT4, codes.shape, pairs(codes))
+            self.constants.add(names[1], scales.astype(np.float32))
+            self.constants.add_packed(names[2], TensorProto.UINT4, zeros.shape, pairs(zeros))
+        return names
 
     def softmax(self, op: Op, x: str) -> None:
         self.node("Softmax", [x], op.output, axis=-1)
@@ -224,3 +254,10 @@ class OnnxLowering:
 
 def _info(value: Value) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, _TYPES[value.dtype], list(value.shape))
+
+
+def pairs(values: np.ndarray[Any, Any]) -> U8Array:
+    """Integers of 4 bits, two in a byte, the first in the low half."""
+    flat = values.reshape(-1).view(np.uint8) & 15
+    flat = np.pad(flat, (0, len(flat) % 2))
+    return (flat[0::2] | flat[1::2] << 4).astype(np.uint8)

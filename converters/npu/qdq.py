@@ -19,7 +19,7 @@ from edgellm.errors import UnsupportedError
 
 from ..export.onnx_graph import Initializers
 from .ir import GROUP, F32Array, Graph, Int4, Op
-from .onnx_lowering import OnnxLowering, OnnxWriter
+from .onnx_lowering import OnnxLowering, OnnxWriter, pairs
 
 Range = tuple[float, float]
 Ranges = Mapping[str, Range]
@@ -124,8 +124,8 @@ class QdqLowering(OnnxLowering):
             self.constants.add(name, values)
             self.constants.add(f"{name}.zeros", zeros)
         else:
-            self.constants.add_packed(name, TensorProto.INT4, values.shape, _pairs(values))
-            self.constants.add_packed(f"{name}.zeros", TensorProto.INT4, zeros.shape, _pairs(zeros))
+            self.constants.add_packed(name, TensorProto.INT4, values.shape, pairs(values))
+            self.constants.add_packed(f"{name}.zeros", TensorProto.INT4, zeros.shape, pairs(zeros))
         by_input = np.ascontiguousarray(scales.T if grouped else scales.T[0])
         self.constants.add(f"{name}.scales", by_input)
 
@@ -192,13 +192,6 @@ def _symmetric(name: str, constant: Int4) -> tuple[F32Array, np.ndarray[Any, np.
             code="tensor_format",
         )
     return scales.astype(np.float32), codes.astype(np.int8) - np.int8(8)
-
-
-def _pairs(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Integers of 4 bits, two in a byte, the first in the low half."""
-    flat = values.reshape(-1).view(np.uint8) & 15
-    flat = np.pad(flat, (0, len(flat) % 2))
-    return (flat[0::2] | flat[1::2] << 4).astype(np.uint8)
 
 
 def _scale_and_zero(bounds: Range) -> tuple[float, int]:

@@ -113,9 +113,7 @@ def export_npu(
             bundle = _bundle(weights, plan, chosen, bits, folder, written)
             difference = None
             if against is not None:
-                runners = runners_of(folder, bundle, settings=chosen.check_settings)
-                session = GraphSession(plan.facts, plan.graph_facts, runners)
-                difference = compare_with_cpu(session, against)
+                difference = compare_with_cpu(_session(chosen, folder, bundle), against)
             report = NpuReport(
                 path=out,
                 target=target,
@@ -130,6 +128,15 @@ def export_npu(
             kept = {key: value for key, value in report.to_dict().items() if key != "path"}
             write_description(folder, replace(bundle, report=kept))
     return report
+
+
+def _session(target: Target, folder: Path, bundle: Bundle) -> GraphSession:
+    """What was written, read again and run."""
+    if target.check_runners is not None:
+        runners = target.check_runners(folder, bundle)
+    else:
+        runners = runners_of(folder, bundle, settings=target.check_settings)
+    return GraphSession(bundle.facts, bundle.graphs, runners)
 
 
 def _stored_bits(src: Path, target: Target, options: NpuOptions) -> int | None:
@@ -152,7 +159,12 @@ def _plan(weights: NpuWeights, target: Target, options: NpuOptions, bits: int) -
     spans = split_spans(sizes, len(weights.spec.layers), limit)
     check_ops(decoder_graph(weights, StepShape(1, 1)), target.kinds, target.name)
     return plan_steps(
-        weights, options.shapes(), spans=spans, kv_dtype=target.kv_dtype, masked=target.masked(bits)
+        weights,
+        options.shapes(),
+        spans=spans,
+        kv_dtype=target.kv_dtype,
+        masked=target.masked(bits),
+        stateful=target.stateful,
     )
 
 
@@ -199,7 +211,8 @@ def _bundle(
     folder: Path,
     written: Mapping[str, Written],
 ) -> Bundle:
-    files = list(dict.fromkeys(path for one in written.values() for path in one.files))
+    paths = dict.fromkeys(path for one in written.values() for path in one.files)
+    files = [file for path in paths for file in _files_of(path)]
     tokenizer = weights.tokenizer()
     if tokenizer is not None:
         files.append(folder / TOKENIZER)
@@ -207,3 +220,10 @@ def _bundle(
     entry = {name: one.entry.relative_to(folder).as_posix() for name, one in written.items()}
     listed = hashed(folder, files)
     return Bundle(target.name, plan.facts, plan.graph_facts, entry, listed, target.settings(bits))
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A file, or those in a folder."""
+    if path.is_file():
+        return [path]
+    return sorted(one for one in path.rglob("*") if one.is_file())

@@ -97,8 +97,10 @@ def plan_steps(
     spans: Sequence[Span] | None = None,
     kv_dtype: str = "f16",
     masked: float = MASKED,
+    stateful: bool = False,
 ) -> StepPlan:
-    """spans: the parts; None: one. UnsupportedError: see check_spec()."""
+    """spans: the parts; None: one. stateful: the executor keeps keys and values. UnsupportedError:
+    see check_spec()."""
     check_spec(weights.spec)
     parts = list(spans or [whole_span(weights.spec)])
     graphs = []
@@ -107,13 +109,18 @@ def plan_steps(
             graph = decoder_graph(weights, shape, span, kv_dtype)
             name = f"{shape.name}_part{index}"
             inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
+            if stateful:
+                inputs = (*(one for one in inputs if not one.startswith("past_")), "at")
+                outputs = tuple(one for one in outputs if not one.startswith("new_"))
             one = GraphFacts(name, shape.n_rows, shape.n_past, index, inputs, outputs)
             graphs.append((one, span, shape))
     n_ctx = max(shape.n_past for shape in shapes)
-    return StepPlan(model_facts(weights, n_ctx, kv_dtype, masked), tuple(graphs))
+    return StepPlan(model_facts(weights, n_ctx, kv_dtype, masked, stateful), tuple(graphs))
 
 
-def model_facts(weights: NpuWeights, n_ctx: int, kv_dtype: str, masked: float = MASKED) -> Facts:
+def model_facts(
+    weights: NpuWeights, n_ctx: int, kv_dtype: str, masked: float, stateful: bool
+) -> Facts:
     """What a host must know. n_ctx: the context planned, which chooses a table of LongRoPE."""
     spec = weights.spec
     ropes = {layer.rope for layer in spec.layers} - {"none"} if spec.n_rope else set()
@@ -127,6 +134,7 @@ def model_facts(weights: NpuWeights, n_ctx: int, kv_dtype: str, masked: float = 
         spec.eos_ids,
         spec.n_positions,
         kv_dtype,
+        stateful,
         masked,
     )
 

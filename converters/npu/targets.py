@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edgellm.errors import InvalidArgumentError
+from edgellm.npu.bundle import Bundle
 from edgellm.npu.host import MASKED
+from edgellm.npu.session import Runner
 
 from .ir import KINDS
 from .split import StepPlan
@@ -46,9 +48,17 @@ class Target:
     masked: Callable[[int], float] = lambda _: MASKED
     settings: Callable[[int], Mapping[str, str]] = lambda _: {}
     check_settings: Mapping[str, str] = field(default_factory=dict)
+    stateful: bool = False
+    check_runners: Callable[[Path, Bundle], Mapping[str, Runner]] | None = None
 
 
 def _onnx(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
+    from .onnx_lowering import OnnxWriter
+
+    return OnnxWriter(folder, packed_tables=True)
+
+
+def _openvino(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
     from .onnx_lowering import OnnxWriter
 
     return OnnxWriter(folder)
@@ -77,6 +87,22 @@ def _qualcomm(arch: str) -> Target:
     )
 
 
+def _apple(folder: Path, _weights: NpuWeights, plan: StepPlan, bits: int) -> GraphWriter:
+    from .coreml import CoreMLWriter
+
+    n_slots = max(one.n_past for one in plan.graph_facts) + max(
+        one.n_rows for one in plan.graph_facts
+    )
+    return CoreMLWriter(folder, half=bits != 32, n_slots=n_slots)
+
+
+def _interpreted(folder: Path, bundle: Bundle) -> dict[str, Runner]:
+    from .mil_interpreter import Package
+
+    packages = {entry: Package(folder / entry) for entry in set(bundle.entry.values())}
+    return {name: packages[entry].runner(name) for name, entry in bundle.entry.items()}
+
+
 HTP_GENERATIONS = ("73", "75", "79", "81")
 TARGETS = {
     target.name: target
@@ -86,8 +112,17 @@ TARGETS = {
             "intel",
             "npu,npu-intel",
             "OpenVINO's CPU plugin",
-            _onnx,
+            _openvino,
+            kv_dtype="f32",  # it drops roundings to half precision and back: say what it does
             check_settings={"device": "CPU"},
+        ),
+        Target(
+            "apple",
+            "coreml",
+            "a numpy interpreter of the saved package",
+            _apple,
+            stateful=True,
+            check_runners=_interpreted,
         ),
         *map(_qualcomm, HTP_GENERATIONS),
     )

@@ -61,6 +61,7 @@ def write_description(directory: Path, bundle: Bundle) -> None:
         "n_positions": facts.n_positions,
         "kv_dtype": facts.kv_dtype,
         "masked": facts.masked,
+        "stateful": int(facts.stateful),
         "eos_ids": list(facts.eos_ids),
         "layers": [vars(layer) for layer in facts.layers],
         "rotations": {
@@ -180,6 +181,7 @@ def _facts(model: _Fields) -> Facts:
         tuple(model.checked_integer(x, "eos_ids") for x in model.items("eos_ids")),
         model.integer("n_positions"),
         kv_dtype,
+        model.integer("stateful", 1) == 1,
         model.number(model.value("masked", (int, float))),
     )
 

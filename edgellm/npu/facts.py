@@ -21,7 +21,8 @@ class LayerFacts:
 @dataclass(frozen=True)
 class Facts:
     """rotations: by kind of rope. n_positions: learned positions, 0 for none. masked: what is added
-    to scores that do not count."""
+    to scores that do not count. stateful: the executor keeps keys and values, and is told by `at`
+    where new rows go."""
 
     n_vocab: int
     d_model: int
@@ -30,6 +31,7 @@ class Facts:
     eos_ids: tuple[int, ...] = ()
     n_positions: int = 0
     kv_dtype: str = "f16"
+    stateful: bool = False
     masked: float = MASKED
 
 
@@ -50,7 +52,7 @@ class GraphFacts:
 def check_inputs(facts: Facts, graphs: Iterable[GraphFacts]) -> None:
     """FormatError: an input that no host makes for this model."""
     windows = {layer.window for layer in facts.layers}
-    known = {"ids", "x", "positions"} | {GraphInputs.mask(window) for window in windows}
+    known = {"ids", "x", "positions", "at"} | {GraphInputs.mask(window) for window in windows}
     for rope in facts.rotations:
         known |= {GraphInputs.cos(rope), GraphInputs.sin(rope)}
     for index in range(len(facts.layers)):

@@ -74,7 +74,8 @@ def mask(
 class KvBuffer:
     """Keys and values of a sequence, one buffer a layer, as graphs take and give them.
 
-    shapes: (n_kv_heads, head_dim) of each layer. capacity: slots, the largest bucket.
+    shapes: (n_kv_heads, head_dim) of each layer; none where the executor keeps them. capacity:
+    slots, the largest bucket.
     """
 
     def __init__(self, shapes: Iterable[tuple[int, int]], capacity: int, dtype: str) -> None:

@@ -34,7 +34,8 @@ class GraphSession:
     ) -> None:
         self._facts, self._steps, self._runners = facts, Steps(tuple(graphs)), runners
         check_inputs(facts, graphs)
-        shapes = [(layer.n_kv_heads, layer.head_dim) for layer in facts.layers]
+        layers = () if facts.stateful else facts.layers
+        shapes = [(layer.n_kv_heads, layer.head_dim) for layer in layers]
         self._kv = KvBuffer(shapes, self._steps.capacity, facts.kv_dtype)
         self.ids: list[int] = []
         self.reused_tokens = 0
@@ -119,6 +120,8 @@ class GraphSession:
         n_rows, n_before = graph.n_rows, self._kv.n_tokens
         if kind in ("past_k", "past_v"):
             return self._kv.past(int(rest), kind[-1], graph.n_past)
+        if kind == "at":
+            return np.array([n_before], dtype=np.int32)
         if kind == "ids":
             return rows_of(ids, n_rows)
         if kind == "x":
