@@ -37,8 +37,9 @@ class RayEngine:
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if address:
             options["address"] = address
-        else:
-            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        else:  # not one that happens to run here
+            options |= {"address": "local", "include_dashboard": False}
+            options |= {"_node_ip_address": "127.0.0.1"}  # which Ray 2.60 does not keep to
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
