@@ -41,6 +41,8 @@ class Question(ModalScreen[bool]):
 class Line(ModalScreen[str | None]):
     """One line of text; None: the user left."""
 
+    AUTO_FOCUS = "Input"
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+c,ctrl+q", "leave", show=False, priority=True)
     ]
@@ -53,7 +55,7 @@ class Line(ModalScreen[str | None]):
         """The question, the line and its keys."""
         with VerticalScroll(classes="dialog"):
             yield Plain(self._text)
-            yield Input(visible_line(self._value), compact=True)
+            yield Input(visible_line(self._value), compact=True, select_on_focus=False)
             yield Plain("Enter takes it · Esc leaves", classes="keys")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
