@@ -14,7 +14,7 @@ from edgellm.errors import DeviceError, UnsupportedError
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 openvino = pytest.importorskip("openvino", reason="NOT TESTED: OpenVINO; pip install openvino")
 
 

@@ -15,7 +15,7 @@ from edgellm.npu.executors import runners_of
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 qnn = pytest.importorskip(
     "onnxruntime_qnn", reason="NOT TESTED: Qualcomm's HTP; pip install onnxruntime-qnn"
 )
