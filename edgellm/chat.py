@@ -21,10 +21,11 @@ from .lease import SessionLease, context_for
 from .long_context import compress_session, kept_tokens, stream_chat
 from .options import GenerateOptions, as_stops, check_standing
 from .placeholders import Piece, after_prefix, merged, plain_data, plain_pieces
+from .recalling import Recalling
 from .results import Generation, KeptTokens
 from .sampling import SamplingArguments, SamplingRules
 from .stream import TokenStream, check_room
-from .transcript import Transcript, Turn, plain_sequence, template_digest
+from .transcript import Exchange, Transcript, Turn, plain_sequence, template_digest
 
 if TYPE_CHECKING:
     import os
@@ -49,7 +50,7 @@ class _Prompt:
     continues: Turn | None = None
 
 
-class Chat(AsyncChat, Closing):
+class Chat(AsyncChat, Recalling, Closing):
     """A conversation with a model; make it with `Model.chat()`. For one thread at a time, except
     `cancel()` of a stream. A context manager: leaving the block frees the KV cache.
 
@@ -244,23 +245,14 @@ class Chat(AsyncChat, Closing):
         tokenizers = file.identity["tokenizer"], self._session.identity["tokenizer"]
         templates = transcript.template, template_digest(self._source)
         is_same = tokenizers[0] == tokenizers[1] and templates[0] == templates[1]
-        self._turns = transcript.turns if is_same else self._read_again(transcript.turns)
-
-    def _read_again(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-        """`turns` with the prompts and ids that this template and this tokenizer make of them."""
-        done: tuple[Turn, ...] = ()
-        for turn in turns:
-            prompt = self._compose(done, turn.message, turn.n_dropped)
-            reply = plain_pieces(turn.reply, self._encoder.specials)
-            again = replace(
-                turn,
-                reply_ids=tuple(self._encoder.encode(reply, at_start=False)),
-                prompt_ids=tuple(prompt.ids),
-                prompt=prompt.pieces,
-                exact=False,
+        self._turns = transcript.turns
+        if not is_same:
+            self.recall(
+                [
+                    Exchange(t.message, t.reply, None, t.finish_reason, t.n_dropped)
+                    for t in transcript.turns
+                ]
             )
-            done = (*done, again)
-        return done
 
     def _last(self) -> Turn:
         if not self._finished():
@@ -295,6 +287,12 @@ class Chat(AsyncChat, Closing):
             n_dropped += 1
             prompt = self._compose(turns, new, n_dropped)
         return replace(prompt, dropped_tokens=n_before - len(prompt.ids))
+
+    def _composed(
+        self, turns: tuple[Turn, ...], message: dict[str, Any], n_dropped: int
+    ) -> tuple[tuple[Piece, ...], list[int]]:
+        prompt = self._compose(turns, message, n_dropped)
+        return prompt.pieces, prompt.ids
 
     def _compose(self, turns: tuple[Turn, ...], new: dict[str, Any], n_dropped: int) -> _Prompt:
         conversation = [*self._conversation(turns, n_dropped), new]

@@ -46,6 +46,18 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A message and the reply to it, wherever they come from; for `Chat.recall()`. `reply_ids`: the
+    tokens that spell the reply, as this model drew them; None: the text is tokenized."""
+
+    message: Mapping[str, Any]
+    reply: str
+    reply_ids: tuple[int, ...] | None = None
+    finish_reason: FinishReason = "stop"
+    n_dropped: int = 0
+
+
+@dataclass(frozen=True)
 class Transcript:
     """All of a chat but its KV: what it was made with, and its turns.
 

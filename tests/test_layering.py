@@ -50,6 +50,7 @@ CONVERTERS_MAY_SEE = {
     "edgellm.edgechunks",
     "edgellm.fleet",  # what a build writes and a device reads
     "edgellm.planner",
+    "edgellm.profiles",
     "edgellm.npu",  # the other half of what a bundle of graphs is
     "edgellm._native",
 }
@@ -208,7 +209,7 @@ def test_converters_see_only_the_file_format_the_errors_and_the_native_module():
 
 
 def test_line_mode_and_engine_run_without_textual():
-    """apps/tui/app.py and widgets/ are what needs it; the verb falls back to the rest."""
+    """The screen is what needs it; the verb falls back to the rest."""
     tui = ROOT / "apps" / "tui"
     needs = {
         path.relative_to(tui).parts[0]
@@ -216,7 +217,7 @@ def test_line_mode_and_engine_run_without_textual():
         for name in python_imports(path, package)
         if is_under(name, {"textual", "rich", "markdown_it", "edgellm.tui.widgets"})
     }
-    assert needs == {"app.py", "widgets"}
+    assert needs == {"app.py", "screens", "themes.py", "widgets"}
 
 
 def test_nobody_imports_the_top_level_folders_by_their_repository_names():

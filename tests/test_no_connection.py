@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,11 +46,17 @@ def connections(tmp_path: Path) -> list[str]:
 def idling(command: tuple[str, ...], cwd: Path) -> Iterator[None]:
     """The command line, waiting for a line that never comes."""
     with subprocess.Popen(
-        [*command], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [*command],
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
-        yield
-        assert process.poll() is None, "it did not wait"
-        process.terminate()
+        try:
+            yield
+            assert process.poll() is None, "it did not wait"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)  # strace alone would not pass it on
 
 
 def test_the_trace_sees_connections(strace, tmp_path):

@@ -18,9 +18,12 @@ def figures(ended: ReplyEnded) -> str:
     """When it is over."""
     speed = f" · {ended.tokens_per_s:.1f} tokens/s" if ended.tokens_per_s > 0 else ""
     first = f"{ended.ttft_ms:.0f} ms" if ended.ttft_ms < 1e3 else f"{ended.ttft_ms / 1e3:.1f} s"
+    disk = f" ({ended.disk_tokens} from disk)" if ended.disk_tokens else ""
+    drafts = f" · drafts {ended.accepted_tokens} of {ended.drafted_tokens}"
     return (
         f"{_tokens(ended.n_tokens)}{speed} · first after {first} · "
-        f"reused {ended.reused_tokens} of {ended.prompt_tokens}{_WHY[ended.finish_reason]}"
+        f"reused {ended.reused_tokens} of {ended.prompt_tokens}{disk}"
+        f"{drafts if ended.drafted_tokens else ''}{_WHY[ended.finish_reason]}"
     )
 
 

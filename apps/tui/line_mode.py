@@ -15,9 +15,9 @@ from edgellm.cli.output import note, print_error, print_text
 from edgellm.errors import EdgeError, InvalidArgumentError
 from edgellm.results import Generation
 
-from .engine import ModelEngine
 from .figures import dropped, figures
-from .messages import ReplyEnded, Send, TextPiece
+from .messages import Ask, ReplyEnded, TextPiece
+from .model_engine import ModelEngine
 from .remedies import remedy
 
 _PROMPT = "> "
@@ -31,7 +31,9 @@ class Exchange:
     reply: Generation
 
 
-def converse(engine: ModelEngine, *, silent: bool = False) -> list[Exchange]:
+def converse(
+    engine: ModelEngine, *, system: str | None = None, silent: bool = False
+) -> list[Exchange]:
     """Until the input ends. On a terminal Ctrl-C ends a reply and errors do not end the chat; from
     a pipe both end the program. `silent`: print nothing, only return."""
     interactive = sys.stdin.isatty() and not silent
@@ -40,7 +42,7 @@ def converse(engine: ModelEngine, *, silent: bool = False) -> list[Exchange]:
         if not text.strip():
             continue
         try:
-            ended = _answer(engine, text, silent)
+            ended = _answer(engine, Ask(text, engine.said, system=system), silent)
         except KeyboardInterrupt:
             if not interactive:
                 raise
@@ -59,10 +61,10 @@ def converse(engine: ModelEngine, *, silent: bool = False) -> list[Exchange]:
     return exchanges
 
 
-def _answer(engine: ModelEngine, text: str, silent: bool) -> ReplyEnded | None:
+def _answer(engine: ModelEngine, ask: Ask, silent: bool) -> ReplyEnded | None:
     ended = None
     # Closing keeps what came, wherever Ctrl-C hits.
-    with closing(engine.reply(Send(text))) as events:
+    with closing(engine.reply(ask)) as events:
         for event in events:
             if isinstance(event, TextPiece) and not silent:
                 print_text(event.text)

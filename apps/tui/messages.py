@@ -5,41 +5,69 @@ Texts in here come from a model or a user: they are raw, and whoever shows them 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgellm.results import FinishReason
+from edgellm.transcript import Exchange
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the screen says about the model. `varies`: another try can give another reply."""
+    """What the screen says about the model. `varies`: another try can give another reply. `root`:
+    the hash of its weights, which drawn tokens belong to."""
 
     name: str
     details: str
     n_ctx: int
     varies: bool
+    root: str = ""
 
 
 @dataclass(frozen=True)
-class Send:
-    """A new message."""
+class Ask:
+    """A reply to `message`, after `past`. The engine needs to remember nothing.
 
-    text: str
+    `attempt`: 0 for the first try, then 1, 2, ..., each with a seed of its own. `begun`: the reply
+    as far as it is there, to be continued. `tools`: definitions of what the model may call.
+    """
+
+    message: str
+    past: tuple[Exchange, ...] = ()
+    role: str = "user"
+    system: str | None = None
+    attempt: int = 0
+    begun: Exchange | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
-class EditLast:
-    """Another text in the place of the last message; its reply is forgotten."""
+class SwitchModel:
+    """Another model from now on."""
 
-    text: str
+    name: str
 
 
 @dataclass(frozen=True)
-class Regenerate:
-    """Another reply to the last message."""
+class Measure:
+    """How fast the model is here: prompts of `n_prompt` tokens and replies of `n_reply`, `n_rounds`
+    times. The chat stays as it is."""
+
+    n_prompt: int
+    n_reply: int
+    n_rounds: int
 
 
-Request = Send | EditLast | Regenerate
+Request = Ask | SwitchModel | Measure
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the model asks a tool for. `arguments` are JSON."""
+
+    name: str
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,7 +88,8 @@ class TextPiece:
 @dataclass(frozen=True)
 class ReplyEnded:
     """The reply is over. `kept`: message and reply are part of the chat; without a single token of
-    reply they are not. `dropped_turns` is how many oldest turns left the context for it."""
+    reply they are not. `dropped_turns` is how many oldest turns left the context for it.
+    `exchange`: message and reply as the next request should give them; `calls`: of tools, in it."""
 
     finish_reason: FinishReason
     kept: bool
@@ -72,6 +101,11 @@ class ReplyEnded:
     context_tokens: int
     dropped_turns: int = 0
     dropped_tokens: int = 0
+    disk_tokens: int = 0  # of those reused, read from disk
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    exchange: Exchange | None = None
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,4 +118,22 @@ class ReplyFailed:
     kept: bool
 
 
-Event = ReplyStarted | TextPiece | ReplyEnded | ReplyFailed
+@dataclass(frozen=True)
+class ModelSwitched:
+    """The answer to SwitchModel."""
+
+    card: ModelCard
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A point of Measure: in round `n_round` so many tokens a second, of the prompt or the reply.
+    `is_last`: nothing follows."""
+
+    n_round: int
+    prompt_tokens_per_s: float
+    reply_tokens_per_s: float
+    is_last: bool = False
+
+
+Event = ReplyStarted | TextPiece | ReplyEnded | ReplyFailed | ModelSwitched | Measured

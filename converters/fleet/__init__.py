@@ -7,7 +7,7 @@ ray_engine.py), assemble.py and artefacts.py write what devices fetch.
 
 from __future__ import annotations
 
-from .build import EngineOptions, FleetPlan, build_fleet, plan_fleet
+from .build import EngineOptions, FleetPlan, build_fleet, plan_fleet, write_steps
 from .local import end_with_parent, say_events
 from .manifest import FleetManifest, read_fleet
 from .report import FleetReport, VariantReport
@@ -28,4 +28,5 @@ __all__ = [
     "read_fleet",
     "run_step",
     "say_events",
+    "write_steps",
 ]

@@ -101,7 +101,7 @@ class _Assembly:
             outcome = self._outcomes[digest]
             if outcome.state != DONE:
                 self._told(replace(row, state=outcome.state, reason=str(outcome.error)))
-            return None
+                return None
         made, described = self._outcomes[product.make], self._outcomes[product.describe]
         assert made.path is not None
         assert described.figures is not None

@@ -18,6 +18,7 @@ from .assemble import assemble, earlier_contents
 from .graph import Graph, plan_graph
 from .local import LocalEngine, default_memory_bytes
 from .manifest import FleetManifest
+from .node import write_node
 from .report import FleetReport
 from .schedule import Engine, ProgressFn, Schedule
 from .step import done_step
@@ -91,6 +92,22 @@ def plan_fleet(manifest: FleetManifest) -> FleetPlan:
         tuple(steps),
         {name: str(error) for name, error in graph.failures.items()},
     )
+
+
+def write_steps(manifest: FleetManifest) -> list[list[str]]:
+    """Writes all steps into the work folder, for queues that call `edgellm fleet step`; their
+    digests by stages, of which each needs nothing but those before. What was done is left out."""
+    graph = plan_graph(manifest)
+    work = manifest.work_dir
+    stages: dict[str, int] = {}
+    found: dict[int, list[str]] = {}
+    for digest, node in graph.nodes.items():
+        write_node(work, node)
+        before = (stages[one] for one in (*node.inputs, *node.after))
+        stages[digest] = max(before, default=-1) + 1
+        if done_step(work, node) is None:
+            found.setdefault(stages[digest], []).append(digest)
+    return [found[stage] for stage in sorted(found)]
 
 
 def build_fleet(

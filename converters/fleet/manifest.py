@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.errors import EdgeError, FormatError, InvalidArgumentError
 
 from ..compress.recipe import ChosenStep, TextOptions, check_steps, read_step, read_texts
 from ..distill.recipe import check, check_one_of
@@ -38,12 +38,15 @@ class FleetModel:
 
 @dataclass(frozen=True)
 class FleetDevice:
-    """A device class. ram_mib, disk_mib: what the application may take, 0: not known, nothing is
-    refused for it. context: tokens that must fit. read_gb_per_s: of its memory, for the speed that
-    is predicted; 0: none is. formats: of matrices that it can run; none named: all. recipes: in
-    order of preference; models: that it gets; none named: all, as they stand in the file."""
+    """A device class. profile: of hardware_profiles/, or a file like those; what it knows of
+    memory, context, KV format and bandwidth stands where nothing is given here. ram_mib, disk_mib:
+    what the application may take, 0: not known, nothing is refused for it. context: tokens that
+    must fit. read_gb_per_s: of its memory, for the speed that is predicted; 0: none is. formats: of
+    matrices that it can run; none named: all. recipes: in order of preference; models: that it
+    gets; none named: all, as they stand in the file."""
 
     name: str
+    profile: str = ""
     ram_mib: int = 0
     disk_mib: int = 0
     context: int = 4096
@@ -151,7 +154,7 @@ def read_fleet(path: Path) -> FleetManifest:
     rest = {key: item for key, item in value.items() if key not in rows}
     head = read_table({"name": path.stem, **rest}, _Head, base, where)
     models = tuple(read_table(row, FleetModel, base, at) for row, at in rows["models"])
-    devices = tuple(read_table(row, FleetDevice, base, at) for row, at in rows["devices"])
+    devices = tuple(_device(row, base, at) for row, at in rows["devices"])
     recipes = tuple(_recipe(row, base, at) for row, at in rows["recipes"])
     try:
         return FleetManifest(
@@ -166,6 +169,32 @@ def _rows(value: dict[str, Any], key: str, where: str) -> list[tuple[Any, str]]:
     if not isinstance(found, list) or not found:
         raise FormatError(f"{where}: no [[{key}]]; add at least one", code="json_missing_key")
     return [(row, f"{where}: [[{key}]] {number}") for number, row in enumerate(found, 1)]
+
+
+def _device(row: Any, base: Path, where: str) -> FleetDevice:
+    known: dict[str, Any] = {}
+    if isinstance(row, dict) and isinstance(row.get("profile"), str):
+        try:
+            known = _from_profile(row["profile"], base)
+        except EdgeError as error:
+            raise type(error)(f"{where}: {error}", code=error.code) from error
+        row = {**known, **row}
+    return read_table(row, FleetDevice, base, where)
+
+
+def _from_profile(name: str, base: Path) -> dict[str, Any]:
+    """What a profile knows of the keys of a device."""
+    from edgellm.profiles import find_profile
+
+    profile = find_profile(str(base / name) if name.endswith(".toml") else name)
+    reads, app_bytes = profile.memory.read_gb_per_s, profile.app_bytes
+    known = {
+        "ram_mib": None if app_bytes is None else app_bytes >> 20,
+        "context": profile.defaults.n_ctx,
+        "kv": profile.defaults.kv,
+        "read_gb_per_s": None if reads is None else reads.value,
+    }
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _recipe(row: Any, base: Path, where: str) -> FleetRecipe:

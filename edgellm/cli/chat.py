@@ -13,9 +13,9 @@ import typer
 
 from ..chat import OverflowPolicy
 from ..chat_template import CHATML_NAME
-from ..errors import EdgeError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from ..locate import DEMO
-from ..model import load
+from ..model import Model, load
 from ..options import DEFAULT_KV, GenerateOptions, as_stops
 from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
@@ -33,7 +33,7 @@ from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, prin
 from .stored import model_file
 
 if TYPE_CHECKING:
-    from edgellm.tui.engine import ModelEngine
+    from edgellm.tui.model_engine import ModelEngine
 
 _POLICIES: dict[str, OverflowPolicy | None] = {
     "error": None,
@@ -95,6 +95,16 @@ def command(
             help="Go on with the chat in this file, if there is one, and save it at the end."
         ),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Go on with a chat of the screen: words of it, or last."),
+    ] = None,
+    history: Annotated[
+        bool, typer.Option(help="Keep chats and their KV on disk, for this user only.")
+    ] = True,
+    serve_web: Annotated[
+        bool, typer.Option("--serve-web", help="The screen in a browser of this machine.")
+    ] = False,
     threads: ThreadsOption = None,
     kv: KvOption = None,
     kv_cache_dir: KvCacheDirOption = None,
@@ -113,57 +123,114 @@ def command(
         raise InvalidArgumentError(message, code="invalid_argument")
     named = template if template in (None, CHATML_NAME) else Path(str(template))
     limit_bytes = size_bytes(max_memory, "--max-memory")
-    with ExitStack() as stack:
-        loaded = stack.enter_context(
-            load(
-                model_file(model or DEMO),
-                threads=threads,
-                kv=kv or DEFAULT_KV,
-                max_memory=limit_bytes,
-                draft_model=draft_model,
-                draft_layers=draft_layers,
-                backend=backend,
-                **kv_cache(kv_cache_dir, kv_cache_size),
-            )
+    _check_session(session, resume, system, context, policy)
+    if serve_web:
+        _serve_web()
+        return
+    reason = _why_no_screen(plain, json)
+    is_kept = history and session is None and reason is None
+    cache = kv_cache(kv_cache_dir, kv_cache_size)
+
+    def opened(name: str) -> Model:
+        return load(
+            model_file(name),
+            threads=threads,
+            kv=kv or DEFAULT_KV,
+            max_memory=limit_bytes,
+            draft_model=draft_model,
+            draft_layers=draft_layers,
+            backend=backend,
+            **cache,
         )
-        from edgellm.tui.engine import ModelEngine
 
+    with ExitStack() as stack:
+        from edgellm.tui.model_engine import ModelEngine
+
+        library = None
+        if reason is None:
+            from edgellm.tui.run import kv_directory, open_library
+
+            library = open_library(is_kept)
+            stack.callback(library.close)
+            if is_kept and not cache:
+                cache = {"kv_cache_dir": kv_directory()}
+        loaded = stack.enter_context(opened(model or DEMO))
         through = None if adapter is None else loaded.load_adapter(adapter)
-        if session is not None and session.exists():
-            _check_given(system, context, policy)
-            chat = loaded.restore(session, template=named, adapter=through)
-        else:
-            chat = loaded.chat(
-                system,
-                template=named,
-                n_ctx=context,
-                policy=_POLICIES[policy],
-                adapter=through,
+        options: dict[str, Any] = {
+            "template": named,
+            "n_ctx": context,
+            "policy": _POLICIES[policy],
+            "adapter": through,
+        }
+        chat = None
+        if session is not None:
+            is_there = session.exists()
+            chat = (
+                loaded.restore(session, template=named, adapter=through)
+                if is_there
+                else loaded.chat(system, **options)
             )
-        stack.enter_context(chat)
-        engine = ModelEngine(loaded, chat, _name(model), sampling, session)
+            stack.enter_context(chat)
+        engine = ModelEngine(
+            loaded,
+            _name(model),
+            sampling,
+            options=options,
+            chat=chat,
+            save_to=session,
+            open_model=opened if session is None else None,
+        )
         stack.callback(engine.close)
-        _talk(engine, model, plain, json)
+        greeting = _DEMO_GREETING if model is None else None
+        if library is None:
+            _line_by_line(engine, system, reason, greeting, json)
+        else:
+            from edgellm.tui.run import found_chat, run_screen
+
+            which = None if resume is None else found_chat(library, resume)
+            run_screen(engine, library, greeting=greeting, chat=which, system=system)
 
 
-def _talk(engine: ModelEngine, model: str | None, plain: bool, json: bool) -> None:
-    """On the screen, if there can be one and it is wanted."""
+def _why_no_screen(plain: bool, json: bool) -> str | None:
+    """None: there is one. Empty: none was wanted."""
+    if plain or json:
+        return ""
     from edgellm.tui.capability import why_no_screen
 
-    reason = None if plain or json else why_no_screen()
-    if not (plain or json or reason):
-        _on_screen(engine, _DEMO_GREETING if model is None else None)
-        return
-    if model is None:
-        note(f"note: {_DEMO_GREETING}")
-    if reason is not None:
+    reason: str | None = why_no_screen()
+    return reason
+
+
+def _line_by_line(
+    engine: ModelEngine, system: str | None, reason: str | None, greeting: str | None, json: bool
+) -> None:
+    if greeting is not None:
+        note(f"note: {greeting}")
+    if reason:
         note(f"note: no screen, because {reason}")
     from edgellm.tui.line_mode import converse
 
-    exchanges = converse(engine, silent=json)
+    exchanges = converse(engine, system=system, silent=json)
     if json:
         turns = [{"message": said.message, **asdict(said.reply)} for said in exchanges]
         print_json("chat", {"model": engine.card.name, "turns": turns})
+
+
+def _serve_web() -> None:
+    """This very command in a browser, without --serve-web."""
+    from edgellm.tui.web import serve
+
+    serve([one for one in sys.argv[1:] if one != "--serve-web"])
+
+
+def _check_session(
+    session: Path | None, resume: str | None, system: str | None, context: int | None, policy: str
+) -> None:
+    if session is not None and resume is not None:
+        message = "--session and --resume name two chats; leave one out"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    if session is not None and session.exists():
+        _check_given(system, context, policy)
 
 
 def _check_given(system: str | None, context: int | None, policy: str) -> None:
@@ -173,19 +240,6 @@ def _check_given(system: str | None, context: int | None, policy: str) -> None:
             "--system, --context and --policy are those of the chat in --session; leave them out"
         )
         raise InvalidArgumentError(message, code="invalid_argument")
-
-
-def _on_screen(engine: ModelEngine, greeting: str | None) -> None:
-    from edgellm.tui.app import ChatApp
-
-    app = ChatApp(engine, greeting=greeting)
-    app.run()
-    if app.crash is not None:
-        raise app.crash
-    if app.return_code:
-        message = "the chat screen ended with an error; --plain works without it"
-        raise EdgeError(message, code="internal")
-    sys.stdout.flush()
 
 
 def _name(model: str | None) -> str:

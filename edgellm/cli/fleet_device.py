@@ -24,7 +24,13 @@ NameArgument = Annotated[str, typer.Argument(help="FLEET/MODEL, as pull --index 
 
 
 def pull_from_index(
-    location: str, device: str | None, model: str, device_id: str, root: Path | None, json: bool
+    location: str,
+    device: str | None,
+    model: str,
+    device_id: str,
+    root: Path | None,
+    require_signature: bool,
+    json: bool,
 ) -> None:
     """What `edgellm pull MODEL --index LOCATION` does."""
     from .. import _native
@@ -35,7 +41,8 @@ def pull_from_index(
     memory_bytes = _native.memory_figures()["available_bytes"]
     with Artefacts(location) as artefacts, progress_bar() as bar:
         fleet = _fleet(artefacts, root)
-        place = FleetDevice(Store.default(), fleet, device_id=device_id)
+        required = True if require_signature else None
+        place = FleetDevice(Store.default(), fleet, device_id=device_id, require_signature=required)
         if root is not None:
             place.trust(read_small(root, MAX_ENVELOPE_BYTES), str(root))
         if place.state.root is None:

@@ -109,16 +109,21 @@ def command(
         Path | None,
         typer.Option(help="With --index: 1.dsse.json, whose signatures are required from now on."),
     ] = None,
+    require_signature: Annotated[
+        bool,
+        typer.Option("--require-signature", help="With --index: nothing without a trusted root."),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Says what it takes before a weight is fetched, goes on where an earlier pull was cut off,
     checks every digest, and fetches safetensors, JSON, .edge and .gguf only: no pickles, no code.
     HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured."""
     of_hub = {"file": file, "format": format, "as": name, "dry_run": dry_run}
-    of_index = {"device": device, "device_id": device_id, "root": root}
+    of_index: dict[str, object] = {"device": device, "device_id": device_id, "root": root}
+    of_index |= {"require_signature": require_signature}
     if index is not None:
         refuse_others(of_hub, "has no effect with --index")
-        pull_from_index(index, device, model, device_id, root, json)
+        pull_from_index(index, device, model, device_id, root, require_signature, json)
         return
     refuse_others(of_index, "is for --index")
     hub_name = parse_hub_name(model)

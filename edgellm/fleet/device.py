@@ -48,7 +48,8 @@ class Updated:
 
 class FleetDevice:
     """fleet: its name. device_id: for canaries; "": one is drawn once and kept. health: what
-    decides whether a model may run; least_speed: of the planned speed, 0 to 1."""
+    decides whether a model may run; least_speed: of the planned speed, 0 to 1. require_signature:
+    nothing is taken before a root is trusted; None: where any fleet of this store has one."""
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class FleetDevice:
         device_id: str = "",
         health: HealthFn = check_health,
         least_speed: float = LEAST_SPEED,
+        require_signature: bool | None = None,
     ) -> None:
         self._store, self._fleet = store, fleet
         folder = store.directory / "fleets"
         self._path = folder / f"{fleet}.json"
         self._lock = folder / f"{fleet}.lock"
+        self._require_signature = require_signature
         self._device_id, self._health, self._least_speed = device_id, health, least_speed
 
     @property
@@ -129,6 +132,7 @@ class FleetDevice:
         """Goes back to what ran before; what runs now is not taken again."""
         with self._changing() as state:
             stored = self._need(model)
+            self._need(model, PREVIOUS)
             self._fail(state, stored.model.digest, why)
             return self._rolled_back(model)
 
@@ -169,6 +173,7 @@ class FleetDevice:
         key = hashlib.sha256(f"fleet {variant.file.sha256}".encode()).hexdigest()
         there = self._store.name_made(key, reference, artefacts.location)
         if there is not None:
+            self._store.discard_pull(key)
             return Fetched(0, 0, variant.file.n_bytes, 0), there
         slots = [self._slot(model, tag) for tag in (ACTIVE, PREVIOUS)]
         others = [slot.path for slot in slots if slot is not None]
@@ -186,6 +191,7 @@ class FleetDevice:
         notes: list[str] = []
         where = artefacts.location
         if state.root is None:
+            self._check_may_be_unsigned(where)
             index = parse_index(artefacts.index(), where)
             check_sequence(index, state.sequence, where)
             root = None
@@ -201,6 +207,19 @@ class FleetDevice:
             message = f"{where}: the fleet {index.name}, not {self._fleet}"
             raise IntegrityError(message, code="fleet_swapped")
         return self._save(replace(state, sequence=index.sequence)), index, root, notes
+
+    def _check_may_be_unsigned(self, where: str) -> None:
+        """Else another name would be a way around the root that a device trusts."""
+        required = self._require_signature
+        if required is None:
+            states = self._path.parent.glob("*.json")
+            required = any(read_state(path, "").root is not None for path in states)
+        if required:
+            message = (
+                f"{where}: no root of the fleet {self._fleet} is trusted here, and this device "
+                "requires signatures; give it: --root FILE"
+            )
+            raise IntegrityError(message, code="signature_required")
 
     def _roots(self, artefacts: Artefacts, state: State) -> tuple[State, Root]:
         """Follows the chain of roots from the trusted one. Only the last one may not have
@@ -237,10 +256,7 @@ class FleetDevice:
             self._save(state.with_known(digest, replace(known, failure=why or "rolled back")))
 
     def _rolled_back(self, model: str) -> Updated:
-        previous = self._slot(model, PREVIOUS)
-        if previous is None:
-            message = f"{self._name(model)}: failed, and there is nothing to go back to"
-            raise FormatError(message, code="store_unknown")
+        previous = self._need(model, PREVIOUS)
         self._store.switch(self._name(model), {ACTIVE: previous.model.digest})
         return self._said("again", model, self.state, [])
 
@@ -282,8 +298,12 @@ class FleetDevice:
         known = state.known.get(digest)
         return Updated(what, digest, "" if known is None else known.version, tuple(notes))
 
-    def _need(self, model: str) -> Stored:
-        return self._store.get(Reference(self._name(model), ACTIVE))
+    def _need(self, model: str, tag: str = ACTIVE) -> Stored:
+        stored = self._slot(model, tag)
+        if stored is None and tag == PREVIOUS and self._slot(model, ACTIVE) is not None:
+            message = f"{self._name(model)}: there is nothing to go back to"
+            raise FormatError(message, code="store_unknown")
+        return stored or self._store.get(Reference(self._name(model), tag))
 
     def _slot(self, model: str, tag: str) -> Stored | None:
         return self._store.find(Reference(self._name(model), tag))

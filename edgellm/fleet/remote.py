@@ -101,7 +101,7 @@ class RemoteReader:
             told = answer.headers.get("Content-Range", "")
             if told.startswith(f"bytes {span[0]}-"):
                 return
-            raise DeviceError(f"{where}: the server sends another range", code="hub_answer")
+            raise DeviceError(f"{where}: the server sends another range", code="hub_failed")
         if answer.status != 200:
             message = f"{where}: answered {answer.status}; redirects are not followed"
             raise DeviceError(message, code="hub_failed")

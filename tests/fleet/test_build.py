@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from edgellm.converters.fleet import (
     FleetProgress,
     build_fleet,
     plan_fleet,
-    read_fleet,
     run_step,
+    write_steps,
 )
 from edgellm.converters.fleet.local import LocalEngine
 from edgellm.converters.fleet.node import Node, read_node, write_node
@@ -25,7 +26,7 @@ from edgellm.converters.fleet.schedule import Schedule
 
 from edgellm.cli import run_command_line
 from edgellm.cli.exits import Exit
-from edgellm.errors import DeviceError, EdgeError, FormatError, InvalidArgumentError
+from edgellm.errors import DeviceError, EdgeError, FormatError
 from edgellm.fleet.index import index_bytes, parse_index
 from fleet.kitchen import (
     Inline,
@@ -317,38 +318,20 @@ def test_memory_bounds_what_runs_at_once() -> None:
     assert not engine.has_room(small)
 
 
-# ---- manifests
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "error", "message"),
-    [
-        ('name = "kitchen"', 'name = "../x"', InvalidArgumentError, "must be 1 to 64 of"),
-        ('version = "1.0.0"', 'version = "1.0"', InvalidArgumentError, "no semantic version"),
-        ("sequence = 1", "sequence = 0", InvalidArgumentError, "sequence is 1 to"),
-        ("sequence = 1", "sequel = 1", FormatError, "'sequel' not known"),
-        ("sequence = 1", 'layout = "zip"', InvalidArgumentError, "layout 'zip' is not known"),
-        ("sequence = 1", 'expires = "soon"', InvalidArgumentError, "expires is a time of UTC"),
-        ("sequence = 1", "canary_percent = 5", InvalidArgumentError, "name what `extends` has"),
-        ("[[models]]", "[[modells]]", FormatError, "'modells' not known"),
-        ("read_gb_per_s = 1.0", 'kv = "F8"', InvalidArgumentError, "kv 'F8' is not known"),
-        ("read_gb_per_s = 1.0", "ram = 1", FormatError, "'ram' not known"),
-        ("read_gb_per_s = 1.0", 'recipes = ["x"]', InvalidArgumentError, "'x' not known"),
-        ('name = "device0"', 'name = "a b"', InvalidArgumentError, "devices: name 'a b'"),
-        ('format = "E8_32"', 'frmat = "E8_32"', FormatError, "'frmat' not known"),
-        ('format = "E8_32"', 'steps = "x"', FormatError, "'steps' must be tables"),
-        ('name = "e8_32"', "", FormatError, r"\[\[recipes\]\] 1: needs a 'name'"),
-    ],
-)
-def test_a_manifest_with_a_fault_says_where(
-    old: str, new: str, error: type[Exception], message: str, tmp_path: Path
-) -> None:
-    text = manifest_text([Path("m")], 1, 1)
-    assert old in text
-    (tmp_path / "fleet.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(error, match=message) as caught:
-        read_fleet(tmp_path / "fleet.toml")
-    assert "fleet.toml" in str(caught.value)
+def test_stages_for_queues_need_nothing_of_later_ones(models: list[Path], tmp_path: Path) -> None:
+    """What examples/fleet/ does: stage after stage by whoever, then a build that finds all done."""
+    manifest = manifest_in(tmp_path, manifest_text(models[:1], 1, 2))
+    stages = write_steps(manifest)
+    assert [len(one) for one in stages] == [2, 2]
+    for stage in stages:
+        for digest in reversed(stage):
+            assert not run_step(manifest.work_dir, digest).was_done
+    assert write_steps(manifest) == []
+    engine, _ = build(manifest)
+    assert engine.labels == []
+    script = HERE.parents[1] / "examples" / "fleet" / "stages.py"
+    shown = runpy.run_path(str(script))
+    shown["main"](tmp_path / "fleet.toml")
 
 
 # ---- kills

@@ -11,9 +11,12 @@ import pytest
 from edgellm.converters import convert
 from edgellm.converters.npu import NpuOptions, export_npu
 from edgellm.converters.npu.compare import cpu_logits, difference
+from edgellm.converters.npu.split import stage_sizes
+from edgellm.converters.npu.weights import open_weights
 
 import command_line
 import edgellm
+from edgellm.cli.npu import check_choices, graphs_text
 from edgellm.errors import (
     ContextOverflowError,
     FormatError,
@@ -188,7 +191,18 @@ def test_the_verb_writes_file_and_graphs(tiny: Path, tmp_path: Path):
     ran = command_line.edgellm("convert", tiny, out, *choices, "--json", cwd=tmp_path)
     assert command_line.data_of(ran, "convert")["npu"]["difference"]["n_tokens"] == 64
     assert NpuModel(tmp_path / "tiny.npu-ort", threads=1).session.capacity == 64
-    again = command_line.edgellm("convert", out, "x", "--target", "npu:ort", cwd=tmp_path)
-    assert "against the CPU runtime" in again.stdout, again.stderr
-    refused = command_line.edgellm("convert", tiny, out, "--npu-bits", 4, cwd=tmp_path)
-    assert "only with --target" in refused.stderr
+    assert "same top token" in graphs_text(export_npu(out, tmp_path / "x", "npu:ort", against=out))
+    with pytest.raises(InvalidArgumentError, match="--npu-bits: only with --target"):
+        check_choices(None, {"npu_bits": 4})
+
+
+def test_parts_run_one_after_the_other(tiny: Path, bundle: Path, tmp_path: Path):
+    with open_weights(tiny, 4) as weights:
+        limit = max(size.n_bytes for size in stage_sizes(weights))
+    options = NpuOptions(rows=(1, 4), context=32, max_bytes=limit)
+    report = export_npu(tiny, tmp_path / "npu", "npu:ort", options)
+    assert len(report.parts) > 4
+    ids = list(range(2, 25))
+    parts, whole = NpuModel(tmp_path / "npu", threads=1), NpuModel(bundle, threads=1)
+    np.testing.assert_allclose(parts.logits(ids), whole.logits(ids), atol=1e-4)
+    assert len(list((tmp_path / "npu").glob("part*.data"))) == len(report.parts) // 2

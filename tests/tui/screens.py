@@ -58,6 +58,13 @@ async def say(app: ChatApp, pilot: Pilot[None], text: str) -> None:
     await until(pilot, lambda: not app.busy)
 
 
+async def command(app: ChatApp, pilot: Pilot[None], line: str) -> None:
+    """Type and press Enter."""
+    app.prompt.put(line)
+    await pilot.press("enter")
+    await pilot.pause()
+
+
 def shown(app: ChatApp) -> str:
     """The screen as text, without trailing blanks."""
     lines = app.screen._compositor.render_strips()

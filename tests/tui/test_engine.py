@@ -12,20 +12,24 @@ from typing import Any
 import pytest
 from edgellm.tui import line_mode
 from edgellm.tui.capability import why_poor_terminal
-from edgellm.tui.engine import EngineThread, ModelEngine
+from edgellm.tui.engine import EngineThread
 from edgellm.tui.messages import (
-    EditLast,
+    Ask,
     Event,
-    Regenerate,
+    Measure,
+    Measured,
+    ModelSwitched,
     ReplyEnded,
     ReplyFailed,
     ReplyStarted,
-    Send,
+    SwitchModel,
     TextPiece,
 )
+from edgellm.tui.model_engine import ModelEngine
 
 import edgellm
-from edgellm.errors import ContextOverflowError
+from edgellm.errors import ContextOverflowError, ToolCallError
+from edgellm.transcript import Exchange
 
 QUESTION = "How do I show the current date?"
 
@@ -37,7 +41,8 @@ def model() -> Iterator[edgellm.Model]:
 
 
 def engine_of(model: edgellm.Model, chat: edgellm.Chat, **sampling: Any) -> ModelEngine:
-    return ModelEngine(model, chat, "demo", {"max_tokens": 12, "temperature": 0.0, **sampling})
+    given = {"max_tokens": 12, "temperature": 0.0, **sampling}
+    return ModelEngine(model, "demo", given, chat=chat)
 
 
 def text_of(events: list[Event]) -> str:
@@ -48,7 +53,7 @@ def all_events(thread: EngineThread) -> list[Event]:
     """Of the request under way."""
     events: list[Event] = []
     deadline = time.monotonic() + 60
-    while not (events and isinstance(events[-1], ReplyEnded | ReplyFailed)):
+    while not (events and isinstance(events[-1], ReplyEnded | ReplyFailed | ModelSwitched)):
         assert time.monotonic() < deadline
         time.sleep(0.005)
         events += thread.take()
@@ -61,7 +66,7 @@ def test_a_reply_is_that_of_the_chat_and_comes_with_its_figures(model):
         assert engine.card.n_ctx == 512
         assert not engine.card.varies
         assert re.match(r"\d\.\dM parameters, E4_16, ", engine.card.details)
-        events = list(engine.reply(Send(QUESTION)))
+        events = list(engine.reply(Ask(QUESTION)))
         expected = same.send(QUESTION, max_tokens=12)
         assert isinstance(events[0], ReplyStarted)
         assert text_of(events) == expected.text
@@ -70,7 +75,7 @@ def test_a_reply_is_that_of_the_chat_and_comes_with_its_figures(model):
         assert ended.kept
         assert ended.n_tokens == len(expected.token_ids)
         assert ended.context_tokens == chat.context_tokens[0]
-        second = list(engine.reply(Send("And the time?")))[-1]
+        second = list(engine.reply(Ask("And the time?", engine.said)))[-1]
         assert isinstance(second, ReplyEnded)
         assert second.reused_tokens > 10
 
@@ -78,8 +83,8 @@ def test_a_reply_is_that_of_the_chat_and_comes_with_its_figures(model):
 def test_each_further_try_takes_another_seed(model):
     with model.chat() as chat:
         engine = engine_of(model, chat, temperature=1.5, seed=3)
-        replies = [text_of(list(engine.reply(Send(QUESTION))))]
-        replies += [text_of(list(engine.reply(Regenerate()))) for _ in range(3)]
+        replies = [text_of(list(engine.reply(Ask(QUESTION))))]
+        replies += [text_of(list(engine.reply(Ask(QUESTION, attempt=n)))) for n in (1, 2, 3)]
         assert len(set(replies)) > 1
         with model.chat() as same:
             options = {"max_tokens": 12, "temperature": 1.5}
@@ -92,9 +97,10 @@ def test_each_further_try_takes_another_seed(model):
 def test_an_edit_takes_the_place_of_the_last_message(model):
     with model.chat() as chat:
         engine = engine_of(model, chat)
-        list(engine.reply(Send("Hello")))
-        list(engine.reply(Send("one")))
-        list(engine.reply(EditLast("two")))
+        list(engine.reply(Ask("Hello")))
+        hello = engine.said
+        list(engine.reply(Ask("one", hello)))
+        list(engine.reply(Ask("two", hello)))
         assert [turn.message["content"] for turn in chat.turns] == ["Hello", "two"]
 
 
@@ -102,7 +108,7 @@ def test_stop_from_another_thread_keeps_what_came(model):
     with model.chat() as chat:
         engine = engine_of(model, chat, max_tokens=400, ignore_eos=True)
         thread = EngineThread(engine)
-        thread.submit(Send("Tell me a story."))
+        thread.submit(Ask("Tell me a story."))
         events: list[Event] = []
         while not text_of(events):
             time.sleep(0.001)
@@ -114,7 +120,7 @@ def test_stop_from_another_thread_keeps_what_came(model):
         assert ended.finish_reason == "cancelled"
         assert 0 < ended.n_tokens < 400
         assert chat.turns[0].reply == text_of(events)
-        thread.submit(Send("Hello"))
+        thread.submit(Ask("Hello"))
         assert isinstance(all_events(thread)[-1], ReplyEnded)
         thread.close()
 
@@ -124,7 +130,7 @@ def test_a_stop_before_the_first_token_is_not_lost(model):
         engine = engine_of(model, chat, max_tokens=400, ignore_eos=True)
         thread = EngineThread(engine)
         for _ in range(20):
-            thread.submit(Send("Tell me a story."))
+            thread.submit(Ask("Tell me a story."))
             thread.stop()
             ended = all_events(thread)[-1]
             assert isinstance(ended, ReplyEnded)
@@ -135,7 +141,7 @@ def test_a_stop_before_the_first_token_is_not_lost(model):
 def test_what_does_not_fit_is_a_failure_that_changes_nothing(model):
     with model.chat(n_ctx=64) as chat:
         thread = EngineThread(engine_of(model, chat))
-        thread.submit(Send("long " * 200))
+        thread.submit(Ask("long " * 200))
         failed = all_events(thread)[-1]
         assert isinstance(failed, ReplyFailed)
         assert (failed.code, failed.started, failed.kept) == ("context_overflow", False, False)
@@ -146,8 +152,133 @@ def test_what_does_not_fit_is_a_failure_that_changes_nothing(model):
 def test_a_policy_says_what_it_dropped(model):
     with model.chat(n_ctx=96, policy="drop_oldest_turns") as chat:
         engine = engine_of(model, chat)
-        ended = [list(engine.reply(Send(f"{QUESTION} {i}")))[-1] for i in range(5)]
+        ended = [list(engine.reply(Ask(f"{QUESTION} {i}", engine.said)))[-1] for i in range(5)]
         assert any(isinstance(e, ReplyEnded) and e.dropped_turns > 0 for e in ended)
+
+
+def test_the_past_is_what_the_request_says_whatever_was_said_before(model):
+    """Branches: the replies are those of a chat in which nothing else was ever said."""
+    with model.chat() as chat:
+        engine = engine_of(model, chat)
+        list(engine.reply(Ask("Hello")))
+        hello = engine.said
+        on_the_left = text_of(list(engine.reply(Ask(QUESTION, hello))))
+        left = engine.said
+        list(engine.reply(Ask("Something else.", hello)))
+        further = list(engine.reply(Ask("And the time?", left)))
+    with model.chat() as same:
+        replies = [same.send(text, max_tokens=12).text for text in ("Hello", QUESTION)]
+        assert replies[1] == on_the_left
+        expected = same.send("And the time?", max_tokens=12)
+    assert text_of(further) == expected.text
+
+
+def test_a_reply_goes_on_where_it_was_cut(model):
+    with model.chat() as chat, model.chat() as whole:
+        engine = engine_of(model, chat, max_tokens=4, ignore_eos=True)
+        list(engine.reply(Ask("Hello")))
+        begun = engine.said[0]
+        more = list(engine.reply(Ask("Hello", begun=begun)))
+        expected = whole.send("Hello", max_tokens=8, ignore_eos=True).text
+        assert begun.reply + text_of(more) == expected
+        assert engine.said[0].reply == expected
+
+
+def test_a_reply_that_was_rewritten_is_what_the_model_goes_on_from(model):
+    with model.chat() as chat:
+        engine = engine_of(model, chat)
+        mine = Exchange({"role": "user", "content": "Hello"}, "Good evening, sir.")
+        events = list(engine.reply(Ask("And?", (mine,))))
+        assert isinstance(events[-1], ReplyEnded)
+        assert chat.messages[1] == {"role": "assistant", "content": "Good evening, sir."}
+        assert chat.messages[2]["content"] == "And?"
+
+
+def test_a_chat_of_another_day_is_the_same_chat(model, tmp_path):
+    """Only texts and drawn ids were kept, as the library keeps them, and pages of KV."""
+    sampling = {"max_tokens": 12}
+    with edgellm.load("demo", verify="always", kv_cache_dir=tmp_path / "kv") as first:
+        engine = ModelEngine(first, "demo", sampling)
+        list(engine.reply(Ask("Hello", system="Answer at length. " * 8)))
+        kept = tuple(Exchange(dict(e.message), e.reply, e.reply_ids) for e in engine.said)
+        there = list(engine.reply(Ask(QUESTION, engine.said, system="Answer at length. " * 8)))
+        engine.close()
+    with edgellm.load("demo", verify="always", kv_cache_dir=tmp_path / "kv") as second:
+        engine = ModelEngine(second, "demo", sampling)
+        again = list(engine.reply(Ask(QUESTION, kept, system="Answer at length. " * 8)))
+        ended = again[-1]
+        assert isinstance(ended, ReplyEnded)
+        assert ended.disk_tokens >= 32
+        engine.close()
+    assert text_of(again) == text_of(there)
+
+
+def test_another_model_goes_on_and_a_missing_one_changes_nothing(model):
+    opened = []
+
+    def open_model(name: str) -> edgellm.Model:
+        opened.append(edgellm.load(name))
+        return opened[-1]
+
+    engine = ModelEngine(edgellm.load("demo"), "demo", {"max_tokens": 4}, open_model=open_model)
+    thread = EngineThread(engine)
+    thread.submit(Ask("Hello"))
+    all_events(thread)
+    said = engine.said
+    thread.submit(SwitchModel("missing.edge"))
+    failed = all_events(thread)[-1]
+    assert isinstance(failed, ReplyFailed)
+    assert "missing.edge" in failed.message
+    thread.submit(SwitchModel("demo"))
+    assert isinstance(all_events(thread)[-1], ModelSwitched)
+    thread.submit(Ask(QUESTION, said))
+    assert isinstance(all_events(thread)[-1], ReplyEnded)
+    assert [exchange.message["content"] for exchange in engine.said] == ["Hello", QUESTION]
+    thread.close()
+    engine.close()
+    assert len(opened) == 1
+
+
+def test_measuring_leaves_the_chat_as_it_is(model):
+    with model.chat() as chat:
+        engine = engine_of(model, chat)
+        list(engine.reply(Ask("Hello")))
+        said = engine.said
+        points = list(engine.measure(Measure(32, 16, 2)))
+        assert all(isinstance(point, Measured) for point in points)
+        assert [point.is_last for point in points] == [False] * (len(points) - 1) + [True]
+        assert points[-1].n_round == 1
+        assert points[-1].prompt_tokens_per_s > 0
+        assert engine.said == said
+
+
+CALLING = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if tools %}<tool_call>{{ tools }}{% endif %}{% if add_generation_prompt %}\
+<|im_start|>assistant
+{% endif %}"""
+
+
+def test_a_call_in_a_reply_is_read(model):
+    tools = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
+    text = 'I look.\n<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+    with model.chat(template=CALLING, tools=tools) as chat:
+        chat.recall([Exchange({"role": "user", "content": "The time?"}, text)])
+        assert chat.tool_calls(chat.turns[0]) == [("now", {})]
+        chat.recall([Exchange({"role": "user", "content": "The time?"}, "No idea.")])
+        assert chat.tool_calls(chat.turns[0]) == []
+        broken = text.replace("now", "rm")
+        chat.recall([Exchange({"role": "user", "content": "The time?"}, broken)])
+        with pytest.raises(ToolCallError, match="no function 'rm'"):
+            chat.tool_calls(chat.turns[0])
+
+
+@pytest.mark.parametrize("ids", [(-1,), (10**6,)])
+def test_ids_of_no_token_are_not_fed(model, ids):
+    with model.chat() as chat:
+        chat.recall([Exchange({"role": "user", "content": "Hello"}, "Hi.", ids)])
+        assert not chat.turns[0].exact
+        assert chat.send("And?", max_tokens=2).token_ids
 
 
 class Terminal(io.StringIO):

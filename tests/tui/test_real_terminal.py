@@ -20,7 +20,12 @@ from tui.terminal_grammar import findings
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are a POSIX matter")
 
 ROWS, COLUMNS = 60, 120
-TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_COLOR_SYSTEM": "truecolor"}
+TERMINAL = {
+    "TERM": "xterm-256color",
+    "COLORTERM": "truecolor",
+    "TEXTUAL_COLOR_SYSTEM": "truecolor",
+    "VISUAL": "true",  # payloads end their paste and type Ctrl+G
+}
 PROGRAM = """
 import json, sys, time
 from pathlib import Path

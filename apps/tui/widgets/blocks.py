@@ -31,6 +31,10 @@ class Painter:
     def __init__(self, styles: Mapping[str, Style]) -> None:
         self._styles = styles
 
+    def with_text(self, style: Style) -> Painter:
+        """The same, with ordinary text in `style`."""
+        return Painter({**self._styles, "text": style})
+
     def block(self, node: SyntaxTreeNode, width: int) -> list[Line]:
         """A block of the top level in `width` cells."""
         return self._block(node, width, self._styles["text"], 0)

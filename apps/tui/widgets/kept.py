@@ -33,5 +33,5 @@ class Kept(_Base):
         return self._kept[1]
 
 
-class ChatScreen(Kept, Screen[None]):
-    """The background of everything."""
+class KeptScreen(Kept, Screen[None]):
+    """The background of the chat."""

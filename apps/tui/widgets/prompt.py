@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from os.path import commonprefix
 from typing import ClassVar
 
 from textual import events
@@ -12,6 +14,7 @@ from textual.widgets import TextArea
 from edgellm.sanitize import visible
 
 from .kept import Kept
+from .vim import Vim
 
 # Terminals that report them; Ctrl+J comes through everywhere.
 _NEWLINE_KEYS = ("ctrl+j", "shift+enter", "alt+enter")
@@ -32,7 +35,19 @@ class Prompt(Kept, TextArea):
             self.text = text
 
     class EditWanted(Message):
-        """Up was pressed with nothing written."""
+        """Up was pressed with nothing written, or Up or Down in a message that is as it was sent:
+        the one before (-1) or after (1)."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
+    class Choices(Message):
+        """What Tab could mean."""
+
+        def __init__(self, names: list[str]) -> None:
+            super().__init__()
+            self.names = names
 
     class EndWanted(Message):
         """Ctrl+D was pressed with nothing written."""
@@ -45,6 +60,9 @@ class Prompt(Kept, TextArea):
             placeholder="Write a message",
             tab_behavior="focus",
         )
+        self.original: str | None = None  # of an edit
+        self.vim: Vim | None = None
+        self._completer: Callable[[str], list[str]] | None = None
         # It would wake the machine and draw twice a second for as long as the chat is open.
         self.cursor_blink = False
 
@@ -55,12 +73,26 @@ class Prompt(Kept, TextArea):
         else:
             self.post_message(self.EndWanted())
 
+    def complete_with(self, completer: Callable[[str], list[str]]) -> None:
+        """Tab asks it what the word before the cursor may become."""
+        self._completer = completer
+
     def action_cursor_up(self, select: bool = False) -> None:
-        """With nothing written: the last message again."""
-        if self.text or select:
+        """With nothing written, or an edit not begun: the message before."""
+        if select or (self.text and not self._is_untouched(self.cursor_at_first_line)):
             super().action_cursor_up(select)
         else:
-            self.post_message(self.EditWanted())
+            self.post_message(self.EditWanted(-1))
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """In an edit not begun: the message after."""
+        if not select and self._is_untouched(self.cursor_at_last_line):
+            self.post_message(self.EditWanted(1))
+        else:
+            super().action_cursor_down(select)
+
+    def _is_untouched(self, at_edge: bool) -> bool:
+        return at_edge and self.original is not None and self.text == visible(self.original)
 
     def put(self, text: str) -> None:
         """`text` in the place of what is written; undo brings that back."""
@@ -69,8 +101,24 @@ class Prompt(Kept, TextArea):
 
     async def _on_key(self, event: events.Key) -> None:
         # Here and not as bindings with priority, which would overtake letters still in the queue.
+        if event.key == "tab" and self._complete():
+            event.prevent_default()
+            event.stop()
+            return
+        if self.vim and self.vim.is_normal and event.is_printable and event.character:
+            event.prevent_default()
+            event.stop()
+            self.vim.key(event.character)
+            return
         if event.key != "enter" and event.key not in _NEWLINE_KEYS:
-            await super()._on_key(event)
+            # At once, and not after it went through the widgets above: letters would overtake it.
+            bound = self._bindings.key_to_bindings.get(event.key)
+            if bound and not event.is_printable:
+                event.prevent_default()
+                event.stop()
+                await self.run_action(bound[0].action)
+            else:
+                await super()._on_key(event)
             return
         event.prevent_default()
         event.stop()
@@ -85,3 +133,22 @@ class Prompt(Kept, TextArea):
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         if result := self._replace_via_keyboard(visible(text), *self.selection):
             self.move_cursor(result.end_location)
+
+    def _complete(self) -> bool:
+        """The word before the cursor, as far as it is clear; whether Tab was for that."""
+        row, column = self.cursor_location
+        line = self.document.get_line(row)[:column]
+        word = line[line.rfind(" ") + 1 :]
+        if self._completer is None or not word.startswith(("@", "/")):
+            return bool(self.text)
+        is_command = word.startswith("/") and row == 0 and line == word
+        names = self._completer(word) if is_command or word.startswith("@") else []
+        if not names:
+            return True
+        done = commonprefix(names)  # noqa: RUF071 characters are what is meant
+        is_folder = done.endswith("/")
+        end = " " if len(names) == 1 and not is_folder else ""
+        self.replace(visible(done) + end, (row, column - len(word)), (row, column))
+        if len(names) > 1:
+            self.post_message(self.Choices(names))
+        return True

@@ -36,6 +36,11 @@ class StatusLine(Kept, Horizontal):
         """The sentence."""
         self._text.show(text, same_size=True)
 
+    def set_limit(self, n_ctx: int) -> None:
+        """Of another model."""
+        self._n_ctx = n_ctx
+        self.show_context(self._n_used)
+
     def show_context(self, n_used: int) -> None:
         """Tokens in the context now."""
         self._n_used = n_used

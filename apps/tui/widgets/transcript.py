@@ -7,6 +7,8 @@ for every block was nearly all that a reply cost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -14,63 +16,33 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
-from textual.content import Content
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
-from edgellm.sanitize import visible
+from edgellm.sanitize import visible_line
 
 from .blocks import Painter
-from .growing import GrowingMarkdown
-from .lines import BLANK, Line, padded, prefixed, wrapped
+from .entries import Reply, Said
+from .lines import Line
 
 NoticeKind = Literal["note", "warning", "error"]
 _MARGIN = 1  # cells at the left of everything; those at the right are padding of the widget
-_INDENT = 2  # cells at both sides of a reply
+_WINDOW = 40  # turns that are laid out at a time
 _N_STRIPS = 500  # as many as are kept ready to be drawn again
 
 
-class _Said:
-    """A message or a notice. `text` is what was sent."""
+@dataclass(frozen=True)
+class PastTurn:
+    """A turn that is over. `place`: which branch it is in, empty for the only one."""
 
-    def __init__(self, text: str, look: str) -> None:
-        self.text = text
-        self._look = look
-
-    def lines(self, view: Transcript) -> list[Line]:
-        """All of it, and a blank line."""
-        style = view.get_visual_style(self._look)
-        text = wrapped(Content(visible(self.text)), view.text_width - 3, style)
-        bar = style + view.get_visual_style(f"{self._look}-bar", partial=True)
-        return [*prefixed(padded(text, 1, 1, style), "▌", "▌", bar), BLANK]
-
-
-class _Reply:
-    """A reply and, when it is over, a line of figures under it."""
-
-    def __init__(self, view: Transcript) -> None:
-        self.markdown = GrowingMarkdown(view.painter, view.text_width - 2 * _INDENT)
-        self.figures = ""
-
-    def feed(self, view: Transcript, text: str) -> tuple[int, list[Line]]:
-        """More of it: the number of the first line that is another one, and all from there on."""
-        first = self.markdown.feed(text)
-        return first, self._lines_from(view, first)
-
-    def lines(self, view: Transcript) -> list[Line]:
-        """All of it, and a blank line."""
-        self.markdown.resize(view.painter, view.text_width - 2 * _INDENT)
-        return self._lines_from(view, 0)
-
-    def _lines_from(self, view: Transcript, first: int) -> list[Line]:
-        style = view.get_visual_style("figures")
-        lines = self.markdown.lines[first:]
-        if self.figures:
-            lines = lines + wrapped(Content(self.figures), view.text_width - 2 * _INDENT, style)
-        return [*padded(lines, _INDENT, _INDENT, view.visual_style), BLANK]
+    message: str
+    shown: str
+    reply: str
+    figures: str
+    place: str = ""
 
 
 class Transcript(ScrollView, can_focus=False):
@@ -78,20 +50,24 @@ class Transcript(ScrollView, can_focus=False):
 
     _LOOKS = ("user", "note", "warning", "error")
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *(*Painter.STYLES, *Painter.OVERLAYS, "figures"),
+        *(*Painter.STYLES, *Painter.OVERLAYS, "figures", "place", "thinking", "thinking-bar"),
         *(*_LOOKS, *(f"{look}-bar" for look in _LOOKS)),
     }
 
     def __init__(self) -> None:
         super().__init__(id="transcript")
-        self._entries: list[_Said | _Reply] = []
+        self._entries: list[Said | Reply] = []
         self._starts: list[int] = []  # of every entry, the number of its first line
         self._lines: list[Line] = []
         self._strips: dict[Line, Strip] = {}
-        self._turns: list[tuple[_Said, _Reply | None]] = []
+        self._turns: list[tuple[Said, Reply | None]] = []
         self._laid_out_width = 0
         self._n_above = 0  # blank rows: what is short stands at the bottom
         self._follows = True  # the end, until the reader scrolls away
+        self._earlier: list[PastTurn] = []  # not laid out yet
+        self._mark: Said | None = None  # says how many
+        self.shows_thinking = False
+        self.thinking_key = ""
 
     # --- what is said -------------------------------------------------------------------------
 
@@ -104,11 +80,21 @@ class Transcript(ScrollView, can_focus=False):
     def last_reply(self) -> str | None:
         """The source of the last turn's reply, as far as it has come."""
         reply = self._turns[-1][1] if self._turns else None
-        return None if reply is None else reply.markdown.source
+        return None if reply is None else reply.source
 
-    def add_message(self, text: str) -> None:
+    def show_past(self, turns: Sequence[PastTurn]) -> None:
+        """`turns` in the place of everything. The latest are laid out, those before them when the
+        reader comes to the beginning."""
+        for kept in (self._entries, self._starts, self._lines, self._turns):
+            kept.clear()
+        self._strips.clear()
+        self._earlier, self._mark, self._follows = list(turns), None, True
+        self._changed(0)
+        self._show_earlier()
+
+    def add_message(self, text: str, shown: str | None = None, place: str = "") -> None:
         """Begin a turn, and show its message and the end of everything."""
-        message = _Said(text, "user")
+        message = Said(text, "user", shown, place)
         self._turns.append((message, None))
         self._follows = True
         self._append(message)
@@ -117,9 +103,17 @@ class Transcript(ScrollView, can_focus=False):
         """The reply of the last turn, in the place of one that may be there."""
         message, reply = self._turns.pop()
         self._remove(reply)
-        reply = _Reply(self)
+        reply = Reply(self)
         self._turns.append((message, reply))
         self._append(reply)
+
+    def resume_reply(self) -> None:
+        """More of the last reply comes."""
+        reply = self._turns[-1][1] if self._turns else None
+        if reply is not None:
+            reply.figures = ""
+            self._follows = True
+            self._replace(reply, 0, reply.lines(self))
 
     def feed(self, text: str) -> None:
         """More of the reply."""
@@ -132,8 +126,15 @@ class Transcript(ScrollView, can_focus=False):
         """The reply is over."""
         reply = self._turns[-1][1] if self._turns else None
         if reply is not None:
-            reply.figures = visible(figures)
+            reply.end()
+            reply.figures = visible_line(figures)
             self._replace(reply, 0, reply.lines(self))
+
+    def show_thinking(self, shows: bool) -> None:
+        """Of all replies, or only that there is some."""
+        self.shows_thinking = shows
+        self._laid_out_width = 0
+        self._lay_out()
 
     def drop_last_turn(self) -> None:
         """Forget the last message and its reply."""
@@ -143,7 +144,27 @@ class Transcript(ScrollView, can_focus=False):
 
     def notice(self, text: str, kind: NoticeKind = "note") -> None:
         """A remark of the program's own."""
-        self._append(_Said(text, kind))
+        self._append(Said(text, kind))
+
+    def _show_earlier(self) -> None:
+        """As many more turns as are laid out at a time, above what is there."""
+        if self._mark is not None:
+            self._remove(self._mark)
+        shown, self._earlier = self._earlier[-_WINDOW:], self._earlier[:-_WINDOW]
+        entries: list[Said | Reply] = []
+        turns: list[tuple[Said, Reply | None]] = []
+        for past in shown:
+            turn = (
+                Said(past.message, "user", past.shown, past.place),
+                Reply(self, past.reply, past.figures),
+            )
+            turns.append(turn)
+            entries += turn
+        if self._earlier:
+            self._mark = Said(f"{len(self._earlier)} earlier turns: PgUp shows more", "note")
+            entries = [self._mark, *entries]
+        self._turns[:0] = turns
+        self._prepend(entries)
 
     # --- lines --------------------------------------------------------------------------------
 
@@ -159,6 +180,11 @@ class Transcript(ScrollView, can_focus=False):
         return Painter(
             styles | {name: self.get_visual_style(name, partial=True) for name in Painter.OVERLAYS}
         )
+
+    @cached_property
+    def thinking_painter(self) -> Painter:
+        """The same in the colour of thinking."""
+        return self.painter.with_text(self.get_visual_style("thinking"))
 
     @cached_property
     def _background(self) -> Color:
@@ -192,7 +218,7 @@ class Transcript(ScrollView, can_focus=False):
     def notify_style_update(self) -> None:
         """Colours may be other ones."""
         super().notify_style_update()
-        for name in ("painter", "_background"):
+        for name in ("painter", "thinking_painter", "_background"):
             self.__dict__.pop(name, None)
         self._laid_out_width = 0
         self._strips.clear()
@@ -212,19 +238,34 @@ class Transcript(ScrollView, can_focus=False):
             self._lines += entry.lines(self)
         self._changed(0)
 
-    def _append(self, entry: _Said | _Reply) -> None:
+    def _append(self, entry: Said | Reply) -> None:
         self._entries.append(entry)
         self._starts.append(len(self._lines))
         self._lines += entry.lines(self)
         self._changed(self._starts[-1])
 
-    def _remove(self, entry: _Said | _Reply | None) -> None:
+    def _prepend(self, entries: Sequence[Said | Reply]) -> None:
+        lines: list[Line] = []
+        starts: list[int] = []
+        for entry in entries:
+            starts.append(len(lines))
+            lines += entry.lines(self)
+        self._entries[:0] = entries
+        self._starts = [*starts, *(start + len(lines) for start in self._starts)]
+        self._lines[:0] = lines
+        place = self.scroll_offset.y + len(lines)
+        follows = self._follows
+        self._changed(0)
+        if not follows:
+            self.scroll_to(y=place, animate=False)
+
+    def _remove(self, entry: Said | Reply | None) -> None:
         if entry is not None:
             at = self._entries.index(entry)
             self._replace(entry, 0, [])
             del self._entries[at], self._starts[at]
 
-    def _replace(self, entry: _Said | _Reply, first: int, lines: list[Line]) -> None:
+    def _replace(self, entry: Said | Reply, first: int, lines: list[Line]) -> None:
         """`lines` for those of `entry` from its number `first` on."""
         at = len(self._entries) - 1
         while self._entries[at] is not entry:
@@ -243,6 +284,8 @@ class Transcript(ScrollView, can_focus=False):
         """By the reader, or to follow."""
         super().watch_scroll_y(old_value, new_value)
         self._follows = round(new_value) >= self.max_scroll_y
+        if self._earlier and round(new_value) <= 0 < round(old_value):
+            self.call_after_refresh(self._show_earlier)
 
     def _changed(self, first: int) -> None:
         """Lines from number `first` on are other ones."""

@@ -1,0 +1,282 @@
+"""The table of attacks: what is done to a fleet that would be taken otherwise, and the code of the
+error that it must end with; "none" where there is none but nothing is taken."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgellm.fleet.index import index_bytes
+from edgellm.fleet.trust import ROOT_TYPE, Role
+from fleet.scene import (
+    Scene,
+    changed,
+    changed_header,
+    in_envelope,
+    linked,
+    names_with,
+    other_root,
+    own_bundle,
+    revoke_key,
+    revoke_model_key,
+    seized,
+    signed_of,
+    swapped_file,
+)
+from fleet.signing import (
+    bundle,
+    new_key,
+    put,
+    statement,
+)
+
+Attack = Callable[[Scene], None]
+ATTACKS: dict[str, tuple[Attack, str]] = {
+    # the index
+    "index: no signature": (lambda s: s.path_index().unlink(), "file_not_found"),
+    "index: altered payload": (
+        lambda s: in_envelope(
+            s.path_index(),
+            lambda v: v.update(payload=base64.b64encode(index_bytes(s.index(sequence=7))).decode()),
+        ),
+        "signature_invalid",
+    ),
+    "index: altered signature": (
+        lambda s: in_envelope(
+            s.path_index(),
+            lambda v: v["signatures"][0].update(sig=base64.b64encode(b"0" * 70).decode()),
+        ),
+        "signature_invalid",
+    ),
+    "index: truncated": (
+        lambda s: s.path_index().write_bytes(s.path_index().read_bytes()[:-20]),
+        "json_syntax",
+    ),
+    "index: empty": (lambda s: s.path_index().write_bytes(b""), "json_syntax"),
+    "index: signed by a stranger": (
+        lambda s: s.sign_index(index_bytes(s.index()), new_key()),
+        "signature_invalid",
+    ),
+    "index: a stranger under a known name": (
+        lambda s: in_envelope(
+            s.stranger_index(), lambda v: v["signatures"][0].update(keyid=s.keys.index.id)
+        ),
+        "signature_invalid",
+    ),
+    "index: signed by the key of models": (
+        lambda s: s.sign_index(index_bytes(s.index()), s.keys.models),
+        "signature_invalid",
+    ),
+    "index: signed by a root key": (
+        lambda s: s.sign_index(index_bytes(s.index()), *s.keys.roots),
+        "signature_invalid",
+    ),
+    "index: no signatures in it": (
+        lambda s: in_envelope(s.path_index(), lambda v: v.update(signatures=[])),
+        "signature_format",
+    ),
+    "index: a thousand signatures": (
+        lambda s: in_envelope(s.path_index(), lambda v: v.update(signatures=v["signatures"] * 999)),
+        "signature_format",
+    ),
+    "index: another payload type": (
+        lambda s: in_envelope(s.path_index(), lambda v: v.update(payloadType=ROOT_TYPE)),
+        "signature_invalid",
+    ),
+    "index: a signed root in its place": (
+        lambda s: s.path_index().write_bytes(s.keys.signed_root(s.keys.root())),
+        "signature_invalid",
+    ),
+    "index: not base64": (
+        lambda s: in_envelope(s.path_index(), lambda v: v.update(payload="%%%")),
+        "signature_format",
+    ),
+    "index: more in the envelope": (
+        lambda s: in_envelope(s.path_index(), lambda v: v.update(more=1)),
+        "signature_format",
+    ),
+    "index: expired": (lambda s: s.publish(expires="2026-02-01T00:00:00Z"), "fleet_expired"),
+    "index: expires at no time": (
+        lambda s: signed_of(s, b'"expires": ""', b'"expires": "2027-99-99T00:00:00Z"'),
+        "signature_format",
+    ),
+    "index: rolled back": (lambda s: s.publish(sequence=4), "fleet_rolled_back"),
+    "index: of another fleet": (lambda s: s.publish(name="garden"), "fleet_swapped"),
+    "index: for other devices": (
+        lambda s: s.publish(devices={"mac": s.index().devices["pi"]}),
+        "fleet_unknown",
+    ),
+    "index: other models": (lambda s: s.publish(devices={"pi": {}}), "fleet_unknown"),
+    "index: path traversal": (
+        lambda s: signed_of(s, b'"models/new.edge"', b'"models/../../x.edge"'),
+        "fleet_index",
+    ),
+    "index: absolute path": (
+        lambda s: signed_of(s, b'"models/new.edge"', b'"/etc/passwd"'),
+        "fleet_index",
+    ),
+    "index: hidden file": (
+        lambda s: signed_of(s, b'"models/new.edge"', b'".git/config"'),
+        "fleet_index",
+    ),
+    "index: backslashes": (
+        lambda s: signed_of(s, b'"models/new.edge"', b'"models\\\\..\\\\x"'),
+        "fleet_index",
+    ),
+    "index: device class with a slash": (
+        lambda s: signed_of(s, b'"pi"', b'"../pi"'),
+        "fleet_index",
+    ),
+    "index: negative size": (
+        lambda s: signed_of(s, b'"n_bytes": ', b'"n_bytes": -'),
+        "fleet_index",
+    ),
+    "index: unknown key": (
+        lambda s: signed_of(s, b'"name": "kitchen"', b'"nome": "x"'),
+        "fleet_index",
+    ),
+    "index: key twice": (
+        lambda s: signed_of(s, b'"expires": ""', b'"expires": "", "expires": ""'),
+        "json_duplicate_key",
+    ),
+    "index: another format": (
+        lambda s: signed_of(s, b"edgellm-fleet-1", b"edgellm-fleet-9"),
+        "fleet_index",
+    ),
+    # roots
+    "root: signed by one of two": (
+        lambda s: other_root(s, 2, s.keys.roots[0]),
+        "signature_invalid",
+    ),
+    "root: one key twice": (
+        lambda s: other_root(s, 2, s.keys.roots[0], s.keys.roots[0]),
+        "signature_invalid",
+    ),
+    "root: seized": (seized, "signature_invalid"),
+    "root: skips a version": (lambda s: other_root(s, 3, *s.keys.roots), "fleet_rolled_back"),
+    "root: stays at its version": (lambda s: other_root(s, 1, *s.keys.roots), "fleet_rolled_back"),
+    "root: threshold of none": (
+        lambda s: other_root(s, 2, *s.keys.roots, roles=s.roles(Role((s.keys.index.id,), 0))),
+        "signature_format",
+    ),
+    "root: threshold over its keys": (
+        lambda s: other_root(s, 2, *s.keys.roots, roles=s.roles(Role((s.keys.index.id,), 2))),
+        "signature_format",
+    ),
+    "root: one key counted twice": (
+        lambda s: other_root(s, 2, *s.keys.roots, roles=s.roles(Role((s.keys.index.id,) * 2, 2))),
+        "signature_format",
+    ),
+    "root: a role of unknown keys": (
+        lambda s: other_root(s, 2, *s.keys.roots, roles=s.roles(Role(("0" * 64,), 1))),
+        "signature_format",
+    ),
+    "root: a key under another name": (
+        lambda s: other_root(s, 2, *s.keys.roots, keys={"0" * 64: s.keys.index.pem}),
+        "signature_format",
+    ),
+    "root: has expired": (
+        lambda s: other_root(s, 2, *s.keys.roots, expires="2026-02-01T00:00:00Z"),
+        "fleet_expired",
+    ),
+    "root: truncated": (
+        lambda s: s.root(2, s.keys.signed_root(s.keys.root(2))[:-9]),
+        "json_syntax",
+    ),
+    "root: the key of the index revoked": (revoke_key, "signature_invalid"),
+    "root: the key of models revoked": (revoke_model_key, "signature_invalid"),
+    # bundles
+    "bundle: none": (lambda s: s.publish(new=replace(s.new, signature=None)), "signature_invalid"),
+    "bundle: missing": (lambda s: s.path(s.new.signature).unlink(), "file_not_found"),
+    "bundle: altered": (lambda s: changed(s.path(s.new.signature), 200), "fleet_digest"),
+    "bundle: truncated": (
+        lambda s: s.bundled(json.dumps(own_bundle(s)).encode()[:-9]),
+        "json_syntax",
+    ),
+    "bundle: by a stranger": (
+        lambda s: s.bundled(bundle(statement({".": s.new.file.sha256}), new_key())),
+        "signature_invalid",
+    ),
+    "bundle: by the key of the index": (
+        lambda s: s.bundled(bundle(statement({".": s.new.file.sha256}), s.keys.index)),
+        "signature_invalid",
+    ),
+    "bundle: of another curve": (
+        lambda s: s.bundled(bundle(statement({".": s.new.file.sha256}), new_key(ec.SECP384R1()))),
+        "signature_invalid",
+    ),
+    "bundle: of another file": (
+        lambda s: s.publish(new=replace(s.new, signature=s.old.signature)),
+        "signature_digest",
+    ),
+    "bundle: one file too many": (
+        lambda s: s.bundled(
+            bundle(statement({"a": s.new.file.sha256, "b": "0" * 64}), s.keys.models)
+        ),
+        "signature_files",
+    ),
+    "bundle: no file": (
+        lambda s: s.bundled(bundle(statement({}), s.keys.models)),
+        "signature_format",
+    ),
+    "bundle: subject of others": (
+        lambda s: s.bundled(own_bundle(s, subject=[{"name": "m", "digest": {"sha256": "0" * 64}}])),
+        "signature_format",
+    ),
+    "bundle: another predicate": (
+        lambda s: s.bundled(own_bundle(s, predicateType="https://slsa.dev/provenance/v1")),
+        "signature_format",
+    ),
+    "bundle: another statement": (
+        lambda s: s.bundled(own_bundle(s, _type="x")),
+        "signature_format",
+    ),
+    "bundle: another media type": (
+        lambda s: s.bundled({**own_bundle(s), "mediaType": "x"}),
+        "signature_format",
+    ),
+    "bundle: signed online": (
+        lambda s: s.bundled({**own_bundle(s), "verificationMaterial": {"certificate": {}}}),
+        "signature_format",
+    ),
+    "bundle: payload of another type": (
+        lambda s: s.bundled(
+            bundle(statement({".": s.new.file.sha256}), s.keys.models, payload_type="text/plain")
+        ),
+        "signature_invalid",
+    ),
+    "bundle: path traversal": (lambda s: names_with(s, "../x.edge"), "signature_format"),
+    "bundle: empty name": (lambda s: names_with(s, ""), "signature_format"),
+    "bundle: a weak digest": (
+        lambda s: s.bundled(
+            own_bundle(
+                s, predicate={"resources": [{"name": ".", "algorithm": "md5", "digest": "0" * 32}]}
+            )
+        ),
+        "signature_format",
+    ),
+    # files
+    "file: one bit": (lambda s: changed(s.path(s.new.file), -2000), "fleet_digest"),
+    "file: its header": (changed_header, "header_hash"),
+    "file: truncated": (lambda s: os.truncate(s.path(s.new.file), 20_000), "fleet_digest"),
+    "file: empty": (lambda s: s.path(s.new.file).write_bytes(b""), "fleet_digest"),
+    "file: missing": (lambda s: s.path(s.new.file).unlink(), "file_not_found"),
+    "file: the old one in its place": (swapped_file, "fleet_digest"),
+    "file: revoked": (lambda s: s.publish(revoked=(s.new.file.sha256,)), "none"),
+    "chunks: altered": (lambda s: changed(s.path(s.new.chunks), 3), "fleet_digest"),
+    "chunks: of another file": (
+        lambda s: s.publish(new=replace(s.new, chunks=s.old.chunks)),
+        "fleet_digest",
+    ),
+    "chunks: too few": (
+        lambda s: s.publish(new=replace(s.new, chunks=put(s.folder, "models/c", bytes(64)))),
+        "fleet_digest",
+    ),
+    "symlink: of the file": (lambda s: linked(s, ".edge"), "file_unreadable"),
+    "symlink: of the chunks": (lambda s: linked(s, ".chunks"), "file_unreadable"),
+}

@@ -1,0 +1,153 @@
+"""Four models for six devices by every engine: the same bytes, whatever is killed meanwhile.
+
+Every kill comes when a step has told of itself so often, not after a time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from edgellm.converters.fleet import FleetManifest, build_fleet
+
+from fleet.cluster import cluster_in
+from fleet.kitchen import Inline, files_of, manifest_in, manifest_text, marks_of, models_in
+
+N_KILLS = 50
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(7200),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return models_in(tmp_path_factory.mktemp("models"), tiny_checkpoint, 4)
+
+
+@pytest.fixture(scope="module")
+def plain(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The artefacts, made step by step in this process."""
+    manifest = manifest_in(tmp_path_factory.mktemp("plain"), manifest_text(models, 6, 2))
+    report = build_fleet(manifest, engine=lambda: Inline(manifest.work_dir))
+    assert {one.state for one in report.variants} == {"done"}
+    assert len(report.variants) == 48
+    return files_of(manifest.out)
+
+
+def started(manifest: FleetManifest, *options: str) -> subprocess.Popen[bytes]:
+    """A build as a process of its own."""
+    command = [sys.executable, "-m", "edgellm", "fleet", "build"]
+    path = manifest.base / "fleet.toml"
+    return subprocess.Popen(
+        [*command, str(path), "--workers", "2", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def workers_of(pid: int) -> list[int]:
+    """Processes that do steps for a build."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes()
+            parent = int((entry.parent / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == pid and b"\0step\0" in text:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def wait_for_steps(manifest: FleetManifest, process: subprocess.Popen[bytes], n_steps: int) -> bool:
+    """Until so many steps are whole; whether the build still runs then."""
+    while process.poll() is None:
+        if len(marks_of(manifest.work_dir)) >= n_steps:
+            return True
+        try:
+            process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            continue
+    return False
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    _, _ = process.communicate()
+    return process.returncode
+
+
+def not_done_again(before: dict[str, tuple[int, int]], manifest: FleetManifest) -> None:
+    now = marks_of(manifest.work_dir)
+    assert {path: now.get(path) for path in before} == before
+
+
+def test_fifty_kills_of_builds_and_workers(
+    models: list[Path], plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    rng, n_kills, n_whole = random.Random(1), 0, 0
+    while n_kills < N_KILLS:
+        manifest = manifest_in(tmp_path / f"run{n_whole}", manifest_text(models, 6, 2))
+        marks: dict[str, tuple[int, int]] = {}
+        while True:
+            process = started(manifest)
+            target = len(marks) + rng.randrange(4)
+            if n_kills < N_KILLS and wait_for_steps(manifest, process, target):
+                victims = workers_of(process.pid) if rng.random() < 0.5 else [process.pid]
+                for victim in victims[:1]:
+                    try:
+                        os.kill(victim, signal.SIGKILL)
+                        n_kills += 1
+                    except ProcessLookupError:
+                        continue
+            code = ended(process)
+            not_done_again(marks, manifest)
+            marks = marks_of(manifest.work_dir)
+            if code == 0:
+                break
+        assert files_of(manifest.out) == plain
+        n_whole += 1
+    print(f"{n_kills} kills in {n_whole} whole builds")
+
+
+def test_two_nodes_of_ray_give_the_same_bytes(
+    models: list[Path], plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="the engine ray is not tested: pip install 'edgellm[fleet]'")
+    manifest = manifest_in(tmp_path / "ray", manifest_text(models, 6, 2))
+    with cluster_in(tmp_path) as cluster:
+        options = ["--engine", "ray", "--address", cluster.address]
+        process = started(manifest, *options)
+        _, said = process.communicate()
+        assert process.returncode == 0, said.decode()
+        assert files_of(manifest.out) == plain
+
+
+def test_kills_of_a_node_and_of_the_driver(
+    models: list[Path], plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="the engine ray is not tested: pip install 'edgellm[fleet]'")
+    manifest = manifest_in(tmp_path / "killed", manifest_text(models, 6, 2))
+    rng = random.Random(2)
+    marks: dict[str, tuple[int, int]] = {}
+    with cluster_in(tmp_path) as cluster:
+        options = ["--engine", "ray", "--address", cluster.address]
+        for what in ("node", "driver", "node", "none"):
+            process = started(manifest, *options)
+            runs = wait_for_steps(manifest, process, len(marks) + rng.randrange(1, 3))
+            if runs and what == "node":
+                cluster.kill_second()
+            elif runs and what == "driver":
+                process.kill()
+            code = ended(process)
+            assert code == 0 or what == "driver"
+            not_done_again(marks, manifest)
+            marks = marks_of(manifest.work_dir)
+        assert files_of(manifest.out) == plain
