@@ -136,7 +136,7 @@ metal-test:
 	MTL_SHADER_VALIDATION=1 build/metal/tests/test_metal
 	build/metal/tests/test_metal
 	build/metal/tests/edge_ops --backend metal
-	build/metal/tools/edge_bench edgellm/demo/seed6m.edge --backend metal
+	build/metal/tools/edge_bench edgellm/demo/demo.edge --backend metal
 
 # On a Mac with Xcode: the C interface with the Metal backend, for macOS, iOS and its simulator, in
 # build/apple/edgellm.xcframework.
