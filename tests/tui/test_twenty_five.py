@@ -51,7 +51,9 @@ def enter(window: Tmux) -> str:
 
 
 def command(window: Tmux, text: str, *shown: str) -> str:
-    window.type(text)
+    if text:
+        window.type(text)
+        window.wait_for(text[-20:])
     window.keys("Enter")
     return window.wait_for(*shown)
 
@@ -215,7 +217,9 @@ def test_every_request(window, tmp_path):
 
     # 20: themes.
     for theme in ("light", "colour-blind", "colour-blind-light", "terminal", "dark"):
-        command(window, f"/theme {theme}", "Enter send")
+        window.type(f"/theme {theme}")
+        window.wait_for(f"/theme {theme}")
+        command(window, "", "Write a message")
 
     # 24: tools are off; on, they are said.
     command(window, "/tools on", "the model may ask for current_time")
