@@ -8,6 +8,7 @@ import gc
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from textual.app import App, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 
+from .capability import is_terminal_gone
 from .conversation import Conversation
 from .engine import Engine, EngineThread
 from .keys import KEYS, keymap
@@ -42,6 +44,7 @@ from .widgets.transcript import Transcript
 # New text is shown at most ten times a second, and less often where that would take more than this
 # share of a core: long replies on slow machines. What is not shown is not written down either.
 _SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 0.8, 0.03
+_ALONE_S = 1.0  # a chat goes on without its terminal at most
 _SHEETS: dict[str, type[Sheet]] = {
     "help": Help,
     "sessions": Sessions,
@@ -117,6 +120,10 @@ class ChatApp(App[None]):
         gc.collect()
         gc.freeze()
         self._apply_settings()
+        # Textual would read the end of a terminal that is gone for ever, as fast as it can.
+        if sys.__stdin__ is not None and sys.__stdin__.isatty():
+            fd = sys.__stdin__.fileno()
+            self.set_interval(_ALONE_S, lambda: self.exit() if is_terminal_gone(fd) else None)
 
     def on_unmount(self) -> None:
         """The engine's thread ends before the program does."""

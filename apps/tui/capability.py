@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import sys
 from collections.abc import Mapping
 from typing import TextIO
@@ -40,6 +41,16 @@ def why_poor_terminal(
     if columns < MIN_COLUMNS or rows < MIN_ROWS:
         return f"the window is {columns}x{rows}; from {MIN_COLUMNS}x{MIN_ROWS} on there is a screen"
     return None
+
+
+def is_terminal_gone(fd: int) -> bool:
+    """Nobody will ever read or write on the other side again: the window was closed, the
+    connection broke. False where the system cannot tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
 def _size(stream: TextIO | None) -> tuple[int, int]:

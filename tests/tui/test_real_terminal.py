@@ -94,6 +94,11 @@ class Terminal:
         os.close(self._ours)
         return self.process.wait(timeout=30)
 
+    def leave(self) -> int:
+        """Close the window; the exit code."""
+        os.close(self._ours)
+        return self.process.wait(timeout=60)
+
     def _read(self, timeout_s: float) -> bool:
         if not select.select([self._ours], [], [], timeout_s)[0]:
             return True
@@ -131,6 +136,13 @@ def test_known_payloads_do_not_get_through_the_real_driver(tmp_path):
     assert findings(written, ROWS, COLUMNS) == []
     assert written.count("\u241b") > 200
     assert written.endswith("\x1b[?1004l") or "\x1b[?1049l" in written[-200:]
+
+
+def test_a_chat_ends_with_its_terminal(tmp_path):
+    given = {"replies": [["hi"]], "engine": {"n_ctx": 512}, "greeting": None, "mark_every": 1000}
+    terminal = Terminal(tmp_path, (ROWS, COLUMNS), **given)
+    terminal.wait_for("rite a message")
+    assert terminal.leave() == 0
 
 
 @pytest.mark.slow
