@@ -54,16 +54,18 @@ class Recalling(ABC):
     def tool_calls(self, turn: Turn) -> list[tuple[str, JsonObject]]:
         """The calls in the reply of `turn`, one of `turns`: names of `tools` and arguments.
 
-        UnsupportedError: the template writes calls in a way that is not read. ToolCallError: what
-        ought to be a call is none."""
+        UnsupportedError: the template writes calls in a way that is not read. InvalidArgumentError:
+        a tool is not what OpenAI's are. ToolCallError: what ought to be a call is none."""
         from . import _native
+        from .completions.fields import Fields
         from .completions.tool_formats import format_of
         from .completions.tool_reader import ToolReader
+        from .completions.tools import take_tools
 
-        names = [tool["function"]["name"] for tool in self._tools or ()]
-        if not names:
+        tools = take_tools(Fields({"tools": list(self._tools or ())}))
+        if tools is None:
             return []
-        reader = ToolReader(format_of(self._format.source), names)
+        reader = ToolReader(format_of(self._format.source), tools.callable)
         spelled = _native.StreamDecoder(self._tokenizer, True)
         for token_id in turn.reply_ids:
             reader.push(spelled.push(token_id))

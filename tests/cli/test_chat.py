@@ -20,8 +20,9 @@ GREEDY = ("--temperature", 0, "-n", 12)
 def test_a_pipe_gets_replies_on_stdout_and_the_rest_on_stderr(tmp_path):
     run = edgellm("chat", "demo", *GREEDY, cwd=tmp_path, stdin=QUESTIONS)
     assert run.returncode == Exit.OK, run.stderr
-    assert len(run.stdout.splitlines()) == 2
-    assert "date" in run.stdout
+    replies = run.stdout.splitlines()
+    assert len(replies) == 2
+    assert all(len(reply) > 4 for reply in replies)
     assert "no screen, because stdin is not a terminal" in run.stderr
     assert run.stderr.count("tokens/s") == 2
     plain = edgellm("chat", "demo", *GREEDY, "--plain", cwd=tmp_path, stdin=QUESTIONS)

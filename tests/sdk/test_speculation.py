@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import edgellm
+from edgellm.edgefile import read_header
 from edgellm.results import Generation, Stats
 
 PROMPTS = (
@@ -277,6 +278,8 @@ def made(path: Path, cases: Path, n_tokens: int, way: tuple[str, int, str] | Non
 
 
 def check_every_way(path: Path, prompts: list[list[int]], n_tokens: int, tmp_path: Path) -> None:
+    """A random model may write nothing that other texts said, so the store may be silent."""
+    heads = {"head"} if "draft_head" in read_header(path).tensors else set()
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps(prompts))
     expected, none = made(path, cases, n_tokens, None)
@@ -284,7 +287,8 @@ def check_every_way(path: Path, prompts: list[list[int]], n_tokens: int, tmp_pat
     for way in SLOW_WAYS:
         found, counts = made(path, cases, n_tokens, way)
         assert found == expected, way
-        assert set(counts) == ({way[0]} if way[0] else {"suffix", "store", "recycling"})
+        asked = {way[0]} if way[0] else {"suffix", "store", "recycling"}
+        assert asked - {"store"} <= set(counts) <= asked | heads
         assert all(accepted > 0 for _, accepted in counts.values()), (way, counts)
         n_tokens_made = len(prompts) * n_tokens
         print(path.stem, *way, f"{len(prompts)} prompts, {n_tokens_made} tokens equal:", counts)
