@@ -28,6 +28,7 @@ from tokenizers import Tokenizer
 import edgellm
 from edgellm import _native
 from edgellm.cli import run_command_line
+from edgellm.cli.exits import Exit
 from edgellm.edgefile import read_header, read_tensor
 from edgellm.locate import resolve
 from gguf_format.model import METADATA, model_bytes
@@ -206,17 +207,27 @@ def raw_bytes(info: TensorInfo) -> bytes:
     return info.path.read_bytes()[info.offset_bytes : info.offset_bytes + info.n_bytes]
 
 
-def test_the_demo_goes_out_with_tokenizer_and_template(
+def test_what_llama_cpp_has_no_name_for_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = resolve("demo")
-    out = str(tmp_path / "demo.gguf")
-    assert run_command_line(["export", "demo", out, "--as", "gguf-q8_0"]) == 0
+    out = tmp_path / "demo.gguf"
+    assert run_command_line(["export", "demo", str(out), "--as", "gguf-q8_0"]) == Exit.UNSUPPORTED
     said = capsys.readouterr().err
-    assert f"demo is {model}" in said
-    assert "are rounded again" in said
+    assert f"demo is {resolve('demo')}" in said
+    assert "its way to cut texts, for which llama.cpp has no name" in said
+    assert not out.exists()
+
+
+def test_a_model_goes_out_with_tokenizer_and_template(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.edge"
+    convert(shared_data / "models" / "seed6m", model, format="E4_16")
+    out = str(tmp_path / "model.gguf")
+    assert run_command_line(["export", str(model), out, "--as", "gguf-q8_0"]) == 0
+    assert "are rounded again" in capsys.readouterr().err
     header = read_header(model)
-    with open_checkpoint(tmp_path / "demo.gguf") as checkpoint:
+    with open_checkpoint(tmp_path / "model.gguf") as checkpoint:
         job = Job(checkpoint, F16)
         template = checkpoint.optional_text("chat_template.jinja")
     assert template == bytes(read_tensor(header, "chat_template")).decode()

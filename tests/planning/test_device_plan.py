@@ -189,7 +189,7 @@ def test_the_verb_plans_without_reading_weights(tmp_path, demo_path, header):
 
 def test_the_verb_says_what_would_fit(tmp_path):
     run = run_edgellm(
-        "plan", "demo", "--max-memory", "17MiB", "--kv", "F16", "--parallel", "4", cwd=tmp_path
+        "plan", "demo", "--max-memory", "23MiB", "--kv", "F16", "--parallel", "4", cwd=tmp_path
     )
     assert run.returncode == Exit.MEMORY
     assert "would fit" in run.stdout
