@@ -71,7 +71,7 @@ void SequenceSpeculation::begin_text() {
   patience_ = shared_.patience_;
   patience_.begin_text();
   const CostTable& costs = shared_.controller_.costs();
-  if (added_.empty() && costs.is_measured(1) && costs.ms(1) < kLeastStepMs) patience_.await_echo();
+  if (costs.is_measured(1) && costs.ms(1) < kLeastStepMs) patience_.await_echo();
 }
 
 bool SequenceSpeculation::rests(std::span<const int32_t> tokens, size_t n_new) {

@@ -91,10 +91,7 @@ class SequenceSpeculation {
   SequenceSpeculation& operator=(const SequenceSpeculation&) = delete;
 
   // Another one to ask: a draft head, a model. It may be built on acceptance().
-  void add(std::unique_ptr<Drafter> drafter) {
-    added_.push_back(std::move(drafter));
-    begin_text();  // what it guesses need not have been said before
-  }
+  void add(std::unique_ptr<Drafter> drafter) { added_.push_back(std::move(drafter)); }
   const Acceptance& acceptance() const { return acceptance_; }
 
   // Before each step, with all tokens committed, of which the last n_new were not in the call
