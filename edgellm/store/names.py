@@ -103,7 +103,9 @@ def name_from(text: str) -> str:
     kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:64]
     while ".." in kept:
         kept = kept.replace("..", ".")
-    return kept if _is_name(kept) and kept != BUILT_IN else f"model-{kept}".rstrip(".-")
+    if _is_name(kept) and kept != BUILT_IN:
+        return kept
+    return f"model-{kept.replace('.', '-')}".rstrip("-")  # no suffix of a file is left
 
 
 def is_version(tag: str) -> bool:

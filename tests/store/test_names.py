@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgellm.errors import InvalidArgumentError
@@ -52,6 +52,7 @@ def test_what_is_no_name(text):
 
 @settings(max_examples=40)
 @given(st.text(max_size=80))
+@example("0.SAFETENSORS")
 def test_every_file_has_a_name(text):
     assert as_reference(name_from(text)) is not None
     for revision in ("../x", "a//b", "x/..", "/x"):
