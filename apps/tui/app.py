@@ -7,7 +7,6 @@ import asyncio
 import gc
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from .engine import Engine, EngineThread
 from .keys import KEYS, keymap
 from .library import Library, Outcome
 from .messages import Event, Measured, ModelSwitched, ReplyEnded, ReplyFailed, Request
+from .outside import run_outside
 from .screens.bench import Bench
 from .screens.chat import ChatScreen
 from .screens.models import Models
@@ -252,9 +252,7 @@ class ChatApp(App[None]):
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            with self.suspend():
-                command = [*shlex.split(editor), name]
-                code = subprocess.run(command, check=False).returncode
+            code = run_outside(self, [*shlex.split(editor), name])
             if code == 0:
                 return path.read_text(encoding="utf-8", errors="replace")
             self.status.say(f"{editor} ended with {code}; the text is as it was")
