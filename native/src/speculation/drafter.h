@@ -11,12 +11,15 @@
 
 namespace edge {
 
+struct ComingDraws;  // runtime/sampler.h
+
 struct DraftContext {
   // The sequence's committed tokens, prompt and output, the last of which has not been through the
   // model: drafts follow it. Not empty.
   std::span<const int32_t> tokens = {};
   int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
   double tokens_a_ms = 0.0;              // that time brings elsewhere; 0: time is free
+  const ComingDraws* draws = nullptr;    // how what follows `tokens` is drawn; null: not known
 };
 
 // The likeliest tokens by the logits of one row, best first; of any row, verified or not.

@@ -94,7 +94,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   const int max_nodes = std::clamp(limits.max_nodes, 0, TokenTree::kMaxNodes);
   if (max_nodes == 0 || tokens.empty()) return tree_;
 
-  DraftContext context{.tokens = tokens, .max_depth = max_nodes};
+  DraftContext context{.tokens = tokens, .max_depth = max_nodes, .draws = limits.draws};
   if (!limits.is_time_free) {
     context.tokens_a_ms = shared_.controller_.tokens_a_ms(limits.n_other_rows);
   }

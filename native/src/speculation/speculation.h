@@ -104,9 +104,10 @@ class SequenceSpeculation {
 
   struct Limits {
     int max_nodes = TokenTree::kMaxNodes;
-    int n_other_rows = 0;       // of other sequences in the step
-    double budget_ms = 0.0;     // latency; 0: none
-    bool is_time_free = false;  // proposing takes no time, whatever it takes
+    int n_other_rows = 0;                // of other sequences in the step
+    double budget_ms = 0.0;              // latency; 0: none
+    bool is_time_free = false;           // proposing takes no time, whatever it takes
+    const ComingDraws* draws = nullptr;  // as in DraftContext
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
