@@ -160,8 +160,9 @@ Figures replay(SequenceSpeculation& drafts, const Text& replayed, std::span<cons
                       .n_new = n_new,
                       .rows = rows,
                       .hidden = std::span(hidden).subspan(n_before * n_hidden, n_new * n_hidden)});
-      const ComingDraws draws{.params = replayed.drawn, .next = at};
-      tree = drafts.propose(text.first(at), {.draws = &draws});
+      const ComingDraws draws{.seed = replayed.drawn.seed, .step = at, .params = &replayed.drawn};
+      const bool is_drawn = replayed.drawn.temperature > 0;
+      tree = drafts.propose(text.first(at), {.draws = is_drawn ? &draws : nullptr});
       if (head) draft_ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
       draft_ms = std::max(0.0, draft_ms - drafts.take_once_ms());
     }

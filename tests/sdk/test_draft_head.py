@@ -54,8 +54,7 @@ def test_where_tokens_are_drawn_a_head_guesses_those_that_will_be(demo_path: Pat
             now = made.stats.drafters["head"]
             drafted, accepted = drafted + now[0], accepted + now[1]
             n_tokens += len(made.token_ids)
-    likeliest = accepted / n_tokens
-    assert drafted > 0 and likeliest > 0.3, (drafted, accepted, n_tokens)
+    assert accepted > 0.3 * n_tokens, (drafted, accepted, n_tokens)
 
 
 def test_a_closed_model_ends_what_a_head_drafts_for(drafting: Path) -> None:

@@ -50,12 +50,12 @@ def drawn(shares: list[tuple[int, float]], seed: int, step: int) -> int:
     soonest, winner = min(arrivals, default=(math.inf, -1))
     if not rest or (alone and exponential(seed, step, FIELD) / mass >= soonest):
         return winner
-    left = uniform(seed, step, FIELD_CHOICE) * mass
-    for id, share in rest:
-        left -= share
-        if left < 0:
-            break
-    return id
+    target, share_so_far = uniform(seed, step, FIELD_CHOICE) * mass, 0.0
+    for at, (_, share) in enumerate(rest):
+        share_so_far += share
+        if share_so_far > target:
+            return rest[at][0]
+    return rest[-1][0]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ void RowDrafter::branch(int parent, const DraftContext& context, Candidates& out
   const int place = parent < 0 ? -1 : nodes_[static_cast<size_t>(parent)].place;
   const std::span<const float> logits = std::span(logits_).first(growth_.n_logits);
   branches_.clear();
-  if (context.draws != nullptr && context.draws->params.temperature > 0) {
+  if (context.draws != nullptr) {
     find_drawn(logits, *context.draws, out.depth(place));
   } else {
     find_likeliest(logits);
@@ -147,8 +147,8 @@ int RowDrafter::likeliest_leaf(const DraftContext& context, const Candidates& ou
 }
 
 void RowDrafter::find_drawn(std::span<const float> logits, const ComingDraws& draws, int depth) {
-  const uint64_t step = draws.next + static_cast<uint64_t>(depth);
-  for (const TokenShare& one : guess(logits, draws.params, step, growth_.ids, kBranches)) {
+  const uint64_t step = draws.step + static_cast<uint64_t>(depth);
+  for (const TokenShare& one : guess(logits, *draws.params, step, growth_.ids, kBranches)) {
     branches_.push_back({one.id, static_cast<float>(one.probability), true});
   }
 }

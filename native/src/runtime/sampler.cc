@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "base/exact_math.h"
+#include "base/philox.h"
+#include "base/race.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
-#include "runtime/philox.h"
-#include "runtime/race.h"
 
 namespace edge {
 namespace {

@@ -66,12 +66,6 @@ Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
 std::vector<TokenShare> guess(std::span<const float> logits, const SamplerParams& params,
                               uint64_t step, std::span<const int32_t> ids, size_t n);
 
-// How the tokens to come are drawn, as far as known: with `params` at step `next`, next + 1, ..
-struct ComingDraws {
-  SamplerParams params;
-  uint64_t next = 0;
-};
-
 // The k most likely tokens under the raw softmax, best first; k from 0 to logits.size().
 Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k);
 

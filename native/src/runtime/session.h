@@ -252,7 +252,8 @@ class Session {
   SessionStats stats_;
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
-  ComingDraws drawn_;                // next: less the number of tokens; temperature 0: not known
+  SamplerParams drawn_;              // as tokens are; temperature 0: or it is not known
+  uint64_t first_draw_ = 0;          // step of token 0, were it drawn; it may wrap around
   uint64_t draft_bytes_ = 0;         // claimed for them
   bool is_drafting_ = false;         // drafts_ does not rest
   DraftSource::Step last_step_;      // until drafts_ knows of it

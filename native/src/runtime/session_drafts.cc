@@ -81,15 +81,17 @@ Status Session::take_drafted() {
 
 void Session::expect_draws(const SamplerParams& params, uint64_t step) {
   if (drafts_ == nullptr) return;
+  drawn_ = params;
   // Steps go on with the tokens, from wherever the caller began to count.
-  drawn_ = {.params = params, .next = step - static_cast<uint64_t>(n_tokens())};
+  first_draw_ = step - static_cast<uint64_t>(n_tokens());
 }
 
 // Of what follows all tokens.
 std::optional<ComingDraws> Session::coming_draws() const {
-  if (!(drawn_.params.temperature > 0)) return {};
-  return ComingDraws{.params = drawn_.params,
-                     .next = drawn_.next + static_cast<uint64_t>(tokens_.size())};
+  if (!(drawn_.temperature > 0)) return {};
+  return ComingDraws{.seed = drawn_.seed,
+                     .step = first_draw_ + static_cast<uint64_t>(tokens_.size()),
+                     .params = &drawn_};
 }
 
 // For the step to come, if it is one for a single token.

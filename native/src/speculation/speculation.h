@@ -143,6 +143,8 @@ class SequenceSpeculation {
   // The last tokens of a prompt say what drafts of each would have been worth.
   void observe_prompt(const DraftObservation& observation);
   void propose_cheap(const DraftContext& context);
+  // Makes of how often such candidates are right how likely each is now.
+  void heed(const ComingDraws& draws);
   // Whether of the candidates of the first level, or of any below them, a step should verify some.
   bool is_worth_more(const Limits& limits) const;
   // Returns what the drafters asked took.

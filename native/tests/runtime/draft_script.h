@@ -12,7 +12,6 @@
 #include "doctest/doctest.h"
 #include "hash_model.h"
 #include "runtime/draft_source.h"
-#include "runtime/sampler.h"
 
 namespace edge::test {
 

@@ -255,7 +255,8 @@ TEST_CASE("a head that fails is silent") {
 TEST_CASE("where tokens are drawn the head guesses what would be drawn of its own logits") {
   Sequence sequence;
   sequence.observe(7);
-  const edge::ComingDraws draws{.params = {.temperature = 0.8, .top_k = 6, .seed = 5}, .next = 40};
+  const edge::SamplerParams params{.temperature = 0.8, .top_k = 6, .seed = 5};
+  const edge::ComingDraws draws{.seed = params.seed, .step = 40, .params = &params};
   const Candidates out = sequence.propose(15, &draws);
   REQUIRE(!out.empty());
   std::vector<Made> made;  // of each node
@@ -273,8 +274,8 @@ TEST_CASE("where tokens are drawn the head guesses what would be drawn of its ow
     for (size_t at = 0; at < sequence.ids.size(); ++at) {
       of_all[static_cast<size_t>(sequence.ids[at])] = before.logits[at];
     }
-    const auto guesses = edge::guess(before.logits, draws.params, step, sequence.ids, 3);
-    CHECK(guesses.front().id == edge::sample(of_all, draws.params, step).value().id);
+    const auto guesses = edge::guess(before.logits, params, step, sequence.ids, 3);
+    CHECK(guesses.front().id == edge::sample(of_all, params, step).value().id);
     CHECK(std::any_of(guesses.begin(), guesses.end(), [&](const edge::TokenShare& one) {
       return one.id == node.id && node.probability == doctest::Approx(one.probability);
     }));

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/exact_math.h"
+#include "base/philox.h"
 #include "doctest/doctest.h"
-#include "runtime/philox.h"
 
 namespace edge {
 namespace {

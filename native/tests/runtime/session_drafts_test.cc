@@ -98,8 +98,9 @@ TEST_CASE("a source knows how what comes will be drawn, from wherever its steps 
     const SamplerParams params{.temperature = 1.5, .seed = 11};
     f.log->sees_draws = [&](const ComingDraws* draws, size_t n_tokens) {
       REQUIRE(draws != nullptr);
-      CHECK(draws->params.seed == params.seed);
-      CHECK(draws->next == first_step + n_tokens - 20);  // of the token behind those
+      CHECK(draws->seed == params.seed);
+      CHECK(draws->params->temperature == params.temperature);
+      CHECK(draws->step == first_step + n_tokens - 20);  // of the token behind those
       ++n_seen;
     };
     for (uint64_t step = first_step; step < first_step + 30; ++step) {

@@ -12,6 +12,9 @@
 
 namespace edge {
 
+// E(id), the least of which by its weight wins.
+double racing_number(uint64_t seed, uint64_t step, int32_t id);
+
 // Who runs: ids[i], or i itself where `ids` is empty, with weights[i] in [0, 1], that of the best
 // of all being 1. `mass`: the sum of the weights.
 struct Runners {

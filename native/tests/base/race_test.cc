@@ -1,4 +1,4 @@
-#include "runtime/race.h"
+#include "base/race.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "base/exact_math.h"
+#include "base/philox.h"
 #include "doctest/doctest.h"
-#include "runtime/philox.h"
 
 namespace edge {
 namespace {

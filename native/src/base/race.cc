@@ -1,4 +1,4 @@
-#include "runtime/race.h"
+#include "base/race.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/exact_math.h"
-#include "runtime/philox.h"
+#include "base/philox.h"
 
 namespace edge {
 namespace {
@@ -64,6 +64,10 @@ size_t of_the_field(std::span<const double> weights, std::span<const size_t> alo
 
 }  // namespace
 
+double racing_number(uint64_t seed, uint64_t step, int32_t id) {
+  return exponential_draw(seed, step, kRunner, id);
+}
+
 size_t race(const Runners& runners, uint64_t seed, uint64_t step) {
   const std::span<const double> weights = runners.weights;
   const std::vector<size_t> alone = who_run_alone(weights);
@@ -72,7 +76,7 @@ size_t race(const Runners& runners, uint64_t seed, uint64_t step) {
   double rest = runners.mass;
   for (const size_t i : alone) {
     rest -= weights[i];
-    const double arrival = exponential_draw(seed, step, kRunner, runners.id(i)) / weights[i];
+    const double arrival = racing_number(seed, step, runners.id(i)) / weights[i];
     if (arrival < soonest) {
       soonest = arrival;
       winner = i;
@@ -92,7 +96,7 @@ std::vector<Favourite> favourites(const Runners& runners, uint64_t seed, uint64_
   double sum = 0;
   for (const size_t i : who_run_alone(runners.weights)) {
     constexpr double kSoonest = 1e-9;  // nothing is divided by 0
-    const double draw = exponential_draw(seed, step, kRunner, runners.id(i));
+    const double draw = racing_number(seed, step, runners.id(i));
     const double pace = runners.weights[i] / std::max(draw, kSoonest);
     all.push_back({i, pace * std::sqrt(pace)});
     sum += all.back().probability;
