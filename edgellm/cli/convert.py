@@ -29,6 +29,7 @@ from .allocate import (
     summary,
 )
 from .convert_plan import ShownPlan
+from .flags import JsonFlag, ThreadsOption
 from .npu import (
     BitsOption,
     ContextOption,
@@ -39,7 +40,7 @@ from .npu import (
     graphs_text,
     show_graphs,
 )
-from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .output import note, print_json, print_text
 from .progress import progress_bar
 from .self_draft import DraftTextOption, SelfDraftOption, add_head, show
 
