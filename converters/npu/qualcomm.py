@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgellm.npu.qnn import compile_qnn
@@ -15,6 +15,8 @@ from .ranges import measure_ranges
 from .split import StepPlan
 from .weights import NpuWeights
 from .written import Written
+
+HALF = 16
 
 
 class QualcommWriter:
@@ -29,19 +31,17 @@ class QualcommWriter:
         weight_bits: int,
         settings: Mapping[str, str],
     ) -> None:
-        self._folder, self._settings = folder, settings
-        self._scratch = tempfile.TemporaryDirectory()
-        scratch = Path(self._scratch.name)
-        if weight_bits == 16:
-            self._graphs: OnnxWriter = OnnxWriter(scratch)
-        else:
-            self._graphs = QdqWriter(scratch, measure_ranges(weights, plan), weight_bits)
+        self._folder, self._bits, self._settings = folder, weight_bits, settings
+        self._ranges = {} if weight_bits == HALF else measure_ranges(weights, plan)
 
-    def write(self, graph: Graph, part: int) -> Written:
-        source = self._graphs.write(graph, part).entry
-        out = self._folder / f"{graph.name}.onnx"
-        return Written(out, compile_qnn(source, out, self._settings))
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        with tempfile.TemporaryDirectory() as scratch:
+            sources = self._sources(Path(scratch)).write(part, graphs)
+            entries = {name: one.entry for name, one in sources.items()}
+            made = compile_qnn(entries, self._folder, self._settings)
+        return {name: Written(files[0], files) for name, files in made.items()}
 
-    def close(self) -> None:
-        self._graphs.close()
-        self._scratch.cleanup()
+    def _sources(self, scratch: Path) -> OnnxWriter:
+        if self._bits == HALF:
+            return OnnxWriter(scratch)
+        return QdqWriter(scratch, self._ranges, self._bits)

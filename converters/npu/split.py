@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edgellm.errors import UnsupportedError
-from edgellm.npu.facts import Facts, GraphFacts, LayerFacts
+from edgellm.npu.facts import HOST, NPU, Facts, GraphFacts, LayerFacts
 from edgellm.npu.host import MASKED, Rotation
 
 from .decoder import Span, StepShape, check_spec, decoder_graph, whole_span
@@ -39,37 +39,49 @@ def stage_sizes(weights: NpuWeights) -> list[StageSize]:
     ]
 
 
-def split_spans(sizes: Sequence[StageSize], n_layers: int, max_bytes: int) -> list[Span]:
-    """Consecutive parts of at most max_bytes of constants each, as few as there can be.
-    UnsupportedError names a stage that is larger by itself."""
-    largest = max(sizes, key=lambda size: size.n_bytes)
+def split_spans(
+    sizes: Sequence[StageSize], n_layers: int, max_bytes: int, on_host: Collection[str] = ()
+) -> list[Span]:
+    """Consecutive parts of at most max_bytes of constants each, as few as there can be; stages on
+    the host are parts of their own, of any size. UnsupportedError names a stage that is larger by
+    itself."""
+    on_npu = [size for size in sizes if size.stage not in on_host]
+    largest = max(on_npu, key=lambda size: size.n_bytes)
     if largest.n_bytes > max_bytes:
         raise UnsupportedError(
             f"'{largest.stage}' takes {largest.n_bytes / 2**20:.1f} MiB by itself, a graph of this "
             f"target may have {max_bytes / 2**20:.1f} MiB; choose fewer bits a weight",
             code="feature_unsupported",
         )
-    parts: list[list[StageSize]] = [[]]
+    parts: list[list[StageSize]] = []
     for size in sizes:
-        if sum(one.n_bytes for one in parts[-1]) + size.n_bytes > max_bytes:
+        alone = size.stage in on_host or (parts and parts[-1][-1].stage in on_host)
+        if not parts or alone or _n_bytes(parts[-1]) + size.n_bytes > max_bytes:
             parts.append([])
         parts[-1].append(size)
-    return [_span([one.stage for one in part], n_layers) for part in parts]
+    return [span_of([one.stage for one in part], n_layers) for part in parts]
 
 
-def _span(stages: list[str], n_layers: int) -> Span:
+def _n_bytes(part: Sequence[StageSize]) -> int:
+    return sum(one.n_bytes for one in part)
+
+
+def span_of(stages: Sequence[str], n_layers: int) -> Span:
+    """Of consecutive stages."""
     layers = [int(stage.split(".")[1]) for stage in stages if stage.startswith("layers.")]
     at = n_layers if stages[0] == "head" else 0
     first, end = (layers[0], layers[-1] + 1) if layers else (at, at)
     return Span(stages[0] == "embed", first, end, stages[-1] == "head")
 
 
-def check_ops(graph: Graph, known: Collection[str], target: str) -> None:
+def check_ops(
+    graph: Graph, known: Collection[str], target: str, on_host: Collection[str] = ()
+) -> None:
     """UnsupportedError that names the operators of a graph that a target does not have, and where
-    they are."""
+    they are; on_host: stages that it need not have them for."""
     missing: dict[str, str] = {}
     for op in graph.ops:
-        if op.kind not in known:
+        if op.kind not in known and op.stage not in on_host:
             missing.setdefault(op.kind, op.stage)
     if missing:
         named = ", ".join(f"{kind} (first in {stage})" for kind, stage in missing.items())
@@ -80,7 +92,8 @@ def check_ops(graph: Graph, known: Collection[str], target: str) -> None:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which graphs a bundle has: every part for every shape, and what the host must know."""
+    """Which graphs a bundle has: every part for every shape, those of a part one after the other,
+    and what the host must know."""
 
     facts: Facts
     graphs: tuple[tuple[GraphFacts, Span, StepShape], ...]
@@ -88,6 +101,11 @@ class StepPlan:
     @property
     def graph_facts(self) -> tuple[GraphFacts, ...]:
         return tuple(graph for graph, _, _ in self.graphs)
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the largest bucket."""
+        return max(graph.n_past for graph in self.graph_facts)
 
 
 def plan_steps(
@@ -98,21 +116,24 @@ def plan_steps(
     kv_dtype: str = "f16",
     masked: float = MASKED,
     stateful: bool = False,
+    on_host: Collection[str] = (),
 ) -> StepPlan:
-    """spans: the parts; None: one. stateful: the executor keeps keys and values. UnsupportedError:
-    see check_spec()."""
+    """spans: the parts; None: one. stateful: the executor keeps keys and values. on_host: stages
+    that are not for the NPU. UnsupportedError: see check_spec()."""
     check_spec(weights.spec)
     parts = list(spans or [whole_span(weights.spec)])
     graphs = []
-    for shape in shapes:
-        for index, span in enumerate(parts):
+    for index, span in enumerate(parts):
+        placement = HOST if set(span.stages()) <= set(on_host) else NPU
+        for shape in shapes:
             graph = decoder_graph(weights, shape, span, kv_dtype)
             name = f"{shape.name}_part{index}"
             inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
-            if stateful:
+            if stateful and span.end > span.first:
                 inputs = (*(one for one in inputs if not one.startswith("past_")), "at")
                 outputs = tuple(one for one in outputs if not one.startswith("new_"))
-            one = GraphFacts(name, shape.n_rows, shape.n_past, index, inputs, outputs)
+            sizes = shape.n_rows, shape.n_past
+            one = GraphFacts(name, *sizes, index, inputs, outputs, placement)
             graphs.append((one, span, shape))
     n_ctx = max(shape.n_past for shape in shapes)
     return StepPlan(model_facts(weights, n_ctx, kv_dtype, masked, stateful), tuple(graphs))

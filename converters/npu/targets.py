@@ -10,6 +10,7 @@ from typing import Protocol
 from edgellm.errors import InvalidArgumentError
 from edgellm.npu.bundle import Bundle
 from edgellm.npu.host import MASKED
+from edgellm.npu.providers import PROVIDER, PROVIDERS, default_settings
 from edgellm.npu.session import Runner
 
 from .ir import KINDS
@@ -18,6 +19,7 @@ from .weights import NpuWeights
 from .written import GraphWriter
 
 GIB = 1 << 30
+EMBED, HEAD = "embed", "head"
 MASKED_INTEGERS = -64.0  # a step of 16 bits is then a thousandth, and exp(-64) is 0 in them
 
 
@@ -34,6 +36,8 @@ class Target:
     """extra: the installation that writes it. kinds: the operators it has. max_bytes: of the
     constants of one graph. bits: of weights that it has. rounds: it rounds weights itself, from
     the source. masked: by the bits of weights. settings: what its executor is told, by those bits.
+    on_host: stages that stay there unless a caller says otherwise; host_writer: of those, None: as
+    the others.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Target:
     settings: Callable[[int], Mapping[str, str]] = lambda _: {}
     check_settings: Mapping[str, str] = field(default_factory=dict)
     stateful: bool = False
+    on_host: frozenset[str] = frozenset()
+    host_writer: MakeWriter | None = None
     check_runners: Callable[[Path, Bundle], Mapping[str, Runner]] | None = None
 
 
@@ -58,7 +64,21 @@ def _onnx(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> Gr
     return OnnxWriter(folder, packed_tables=True)
 
 
-def _openvino(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
+def _provider(name: str) -> Target:
+    """Float graphs for a provider that is in some packages of onnxruntime; checked on its CPU's."""
+    return Target(
+        f"ort-{name}",
+        "npu",
+        "onnxruntime's CPU provider",
+        _plain_onnx,
+        bits=(16, 32),
+        settings=lambda _: default_settings(name),
+        check_settings={PROVIDER: "cpu"},
+        host_writer=_onnx,
+    )
+
+
+def _plain_onnx(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
     from .onnx_lowering import OnnxWriter
 
     return OnnxWriter(folder)
@@ -84,15 +104,15 @@ def _qualcomm(arch: str) -> Target:
         rounds=True,
         masked=lambda bits: MASKED if bits == 16 else MASKED_INTEGERS,
         settings=settings,
+        on_host=frozenset({EMBED}),  # looking up a row needs no NPU, and a table fills its memory
+        host_writer=_onnx,
     )
 
 
 def _apple(folder: Path, _weights: NpuWeights, plan: StepPlan, bits: int) -> GraphWriter:
     from .coreml import CoreMLWriter
 
-    n_slots = max(one.n_past for one in plan.graph_facts) + max(
-        one.n_rows for one in plan.graph_facts
-    )
+    n_slots = plan.capacity + max(one.n_rows for one in plan.graph_facts)
     return CoreMLWriter(folder, half=bits != 32, n_slots=n_slots)
 
 
@@ -107,20 +127,23 @@ HTP_GENERATIONS = ("73", "75", "79", "81")
 TARGETS = {
     target.name: target
     for target in (
-        Target("ort", "npu", "onnxruntime's CPU provider", _onnx),
+        Target("ort", "npu", "onnxruntime's CPU provider", _onnx, host_writer=_onnx),
+        *map(_provider, PROVIDERS),
         Target(
             "intel",
             "npu,npu-intel",
             "OpenVINO's CPU plugin",
-            _openvino,
+            _plain_onnx,
             kv_dtype="f32",  # it drops roundings to half precision and back: say what it does
             check_settings={"device": "CPU"},
+            host_writer=_onnx,
         ),
         Target(
             "apple",
             "coreml",
             "a numpy interpreter of the saved package",
             _apple,
+            max_bytes=GIB,  # what Apple's compiler takes for the Neural Engine of a phone
             stateful=True,
             check_runners=_interpreted,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +21,6 @@ class Written:
 class GraphWriter(Protocol):
     """Writes the graphs of one bundle into its folder."""
 
-    def write(self, graph: Graph, part: int) -> Written:
-        """part: graphs of one part have the same constants."""
-
-    def close(self) -> None:
-        """Idempotent; all files are whole then."""
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        """All graphs of a part, by their names. They have the same constants, which are stored
+        once. All files are whole when it returns."""

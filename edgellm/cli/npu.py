@@ -14,6 +14,7 @@ from ..sanitize import visible_line
 from .output import print_json, print_text
 from .progress import progress_bar
 
+_CHOICES = ("npu_context", "npu_bits", "npu_embed", "npu_head")
 _PANEL = "Graphs for an NPU (docs/NPU.md)"
 TargetOption = Annotated[
     str | None,
@@ -36,6 +37,29 @@ BitsOption = Annotated[
 ]
 
 
+NpuHeadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--npu-head",
+        help="Where logits are computed: npu or host; default as the target has it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+NpuEmbedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--npu-embed",
+        help="Where tokens become vectors: npu or host; default as the target has it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def graph_choices(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all options of the verb, those of graphs."""
+    return {name: options[name] for name in _CHOICES}
+
+
 def check_choices(target: str | None, choices: Mapping[str, Any]) -> None:
     """Options of graphs need a target."""
     given = [name for name, value in choices.items() if value is not None]
@@ -56,11 +80,10 @@ def add_graphs(
     folder: Path,
     target: str,
     against: Path | None,
-    context: int | None,
-    bits: int | None,
+    choices: Mapping[str, Any],
 ) -> Any:
-    """The report of what was written."""
-    chosen: dict[str, Any] = {"context": context, "bits": bits}
+    """The report of what was written. choices: by the names of the verb's options."""
+    chosen = {name.removeprefix("npu_"): value for name, value in choices.items()}
     options = tools.NpuOptions(**{k: v for k, v in chosen.items() if v is not None})
     with progress_bar() as bar:
         return tools.export_npu(src, folder, target, options, against=against, progress=bar)
@@ -78,10 +101,15 @@ def graphs_text(report: Any) -> str:
     folder = visible_line(str(report.path))
     lines = [f"{folder}: {len(report.parts)} graphs in {report.n_bytes / 1e6:.2f} MB"]
     for part in report.parts:
-        n_ops = sum(part.operators.values())
         stages = f"{part.stages[0]} to {part.stages[-1]}"
+        where = " on the host" if part.placement == "host" else ""
         n_mb = part.n_constant_bytes / 1e6
-        lines.append(f"  {part.name}: {stages}, {n_ops} operators, {n_mb:.2f} MB of constants")
+        lines.append(
+            f"  {part.name}: {stages}{where}, {part.n_ops} operators, {n_mb:.2f} MB of constants"
+        )
+    n_ops = sum(part.n_ops for part in report.parts)
+    n_covered = sum(part.n_ops for part in report.parts if part.placement == "npu")
+    lines.append(f"  {n_covered} of {n_ops} operators are for {report.target.partition(':')[2]}")
     found = report.difference
     if found is None:
         lines.append("  not compared with the CPU runtime")
