@@ -21,7 +21,7 @@ HALF = 16
 
 class QualcommWriter:
     """weight_bits: 4 or 8, beside activations of 16; or 16 for half precision. settings: as
-    edgellm/npu/qnn.py takes them."""
+    edgellm/npu/qnn.py takes them. share: graphs of a part are one context binary."""
 
     def __init__(
         self,
@@ -30,16 +30,19 @@ class QualcommWriter:
         plan: StepPlan,
         weight_bits: int,
         settings: Mapping[str, str],
+        *,
+        share: bool,
     ) -> None:
         self._folder, self._bits, self._settings = folder, weight_bits, settings
+        self._share = share
         self._ranges = {} if weight_bits == HALF else measure_ranges(weights, plan)
 
     def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
         with tempfile.TemporaryDirectory() as scratch:
             sources = self._sources(Path(scratch)).write(part, graphs)
             entries = {name: one.entry for name, one in sources.items()}
-            made = compile_qnn(entries, self._folder, self._settings)
-        return {name: Written(files[0], files) for name, files in made.items()}
+            made = compile_qnn(entries, self._folder, self._settings, share=self._share)
+        return {name: Written(one.entry, one.files, one.runner) for name, one in made.items()}
 
     def _sources(self, scratch: Path) -> OnnxWriter:
         if self._bits == HALF:

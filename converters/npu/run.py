@@ -23,8 +23,15 @@ from ..report import peak_rss_bytes
 from .compare import Difference, compare_with_cpu
 from .decoder import StepShape, decoder_graph
 from .ir import Graph, Int4
-from .split import StepPlan, check_ops, plan_steps, split_spans, stage_sizes
-from .targets import EMBED, HEAD, MakeWriter, Target, find_target
+from .split import (
+    StepPlan,
+    check_ops,
+    plan_steps,
+    split_spans,
+    stage_sizes,
+    stored_bytes,
+)
+from .targets import EMBED, HEAD, MakeWriter, Target, Writing, find_target
 from .weights import NpuWeights, open_weights
 from .written import GraphWriter, Written
 
@@ -37,7 +44,8 @@ class NpuOptions:
     """rows: tokens of a step, one graph each: for one token, one with guesses, and prompts.
     context: slots of the largest bucket; buckets: further, smaller ones. bits: a weight; None: 4,
     or as a `.edge` file has them. max_bytes: of the constants of one graph; None: the target's.
-    embed, head: "npu", "host" or None for what the target has."""
+    embed, head: "npu", "host" or None for what the target has. share: one context binary for the
+    graphs of a part, of Qualcomm's targets; all others always share."""
 
     rows: tuple[int, ...] = (1, 4, 64)
     context: int = 512
@@ -46,6 +54,7 @@ class NpuOptions:
     max_bytes: int | None = None
     embed: str | None = None
     head: str | None = None
+    share: bool = False
 
     def __post_init__(self) -> None:
         for name, where in (("embed", self.embed), ("head", self.head)):
@@ -136,12 +145,13 @@ def export_npu(
         if chosen.rounds and not is_edge(src):  # which the host's parts do not need
             on_host = stack.enter_context(open_weights(src, 16))
         with whole_directory(out) as folder:
-            writing = _Writing(chosen, plan, bits, folder, progress)
-            written, parts = writing.all_parts(weights, on_host)
+            writing = Writing(folder, weights, plan, bits, options.share)
+            written, parts = _write_parts(chosen, writing, on_host, progress)
             bundle = _bundle(weights, plan, chosen, bits, folder, written)
             difference = None
             if against is not None:
-                difference = compare_with_cpu(_session(chosen, folder, bundle), against)
+                session = _session(chosen, folder, bundle, written)
+                difference = compare_with_cpu(session, against)
             report = NpuReport(
                 path=out,
                 target=target,
@@ -158,12 +168,17 @@ def export_npu(
     return report
 
 
-def _session(target: Target, folder: Path, bundle: Bundle) -> GraphSession:
-    """What was written, read again and run."""
+def _session(
+    target: Target, folder: Path, bundle: Bundle, written: Mapping[str, Written]
+) -> GraphSession:
+    """What was written, read again and run; or by its writer, where nothing else here runs it."""
+    kept = {name: one.runner for name, one in written.items() if one.runner is not None}
+    others = replace(bundle, graphs=tuple(one for one in bundle.graphs if one.name not in kept))
     if target.check_runners is not None:
-        runners = target.check_runners(folder, bundle)
+        runners = target.check_runners(folder, others)
     else:
-        runners = runners_of(folder, bundle, settings=target.check_settings)
+        runners = runners_of(folder, others, settings=target.check_settings)
+    runners = {**runners, **kept}
     return GraphSession(bundle.facts, bundle.graphs, runners)
 
 
@@ -184,7 +199,12 @@ def _stored_bits(src: Path, target: Target, options: NpuOptions) -> int | None:
 
 def _plan(weights: NpuWeights, target: Target, options: NpuOptions, bits: int) -> StepPlan:
     """Everything that can be refused without reading a weight is refused here."""
-    sizes = stage_sizes(weights)
+    if options.share and not target.may_share:
+        raise InvalidArgumentError(
+            f"target '{target.name}' always shares the weights of a part; leave that out",
+            code="invalid_argument",
+        )
+    sizes = stage_sizes(weights, bits if target.rounds else None)
     limit = options.max_bytes or target.max_bytes
     on_host = options.on_host(target)
     spans = split_spans(sizes, len(weights.spec.layers), limit, on_host)
@@ -212,55 +232,49 @@ def _check_bits(graph: Graph, target: Target) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Writing:
-    """A plan's graphs into a folder, part after part."""
-
-    target: Target
-    plan: StepPlan
-    bits: int
-    folder: Path
-    progress: Progress | None
-
-    def all_parts(
-        self, weights: NpuWeights, on_host: NpuWeights
-    ) -> tuple[dict[str, Written], list[PartReport]]:
-        """on_host: the weights of the parts that stay there."""
-        written: dict[str, Written] = {}
-        reports: list[PartReport] = []
-        writer = self._writer(self.target.writer, weights)
-        host_writer = writer
-        if self.target.host_writer is not None:
-            host_writer = self._writer(self.target.host_writer, on_host)
-        for part, planned in groupby(self.plan.graphs, key=lambda one: one[0].part):
-            if self.progress is not None:
-                self.progress(f"part {part}", len(written), len(self.plan.graphs))
-            graphs = []
-            for facts, span, shape in planned:
-                is_host = facts.placement == HOST
-                graph = decoder_graph(
-                    on_host if is_host else weights, shape, span, self.target.kv_dtype
-                )
-                graph.name = facts.name
-                graphs.append(graph)
-                reports.append(_report_of(graph, facts, tuple(span.stages())))
-            written |= (host_writer if is_host else writer).write(part, graphs)
-        return written, reports
-
-    def _writer(self, make: MakeWriter, weights: NpuWeights) -> GraphWriter:
-        try:
-            return make(self.folder, weights, self.plan, self.bits)
-        except ImportError as error:
-            raise UnsupportedError(
-                f"target '{self.target.name}' needs {error.name}: pip install "
-                f"'edgellm[{self.target.extra}]'",
-                code="feature_unsupported",
-            ) from error
+def _write_parts(
+    target: Target, writing: Writing, on_host: NpuWeights, progress: Progress | None
+) -> tuple[dict[str, Written], list[PartReport]]:
+    """Part after part. on_host: the weights of those that stay there."""
+    written: dict[str, Written] = {}
+    reports: list[PartReport] = []
+    writer = _writer(target, target.writer, writing)
+    host_writer = writer
+    if target.host_writer is not None:
+        host_writer = _writer(target, target.host_writer, replace(writing, weights=on_host))
+    n_graphs = len(writing.plan.graphs)
+    for part, planned in groupby(writing.plan.graphs, key=lambda one: one[0].part):
+        if progress is not None:
+            progress(f"part {part}", len(written), n_graphs)
+        graphs = []
+        for facts, span, shape in planned:
+            is_host = facts.placement == HOST
+            weights = on_host if is_host else writing.weights
+            graph = decoder_graph(weights, shape, span, target.kv_dtype)
+            graph.name = facts.name
+            graphs.append(graph)
+            rounded_to = writing.bits if target.rounds and not is_host else None
+            reports.append(_report_of(graph, facts, tuple(span.stages()), rounded_to))
+        written |= (host_writer if is_host else writer).write(part, graphs)
+    return written, reports
 
 
-def _report_of(graph: Graph, facts: GraphFacts, stages: tuple[str, ...]) -> PartReport:
+def _writer(target: Target, make: MakeWriter, writing: Writing) -> GraphWriter:
+    try:
+        return make(writing)
+    except ImportError as error:
+        raise UnsupportedError(
+            f"target '{target.name}' needs {error.name}: pip install 'edgellm[{target.extra}]'",
+            code="feature_unsupported",
+        ) from error
+
+
+def _report_of(
+    graph: Graph, facts: GraphFacts, stages: tuple[str, ...], rounded_to: int | None
+) -> PartReport:
     counts = dict(Counter(op.kind for op in graph.ops))
-    return PartReport(facts.name, stages, graph.n_bytes, counts, facts.placement)
+    n_bytes = stored_bytes(graph, rounded_to)
+    return PartReport(facts.name, stages, n_bytes, counts, facts.placement)
 
 
 def _bundle(

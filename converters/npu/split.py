@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from edgellm.errors import UnsupportedError
 from edgellm.npu.facts import HOST, NPU, Facts, GraphFacts, LayerFacts
 from edgellm.npu.host import MASKED, Rotation
 
 from .decoder import Span, StepShape, check_spec, decoder_graph, whole_span
-from .ir import Graph
+from .ir import GROUP, Constant, Dense, Graph
 from .weights import NpuWeights, rotary_table
 
 
@@ -24,8 +25,23 @@ class StageSize:
     n_ops: int
 
 
-def stage_sizes(weights: NpuWeights) -> list[StageSize]:
-    """Of every stage: the embedding, the layers, the head. No weight is read."""
+def stored_bytes(graph: Graph, rounded_to: int | None = None) -> int:
+    """What the constants of a graph take in a file, as they are or with matrices rounded to so many
+    bits: a little less then, as some keep 8."""
+    return sum(_constant_bytes(one, rounded_to) for one in graph.constants.values())
+
+
+def _constant_bytes(constant: Constant, rounded_to: int | None) -> int:
+    if rounded_to is None or not isinstance(constant, Dense) or len(constant.shape) != 2:
+        return constant.n_bytes
+    n_weights, n_rows = prod(constant.shape), constant.shape[0]
+    n_scales = n_weights // GROUP if rounded_to == 4 else n_rows
+    return n_weights * rounded_to // 8 + 4 * n_scales
+
+
+def stage_sizes(weights: NpuWeights, rounded_to: int | None = None) -> list[StageSize]:
+    """Of every stage: the embedding, the layers, the head. No weight is read. rounded_to: see
+    stored_bytes()."""
     graph = decoder_graph(weights, StepShape(1, 1))
     readers: dict[str, set[str]] = {}
     n_ops = Counter(op.stage for op in graph.ops)
@@ -33,7 +49,9 @@ def stage_sizes(weights: NpuWeights) -> list[StageSize]:
         readers.setdefault(op.stage, set()).update(set(op.inputs) & set(graph.constants))
     return [
         StageSize(
-            stage, sum(graph.constants[name].n_bytes for name in readers[stage]), n_ops[stage]
+            stage,
+            sum(_constant_bytes(graph.constants[name], rounded_to) for name in readers[stage]),
+            n_ops[stage],
         )
         for stage in whole_span(weights.spec).stages()
     ]

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgellm.npu.session import Runner
+
 from .ir import Graph
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a graph became: what its executor opens, and all files of it."""
+    """What a graph became: what its executor opens, and all files of it. runner: what runs it on
+    this machine, where nothing here opens the files."""
 
     entry: Path
     files: tuple[Path, ...]
+    runner: Runner | None = None
 
 
 class GraphWriter(Protocol):

@@ -34,6 +34,7 @@ from .npu import (
     ContextOption,
     NpuEmbedOption,
     NpuHeadOption,
+    NpuShareOption,
     TargetOption,
     add_graphs,
     check_choices,
@@ -114,6 +115,7 @@ def command(
     npu_bits: BitsOption = None,
     npu_embed: NpuEmbedOption = None,
     npu_head: NpuHeadOption = None,
+    npu_share: NpuShareOption = None,
     self_draft: SelfDraftOption = False,
     draft_text: DraftTextOption = None,
     dry_run: Annotated[

@@ -14,7 +14,7 @@ from ..sanitize import visible_line
 from .output import print_json, print_text
 from .progress import progress_bar
 
-_CHOICES = ("npu_context", "npu_bits", "npu_embed", "npu_head")
+_CHOICES = ("npu_context", "npu_bits", "npu_embed", "npu_head", "npu_share")
 _PANEL = "Graphs for an NPU (docs/NPU.md)"
 TargetOption = Annotated[
     str | None,
@@ -50,6 +50,17 @@ NpuEmbedOption = Annotated[
     typer.Option(
         "--npu-embed",
         help="Where tokens become vectors: npu or host; default as the target has it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+NpuShareOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--npu-share",
+        help="Of npu:qualcomm-*: one context binary for all shapes, with the weights once.",
+        show_default=False,
         rich_help_panel=_PANEL,
     ),
 ]
@@ -117,6 +128,6 @@ def graphs_text(report: Any) -> str:
         lines.append(f"  {report.checked_by} against the CPU runtime, {found.n_tokens} tokens:")
         lines.append(
             f"  KL {found.kl_nats:.5f} nats, same top token {found.top1:.2%}, logits "
-            f"{found.relative:.1e} of the largest apart"
+            f"{found.relative:.1e} of the largest apart ({found.norm:.1e} of all, as norms)"
         )
     return "\n".join(lines) + "\n"

@@ -94,6 +94,11 @@ def test_a_provider_that_is_not_there_is_refused(name: str, tiny: Path, tmp_path
         NpuModel(out, settings={"provider": "abacus"})
 
 
+def test_sharing_is_no_choice_where_it_is_always_so(tiny: Path, tmp_path: Path):
+    with pytest.raises(InvalidArgumentError, match="always shares"):
+        export_npu(tiny, tmp_path / "npu", "npu:ort", NpuOptions(share=True))
+
+
 def test_weights_of_4_bits_are_for_others(tiny: Path, tmp_path: Path):
     edge = tmp_path / "tiny.edge"
     convert(tiny, edge, format="L4_32", act="f32")

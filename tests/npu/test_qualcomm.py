@@ -56,6 +56,24 @@ def test_context_binaries_of_every_generation_load_again(arch: str, tiny: Path, 
         )
 
 
+def test_shapes_that_share_their_weights_say_the_same(tiny: Path, tmp_path: Path):
+    """The simulator runs what compiled a shared binary, and refuses to load it."""
+    edge, found, sizes = tmp_path / "tiny.edge", [], []
+    convert(tiny, edge, format="F16")
+    for share in (False, True):
+        out = tmp_path / f"npu{share}"
+        options = NpuOptions(rows=(1, 16), context=64, bits=8, share=share)
+        report = export_npu(tiny, out, "npu:qualcomm-v79", options, against=edge)
+        found.append(report.difference)
+        sizes.append([path.stat().st_size for path in out.glob("*_qnn.bin")])
+    assert found[0] == found[1]
+    assert found[0] is not None
+    assert [len(one) for one in sizes] == [2, 1]
+    assert sizes[1][0] < 0.9 * sum(sizes[0])
+    with pytest.raises(DeviceError, match="NOT_SUPPORTED"):
+        NpuModel(out)
+
+
 def test_weights_with_one_scale_an_output_are_right(tiny: Path, tmp_path: Path):
     """Widths of 40 and 56 have no groups of 32: without zero points logits would be garbage."""
     edge = tmp_path / "tiny.edge"
