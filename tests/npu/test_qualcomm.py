@@ -14,6 +14,7 @@ from edgellm.errors import DeviceError, UnsupportedError
 from edgellm.npu.executors import runners_of
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
+from npu.conftest import Keep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 qnn = pytest.importorskip(
@@ -25,16 +26,19 @@ SETTINGS = {"htp_arch": "75", "half": "0"}
 
 
 @pytest.mark.parametrize("name", SHARED_MODELS)
-@pytest.mark.parametrize("bits", [4, 16])
-def test_whole_models_on_the_simulator(name: str, bits: int, tmp_path: Path):
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_whole_models_on_the_simulator(name: str, bits: int, tmp_path: Path, measured: Keep):
     source, edge = shared_model(name), tmp_path / "model.edge"
-    convert(source, edge, format="F16")
-    options = NpuOptions(rows=(1,), context=64, bits=bits)
+    convert(source, edge, format="F16", act="f32")
+    options = NpuOptions(rows=(1, 16), context=64, bits=bits)
     report = export_npu(source, tmp_path / "npu", "npu:qualcomm-v79", options, against=edge)
     found = report.difference
     assert found is not None
+    weights = "half precision" if bits == 16 else f"a16w{bits}"
+    measured(name, "npu:qualcomm-v79, the HTP simulator", weights, found)
     assert found.n_tokens == 64
     if bits == 16:
+        assert found.norm <= 5e-3
         assert found.relative <= 1e-2
         assert found.top1 >= 0.98
     assert found.kl_nats <= (0.05 if bits == 4 else 1e-3)
