@@ -31,10 +31,12 @@ from .allocate import (
 from .convert_plan import ShownPlan
 from .npu import (
     BitsOption,
+    BucketsOption,
     ContextOption,
     NpuEmbedOption,
     NpuHeadOption,
     NpuShareOption,
+    RowsOption,
     TargetOption,
     add_graphs,
     check_choices,
@@ -112,6 +114,8 @@ def command(
     base: BaseOption = None,
     target: TargetOption = None,
     npu_context: ContextOption = None,
+    npu_buckets: BucketsOption = None,
+    npu_rows: RowsOption = None,
     npu_bits: BitsOption = None,
     npu_embed: NpuEmbedOption = None,
     npu_head: NpuHeadOption = None,

@@ -14,7 +14,10 @@ from ..sanitize import visible_line
 from .output import print_json, print_text
 from .progress import progress_bar
 
-_CHOICES = ("npu_context", "npu_bits", "npu_embed", "npu_head", "npu_share")
+_CHOICES = (
+    *("npu_context", "npu_buckets", "npu_rows", "npu_bits"),
+    *("npu_embed", "npu_head", "npu_share"),
+)
 _PANEL = "Graphs for an NPU (docs/NPU.md)"
 TargetOption = Annotated[
     str | None,
@@ -27,6 +30,22 @@ TargetOption = Annotated[
 ContextOption = Annotated[
     int | None,
     typer.Option(help="Tokens that the graphs take; default 512.", rich_help_panel=_PANEL),
+]
+BucketsOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--npu-buckets",
+        help="A smaller context to make graphs for as well; may be given more than once.",
+        rich_help_panel=_PANEL,
+    ),
+]
+RowsOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--npu-rows",
+        help="Tokens of a step to make graphs for: 1, and others; default 1, 4 and 64.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 BitsOption = Annotated[
     int | None,
@@ -68,7 +87,11 @@ NpuShareOption = Annotated[
 
 def graph_choices(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of all options of the verb, those of graphs."""
-    return {name: options[name] for name in _CHOICES}
+    given = {name: options[name] for name in _CHOICES}
+    return {
+        name: (tuple(value) or None) if isinstance(value, list) else value
+        for name, value in given.items()
+    }
 
 
 def check_choices(target: str | None, choices: Mapping[str, Any]) -> None:

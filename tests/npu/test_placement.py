@@ -69,9 +69,12 @@ def test_the_verb_places_the_head(tiny: Path, tmp_path: Path):
     edge = tmp_path / "tiny.edge"
     convert(tiny, edge, format="L4_32", act="f32")
     choices = ["--target", "npu:ort", "--npu-context", 16, "--npu-head", "host"]
+    choices += ["--npu-rows", 1, "--npu-rows", 8, "--npu-buckets", 8]
     ran = command_line.edgellm("convert", edge, tmp_path / "npu", *choices, cwd=tmp_path)
     assert "head to head on the host" in ran.stdout
     assert "operators are for ort" in ran.stdout
+    shapes = {(one.n_rows, one.n_past) for one in read_bundle(tmp_path / "npu").graphs}
+    assert shapes == {(1, 8), (8, 8), (1, 16), (8, 16)}
 
 
 @pytest.mark.parametrize("name", ["coreml", "vitisai"])
