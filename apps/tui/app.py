@@ -26,10 +26,10 @@ from .engine import Engine, EngineThread
 from .keys import KEYS, keymap
 from .library import Library, Outcome
 from .messages import Event, Measured, ModelSwitched, ReplyEnded, ReplyFailed, Request
-from .outside import run_outside
 from .screens.bench import Bench
 from .screens.chat import ChatScreen
 from .screens.models import Models
+from .screens.outside import run_outside
 from .screens.sessions import Sessions
 from .screens.settings import SettingsSheet
 from .screens.sheet import Sheet
