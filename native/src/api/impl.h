@@ -121,6 +121,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::Status load_weights(edge::Backend& backend);  // on a device
   edge::PageBuffer::Allocate page_allocator =
       edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();
