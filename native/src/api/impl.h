@@ -73,7 +73,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_ctx_most = 0;     // of a session
   int n_ctx_planned = 0;  // of the decoder
   uint64_t kv_budget_bytes = 0;
-  std::unique_ptr<edge::Decoder> decoder;        // null once closed
+  std::unique_ptr<edge::Stepper> decoder;        // null once closed
   std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none; outlives close()
   std::unique_ptr<edge::Decoder> draft_decoder;  // once it is asked for
   std::optional<edge::KvCache> cache;    // outlives close(): sessions give their pages back to it
