@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidArgumentError, MemoryBudgetError
 from .locate import explained, resolve
+from .npu.driver import BACKEND as NPU
+from .npu.driver import is_npu, settings_for
 from .options import SPECULATE_NAMES, LoadOptions
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Opened:
 def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _native.Model:
     from . import _native
 
+    npu = is_npu(options.backend)
     with explained(path):
         return _native.Model.load(
             path,
@@ -72,5 +75,6 @@ def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _nat
             speculate=SPECULATE_NAMES[options.speculate],
             draft_model=draft,
             draft_layers=options.draft_layers,
-            backend=options.backend,
+            backend=NPU if npu else options.backend,
+            npu=settings_for(path, options.backend) if npu else [],
         )
