@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
 
 BACKEND = "npu"
+KV = "F16"  # what graphs keep: pages that round would make a text depend on how it was cut
 LIBRARY_VARIABLE = "EDGELLM_ONNXRUNTIME_LIBRARY"
 _INSTALL = "pip install 'edgellm[npu]'"
 _LIBRARIES = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")

@@ -149,7 +149,7 @@ struct LoadOptions {
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
   std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
-  // For "npu": "bundle", a folder of `edgellm convert --target npu:...`, and "library",
+  // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`, and "library",
   // onnxruntime's; for an execution provider of a library of its own "provider",
   // "provider_library", and its options as "provider.NAME".
   Metadata npu = {};

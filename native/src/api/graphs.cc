@@ -16,6 +16,11 @@ using edge::Status;
 
 // Before the memory is checked, which the graphs then take in make_graph_decoder().
 Status Model::Impl::open_graphs(const LoadOptions& options) {
+  if (kv_format != edge::KvFormat::kF16) {
+    return {Code::kFeatureUnsupported,
+            "graphs keep keys and values of 16 bits, and so have sessions to, or guesses and the "
+            "way a text is cut would change it; load with KV format F16"};
+  }
   edge::GraphSettings settings(options.npu.begin(), options.npu.end());
   settings.emplace_back("threads", std::to_string(options.n_threads));
   EDGE_ASSIGN_OR_RETURN(graphs, edge::open_step_graphs(settings));
