@@ -7,11 +7,10 @@ import asyncio
 import gc
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +25,7 @@ from .engine import Engine, EngineThread
 from .keys import KEYS, keymap
 from .library import Library, Outcome
 from .messages import Event, Measured, ModelSwitched, ReplyEnded, ReplyFailed, Request
+from .outside import run_outside
 from .screens.bench import Bench
 from .screens.chat import ChatScreen
 from .screens.models import Models
@@ -146,8 +146,11 @@ class ChatApp(App[None]):
         return self.chat
 
     async def on_event(self, event: events.Event) -> None:
-        """Counts what is typed."""
+        """Counts what is typed. A key that is for the app or a screen waits for the letters before
+        it, which go through the queue of the prompt: Esc is not to be before the word."""
         self.n_inputs += isinstance(event, events.Key | events.Paste)
+        if isinstance(event, events.Key) and not event.is_printable and not event.is_forwarded:
+            await self.chat.prompt.catch_up()
         await super().on_event(event)
 
     # --- parts of the chat --------------------------------------------------------------------
@@ -208,22 +211,22 @@ class ChatApp(App[None]):
 
     # --- screens, settings, editor ------------------------------------------------------------
 
-    def action_open(self, name: str) -> None:
-        """Over the chat, in the place of another one."""
-        self._open(_SHEETS[name]())
+    def action_open(self, name: str) -> Awaitable[object] | None:
+        """Over the chat, in the place of another one. A key waits until it is there: what is typed
+        behind it is for the sheet."""
+        return self._open(_SHEETS[name]())
 
     def open_sessions(self, words: str) -> None:
         """Those that have `words`."""
         self._open(Sessions(words))
 
-    def _open(self, sheet: Sheet) -> None:
+    def _open(self, sheet: Sheet) -> Awaitable[object] | None:
         above = self.screen
-        if isinstance(above, Sheet):
-            if type(above) is type(sheet):
-                return
-            self.switch_screen(sheet)
-        elif above is self.chat:  # no question is open
-            self.push_screen(sheet)
+        if isinstance(above, Sheet) and type(above) is not type(sheet):
+            return self.switch_screen(sheet)
+        if above is self.chat:  # no question is open
+            return self.push_screen(sheet)
+        return None
 
     def change_settings(self, **values: Any) -> None:
         """Take effect at once and are written down. InvalidArgumentError: a value that cannot be;
@@ -249,9 +252,7 @@ class ChatApp(App[None]):
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            with self.suspend():
-                command = [*shlex.split(editor), name]
-                code = subprocess.run(command, check=False).returncode
+            code = run_outside(self, [*shlex.split(editor), name])
             if code == 0:
                 return path.read_text(encoding="utf-8", errors="replace")
             self.status.say(f"{editor} ended with {code}; the text is as it was")

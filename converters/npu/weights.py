@@ -16,6 +16,8 @@ import numpy as np
 
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
+from ..calibrate.convert import text_tokens
+from ..calibrate.held_out import BUILTIN_TEXT
 from ..checkpoint import Checkpoint
 from ..encode import encode_rows
 from ..export.edge_source import EdgeCheckpoint, is_edge
@@ -23,12 +25,14 @@ from ..extras import text_blobs
 from ..plan import Job, Options
 from ..quant import decode_matrix
 from ..quant.l4 import unpack_l4_32
+from ..recipe import CalibrationOptions
 from ..report import PlannedTensor
 from ..sources import open_checkpoint
 from ..spec import ModelSpec
 from .ir import Constant, Dense, F16Array, F32Array, Int4, U8Array
 
 BITS = (4, 16, 32)
+MIN_WINDOW = 8  # tokens of a calibration window
 _FORMATS = {4: "L4_32", 16: "F16", 32: "F16"}
 _EXACT = ("L4_32", "F16")
 
@@ -76,6 +80,16 @@ class NpuWeights:
         if self._edge is not None:
             return self._edge.tokenizer_blob or None
         return text_blobs(self._job).get("tokenizer")
+
+    def text_ids(self, n_tokens: int) -> list[int]:
+        """Of the built-in calibration text; without a tokenizer from all of the vocabulary."""
+        blob = self.tokenizer()
+        if blob is None:
+            drawn = np.random.default_rng(0).integers(0, self.spec.n_vocab, n_tokens)
+            return [int(one) for one in drawn]
+        options = CalibrationOptions(1, max(n_tokens, MIN_WINDOW))
+        tokens = text_tokens(self._job, [BUILTIN_TEXT], {"tokenizer": blob}, options)
+        return [int(one) for one in tokens.windows[0, :n_tokens]]
 
     def _format(self, item: PlannedTensor) -> str:
         return item.format if self._edge is None else self._edge.format_of(item.name)

@@ -3,6 +3,7 @@ and way of speculating; and what has no graph is refused by name."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,18 @@ def test_kept_rows_in_half_precision(tiny: Path):
     wanted = Reference.from_checkpoint(tiny).logits(ids).numpy()
     got = session_of(tiny, CHUNKS, kv_dtype="f16").append(ids)
     assert 0 < relative_error(got, wanted) < 2e-3
+
+
+def test_the_host_in_swift_feeds_what_the_packages_take(tiny: Path):
+    swift = (Path(__file__).parents[2] / "examples/ios/NpuDecoder.swift").read_text("utf-8")
+    fed = set(re.findall(r'^      "(\w+)": ', swift, re.MULTILINE))
+    with open_weights(tiny, 16) as weights:
+        plan = plan_steps(weights, [StepShape(1, 16), StepShape(8, 16)], stateful=True)
+    for graph in plan.graph_facts:
+        assert set(graph.inputs) == fed
+        assert graph.outputs == ("logits",)
+        assert f'"{graph.outputs[0]}"' in swift
+    assert f"-1e{int(np.log10(-plan.facts.masked))}" in swift
 
 
 def test_inputs_are_checked(tiny: Path):

@@ -46,6 +46,7 @@ class ChatScreen(KeptScreen):
     """One chat with one model."""
 
     app: ChatApp
+    AUTO_FOCUS = "#prompt"  # from the first moment: some type before anything is drawn
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key.default, key.action, id=key.name, show=False, priority=True)
         for key in KEYS
@@ -59,7 +60,7 @@ class ChatScreen(KeptScreen):
         self._greeting = greeting
         self.transcript = Transcript()
         self.status = StatusLine(self.app_card.n_ctx)
-        self.prompt = Prompt()
+        self.prompt = Prompt(self)
         self.editing = Editing(self)
         self.turns = Turns(self)
         self.writing = Writing(self)
@@ -95,8 +96,6 @@ class ChatScreen(KeptScreen):
 
     def on_mount(self) -> None:
         """Ready to write."""
-        self.prompt.complete_with(self.writing.completions)
-        self.prompt.focus()
         self.apply_settings()
         self.show_chat(self.conversation)
         if self._greeting is not None:
@@ -156,12 +155,12 @@ class ChatScreen(KeptScreen):
         tools = self._owner.tools if self._owner.settings.tools else {}
         return tuple(tool.definition for tool in tools.values())
 
-    # --- the prompt ---------------------------------------------------------------------------
+    # --- what the prompt asks for ---------------------------------------------------------------
 
-    def on_prompt_sent(self, event: Prompt.Sent) -> None:
+    def send(self, text: str) -> None:
         """Enter."""
         try:
-            self._send(event.text)
+            self._send(text)
         except EdgeError as error:
             self.transcript.notice(str(error), "error")
             self.status.say("that did not work; the reason is above")
@@ -195,18 +194,22 @@ class ChatScreen(KeptScreen):
         self.editing.end()
         self.prompt.put("")
 
-    def on_prompt_edit_wanted(self, event: Prompt.EditWanted) -> None:
+    def edit_other(self, step: int) -> None:
         """Up in an empty prompt, and on."""
         if not self._owner.busy:
-            self.editing.step(event.step)
+            self.editing.step(step)
 
-    def on_prompt_end_wanted(self) -> None:
+    def completions(self, word: str) -> list[str]:
+        """Tab."""
+        return self.writing.completions(word)
+
+    def show_choices(self, names: list[str]) -> None:
+        """Tab, where there are several."""
+        self.status.say("  ".join(names[:40]))
+
+    def leave(self) -> None:
         """Ctrl+D in an empty prompt."""
         self._owner.exit()
-
-    def on_prompt_choices(self, event: Prompt.Choices) -> None:
-        """Tab."""
-        self.status.say("  ".join(event.names[:40]))
 
     def on_text_area_changed(self) -> None:
         """Whoever writes does not want to quit, and does not want to lose it."""

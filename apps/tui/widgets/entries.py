@@ -111,7 +111,8 @@ class Reply:
         n_words = len(text.split())
         state = "thinking…" if self._thinking.is_open else "thought"
         mark = "▾" if view.shows_thinking else "▸"
-        title = f"{mark} {state} · {n_words} words · {view.thinking_key}"
+        words = "1 word" if n_words == 1 else f"{n_words} words"
+        title = f"{mark} {state} · {words} · {view.thinking_key}"
         lines = wrapped(Content(title), self._width(view), style)
         if view.shows_thinking:
             self._thought.feed(text[self._n_thought :] if self._n_thought else text.lstrip("\n"))

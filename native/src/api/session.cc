@@ -190,7 +190,7 @@ std::vector<float> Session::logits() const {
 
 SampledToken Session::sample(const SamplerParams& params, int64_t step, int64_t n_prompt,
                              std::span<const uint32_t> allowed) const {
-  return with_session(impl_, [&](const edge::Session& session) {
+  return with_session(impl_, [&](edge::Session& session) {
     return edge::api::sample_next(session, params, step, n_prompt, allowed);
   });
 }

@@ -53,12 +53,18 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
                             const TokenHistory& history = {},
                             std::span<const uint32_t> allowed = {});
 
-// What sample() draws from: every token it can return with its probability, in the order in which
-// it sums them.
+// What sample() draws from: every token it can return with its probability.
 Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
                                              const SamplerParams& params, uint64_t step,
                                              const LogitRuleParams* rules = nullptr,
                                              const TokenHistory& history = {});
+
+// The at most n tokens that sample() is likeliest to return of logits that are near these,
+// likeliest first, and how likely: it knows what will be drawn with. For a temperature above 0 and
+// params that are checked; none of logits that are not finite. logits[i] is that of ids[i]; no ids:
+// of i.
+std::vector<TokenShare> guess(std::span<const float> logits, const SamplerParams& params,
+                              uint64_t step, std::span<const int32_t> ids, size_t n);
 
 // The k most likely tokens under the raw softmax, best first; k from 0 to logits.size().
 Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k);
