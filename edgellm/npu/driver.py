@@ -24,7 +24,7 @@ _LIBRARIES = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 
 
 def is_npu(backend: str) -> bool:
-    """"npu", or "npu:TARGET" where a model has graphs for several targets."""
+    """ "npu", or "npu:TARGET" where a model has graphs for several targets."""
     return backend.partition(":")[0] == BACKEND
 
 
@@ -45,6 +45,12 @@ def settings_for(model: Path, backend: str) -> list[tuple[str, str]]:
 
         settings += [("provider", PROVIDER), ("provider_library", provider_library())]
         options = provider_options(bundle.settings)
+        settings += [(f"provider.{name}", value) for name, value in options.items()]
+    elif bundle.settings.get("provider", "cpu") != "cpu":
+        from .providers import built_in
+
+        name, options = built_in(folder, bundle.settings)
+        settings += [("provider", name)]
         settings += [(f"provider.{name}", value) for name, value in options.items()]
     return settings
 
@@ -143,8 +149,9 @@ def placements(model: Path) -> list[Placement]:
 
 def placement(bundle: Bundle) -> Placement:
     """Parts that no graph has are computed on the CPU, by the kernels and weights of the model."""
-    inputs = {name for graph in bundle.graphs for name in graph.inputs}
-    outputs = {name for graph in bundle.graphs for name in graph.outputs}
+    on_npu = [graph for graph in bundle.graphs if graph.placement == BACKEND]
+    inputs = {name for graph in on_npu for name in graph.inputs}
+    outputs = {name for graph in on_npu for name in graph.outputs}
     return Placement(
         bundle.target,
         {

@@ -105,18 +105,25 @@ def test_sequences_that_take_turns_are_as_alone(npu: edgellm.Model):
 
 
 def test_a_chat_goes_on_and_is_saved(edge: Path, tmp_path: Path):
-    path, template = tmp_path / "chat.session", "{% for m in messages %}{{ m.content }} {% endfor %}"
+    path, template = (
+        tmp_path / "chat.session",
+        "{% for m in messages %}{{ m.content }} {% endfor %}",
+    )
     settings = {"max_tokens": 6, "stop_ids": ()}
-    with edgellm.load(edge, backend="npu", kv="F16", threads=1) as model:
-        with model.chat(template=template) as chat:
-            chat.send("Once", **settings)
-            assert chat.send("upon", **settings).stats.reused_tokens > 0
-            chat.save(path)
-            wanted = chat.send("a time", **settings).text
+    with (
+        edgellm.load(edge, backend="npu", kv="F16", threads=1) as model,
+        model.chat(template=template) as chat,
+    ):
+        chat.send("Once", **settings)
+        assert chat.send("upon", **settings).stats.reused_tokens > 0
+        chat.save(path)
+        wanted = chat.send("a time", **settings).text
     for backend in ("npu", "cpu"):
-        with edgellm.load(edge, backend=backend, kv="F16", threads=1) as model:
-            with model.restore(path, template=template) as chat:
-                assert chat.send("a time", **settings).text == wanted
+        with (
+            edgellm.load(edge, backend=backend, kv="F16", threads=1) as model,
+            model.restore(path, template=template) as chat,
+        ):
+            assert chat.send("a time", **settings).text == wanted
 
 
 def test_what_does_not_fit_is_refused_before_any_work(npu: edgellm.Model):
@@ -274,6 +281,42 @@ def test_where_the_parts_of_a_model_are_is_printed(edge: Path):
     assert found[0].parts == {"embedding": "npu", "layers": "npu", "head": "npu"}
     ran = command_line.edgellm("inspect", edge, cwd=edge.parent)
     assert "embedding, layers, head in graphs; 1, 4, 16 rows beside 16, 64 slots" in ran.stdout
+
+
+@pytest.mark.parametrize(("embed", "head"), [("host", "npu"), ("npu", "host"), ("host", "host")])
+def test_embedding_and_head_may_be_on_the_cpu(
+    edge: Path, wanted: list[int], tmp_path: Path, embed: str, head: str
+):
+    copy = tmp_path / edge.name
+    shutil.copy(edge, copy)
+    options = NpuOptions(rows=(1, 4, 16), context=64, embed=embed, head=head)
+    export_npu(copy, copy.with_suffix(".npu-ort"), "npu:ort", options)
+    places = placements(copy)[0]
+    assert places.parts == {
+        "embedding": embed.replace("host", "cpu"),
+        "layers": "npu",
+        "head": head.replace("host", "cpu"),
+    }
+    assert "on the CPU" in places.text()
+    with edgellm.load(copy, backend="npu", threads=1, speculate="always") as model:
+        assert list(model.generate(TEXT, **GREEDY).token_ids) == wanted
+        ids = (TEXT * 3)[:60]
+        assert difference(model.logits(ids), cpu_logits(copy, ids)).relative <= 1e-3
+
+
+@pytest.mark.slow
+def test_qualcomms_simulator_is_driven_without_a_fallback(tiny: Path, tmp_path: Path):
+    pytest.importorskip(
+        "onnxruntime_qnn", reason="NOT TESTED: Qualcomm's HTP; pip install onnxruntime-qnn"
+    )
+    edge = tmp_path / "tiny.edge"
+    convert(tiny, edge, format="F16", act="f32")
+    options = NpuOptions(rows=(1, 4), context=32, bits=16)
+    export_npu(tiny, edge.with_suffix(".npu-qualcomm-v75"), "npu:qualcomm-v75", options)
+    with edgellm.load(edge, kv="F16", threads=1) as cpu:
+        wanted = cpu.generate([1, 5, 9], max_tokens=12, stop_ids=()).token_ids
+    with edgellm.load(edge, backend="npu", speculate="always") as npu:
+        assert npu.generate([1, 5, 9], max_tokens=12, stop_ids=()).token_ids == wanted
 
 
 @pytest.mark.parametrize(

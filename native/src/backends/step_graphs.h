@@ -29,11 +29,11 @@ struct GraphFacts {
   int n_vocab = 0;
   int d_model = 0;
   std::vector<GraphLayer> layers;
-  int capacity = 0;         // tokens of a sequence
-  int draft_rows = 1;       // rows of the widest graph for a token and drafts behind it
-  bool is_half = false;     // keys and values are binary16, else binary32
-  bool has_embedding = true;  // otherwise runs take its rows
-  bool has_head = true;       // otherwise runs give what the head reads, before the final norm
+  int capacity = 0;              // tokens of a sequence
+  int draft_rows = 1;            // rows of the widest graph for a token and drafts behind it
+  bool is_half = false;          // keys and values are binary16, else binary32
+  bool has_embedding = true;     // otherwise runs take its rows
+  bool has_head = true;          // otherwise runs give what the head reads, before the final norm
   std::string tokenizer_sha256;  // of the tokenizer it was made with; "": not known
   size_t n_bytes = 0;            // of memory, graphs and buffers, once started
 };

@@ -56,14 +56,13 @@ class GraphDecoder::Handout {
 
 Status GraphDecoder::check(const GraphFacts& facts, const ModelSpec& spec) {
   if (spec.headless) return lacks("models that were saved without their head");
-  const bool is_same_size =
-      facts.n_vocab == spec.n_vocab && facts.d_model == spec.d_model &&
-      facts.layers.size() == spec.layers.size();
+  const bool is_same_size = facts.n_vocab == spec.n_vocab && facts.d_model == spec.d_model &&
+                            facts.layers.size() == spec.layers.size();
   if (!is_same_size) {
-    return {Code::kTensorShape, "the graphs are of another model: " +
-                                    std::to_string(facts.layers.size()) + " layers of " +
-                                    std::to_string(facts.d_model) + " and " +
-                                    std::to_string(facts.n_vocab) + " tokens; convert again"};
+    return {Code::kTensorShape,
+            "the graphs are of another model: " + std::to_string(facts.layers.size()) +
+                " layers of " + std::to_string(facts.d_model) + " and " +
+                std::to_string(facts.n_vocab) + " tokens; convert again"};
   }
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];

@@ -19,7 +19,7 @@ struct BundleWish {
   std::array<int, 2> windows = {0, 0};
   bool is_split = false;  // a part for each layer
   std::string target = "ort";
-  std::string trouble = {};                    // a line in every graph
+  std::string trouble = {};                      // a line in every graph
   std::map<std::string, std::string> lies = {};  // in graphs: line -> another line
 };
 
@@ -102,8 +102,8 @@ class BundleFolder {
     end == 2 ? add(graph, true, "logits", 1, {n_rows, 96})
              : add(graph, true, "hidden", 1, {n_rows, 64});
     if (!wish_.trouble.empty()) graph.lines += wish_.trouble + "\n";
-    const std::string name = "r" + std::to_string(n_rows) + "_s" + std::to_string(n_slots) + "_p" +
-                             std::to_string(part);
+    const std::string name =
+        "r" + std::to_string(n_rows) + "_s" + std::to_string(n_slots) + "_p" + std::to_string(part);
     write(name, graph.lines);
     const std::string digest = to_hex(sha256(std::as_bytes(std::span(graph.lines))));
     graphs_ += std::string(graphs_.empty() ? "" : ",") + R"({"name":")" + name + R"(","entry":")" +

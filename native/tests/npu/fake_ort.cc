@@ -96,7 +96,8 @@ class Run {
     for (const auto& [layer, mask] : session_.layers) run_layer(layer, mask);
     if (binding_.values.contains("hidden")) {
       const Tensor hidden = tensor("hidden");
-      for (int64_t r = 0; r < n_rows_; ++r) hidden.put(r * hidden.dim(1), double(state_[size_t(r)]));
+      for (int64_t r = 0; r < n_rows_; ++r)
+        hidden.put(r * hidden.dim(1), double(state_[size_t(r)]));
       return;
     }
     const Tensor logits = tensor("logits");
@@ -227,7 +228,9 @@ void release_type(OrtTypeInfo* type) { delete type; }
 OrtStatus* tensor_info(const OrtTypeInfo* type, const OrtTensorInfo** out) {
   return *out = type->tensor, nullptr;
 }
-OrtStatus* element_type(const OrtTensorInfo* info, int* type) { return *type = info->type, nullptr; }
+OrtStatus* element_type(const OrtTensorInfo* info, int* type) {
+  return *type = info->type, nullptr;
+}
 OrtStatus* n_dims(const OrtTensorInfo* info, size_t* n) { return *n = info->dims.size(), nullptr; }
 OrtStatus* dims(const OrtTensorInfo* info, int64_t* to, size_t n) {
   return std::copy_n(info->dims.begin(), n, to), nullptr;
@@ -242,7 +245,9 @@ OrtStatus* create_tensor(const OrtMemoryInfo*, void* data, size_t n_bytes, const
   return nullptr;
 }
 void release_value(OrtValue* value) { delete value; }
-OrtStatus* create_binding(OrtSession*, OrtIoBinding** out) { return *out = new OrtIoBinding, nullptr; }
+OrtStatus* create_binding(OrtSession*, OrtIoBinding** out) {
+  return *out = new OrtIoBinding, nullptr;
+}
 void release_binding(OrtIoBinding* binding) { delete binding; }
 OrtStatus* bind_input(OrtIoBinding* binding, const char* name, const OrtValue* value) {
   return binding->values[name] = *value, nullptr;
@@ -250,7 +255,8 @@ OrtStatus* bind_input(OrtIoBinding* binding, const char* name, const OrtValue* v
 OrtStatus* bind_output(OrtIoBinding* binding, const char* name, const OrtValue* value) {
   return binding->values[name] = *value, nullptr;
 }
-OrtStatus* run_with_binding(OrtSession* session, const OrtRunOptions*, const OrtIoBinding* binding) {
+OrtStatus* run_with_binding(OrtSession* session, const OrtRunOptions*,
+                            const OrtIoBinding* binding) {
   if (session->trouble == "fail_run") return failed("the chip is on fire");
   Run(*session, *binding).run();
   return nullptr;
@@ -265,11 +271,16 @@ OrtStatus* provider_devices(const OrtEnv*, const OrtEpDevice* const** out, size_
   return nullptr;
 }
 const char* provider_name(const OrtEpDevice*) { return kProvider; }
+OrtStatus* append_built_in(OrtSessionOptions* options, const char* name, const char* const*,
+                           const char* const*, size_t) {
+  options->has_provider = true;
+  return std::string(name) == "BuiltIn" ? nullptr : failed("not in this build");
+}
 OrtStatus* append_provider(OrtSessionOptions* options, OrtEnv*, const OrtEpDevice* const*, size_t n,
                            const char* const* keys, const char* const* values, size_t n_options) {
   options->has_provider = true;
-  const bool is_right = n == 1 && n_options == 1 && std::string(keys[0]) == "arch" &&
-                        std::string(values[0]) == "75";
+  const bool is_right =
+      n == 1 && n_options == 1 && std::string(keys[0]) == "arch" && std::string(values[0]) == "75";
   return is_right ? nullptr : failed("wrong options");
 }
 

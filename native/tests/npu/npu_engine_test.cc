@@ -216,8 +216,8 @@ TEST_CASE("windows hide what stands before them") {
   text_of(model, 9, 3, 7);  // two others, so that pages of which some are gone are read
   text_of(model, 9, 3, 8);
   CHECK(greedy(session, 30) == wanted);
-  CHECK(refusal(BundleFolder({.windows = {0, 0}}), file)
-            .find("another window") != std::string::npos);
+  CHECK(refusal(BundleFolder({.windows = {0, 0}}), file).find("another window") !=
+        std::string::npos);
 }
 
 TEST_CASE("guesses change nothing and stand one behind the other") {
@@ -329,6 +329,8 @@ TEST_CASE("a bundle that is broken is refused") {
   check_starts(with(R"("entry":"r1_s32_p0")", R"("entry":"../r1_s32_p0")"), "json_type: ");
   check_starts(with(R"("entry":"r1_s32_p0")", R"("entry":"bundle.json")"), "tensor_missing: ");
   check_starts(with(R"("part":0)", R"("part":1)"), "tensor_missing: ");
+  check_starts(with(R"("part":0)", R"("part":0,"placement":"moon")"), "json_type: ");
+  check_starts(with(R"("part":0)", R"("part":0,"placement":"host")"), "feature_unsupported: ");
   check_starts(with(R"("past_k.0")", R"("past_k.7")"), "tensor_unexpected: ");
   check_starts(with(R"("past_k.0")", R"("past_k.1")"), "tensor_unexpected: ");
   check_starts(with(R"("past_k.0")", R"("new_k.0")"), "tensor_unexpected: ");
@@ -379,8 +381,8 @@ TEST_CASE("a provider is asked for without a fallback") {
   LoadOptions options = options_for(bundle);
   const auto load = [&] { return error_of([&] { Model::load(file.path(), options); }); };
   const Metadata plain = options.npu;
-  options.npu.insert(options.npu.end(), {{"provider", "NoneSuch"},
-                                         {"provider_library", "/usr/lib/good.so"}});
+  options.npu.insert(options.npu.end(),
+                     {{"provider", "NoneSuch"}, {"provider_library", "/usr/lib/good.so"}});
   check_starts(load(), "device_unavailable: ");
   options.npu = plain;
   options.npu.insert(options.npu.end(),
@@ -394,4 +396,9 @@ TEST_CASE("a provider is asked for without a fallback") {
   CHECK(load() == "");  // it is registered once
   options.npu.back().second = "76";
   check_starts(load(), "device_failed: ");
+  options.npu = plain;
+  options.npu.emplace_back("provider", "BuiltIn");
+  CHECK(load() == "");
+  options.npu.back().second = "Other";
+  check_starts(load(), "device_unavailable: ");
 }

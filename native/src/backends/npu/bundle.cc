@@ -69,8 +69,9 @@ Status read_model(const Json& root, const std::string& where, Bundle& bundle) {
   EDGE_ASSIGN_OR_RETURN(const int stateful, get_size(*model, "stateful", where, 1));
   if (stateful != 0) {
     return {Code::kFeatureUnsupported,
-            where + ": its graphs keep keys and values themselves, as Core ML's do; this backend "
-                    "drives graphs of onnxruntime: convert with --target npu:ort or npu:qualcomm-..."};
+            where +
+                ": its graphs keep keys and values themselves, as Core ML's do; this backend "
+                "drives graphs of onnxruntime: convert with --target npu:ort or npu:qualcomm-..."};
   }
   EDGE_RETURN_IF_ERROR(read_layers(*model, where, facts));
   return read_rotations(*model, where, bundle);
@@ -91,6 +92,11 @@ Status read_graphs(const Json& root, const std::string& where, const std::string
     EDGE_ASSIGN_OR_RETURN(part.inputs, get_texts(one, "inputs", at));
     EDGE_ASSIGN_OR_RETURN(part.outputs, get_texts(one, "outputs", at));
     if (part.n_rows == 0 || part.n_past == 0) return wrong_field(at, "n_rows");
+    if (one.find("placement") != nullptr) {
+      EDGE_ASSIGN_OR_RETURN(const std::string placement, get_text(one, "placement", at));
+      part.is_host = placement == "host";
+      if (!part.is_host && placement != "npu") return wrong_field(at, "placement");
+    }
     bundle.graphs.push_back(std::move(part));
   }
   std::ranges::sort(bundle.graphs, {}, [](const GraphPart& part) {
@@ -163,8 +169,8 @@ Status check_step(std::span<const GraphPart> parts, const std::string& where, Bu
     const bool has_hidden = has_name(part.outputs, "hidden");
     if (has_ids == has_x || (has_ids && !is_first) || has_logits == has_hidden ||
         (has_logits && !is_last)) {
-      return {Code::kTensorUnexpected,
-              shape + ": what part " + std::to_string(i) + " takes and gives is no link of a chain"};
+      return {Code::kTensorUnexpected, shape + ": what part " + std::to_string(i) +
+                                           " takes and gives is no link of a chain"};
     }
     if (is_first) bundle.facts.has_embedding = has_ids;
     if (is_last) bundle.facts.has_head = has_logits;
@@ -180,21 +186,47 @@ Status check_step(std::span<const GraphPart> parts, const std::string& where, Bu
   return {};
 }
 
+bool is_of_same_step(const GraphPart& a, const GraphPart& b) {
+  return a.n_past == b.n_past && a.n_rows == b.n_rows;
+}
+
+// The model's own kernels do what is for a CPU, with the weights of its file: the graphs that
+// others would run for it are left out, and the parts behind them take the places before.
+Status leave_out_host(const std::string& where, std::vector<GraphPart>& graphs) {
+  int n_out = 0;
+  for (size_t i = 0; i < graphs.size(); ++i) {
+    GraphPart& part = graphs[i];
+    if (i == 0 || !is_of_same_step(part, graphs[i - 1])) n_out = 0;
+    if (part.is_host) {
+      ++n_out;
+      const bool has_layers = std::ranges::any_of(
+          part.outputs, [](const std::string& name) { return name.starts_with("new_"); });
+      const bool is_end = has_name(part.inputs, "ids") || has_name(part.outputs, "logits");
+      if (is_end && !has_layers) continue;
+      return {Code::kFeatureUnsupported, where + ": graph " + printable(part.name) +
+                                             " has layers for the CPU; only the embedding and the "
+                                             "head can be there"};
+    }
+    part.part -= n_out;
+  }
+  std::erase_if(graphs, [](const GraphPart& part) { return part.is_host; });
+  return {};
+}
+
 Status check_graphs(const std::string& where, Bundle& bundle) {
+  EDGE_RETURN_IF_ERROR(leave_out_host(where, bundle.graphs));
   const std::span<const GraphPart> all = bundle.graphs;
   if (all.empty()) return {Code::kTensorMissing, where + ": there is no graph"};
   bool is_first = true, has_embedding = true, has_head = true;
   for (size_t begin = 0; begin < all.size();) {
     size_t end = begin + 1;
-    while (end < all.size() && all[end].n_past == all[begin].n_past &&
-           all[end].n_rows == all[begin].n_rows) {
-      ++end;
-    }
+    while (end < all.size() && is_of_same_step(all[end], all[begin])) ++end;
     EDGE_RETURN_IF_ERROR(check_step(all.subspan(begin, end - begin), where, bundle));
     GraphFacts& facts = bundle.facts;
     if (!is_first && (facts.has_embedding != has_embedding || facts.has_head != has_head)) {
-      return {Code::kTensorUnexpected, where + ": some graphs have an embedding or a head, others "
-                                               "not"};
+      return {Code::kTensorUnexpected, where +
+                                           ": some graphs have an embedding or a head, others "
+                                           "not"};
     }
     is_first = false;
     has_embedding = facts.has_embedding;

@@ -26,14 +26,15 @@ struct GraphPart {
   int n_past = 0;
   int part = 0;  // its place among those of the same shape
   std::vector<std::string> inputs, outputs;
+  bool is_host = false;  // for a CPU: the embedding, or the head
 };
 
 struct Bundle {
   GraphFacts facts;
-  std::vector<GraphPart> graphs;  // by n_past, n_rows, part
+  std::vector<GraphPart> graphs;  // by n_past, n_rows, part; without those for a CPU
   std::map<std::string, Rotation> rotations;
-  int n_positions = 0;  // that are learned; 0: none are
-  float masked = 0;     // added to a score that does not count
+  int n_positions = 0;                          // that are learned; 0: none are
+  float masked = 0;                             // added to a score that does not count
   std::map<std::string, std::string> settings;  // of the target's executor
   size_t file_bytes = 0;
 

@@ -36,8 +36,8 @@ Result<std::unique_ptr<Graph>> Graph::open(const Ort& ort, const OrtSessionOptio
   std::unique_ptr<Graph> graph(new Graph(ort, part, bundle));
   const auto path = native_path(part.path);
   const auto open = [&]() -> Status {
-    EDGE_RETURN_IF_ERROR(ort.check(ort.functions().create_session(
-        ort.env(), path.c_str(), options, graph->session_.out())));
+    EDGE_RETURN_IF_ERROR(ort.check(
+        ort.functions().create_session(ort.env(), path.c_str(), options, graph->session_.out())));
     EDGE_RETURN_IF_ERROR(graph->check_side(false));
     return graph->check_side(true);
   };
@@ -54,8 +54,8 @@ Status Graph::check_side(bool is_output) const {
   std::vector<std::string> found;
   for (size_t i = 0; i < n; ++i) {
     char* name = nullptr;
-    EDGE_RETURN_IF_ERROR(ort_.check((is_output ? f.output_name : f.input_name)(
-        session_.get(), i, ort_.allocator(), &name)));
+    EDGE_RETURN_IF_ERROR(ort_.check(
+        (is_output ? f.output_name : f.input_name)(session_.get(), i, ort_.allocator(), &name)));
     found.emplace_back(name);
     EDGE_RETURN_IF_ERROR(ort_.check(f.free_text(ort_.allocator(), name)));
     if (has_name(listed, found.back())) {
@@ -75,8 +75,8 @@ Status Graph::check_side(bool is_output) const {
 Status Graph::check_one(bool is_output, size_t index, const std::string& text) const {
   const OrtFunctions& f = ort_.functions();
   OwnedType type(ort_);
-  EDGE_RETURN_IF_ERROR(ort_.check((is_output ? f.output_type : f.input_type)(
-      session_.get(), index, type.out())));
+  EDGE_RETURN_IF_ERROR(
+      ort_.check((is_output ? f.output_type : f.input_type)(session_.get(), index, type.out())));
   const OrtTensorInfo* info = nullptr;
   EDGE_RETURN_IF_ERROR(ort_.check(f.tensor_info(type.get(), &info)));
   if (info == nullptr) return {Code::kTensorDtype, text + " is no tensor"};
@@ -124,8 +124,8 @@ Status Graph::bind_one(const StepMemory& memory, int buffer, const std::string& 
       f.create_tensor(ort_.memory(), memory.at(name, buffer, part_.part), bytes_of(shape, type),
                       shape.data(), shape.size(), ort_type(type), value.out())));
   OrtIoBinding* const binding = bindings_.back().get();
-  EDGE_RETURN_IF_ERROR(ort_.check(
-      (is_output ? f.bind_output : f.bind_input)(binding, text.c_str(), value.get())));
+  EDGE_RETURN_IF_ERROR(
+      ort_.check((is_output ? f.bind_output : f.bind_input)(binding, text.c_str(), value.get())));
   values_.push_back(std::move(value));
   return {};
 }

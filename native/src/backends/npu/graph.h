@@ -34,7 +34,7 @@ class Graph {
   const GraphPart& part_;
   const Bundle& bundle_;
   OwnedSession session_;
-  std::vector<OwnedValue> values_;  // that bindings name
+  std::vector<OwnedValue> values_;      // that bindings name
   std::vector<OwnedBinding> bindings_;  // by buffer
 };
 

@@ -26,9 +26,7 @@ bool is_of_layer(NameKind kind) {
          kind == NameKind::kNewV;
 }
 
-bool is_output(NameKind kind) {
-  return std::ranges::find(kRows, kind, &Row::kind)->is_output;
-}
+bool is_output(NameKind kind) { return std::ranges::find(kRows, kind, &Row::kind)->is_output; }
 
 // "7", but not "", "07", "+7" or "7x"; -1 otherwise.
 int number_of(std::string_view text) {

@@ -88,11 +88,11 @@ Status Ort::register_provider(const Provider& provider) {
   return {};
 }
 
-Status Ort::use_provider(OrtSessionOptions* options, const Provider& provider) {
+Result<std::vector<const OrtEpDevice*>> Ort::devices_of(const Provider& provider) {
   if (!has_plugins_) {
-    return {Code::kDeviceUnavailable,
-            provider.name + " takes onnxruntime 1." + std::to_string(kOrtPluginVersion) +
-                " or newer; pip install --upgrade onnxruntime"};
+    return {Code::kDeviceUnavailable, provider.name + " takes onnxruntime 1." +
+                                          std::to_string(kOrtPluginVersion) +
+                                          " or newer; pip install --upgrade onnxruntime"};
   }
   EDGE_RETURN_IF_ERROR(register_provider(provider));
   const OrtEpDevice* const* all = nullptr;
@@ -102,16 +102,24 @@ Status Ort::use_provider(OrtSessionOptions* options, const Provider& provider) {
   for (const OrtEpDevice* device : std::span(all, n_all)) {
     if (functions_.provider_name(device) == provider.name) devices.push_back(device);
   }
-  if (devices.empty()) {
-    return {Code::kDeviceUnavailable,
-            "onnxruntime has no device for " + provider.name + " on this machine"};
-  }
+  if (!devices.empty()) return devices;
+  return {Code::kDeviceUnavailable,
+          "onnxruntime has no device for " + provider.name + " on this machine"};
+}
+
+Status Ort::use_provider(OrtSessionOptions* options, const Provider& provider) {
   EDGE_RETURN_IF_ERROR(check(functions_.set_config(options, kNoFallback, "1")));
   std::vector<const char*> keys, values;
   for (const auto& [key, value] : provider.options) {
     keys.push_back(key.c_str());
     values.push_back(value.c_str());
   }
+  if (provider.library.empty()) {
+    const Status status = check(functions_.append_built_in(
+        options, provider.name.c_str(), keys.data(), values.data(), keys.size()));
+    return status.is_ok() ? status : Status(Code::kDeviceUnavailable, status.message());
+  }
+  EDGE_ASSIGN_OR_RETURN(const std::vector<const OrtEpDevice*> devices, devices_of(provider));
   return check(functions_.append_provider(options, env_, devices.data(), devices.size(),
                                           keys.data(), values.data(), keys.size()));
 }

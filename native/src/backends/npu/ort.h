@@ -56,10 +56,10 @@ struct OrtFunctions {
 #undef EDGE_ORT
 };
 
-// An execution provider of a library of its own.
+// An execution provider.
 struct Provider {
-  std::string name;  // "": onnxruntime's CPU provider
-  std::string library;
+  std::string name;     // "": onnxruntime's CPU provider
+  std::string library;  // "": it is in onnxruntime
   std::vector<std::pair<std::string, std::string>> options;
 };
 
@@ -84,6 +84,7 @@ class Ort {
   Ort() = default;
   Status begin(const std::string& library);
   Status register_provider(const Provider& provider);
+  Result<std::vector<const OrtEpDevice*>> devices_of(const Provider& provider);
 
   OrtFunctions functions_;
   OrtEnv* env_ = nullptr;

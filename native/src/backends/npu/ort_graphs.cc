@@ -13,7 +13,8 @@ constexpr std::string_view kOption = "provider.";
 
 OrtGraphs::OrtGraphs(Bundle bundle) : bundle_(std::move(bundle)), memory_(bundle_) {
   // A session of each shape holds the constants for itself.
-  const auto n_shapes = static_cast<size_t>(std::ranges::count(bundle_.graphs, 0, &GraphPart::part));
+  const auto n_shapes =
+      static_cast<size_t>(std::ranges::count(bundle_.graphs, 0, &GraphPart::part));
   bundle_.facts.n_bytes = memory_.n_bytes() + n_shapes * bundle_.file_bytes;
 }
 
@@ -52,8 +53,9 @@ Status OrtGraphs::check_target() const {
   const std::string& target = bundle_.facts.target;
   if (target == "ort" || !provider_.name.empty()) return {};
   return {Code::kFeatureUnsupported,
-          "graphs for '" + target + "' are not for onnxruntime's CPU provider, and no other is "
-          "given; convert with --target npu:ort, or run them with edgellm.npu.model.NpuModel"};
+          "graphs for '" + target +
+              "' are not for onnxruntime's CPU provider, and no other is "
+              "given; convert with --target npu:ort, or run them with edgellm.npu.model.NpuModel"};
 }
 
 Status OrtGraphs::start() {
@@ -101,8 +103,7 @@ Result<int> OrtGraphs::run(const GraphRun& run) {
                 std::to_string(bundle_.facts.capacity) + "; convert with a larger --npu-context"};
   }
   Step& step = choose(n_pending, n_past);
-  const int n_rows =
-      std::min({n_pending, step.n_rows, bundle_.facts.capacity - run.n_before});
+  const int n_rows = std::min({n_pending, step.n_rows, bundle_.facts.capacity - run.n_before});
   memory_.lay_out(run.buffer, n_past);
   memory_.fill_inputs(step.parts.front()->part(), run.n_before,
                       run.ids.first(static_cast<size_t>(n_rows)), run.x);

@@ -207,8 +207,8 @@ void StepMemory::keep(int buffer, int n_before, int n_rows, int n) {
                                                {places.new_v, places.past_v[which]}};
     for (const auto& [from, to] : moves) {
       for (size_t head = 0; head < static_cast<size_t>(facts_.layers[i].n_kv_heads); ++head) {
-        const size_t slot = head * static_cast<size_t>(n_past_[which]) +
-                            static_cast<size_t>(n_before);
+        const size_t slot =
+            head * static_cast<size_t>(n_past_[which]) + static_cast<size_t>(n_before);
         std::memcpy(memory_.data() + to + slot * row,
                     memory_.data() + from + head * static_cast<size_t>(n_rows) * row,
                     static_cast<size_t>(n) * row);
@@ -225,8 +225,7 @@ void StepMemory::load_new(const GraphRow& row, int n_rows, float* key, float* va
   load_row(memory_.data() + places.new_v + at, facts_.is_half, n, value);
 }
 
-void StepMemory::store_past(int buffer, const GraphRow& row, const float* key,
-                            const float* value) {
+void StepMemory::store_past(int buffer, const GraphRow& row, const float* key, const float* value) {
   const auto which = static_cast<size_t>(buffer);
   const LayerPlaces& places = layers_[static_cast<size_t>(row.layer)];
   const size_t slot = static_cast<size_t>(row.kv_head) * static_cast<size_t>(n_past_[which]) +

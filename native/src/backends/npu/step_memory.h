@@ -52,8 +52,7 @@ class StepMemory {
   size_t row_bytes(int index) const;
   float* floats(size_t place) const { return reinterpret_cast<float*>(memory_.data() + place); }
   void fill_mask(const GraphPart& shape, int n_before, int window, float* mask) const;
-  void fill_turns(const Rotation& rotation, int n_rows, int n_before, float* cos,
-                  float* sin) const;
+  void fill_turns(const Rotation& rotation, int n_rows, int n_before, float* cos, float* sin) const;
 
   const Bundle& bundle_;
   const GraphFacts& facts_;
@@ -61,8 +60,8 @@ class StepMemory {
   size_t n_bytes_ = 0;
   PageBuffer memory_;
   size_t ids_ = 0, positions_ = 0, logits_ = 0;
-  size_t hidden_[2] = {};            // in turn: what a part takes and what it gives
-  std::map<int, size_t> masks_;      // by window
+  size_t hidden_[2] = {};                    // in turn: what a part takes and what it gives
+  std::map<int, size_t> masks_;              // by window
   std::map<std::string, size_t> cos_, sin_;  // by rope
   std::vector<LayerPlaces> layers_;
   int n_past_[StepGraphs::kBuffers];
