@@ -1,13 +1,16 @@
 // A bundle of graphs for fake_ort.cc, of the tiny model, in a folder that goes with the scope.
 #pragma once
 
+#include <unistd.h>
+
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "api/tiny_model.h"
 #include "base/sha256.h"
 
 namespace edge::test {

@@ -365,6 +365,7 @@ TEST_CASE("a library that is not there, or too old, is named") {
   setenv("EDGE_FAKE_ORT_VERSION", "21", 1);
   CHECK(load().empty());
   options.npu.emplace_back("provider", "GoodProvider");
+  options.npu.emplace_back("provider_library", "/usr/lib/good.so");
   CHECK(load().find("takes onnxruntime 1.22") != std::string::npos);
   unsetenv("EDGE_FAKE_ORT_VERSION");
   options.npu = {{"library", EDGE_FAKE_ORT}};

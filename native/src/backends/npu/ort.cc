@@ -32,7 +32,8 @@ std::basic_string<PathChar> native_path(const std::string& path) {
 
 Result<Ort*> Ort::open(const std::string& library) {
   static std::mutex mutex;
-  static std::map<std::string, Ort*> opened;  // for good, so that no thread of it is joined late
+  // For good: nothing of it is destroyed when the program ends, while threads of it may run.
+  static auto& opened = *new std::map<std::string, Ort*>;
   const std::lock_guard lock(mutex);
   if (const auto found = opened.find(library); found != opened.end()) return found->second;
   std::unique_ptr<Ort> ort(new Ort);
