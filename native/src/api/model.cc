@@ -173,14 +173,13 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
       options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
-  const MemoryNeed need{
-      .file_bytes = model.file->file_bytes(),
-      .scratch_bytes = take_or_throw(model.steps_bytes()),
-      .session_bytes = edge::Session::bytes_besides_kv(model),
-      .draft_bytes = draft_bytes(model.draft_model.get()),
-      .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
-      .n_ctx = n_ctx,
-      .kv_groups = kv.groups};
+  const MemoryNeed need{.file_bytes = model.file->file_bytes(),
+                        .scratch_bytes = take_or_throw(model.steps_bytes()),
+                        .session_bytes = edge::Session::bytes_besides_kv(model),
+                        .draft_bytes = draft_bytes(model.draft_model.get()),
+                        .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
+                        .n_ctx = n_ctx,
+                        .kv_groups = kv.groups};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit));
   model.n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
