@@ -31,9 +31,10 @@ N_MESSAGES = 1000
 
 
 def spread(values: Sequence[float], factor: float) -> dict[str, float]:
-    ordered = [round(factor * value, 3) for value in sorted(values)]
+    ordered = sorted(values)
     at_95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
-    return {"median": median(ordered), "p95": at_95, "least": ordered[0], "most": ordered[-1]}
+    named = {"median": median(ordered), "p95": at_95, "least": ordered[0], "most": ordered[-1]}
+    return {name: round(factor * value, 2) for name, value in named.items()}
 
 
 def stream(size: tuple[int, int], _rounds: int) -> dict[str, object]:

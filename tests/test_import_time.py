@@ -53,7 +53,7 @@ def test_version_and_help_load_next_to_nothing(flag, tmp_path):
 def test_a_text_is_continued_without_what_others_need(tmp_path):
     """A start is mostly imports: each of these would be seen in the time to the first token."""
     loaded = loaded_by_command(tmp_path, "run", "demo", "Once", "--max-tokens", "1")
-    assert not loaded & ({*HEAVY} - {"typer"})
+    assert not loaded & ({*HEAVY} - {"typer", "click"})
     ours = {name.removeprefix("edgellm.") for name in loaded if name.startswith("edgellm.")}
     assert not ours & {"chat", "chat_template", "governor", "planner", "store.store", "cascade"}
     assert len(loaded) <= 300, sorted(loaded)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,10 +26,10 @@ from .engine import Engine, EngineThread
 from .keys import KEYS, keymap
 from .library import Library, Outcome
 from .messages import Event, Measured, ModelSwitched, ReplyEnded, ReplyFailed, Request
-from .outside import run_outside
 from .screens.bench import Bench
 from .screens.chat import ChatScreen
 from .screens.models import Models
+from .screens.outside import run_outside
 from .screens.sessions import Sessions
 from .screens.settings import SettingsSheet
 from .screens.sheet import Sheet
@@ -44,6 +45,7 @@ from .widgets.transcript import Transcript
 # New text is shown at most ten times a second, and less often where that would take more than this
 # share of a core: long replies on slow machines. What is not shown is not written down either.
 _SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 0.8, 0.03
+_PATIENCE_S = 5.0  # a screen that broke holds no key for longer
 _ALONE_S = 1.0  # a chat goes on without its terminal at most
 _SHEETS: dict[str, type[Sheet]] = {
     "help": Help,
@@ -146,12 +148,22 @@ class ChatApp(App[None]):
         return self.chat
 
     async def on_event(self, event: events.Event) -> None:
-        """Counts what is typed. A key that is for the app or a screen waits for the letters before
-        it, which go through the queue of the prompt: Esc is not to be before the word."""
-        self.n_inputs += isinstance(event, events.Key | events.Paste)
-        if isinstance(event, events.Key) and not event.is_printable and not event.is_forwarded:
-            await self.chat.prompt.catch_up()
+        """Counts what is typed, and lets it come in turn."""
+        if isinstance(event, events.Key | events.Paste):
+            self.n_inputs += 1
+            if not event.is_forwarded:
+                await self._wait_for_turn(event)
         await super().on_event(event)
+
+    async def _wait_for_turn(self, event: events.Event) -> None:
+        """What is typed before the chat is there waits for it. A key for the app or a screen waits
+        for the letters before it, which go through the queue of the prompt: Esc is not to be before
+        the word."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.chat.is_there.wait()
+                if isinstance(event, events.Key) and not event.is_printable:
+                    await self.chat.prompt.catch_up()
 
     # --- parts of the chat --------------------------------------------------------------------
 

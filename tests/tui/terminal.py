@@ -36,8 +36,8 @@ given = json.loads(Path(sys.argv[1]).read_text())
 engine = Measured(given["replies"], **given["engine"])
 app = ChatApp(engine, greeting=given["greeting"])
 app.run()
-asked = [one.message for one in engine.requests]
-Path(sys.argv[1]).with_name("asked.json").write_text(json.dumps(asked))
+written = {"asked": [one.message for one in engine.requests], "draft": app.prompt.text}
+Path(sys.argv[1]).with_name("written.json").write_text(json.dumps(written))
 sys.exit(0 if app.crash is None else 1)
 """
 

@@ -46,17 +46,21 @@ def test_known_payloads_do_not_get_through_the_real_driver(tmp_path):
 
 def test_what_is_typed_behind_enter_is_neither_sent_nor_lost(tmp_path):
     """All of it in one write: the program reads it in one piece."""
-    given = {"replies": [["hi"]], "engine": {"n_ctx": 512}, "greeting": None, "mark_every": 1000}
-    terminal = Terminal(tmp_path, (ROWS, COLUMNS), **given)
-    terminal.type(b"before it is there ")
-    terminal.wait_for("rite a message")
-    for n in range(20):
-        terminal.type(b"message %d\rthen " % n)
-        terminal.wait_for("first after", n + 1)
-    terminal.type(b"\x11")
+    replies = [["aye"], ["bee"]]
+    engine = {"n_ctx": 512}
+    terminal = Terminal(
+        tmp_path, (ROWS, COLUMNS), replies=replies, engine=engine, greeting=None, mark_every=1000
+    )
+    terminal.type(b"before it is there, ")
+    terminal.wait_for("Enter send")
+    terminal.press(b"one\rtwo")
+    terminal.wait_for("first after")  # by then it is over
+    terminal.press(b"\rthree")
+    terminal.wait_for("bee")
+    terminal.press(b", four\x11")
     assert terminal.end() == 0
-    asked = json.loads((tmp_path / "asked.json").read_text())
-    assert asked == ["before it is there message 0", *(f"then message {n}" for n in range(1, 20))]
+    written = json.loads((tmp_path / "written.json").read_text())
+    assert written == {"asked": ["before it is there, one", "two"], "draft": "three, four"}
 
 
 def test_a_chat_ends_with_its_terminal(tmp_path):

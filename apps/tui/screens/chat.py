@@ -3,6 +3,7 @@ widgets/, a turn is turns.py, commands are slash.py."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,6 +69,7 @@ class ChatScreen(KeptScreen):
         self._title = Plain(id="title")
         self._keys = Plain(id="keys")
         self._quitting = False  # Ctrl+C was pressed once
+        self.is_there = asyncio.Event()
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -103,6 +105,7 @@ class ChatScreen(KeptScreen):
         if self.conversation.info is None and (draft := self.library.take_draft()):
             self.prompt.put(draft)
             self.status.say("what you wrote last and did not send")
+        self.is_there.set()
 
     def apply_settings(self) -> None:
         """Those of the app."""

@@ -14,8 +14,8 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 
 from ..models_here import Here, models_here
-from ..outside import run_outside
 from .dialogs import Line
+from .outside import run_outside
 from .sheet import Rows, Sheet
 
 

@@ -50,8 +50,7 @@ class Said:
         width = view.text_width - 3
         text = wrapped(Content(visible(self._shown)), width, style)
         if self.place:
-            quiet = style + view.get_visual_style("place", partial=True)
-            text += wrapped(Content(self.place), width, quiet)
+            text += wrapped(Content(self.place), width, view.get_visual_style("place"))
         bar = style + view.get_visual_style(f"{self._look}-bar", partial=True)
         return [*prefixed(padded(text, 1, 1, style), "▌", "▌", bar), BLANK]
 

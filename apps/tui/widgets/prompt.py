@@ -4,7 +4,6 @@ they do one after the other, however fast they are typed."""
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from os.path import commonprefix
 from typing import ClassVar, Protocol
 
@@ -19,7 +18,6 @@ from .vim import Vim
 
 # Terminals that report them; Ctrl+J comes through everywhere.
 _NEWLINE_KEYS = ("ctrl+j", "shift+enter", "alt+enter")
-_PATIENCE_S = 1.0  # a prompt that broke holds no key for longer
 
 
 class Writer(Protocol):
@@ -76,9 +74,7 @@ class Prompt(Kept, TextArea):
         """Until all keys and pastes so far have done what they do."""
         done = asyncio.Event()
         if self.is_running and self.call_later(done.set):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_S):
-                    await done.wait()
+            await done.wait()
 
     def action_cursor_up(self, select: bool = False) -> None:
         """With nothing written, or an edit not begun: the message before."""

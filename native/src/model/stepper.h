@@ -23,6 +23,9 @@ class Stepper {
   virtual Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
                       const StopCheck& should_stop) = 0;
 
+  // Whether a step can give the likeliest tokens instead of logits.
+  virtual bool has_top() const { return false; }
+
   // Outside a step, on the pages of one sequence.
   // All keys that turn, as if their tokens stood n_positions earlier. kFeatureUnsupported, before
   // anything is written, where they cannot; kNumeric, with the keys unspecified.
