@@ -121,6 +121,7 @@ class Model:
         draft_model: Model | None = None,
         draft_layers: int = 0,
         backend: str = "cpu",
+        npu: list[tuple[str, str]] = [],
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 

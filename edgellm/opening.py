@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidArgumentError, MemoryBudgetError
 from .locate import explained, resolve
-from .options import SPECULATE_NAMES, LoadOptions
+from .npu.driver import BACKEND as NPU
+from .npu.driver import KV as GRAPHS_KV
+from .npu.driver import is_npu, settings_for
+from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions
 
 if TYPE_CHECKING:
     from . import _native
@@ -57,6 +60,7 @@ class Opened:
 def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _native.Model:
     from . import _native
 
+    npu = is_npu(options.backend)
     with explained(path):
         return _native.Model.load(
             path,
@@ -66,11 +70,12 @@ def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _nat
             n_ctx=options.n_ctx or 0,
             latency_budget_ms=options.latency_budget_ms or 0.0,
             prefix_cache_bytes=options.prefix_cache,
-            kv_format=options.kv,
+            kv_format=GRAPHS_KV if npu and options.kv == DEFAULT_KV else options.kv,
             kv_cache_dir=options.kv_cache_dir,
             kv_cache_disk_bytes=options.kv_cache_disk_bytes,
             speculate=SPECULATE_NAMES[options.speculate],
             draft_model=draft,
             draft_layers=options.draft_layers,
-            backend=options.backend,
+            backend=NPU if npu else options.backend,
+            npu=settings_for(path, options.backend) if npu else [],
         )
