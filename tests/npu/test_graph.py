@@ -147,6 +147,19 @@ def test_weights_of_4_bits_are_those_of_l4(tiny: Path, tmp_path: Path):
         assert relative_error(session_of(source, CHUNKS, bits=bits).append(ids), wanted) < 2e-5
 
 
+def test_weights_are_the_same_read_in_blocks(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "tiny.edge"
+    convert(tiny, out, format="L4_32", act="f32")
+    for source, bits in ((tiny, 4), (tiny, 16), (tiny, 32), (out, None)):
+        with open_weights(source, bits) as weights, monkeypatch.context() as patch:
+            whole = weights.matrix("token_embd").values()
+            patch.setattr("edgellm.converters.npu.weights._BLOCK_WEIGHTS", 1)
+            np.testing.assert_array_equal(weights.matrix("token_embd").values(), whole)
+            assert len(whole) > 16
+
+
 def test_weights_that_are_rounded_already_are_refused(tiny: Path, tmp_path: Path):
     out = tmp_path / "tiny.edge"
     convert(tiny, out, format="E4_16")

@@ -205,6 +205,16 @@ Drawable drawable(std::span<const float> logits, size_t best, const SamplerParam
   return drawable_of(candidates);
 }
 
+// Where logits[i] was that of ids[i]; no ids: of i.
+Drawable named(Drawable from, std::span<const int32_t> ids) {
+  if (from.ids.empty()) {
+    from.ids.assign(ids.begin(), ids.end());
+  } else if (!ids.empty()) {
+    for (int32_t& id : from.ids) id = ids[static_cast<size_t>(id)];
+  }
+  return from;
+}
+
 int32_t draw(const Drawable& from, const SamplerParams& params, uint64_t step) {
   const Runners runners = from.runners();
   return runners.id(race(runners, params.seed, step));
@@ -301,6 +311,28 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
   return SampledToken{id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass};
 }
 
+bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
+                    std::span<const uint32_t> allowed) {
+  const bool is_few = params.top_k > 0 && params.top_k <= kMostTopTokens;
+  return (params.temperature == 0 || is_few) && (rules == nullptr || rules->is_off()) &&
+         allowed.empty();
+}
+
+// Filters take candidates by rank: top_k of them have the same ones in the same order, with the
+// same weights, as all the logits have.
+Result<SampledToken> sample_top(const TopTokens& top, const SamplerParams& params, uint64_t step) {
+  EDGE_RETURN_IF_ERROR(params.check());
+  const auto n = static_cast<size_t>(top.n);
+  const std::span<const int32_t> ids = std::span(top.ids).first(n);
+  size_t place = 0;
+  if (params.temperature > 0) {
+    const Drawable from = drawable(std::span(top.logits).first(n), 0, params, step);
+    const int32_t id = draw(named(from, ids), params, step);
+    place = static_cast<size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin());
+  }
+  return logprobs_of(top, top.n)[place];
+}
+
 Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
                                              const SamplerParams& params, uint64_t step,
                                              const LogitRuleParams* rules,
@@ -325,18 +357,22 @@ Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
 std::vector<TokenShare> guess(std::span<const float> logits, const SamplerParams& params,
                               uint64_t step, std::span<const int32_t> ids, size_t n) {
   if (logits.empty() || !check_finite(logits).is_ok()) return {};
-  Drawable from = drawable(logits, argmax(logits), params, step);
-  if (from.ids.empty()) {
-    from.ids.assign(ids.begin(), ids.end());
-  } else if (!ids.empty()) {
-    for (int32_t& id : from.ids) id = ids[static_cast<size_t>(id)];
-  }
+  const Drawable from = named(drawable(logits, argmax(logits), params, step), ids);
   const Runners runners = from.runners();
   std::vector<TokenShare> guesses;
   for (const Favourite& one : favourites(runners, params.seed, step, n)) {
     guesses.push_back({runners.id(one.at), one.probability});
   }
   return guesses;
+}
+
+std::vector<SampledToken> logprobs_of(const TopTokens& top, int64_t k) {
+  const double max = static_cast<double>(top.logits[0]), log_mass = log_positive(top.mass);
+  std::vector<SampledToken> best;
+  for (int64_t i = 0; i < k; ++i) {
+    best.push_back({top.ids[i], static_cast<double>(top.logits[i]) - max - log_mass});
+  }
+  return best;
 }
 
 Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k) {
