@@ -8,9 +8,11 @@ need a network to be trusted, and are refused. https://github.com/ossf/model-sig
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import FormatError, IntegrityError
 from ..strict_json import Json, parse_json
@@ -22,6 +24,11 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 _CHUNK_BYTES = 1 << 20
+
+
+def bundle_beside(path: Path) -> Path:
+    """Where the bundle of a file stands."""
+    return path.with_name(f"{path.name}.sig")
 
 
 def require_signature(path: Path, bundle: Path, pem: str) -> str:
@@ -76,15 +83,28 @@ def check_directory(files: Mapping[str, str], folder: Path, where: str) -> None:
 
 def file_sha256(path: Path) -> str:
     """Of a file itself: FormatError for a link."""
+    with open_itself(path) as file:
+        return sha256_of(file, path)
+
+
+def open_itself(path: Path) -> BinaryIO:
+    """A file for reading, at its begin: FormatError for a link, and for what is no file."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise FormatError(f"{path}: is no file of its own", code="file_unreadable")
-        digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        return open(path, "rb", buffering=0, opener=_no_link)
     except FileNotFoundError:
         raise FormatError(f"{path}: no such file", code="file_not_found") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
+
+
+def sha256_of(file: BinaryIO, path: Path) -> str:
+    """Of what is left of an open file, which is called `path`."""
+    digest = hashlib.sha256()
+    try:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
     return digest.hexdigest()
@@ -102,6 +122,11 @@ def read_small(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise FormatError(f"{path}: larger than {most} bytes", code="json_too_large")
     return data
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Where the system can: nor one that was put there since it was looked at."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def _envelope(data: bytes, where: str) -> Envelope:

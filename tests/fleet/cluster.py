@@ -28,7 +28,11 @@ class Cluster:
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         self.head = self._start("--head", f"--port={self._port}", "--include-dashboard=false")
-        self.second = self.start_second()
+        try:
+            self.second = self.start_second()
+        except BaseException:
+            kill_group(self.head)
+            raise
 
     def start_second(self) -> subprocess.Popen[bytes]:
         return self._start(f"--address={self.address}")
@@ -58,7 +62,8 @@ class Cluster:
         for line in process.stdout:
             if b"--block" in line:  # it runs, and says how to end it
                 return process
-        raise AssertionError("ray did not start")
+        kill_group(process)
+        raise AssertionError(f"ray did not start: {self._log.name} says why")
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

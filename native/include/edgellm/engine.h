@@ -149,6 +149,9 @@ struct LoadOptions {
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
   std::string backend = "cpu";  // or "cuda", docs/backends.md
+  // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
+  // of a file that is verified. "": anything.
+  std::string header_sha256 = {};
 };
 
 struct ModelInfo {
