@@ -3,7 +3,8 @@
 Signs a copy of the file beside it with a key made for that, then loads it and makes one token, with
 require_signature and without, in turn, each in a process of its own and with the file's pages
 dropped from the cache first. Prints medians and what the signature adds; exit code 1 where that is
-more than a fifth. For a machine on which nothing else runs; takes the file's size in DIR.
+more than a fifth. For a file of half a GB or more (of a small one it measures how long Python takes
+to import cryptography) and a machine on which nothing else runs; takes the file's size in DIR.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from typing import Any
 from edgellm.errors import EdgeError, FormatError, InvalidArgumentError, UnsupportedError
 
 from ..calibrate.work import make_folder
+from ..compress.step import Progress
 from ..compress.store import RECORD, StepStore
 from .node import Node, node_path, read_node
-from .step import Done, Progress, run_step, step_folder
+from .step import Done, run_step, step_folder
 
 HINT = "artefacts at a URL need fsspec; install it with: pip install 'edgellm[fleet]'"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 MOST_STARTS = 10
 
@@ -132,8 +135,14 @@ def below(pid: int) -> list[int]:
 
 @contextmanager
 def cluster_in(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    with pytest.MonkeyPatch.context() as patch:
+        # Else whether nodes ask each other for one depends on what is in the user's folder.
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        cluster = Cluster(folder)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
