@@ -113,6 +113,11 @@ class Store:
             os.replace(temporary, path)
             fsync_directory(self._objects)
 
+    def sign_as(self, digest: str, file: Path) -> None:
+        """Takes the bundle beside `file`, if there is one."""
+        if bundle_beside(file).exists():
+            self.sign(digest, read_small(bundle_beside(file), MAX_BUNDLE_BYTES))
+
     def tag(self, source: Reference, reference: Reference) -> Stored:
         """Gives the model that `source` stands for another name and tag. The tag of a version
         stands for one model for ever; others move."""
@@ -208,8 +213,7 @@ class Store:
                 os.fsync(handle.fileno())
 
         stored = self.make(key, produce, reference, f"file:{file.absolute()}")
-        if bundle_beside(file).exists():
-            self.sign(stored.model.digest, read_small(bundle_beside(file), MAX_BUNDLE_BYTES))
+        self.sign_as(stored.model.digest, file)
         return stored
 
     @contextmanager

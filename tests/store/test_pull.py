@@ -339,6 +339,18 @@ def test_a_file_of_ours_is_taken_as_it_is_and_a_broken_one_is_not(hub, cli, tiny
     assert freed["freed_bytes"] == listed["unfinished_bytes"] == len(bad)
 
 
+def test_a_bundle_comes_with_its_file(hub, cli, tiny_edge):
+    hub.repositories["owner/signed"] = {
+        "tiny.edge": tiny_edge.read_bytes(),
+        "tiny.edge.sig": b"not looked at here",
+        "other.sig": b"of nothing",
+    }
+    data = data_of(cli("pull", "owner/signed", "--json"), "pull")
+    path = Path(data["model"]["path"])
+    assert path.with_name(f"{path.name}.sig").read_bytes() == b"not looked at here"
+    assert len(list(path.parent.iterdir())) == 2
+
+
 def test_a_gguf_file_says_what_it_needs_before_it_is_fetched(hub, cli):
     data = model_bytes() + bytes(4 << 20)
     hub.repositories["owner/gguf"] = {"small.gguf": data}
