@@ -125,10 +125,10 @@ def below(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            below = [int(one) for one in task.read_text().split()]
+            started = [int(one) for one in task.read_text().split()]
         except OSError:
             continue
-        for one in below:
+        for one in started:
             found += [one, *below(one)]
     return found
 
