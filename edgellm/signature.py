@@ -21,11 +21,11 @@ from .fleet.bundle import (
     bundle_beside,
     check_single,
     open_itself,
-    read_small,
     sha256_of,
     verify_bundle,
 )
 from .fleet.signed import key_id, public_key
+from .small_files import read_small
 
 FLEET = "fleet"
 MAX_KEY_BYTES = 65536

@@ -9,7 +9,8 @@ import typer
 from ..locate import explained, resolve
 from ..signature import signed_file, signers_of
 from .defaults import RequireSignatureOption
-from .output import JsonFlag, ThreadsOption, print_json, print_text
+from .flags import JsonFlag, ThreadsOption
+from .output import print_json, print_text
 
 
 def command(

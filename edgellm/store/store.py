@@ -25,7 +25,8 @@ from pathlib import Path
 from ..durable import fsync_directory
 from ..edgefile import read_header, verify
 from ..errors import FormatError, InvalidArgumentError
-from ..fleet.bundle import MAX_BUNDLE_BYTES, bundle_beside, read_small
+from ..fleet.bundle import MAX_BUNDLE_BYTES, bundle_beside
+from ..small_files import read_small
 from .changes import RESERVED, Removed, removal, tagged
 from .index import TEMP_PREFIX, Index, StoredModel, Tag, read_index, write_index
 from .locks import drop_lock, exclusive, folder_lock, try_lock

@@ -2,7 +2,9 @@
 
 Steps of one line need nothing but those of lines before, so that any queue can run a line at once.
 
-    python examples/fleet/stages.py fleet.toml [URL]    # URL: as of `edgellm fleet step --artefacts`
+    python examples/fleet/stages.py fleet.toml [URL]
+
+URL: where steps are sent and fetched, as with `edgellm fleet step --artefacts URL`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@
 #include "runtime/kv_compress.h"
 #include "runtime/kv_sequence.h"
 #include "runtime/lookahead.h"
+#include "runtime/sampler.h"
 #include "runtime/session_file.h"
 #include "runtime/session_options.h"
 
@@ -125,6 +126,9 @@ class Session {
   // Where drafts come from, from now on; null: there are none, which costs nothing. kMemoryBudget,
   // for the source and the logits of drafts.
   Status set_drafts(std::unique_ptr<DraftSource> source);
+  // The token after all that are processed was drawn so, and so will be those to come: drafts are
+  // better for it. Changes no result.
+  void expect_draws(const SamplerParams& params, uint64_t step);
   // Whether there is a source.
   bool has_drafts() const { return drafts_ != nullptr; }
 
@@ -170,12 +174,22 @@ class Session {
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
   // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
   // token without.
-  Result<std::span<const float>> logits() const;
+  // Where only the likeliest tokens are known, the token is processed again for them.
+  Result<std::span<const float>> logits();
+
+  // Whether the caller samples from the likeliest tokens alone. Steps to come then bring these
+  // instead of all logits where the model can: logits() is slow at first, and when it was asked for
+  // so, never again.
+  void expect_top(bool is_enough) { expects_top_ = is_enough; }
+  bool expects_top() const { return expects_top_; }
+  // The likeliest tokens behind the last one processed, valid until the next call; null: logits()
+  // are known, or there are none.
+  const TopTokens* top() const;
 
   // What was processed, to a file that restore() of a session made alike continues with the same
   // bits; `note` is the caller's. kInvalidArgument while tokens are pending. See session_file.h.
   Status save(const std::string& path, const SessionIdentity& identity, std::string_view note,
-              int n_threads) const;
+              int n_threads);
   // Of a session without tokens: goes on where the saved one stopped. kSessionMismatch unless
   // `identity` is the file's, kContextOverflow, kSessionHash, kSessionInvalid: nothing has changed.
   Status restore(const SessionFile& file, const SessionIdentity& identity, int n_threads);
@@ -213,10 +227,13 @@ class Session {
   void record(int n_rows, double step_ms);
   void count_tokens(int n_rows);
   std::span<const float> last_logits() const;
+  bool brings_tops() const { return expects_top_ && !needs_logits_ && model().has_top(); }
+  Status bring_logits();
 
   // Drafts, in session_drafts.cc; nothing happens without a source of them.
   Status take_drafted();
   Status begin_run(const Run& run);
+  std::optional<ComingDraws> coming_draws() const;
   void draft();
   void begin_draft_step();
   void forget_rows();
@@ -239,14 +256,20 @@ class Session {
   int n_done_ = 0;               // tokens processed, of which n_computed() have been in the KV
   KeptTokens kept_;              // of the n_computed() ones
   int n_stream_sink_ = 0;
-  int n_stream_drop_ = 0;      // slots that go when the KV is full; 0: it is not shifted
-  std::vector<float> logits_;  // [n_vocab] of each row of the last step that they were wanted of
+  int n_stream_drop_ = 0;        // slots that go when the KV is full; 0: it is not shifted
+  std::vector<float> logits_;    // [n_vocab] of each row of the last step that they were wanted of
+  std::vector<TopTokens> tops_;  // instead of logits_
+  bool has_tops_ = false;        // the last step brought them
+  bool expects_top_ = false;
+  bool needs_logits_ = false;  // had to be brought after such a step
   int logits_row_ = 0;         // which of them are those of token logits_at_ - 1
   int logits_at_ = -1;         // n_tokens() they belong to; -1: none
   bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue
   SessionStats stats_;
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
+  SamplerParams drawn_;              // as tokens are; temperature 0: or it is not known
+  uint64_t first_draw_ = 0;          // step of token 0, were it drawn; it may wrap around
   uint64_t draft_bytes_ = 0;         // claimed for them
   bool is_drafting_ = false;         // drafts_ does not rest
   DraftSource::Step last_step_;      // until drafts_ knows of it

@@ -24,11 +24,6 @@ EDGE_FN Span seen_by(EDGE_GLOBAL const Row& row, int window) {
   return {window > 0 && row.n_seen > window ? row.n_seen - window : 0, row.n_seen};
 }
 
-EDGE_FN int slot_of(EDGE_GLOBAL const Row& row, int position) {
-  const bool is_before = row.n_tail == 0 || position < row.tail[0];
-  return is_before ? position : row.tail[position - row.tail[0]];
-}
-
 // A query as int8 keys meet it (kernels/attention.h, QueryInt8).
 struct Query {
   EDGE_GROUP float* f;
