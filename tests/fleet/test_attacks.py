@@ -39,6 +39,7 @@ from fleet.scene import MEMORY, Scene, changed, scene_in
 from fleet.signing import (
     bundle,
     envelope,
+    index_of,
     layered_edge,
     new_key,
     new_keys,
@@ -180,6 +181,46 @@ def test_keys_are_rotated_by_a_root_that_both_have_signed(scene: Scene) -> None:
     assert done.what == "new"
     with pytest.raises(IntegrityError, match="trusts another root"):
         scene.device.trust(other.signed_root(other.root()), "root")
+
+
+def test_a_revoked_file_is_opened_nowhere(
+    scene: Scene, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELLM_HOME", str(scene.folder.parent))
+    copy = by_hand(scene)
+    with pytest.raises(Opened):
+        load(copy, require_signature=True)
+    scene.publish(revoked=(scene.new.file.sha256,))
+    scene.device.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
+    with pytest.raises(IntegrityError, match="is revoked") as caught:
+        load(copy, require_signature="fleet")
+    assert caught.value.code == "fleet_revoked"
+    assert opened == [scene.new.header_sha256]
+
+
+def test_what_runs_gets_the_bundle_of_a_new_key(
+    scene: Scene, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not fetched again for it."""
+    monkeypatch.setenv("EDGELLM_HOME", str(scene.folder.parent))
+    other = replace(scene.keys, models=new_key())
+    scene.root(2, other.signed_root(other.root(2)))
+    made = bundle(statement({".": scene.old.file.sha256}), other.models)
+    ref = put(scene.folder, "models/old2.sig", json.dumps(made).encode())
+    index = index_of(("1.0.0", 100, replace(scene.old, signature=ref)), sequence=6)
+    publish(scene.folder, index, other)
+    scene.path(scene.old.file).unlink()
+    done = scene.device.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
+    assert done.what == "same"
+    with pytest.raises(Opened):
+        load("kitchen/m", require_signature=True)
+    assert opened == [scene.old.header_sha256]
+
+
+def test_too_many_revoked_files_are_refused(scene: Scene) -> None:
+    index = scene.index(revoked=("0" * 64,) * 65_537)
+    with pytest.raises(FormatError, match="65537 files are revoked, 65536 at most"):
+        parse_index(index_bytes(index), "index")
 
 
 def test_a_file_beside_its_bundle(tmp_path: Path) -> None:
