@@ -2,6 +2,7 @@
 #include "backend_ops_check.h"
 #include "doctest/doctest.h"
 #include "emulated.h"
+#include "float_products_check.h"
 #include "lockstep.h"
 
 using namespace edge;
@@ -40,4 +41,8 @@ TEST_CASE("a row's bits do not depend on the rows beside it") {
 
 TEST_CASE("what is not finite is told, and the next step is right") {
   in_every_order([] { on_every_device(test::check_not_finite); });
+}
+
+TEST_CASE("float matrices, where they are asked for, are near the CPU's sums") {
+  in_every_order([] { test::check_float_products(test::emulated_metal); });
 }

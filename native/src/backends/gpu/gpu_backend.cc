@@ -6,50 +6,17 @@
 #include <vector>
 
 #include "backends/gpu/args.h"
-#include "kernels/attention.h"
+#include "backends/gpu/attention_plan.h"
+#include "backends/gpu/matmul_plan.h"
 
 namespace edge {
 namespace {
-
-static_assert(gpu::kPageTokens == kPageTokens && gpu::kFirstTokens == kFirstTokens);
-static_assert(gpu::kSegmentTokens == kSegmentTokens && gpu::kMostHeadDim == kMaxHeadDim);
 
 constexpr int64_t kPartialFloats = int64_t{1} << 24;  // of segments at a time: 64 MiB
 constexpr int64_t kBlocksPerGroup = gpu::kRowThreads / gpu::kWarp;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 int64_t groups_of(int64_t n, int64_t per_group) { return (n + per_group - 1) / per_group; }
-
-gpu::KvPart part_of(const KvHead& head) {
-  gpu::KvPart part = {};
-  part.head_dim = head.head_dim;
-  part.key_bits = head.key_bits;
-  part.value_bits = head.value_bits;
-  part.key_channels = head.key_channels;
-  part.value_channels = head.value_channels;
-  part.value_row_bytes = head.value_row_bytes;
-  part.n_bytes = head.n_bytes;
-  part.keys = head.keys;
-  part.values = head.values;
-  part.key_scales = head.key_scales;
-  part.value_scales = head.value_scales;
-  return part;
-}
-
-gpu::PagesArgs pages_of(const KvLayerLayout& kv) {
-  gpu::PagesArgs pages = {};
-  pages.has_first = kv.has_own_first_pages();
-  for (int i = 0; i < 2; ++i) {
-    pages.first[i] = part_of(kv.head(0, i));
-    pages.other[i] = part_of(kv.head(kFirstPages, i));
-  }
-  return pages;
-}
-
-// Rows of activations that a kernel of matmul_a8 takes together.
-int rows_at_once(int64_t n_rows) {
-  return n_rows <= 2 ? static_cast<int>(n_rows) : n_rows <= 4 ? 4 : 8;
-}
 
 class GpuBackend final : public Backend {
  public:
@@ -146,7 +113,7 @@ class GpuBackend final : public Backend {
                       const RopeTable& rope, const KvLayerLayout& kv, float* q) override {
     gpu::StoreArgs args = {};
     args.rows = rows_with_pages(kv.group);
-    args.pages = pages_of(kv);
+    args.pages = gpu::pages_of(kv);
     args.flag = device_->flag();
     const auto finish = [&](const char* kernel, const Tensor& weight, gpu::Room room, int n_heads,
                             const Tensor* bias, const Tensor* norm) {
@@ -359,6 +326,7 @@ class GpuBackend final : public Backend {
   void multiply(const Tensor& weight, const ActRows& act, float* y, int64_t stride) {
     gpu::MatmulArgs args = {};
     args.w = matrix_of(weight);
+    args.n_strips = weight.n_strips();
     args.y = y;
     args.stride = stride;
     switch (weight.act) {
@@ -383,10 +351,9 @@ class GpuBackend final : public Backend {
     }
   }
   void multiply_a8(const Tensor& weight, const gpu::MatmulArgs& args) {
-    const int n = rows_at_once(args.act.n_rows);
-    const std::string prefix = "matmul_a8_" + std::to_string(n) + '_';
-    launch(kernel_of(prefix.c_str(), weight), args,
-           {weight.n_strips(), groups_of(args.act.n_rows, n)}, gpu::kMatmulThreads);
+    const gpu::MatmulPlan plan =
+        gpu::plan_matmul(weight, args.act.n_rows, *device_, matmul_choice_);
+    launch(plan.kernel, args, plan.grid, plan.n_threads);
   }
 
   // ---- rows and their pages
@@ -409,6 +376,7 @@ class GpuBackend final : public Backend {
     }
     device_rows_ = send(std::span<const gpu::Row>(rows));
     groups_.clear();
+    row_groups_.clear();
   }
 
   // The page tables of a group go to the device when a step first needs them.
@@ -435,7 +403,7 @@ class GpuBackend final : public Backend {
   void attend(const gpu::FloatMatrix& q, const AttentionShape& shape, const KvLayerLayout& kv) {
     gpu::AttentionArgs args = {};
     args.rows = rows_with_pages(kv.group);
-    args.pages = pages_of(kv);
+    args.pages = gpu::pages_of(kv);
     args.q = q.data;
     args.q_stride = q.stride;
     args.flag = device_->flag();
@@ -446,40 +414,52 @@ class GpuBackend final : public Backend {
     args.scale = shape.scale;
     args.softcap = shape.softcap;
     args.window = shape.window;
-    set_segments(shape, args);
+    const gpu::SeenSegments seen = gpu::segments_of(rows_, shape.window, args.pages.has_first != 0);
+    args.first_segment = seen.first;
+    args.n_segments = seen.n;
+    const gpu::AttentionPlan plan = gpu::plan_attention(rows_, shape);
+    args.n_parts = plan.n_parts;
     const int64_t row_floats = int64_t{args.n_segments} * shape.n_heads * (2 + shape.head_dim);
     const auto at_once =
         static_cast<int>(std::clamp<int64_t>(kPartialFloats / row_floats, 1, n_step_rows()));
     args.partials = floats(gpu::Room::kParts, at_once * row_floats);
     for (args.row0 = 0; args.row0 < n_step_rows(); args.row0 += at_once) {
       const int n = std::min(at_once, n_step_rows() - args.row0);
-      launch("attend_segment", args, {args.n_segments, shape.n_heads, n}, gpu::kSegmentTokens);
+      const SentGroups groups = row_groups(args.row0, n, plan.most_rows);
+      args.groups = groups.device;
+      launch(plan.kernel, args, {args.n_segments, shape.n_kv_heads * plan.n_parts, groups.n},
+             gpu::kSegmentTokens);
       launch("merge_segments", args, {shape.n_heads, n}, gpu::kSegmentTokens);
     }
   }
 
-  // Those that any row sees.
-  void set_segments(const AttentionShape& shape, gpu::AttentionArgs& args) const {
-    int first = INT32_MAX, last = 0;
-    for (const RowInput& row : rows_) {
-      const int n_seen = row.n_seen();
-      const int begin = shape.window > 0 ? std::max(0, n_seen - shape.window) : 0;
-      first = std::min(first, gpu::segment_of(args.pages.has_first != 0, begin));
-      last = std::max(last, gpu::segment_of(args.pages.has_first != 0, n_seen - 1));
+  // Groups of the step's rows go to the device when a layer first needs them.
+  struct SentGroups {
+    int row0, n_rows, most_rows;
+    const gpu::RowGroup* device;
+    int64_t n;
+  };
+  SentGroups row_groups(int row0, int n_rows, int most_rows) {
+    for (const SentGroups& sent : row_groups_) {
+      if (sent.row0 == row0 && sent.n_rows == n_rows && sent.most_rows == most_rows) return sent;
     }
-    args.first_segment = first;
-    args.n_segments = last - first + 1;
+    const auto groups = gpu::group_rows(rows_, row0, n_rows, most_rows);
+    row_groups_.push_back({row0, n_rows, most_rows, send(std::span<const gpu::RowGroup>(groups)),
+                           static_cast<int64_t>(groups.size())});
+    return row_groups_.back();
   }
 
   std::unique_ptr<Backend> host_;
   std::unique_ptr<gpu::Device> device_;
   std::vector<PageBuffer> buffers_;
+  const gpu::MatmulChoice matmul_choice_ = gpu::matmul_choice();
   Status status_;
   // Of the step.
   std::span<const RowInput> rows_;
   std::vector<KvView> sequences_;
   const gpu::Row* device_rows_ = nullptr;
   std::vector<const gpu::PageTable*> groups_;  // by group; null: not sent yet
+  std::vector<SentGroups> row_groups_;
 };
 
 }  // namespace

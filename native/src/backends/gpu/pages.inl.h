@@ -34,4 +34,10 @@ EDGE_FN float half_in(EDGE_GLOBAL const uint8_t* page, uint64_t part, int i) {
 // Of four positions that stand together, where the one of place `place` does.
 EDGE_FN int value_byte(int place) { return place % 4 == 1 ? 2 : place % 4 == 2 ? 1 : place % 4; }
 
+// Where a token that the row sees stands.
+EDGE_FN int slot_of(EDGE_GLOBAL const Row& row, int position) {
+  const bool is_before = row.n_tail == 0 || position < row.tail[0];
+  return is_before ? position : row.tail[position - row.tail[0]];
+}
+
 }  // namespace EDGE_DEVICE

@@ -37,6 +37,25 @@ std::vector<OpShape> shapes() {
         Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32, Format::kF16}) {
     add(format_name(format).data(), [&](OpShape& s) { s.format = format, s.n_rows = 3; });
   }
+  // Enough rows for tensor cores, in every shape of their kernels' groups; tiles that fill stages
+  // of four and a part, and pass a head of eight.
+  const auto add_many = [&](const char* name, Format format, int n_rows, const auto& change) {
+    add(name, [&](OpShape& s) {
+      s.n_heads = s.n_kv_heads = 1, s.d_model = 330, s.d_ffn = 40, s.n_vocab = 40, s.n_past = 0;
+      s.format = format, s.n_rows = n_rows;
+      change(s);
+    });
+  };
+  const auto as_it_is = [](OpShape&) {};
+  for (const Format format :
+       {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32}) {
+    add_many("18 rows", format, 18, as_it_is);
+  }
+  for (const Format format : {Format::kE4_16, Format::kK4_32, Format::kL8_32}) {
+    add_many("12 rows", format, 12, as_it_is);
+    add_many("70 rows", format, 70, [](OpShape& s) { s.d_ffn = 150, s.d_model = 150; });
+  }
   add("f32 activations", [](OpShape& s) { s.act = Act::kF32, s.n_rows = 2; });
   add("a8x2, nine rows: two panels", [](OpShape& s) { s.act = Act::kA8x2, s.n_rows = 9; });
   add("a prompt of 19 rows", [](OpShape& s) { s.n_rows = 19; });
@@ -63,6 +82,17 @@ std::vector<OpShape> shapes() {
   add("gelu by tanh", [](OpShape& s) { s.ffn_act = FfnAct::kGeluTanh; });
   add("relu", [](OpShape& s) { s.ffn_act = FfnAct::kRelu, s.has_gate = false; });
   add("a window", [](OpShape& s) { s.window = 20, s.n_past = 290, s.n_rows = 3; });
+  add("eight queries to a key", [](OpShape& s) {
+    s.n_heads = 6, s.n_rows = 7, s.n_past = 252, s.kv_format = KvFormat::kK8V4;
+  });
+  add("more heads to a key than queries at once",
+      [](OpShape& s) { s.n_heads = 10, s.n_kv_heads = 1, s.n_rows = 2, s.n_past = 30; });
+  add("heads of 160, four queries", [](OpShape& s) {
+    s.n_heads = 2, s.n_kv_heads = 1, s.head_dim = 160, s.kv_format = KvFormat::kF16, s.n_rows = 3;
+  });
+  add("heads of 288, alone", [](OpShape& s) {
+    s.n_heads = s.n_kv_heads = 1, s.head_dim = 288, s.n_rows = 2, s.n_past = 20;
+  });
   add("two sequences", [](OpShape& s) { s.n_sequences = 2, s.n_rows = 6; });
   add("a tree of drafts", [](OpShape& s) { s.n_rows = 7, s.n_tail = 4, s.n_past = 28; });
   add("a tree in 4 bits",

@@ -1,5 +1,7 @@
 #include "ops.h"
 
+#include "base/os.h"
+
 namespace edge::test {
 namespace {
 
@@ -199,6 +201,18 @@ Result<std::vector<std::string>> run_ops(OpRig& rig) {
   }
   EDGE_RETURN_IF_ERROR(rig.backend().end_step());
   return results;
+}
+
+double time_ms(OpRig& rig, const Op& op, int n, Status& status) {
+  rig.backend().begin_step(rig.rows());
+  op.run(rig);
+  rig.backend().wait();
+  const int64_t start_ns = monotonic_ns();
+  for (int i = 0; i < n; ++i) op.run(rig);
+  rig.backend().wait();
+  const double ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6 / n;
+  status = rig.backend().end_step();
+  return ms;
 }
 
 }  // namespace edge::test
