@@ -17,7 +17,7 @@ STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
 .PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard docs wheels clean
-.PHONY: cuda gpu-build gpu-test gpu-bench xcframework metal-test
+.PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -102,6 +102,10 @@ CUDA_FLAGS := -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGE_BUILD_CUDA=ON
 cuda:
 	cmake -S native -B build/cuda $(CUDA_FLAGS)
 	cmake --build build/cuda --target edgellm_cuda
+
+# The distribution edgellm-cuda, which puts that library beside edgellm's module, in dist/.
+cuda-wheel: cuda
+	python3 native/cuda_wheel.py build/cuda/libedgellm_cuda.so dist
 
 # On a machine with an NVIDIA GPU, which needs nvcc, cmake and ninja and nothing from here but the
 # sources: every op and whole models against the CPU, bit for bit, twice, then under compute-sanitizer.

@@ -2,7 +2,7 @@
 
 # Two binaries share objects of these headers: both know them by their hash.
 set(abi "")
-foreach(header backends/backend.h backends/kv_layout.h backends/op_kinds.h base/errors.inc base/os.h
+foreach(header backends/backend.h backends/kv_layout.h backends/op_kinds.h backends/top_tokens.h base/errors.inc base/os.h
                base/status.h kernels/kv_format.h tensor/formats.inc tensor/tensor.h)
   set(path ${PROJECT_SOURCE_DIR}/src/${header})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${path})

@@ -88,12 +88,19 @@ std::vector<std::optional<SampledToken>> Session::sample_together(
     std::vector<Session::Impl*> impls;
     for (const Session* session : sessions) impls.push_back(session->impl_.get());
     const Turns turns = take_turns(impls);
+    const auto allowed_of = [&](size_t at) {
+      return allowed.empty() ? std::span<const uint32_t>() : allowed[at];
+    };
+    for (size_t at = 0; at < impls.size(); ++at) {
+      if (impls[at]->session) {
+        edge::api::prepare_sample(*impls[at]->session, *params[at], allowed_of(at));
+      }
+    }
     const auto sample_one = [&](int64_t unit, int) {
       const auto at = static_cast<size_t>(unit);
       try {
-        tokens[at] =
-            edge::api::sample_next(impls[at]->open_session(), *params[at], -1, n_prompts[at],
-                                   allowed.empty() ? std::span<const uint32_t>() : allowed[at]);
+        tokens[at] = edge::api::sample_next(impls[at]->open_session(), *params[at], -1,
+                                            n_prompts[at], allowed_of(at));
       } catch (const Error&) {
         tokens[at].reset();
       } catch (const std::bad_alloc&) {

@@ -70,8 +70,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Weights weights;
   edge::KvLayout kv_layout;
   std::unique_ptr<edge::Verifier> verifier;
-  int n_ctx_most = 0;     // of a session
-  int n_ctx_planned = 0;  // of the decoder
+  bool gives_top = false;  // as Decoder::has_top()
+  int n_ctx_most = 0;      // of a session
+  int n_ctx_planned = 0;   // of the decoder
   uint64_t kv_budget_bytes = 0;
   std::unique_ptr<edge::Decoder> decoder;        // null once closed
   std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none; outlives close()
@@ -105,6 +106,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_vocab() const override { return spec.n_vocab; }
   int d_model() const override { return spec.d_model; }
   bool has_head() const override { return !spec.headless; }
+  bool has_top() const override { return gives_top; }
   int max_rows() const override { return edge::Decoder::kMaxRows; }
   int n_kv_heads() const override;
   int max_positions() const override { return n_ctx_most; }

@@ -223,6 +223,7 @@ Status Model::Impl::make_decoder() {
   auto made = edge::Decoder::create(spec, weights, std::move(backend), n_ctx_planned, kv_format);
   EDGE_RETURN_IF_ERROR(made.status());
   decoder = made.take();
+  gives_top = decoder->has_top();
   return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};
 }
 

@@ -38,12 +38,23 @@ TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
   return {ids, static_cast<size_t>(n_prompt < 0 ? n_tokens : n_prompt)};
 }
 
-edgellm::SampledToken sample_next(const Session& session, const edgellm::SamplerParams& params,
+void prepare_sample(Session& session, const edgellm::SamplerParams& params,
+                    std::span<const uint32_t> allowed) {
+  session.expect_top(are_top_enough(internal(params), rule_params(params.rules), allowed));
+  if (!session.expects_top()) static_cast<void>(session.logits());  // sample_next() has its error
+}
+
+edgellm::SampledToken sample_next(Session& session, const edgellm::SamplerParams& params,
                                   int64_t step, int64_t n_prompt,
                                   std::span<const uint32_t> allowed) {
-  const std::span<const float> logits = take_or_throw(session.logits());
   const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
   const LogitRuleParams* rules = rule_params(params.rules);
+  session.expect_top(are_top_enough(internal(params), rules, allowed));
+  if (const TopTokens* top = session.top(); top != nullptr && session.expects_top()) {
+    const SampledToken token = take_or_throw(sample_top(*top, internal(params), counter));
+    return {token.id, token.logprob};
+  }
+  const std::span<const float> logits = take_or_throw(session.logits());
   const TokenHistory history = history_of(session.token_ids(), n_prompt, rules);
   const SampledToken token =
       take_or_throw(sample(logits, internal(params), counter, rules, history, allowed));

@@ -28,8 +28,11 @@ const LogitRuleParams* rule_params(const edgellm::LogitRules& rules);
 TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
                         const LogitRuleParams* rules);
 
+// Before the sampling of sessions side by side: no step is made in sample_next() behind it.
+void prepare_sample(Session& session, const edgellm::SamplerParams& params,
+                    std::span<const uint32_t> allowed);
 // As edgellm::Session::sample(), whose errors it throws.
-edgellm::SampledToken sample_next(const Session& session, const edgellm::SamplerParams& params,
+edgellm::SampledToken sample_next(Session& session, const edgellm::SamplerParams& params,
                                   int64_t step, int64_t n_prompt,
                                   std::span<const uint32_t> allowed);
 

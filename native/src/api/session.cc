@@ -162,7 +162,7 @@ void Session::set_adapter(const std::optional<Adapter>& adapter) {
 }
 
 void Session::save(const std::string& path, std::string_view note) const {
-  with_session(impl_, [&](const edge::Session& session) {
+  with_session(impl_, [&](edge::Session& session) {
     const edge::SessionIdentity identity = impl_->model->identity_with(impl_->adapter.get());
     check(session.save(path, identity, note, impl_->model->info.n_threads));
   });
@@ -182,7 +182,7 @@ void Session::restore(const SessionFile& file) {
 }
 
 std::vector<float> Session::logits() const {
-  return with_session(impl_, [](const edge::Session& session) {
+  return with_session(impl_, [](edge::Session& session) {
     const std::span<const float> logits = take_or_throw(session.logits());
     return std::vector<float>(logits.begin(), logits.end());
   });
@@ -190,16 +190,19 @@ std::vector<float> Session::logits() const {
 
 SampledToken Session::sample(const SamplerParams& params, int64_t step, int64_t n_prompt,
                              std::span<const uint32_t> allowed) const {
-  return with_session(impl_, [&](const edge::Session& session) {
+  return with_session(impl_, [&](edge::Session& session) {
     return edge::api::sample_next(session, params, step, n_prompt, allowed);
   });
 }
 
 std::vector<SampledToken> Session::top_logprobs(int64_t k) const {
-  return with_session(impl_, [&](const edge::Session& session) {
-    const std::span<const float> logits = take_or_throw(session.logits());
+  return with_session(impl_, [&](edge::Session& session) {
+    const edge::TopTokens* top = session.top();
     std::vector<SampledToken> best;
-    for (const edge::SampledToken& token : take_or_throw(edge::top_logprobs(logits, k))) {
+    for (const edge::SampledToken& token :
+         top != nullptr && k >= 0 && k <= top->n
+             ? edge::logprobs_of(*top, k)
+             : take_or_throw(edge::top_logprobs(take_or_throw(session.logits()), k))) {
       best.push_back({token.id, token.logprob});
     }
     return best;

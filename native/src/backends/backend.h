@@ -10,14 +10,15 @@
 // begin_step() (kNumeric for non-finite activations).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <span>
 
 #include "backends/kv_layout.h"
 #include "backends/op_kinds.h"
+#include "backends/top_tokens.h"
 #include "base/os.h"
 #include "base/status.h"
 #include "tensor/tensor.h"
@@ -267,8 +268,8 @@ class Backend {
   virtual bool shares_memory() const { return true; }
   // Nothing is queued any more.
   virtual void wait() {}
-  // Copies n floats of what ops have given to any memory of the process; there after end_step().
-  virtual void fetch(const float* from, int64_t n, float* to) { std::copy_n(from, n, to); }
+  // Copies what ops have given to any memory of the process; there after end_step().
+  virtual void fetch(const void* from, size_t n_bytes, void* to) { std::memcpy(to, from, n_bytes); }
   // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
   // until the backend is gone.
   virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }
@@ -355,6 +356,12 @@ class Backend {
   // [act.n_rows][stride].
   virtual void head(const ActRows& act, const Tensor& weight, float softcap, float* logits,
                     int64_t stride) = 0;
+  // Of each of n_rows rows of n finite logits, `stride` apart; out: [n_rows], memory of the
+  // backend. Only where logits are far from who samples: a backend that has it says so by
+  // has_top().
+  virtual bool has_top() const { return false; }
+  virtual void top(const float* /*logits*/, int64_t /*n*/, int64_t /*stride*/, int /*n_rows*/,
+                   TopTokens* /*out*/) {}
 };
 
 }  // namespace edge

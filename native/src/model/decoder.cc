@@ -37,7 +37,9 @@ bool are_adjacent(std::span<float* const> rows, int64_t n_cols) {
 void copy_rows(Backend& backend, const float* from, int64_t stride, int64_t n_cols,
                std::span<float* const> to, int64_t begin) {
   for (float* row : to) {
-    if (row != nullptr) backend.fetch(from, n_cols, row + begin);
+    if (row != nullptr) {
+      backend.fetch(from, static_cast<size_t>(n_cols) * sizeof(float), row + begin);
+    }
     from += stride;
   }
 }
@@ -108,11 +110,19 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec, const We
 
 Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
                      const StopCheck& should_stop) {
+  backend_->begin_step(rows);
+  const Status status = run_step(rows, outputs, should_stop);
+  if (status.is_ok()) return backend_->end_step();
+  backend_->wait();  // nothing is queued any more that has the rows' pages
+  return status;
+}
+
+Status Decoder::run_step(std::span<const RowInput> rows, const StepOutputs& outputs,
+                         const StopCheck& should_stop) {
   Scratch& s = *scratch_;
   Backend& b = *backend_;
   const ModelSpec& spec = *spec_;
   s.adapters.set(rows);
-  b.begin_step(rows);
   b.embed(weights_->token_embd, spec.embed_scale, given(weights_->position_embd),
           residual_stream());
   if (s.rope.n_rope > 0) b.rope_table(inv_freq_->as_f32(), spec.rope_factor, s.rope);
@@ -128,8 +138,7 @@ Status Decoder::step(std::span<const RowInput> rows, const StepOutputs& outputs,
     if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
-  EDGE_RETURN_IF_ERROR(write_outputs(more, outputs, should_stop));
-  return b.end_step();
+  return write_outputs(more, outputs, should_stop);
 }
 
 Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
@@ -341,7 +350,10 @@ Status Decoder::write_outputs(const Residual& more, const StepOutputs& outputs,
       copy_rows(*backend_, act.f, act.n_cols_padded, spec_->d_model,
                 outputs.row_hidden.subspan(begin, n), 0);
     }
-    write_logits(act, outputs.logits.subspan(begin, n));
+    const auto logits = outputs.logits.subspan(begin, n);
+    const auto tops = outputs.tops.empty() ? outputs.tops : outputs.tops.subspan(begin, n);
+    const bool has_tops = std::ranges::any_of(tops, [](const TopTokens* top) { return top; });
+    has_tops ? write_tops(act, logits, tops) : write_logits(act, logits);
   }
   for (size_t begin = 0; begin < outputs.hidden_rows.size(); begin += Scratch::kHeadRows) {
     const size_t n = std::min<size_t>(outputs.hidden_rows.size() - begin, Scratch::kHeadRows);
@@ -379,6 +391,20 @@ void Decoder::write_logits(const ActRows& act, std::span<float* const> logits) {
     backend_->head(act, rows_of(output, begin, end - begin), spec_->final_softcap, s.logits,
                    s.logits_stride);
     copy_rows(*backend_, s.logits, s.logits_stride, end - begin, logits, begin);
+  }
+}
+
+// The logits of all rows stay where the backend makes them; what is wanted of them is fetched.
+void Decoder::write_tops(const ActRows& act, std::span<float* const> logits,
+                         std::span<TopTokens* const> tops) {
+  const Scratch& s = *scratch_;
+  const int64_t n_vocab = spec_->n_vocab, stride = round_up(n_vocab, kTileRows);
+  expect_layer(0);
+  backend_->head(act, weights_->output, spec_->final_softcap, s.all_logits, stride);
+  backend_->top(s.all_logits, n_vocab, stride, act.n_rows, s.tops);
+  copy_rows(*backend_, s.all_logits, stride, n_vocab, logits, 0);
+  for (size_t r = 0; r < tops.size(); ++r) {
+    if (tops[r] != nullptr) backend_->fetch(s.tops + r, sizeof(TopTokens), tops[r]);
   }
 }
 

@@ -60,6 +60,8 @@ class Decoder {
   // Before the first step with a row that has an adapter; idempotent.
   Status prepare_adapters();
 
+  // Whether a step can give the likeliest tokens instead of logits.
+  bool has_top() const { return backend_->has_top(); }
   const ModelSpec& spec() const { return *spec_; }
   size_t scratch_bytes() const { return scratch_bytes_; }
   // How many rows went to each expert of a layer so far, those of steps that failed included; empty
@@ -82,6 +84,8 @@ class Decoder {
   // Of a draft head: the embedding and the rows' hidden states become the layer's input. Returns
   // what is left to add to it.
   Residual fuse(std::span<const RowInput> rows);
+  Status run_step(std::span<const RowInput> rows, const StepOutputs& outputs,
+                  const StopCheck& should_stop);
   // The halves of a layer. more: what the half before leaves to be added to the residual stream
   // and, afterwards, what this one does. kCancelled when should_stop says so.
   // shares: as in StepOutputs, of the layers from this one on; null: not wanted.
@@ -93,6 +97,8 @@ class Decoder {
   void write_hidden(const Residual& more, std::span<const int32_t> rows,
                     std::span<float* const> hidden);
   void write_logits(const ActRows& act, std::span<float* const> logits);
+  void write_tops(const ActRows& act, std::span<float* const> logits,
+                  std::span<TopTokens* const> tops);
   FloatRows residual_stream() const;
   Norm norm_of(const NormWeights& weights) const;
   AttentionShape attention_shape(const LayerSpec& layer) const;

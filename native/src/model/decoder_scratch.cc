@@ -140,6 +140,11 @@ Status Decoder::allocate(const ModelSpec& spec, const Weights& weights, Backend*
   if (!spec.headless) {
     s.logits_stride = std::min(round_up(spec.n_vocab, kTileRows), Scratch::kHeadCols);
     EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.logits_stride, s.logits));
+    if (backend != nullptr && backend->has_top()) {
+      const int64_t n_all = Scratch::kHeadRows * round_up(spec.n_vocab, kTileRows);
+      EDGE_RETURN_IF_ERROR(allocator.take(n_all, s.all_logits));
+      EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows, s.tops));
+    }
   }
   EDGE_RETURN_IF_ERROR(allocator.take(Scratch::kHeadRows * s.model_act.n_cols_padded, s.hidden));
   n_bytes = allocator.n_bytes;

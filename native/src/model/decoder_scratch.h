@@ -30,7 +30,10 @@ struct Decoder::Scratch {
   // Of rows on their way to where they are wanted: a part of the vocabulary, and hidden states.
   int64_t logits_stride = 0;
   float* logits = nullptr;  // [kHeadRows][logits_stride], null without a head
-  float* hidden = nullptr;  // [kHeadRows][d_model padded]
+  float* all_logits =
+      nullptr;                // [kHeadRows][n_vocab rounded up to 16], where the backend has top()
+  TopTokens* tops = nullptr;  // [kHeadRows]
+  float* hidden = nullptr;    // [kHeadRows][d_model padded]
 
   static constexpr int kHeadRows = 16;
   static constexpr int64_t kHeadCols = 16384;  // at a time: 1 MiB, which stays in a cache

@@ -277,8 +277,10 @@ Status Batcher::attempt(std::vector<StepPart*>& parts, const BatchWaiter& leader
     return std::max(expected_ms - ms_since(start_ns), ms_since(stopped_ns)) > kMostStopMs;
   };
   if (!step.row_hidden.empty()) step.row_hidden.resize(step.logits.size());
+  if (!step.tops.empty()) step.tops.resize(step.logits.size());
   const StepOutputs outputs{.rows = step.logit_rows,
                             .logits = step.logits,
+                            .tops = step.tops,
                             .row_hidden = step.row_hidden,
                             .hidden_rows = step.hidden_rows,
                             .hidden = step.hidden};

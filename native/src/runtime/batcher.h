@@ -35,6 +35,7 @@ struct StepRows {
   // As in StepOutputs.
   std::vector<int32_t> logit_rows, hidden_rows;
   std::vector<float*> logits, hidden;
+  std::vector<TopTokens*> tops;    // of the first logit_rows; null, or none: logits are wanted
   std::vector<float*> row_hidden;  // of the first logit_rows; null, or none: not wanted
 };
 

@@ -287,6 +287,26 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
   return SampledToken{id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass};
 }
 
+bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
+                    std::span<const uint32_t> allowed) {
+  const bool is_few = params.top_k > 0 && params.top_k <= kMostTopTokens;
+  return (params.temperature == 0 || is_few) && (rules == nullptr || rules->is_off()) &&
+         allowed.empty();
+}
+
+// Filters take candidates by rank: top_k of them have the same ones in the same order, with the
+// same weights, as all the logits have.
+Result<SampledToken> sample_top(const TopTokens& top, const SamplerParams& params, uint64_t step) {
+  EDGE_RETURN_IF_ERROR(params.check());
+  const std::span<const float> logits = std::span(top.logits).first(static_cast<size_t>(top.n));
+  size_t place = 0;
+  if (params.temperature > 0) {
+    place = static_cast<size_t>(
+        draw(drawable(logits, 0, params, step), uniform_draw(params.seed, step)));
+  }
+  return logprobs_of(top, top.n)[place];
+}
+
 Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
                                              const SamplerParams& params, uint64_t step,
                                              const LogitRuleParams* rules,
@@ -307,6 +327,15 @@ Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
     if (candidate.weight > 0) shares.push_back({candidate.id, candidate.weight / mass});
   }
   return shares;
+}
+
+std::vector<SampledToken> logprobs_of(const TopTokens& top, int64_t k) {
+  const double max = static_cast<double>(top.logits[0]), log_mass = log_positive(top.mass);
+  std::vector<SampledToken> best;
+  for (int64_t i = 0; i < k; ++i) {
+    best.push_back({top.ids[i], static_cast<double>(top.logits[i]) - max - log_mass});
+  }
+  return best;
 }
 
 Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k) {

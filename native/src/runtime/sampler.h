@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "backends/top_tokens.h"
 #include "base/status.h"
 #include "runtime/logit_rules.h"
 
@@ -53,12 +54,22 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
                             const TokenHistory& history = {},
                             std::span<const uint32_t> allowed = {});
 
+// Whether the likeliest tokens are all that sample() would look at: greedy, or the best top_k of
+// them, without rules and with every id allowed.
+bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
+                    std::span<const uint32_t> allowed);
+// Then sample(), which gives the same token and logprob. kInvalidArgument if params are bad.
+Result<SampledToken> sample_top(const TopTokens& top, const SamplerParams& params, uint64_t step);
+
 // What sample() draws from: every token it can return with its probability, in the order in which
 // it sums them.
 Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
                                              const SamplerParams& params, uint64_t step,
                                              const LogitRuleParams* rules = nullptr,
                                              const TokenHistory& history = {});
+
+// top_logprobs() where k <= top.n.
+std::vector<SampledToken> logprobs_of(const TopTokens& top, int64_t k);
 
 // The k most likely tokens under the raw softmax, best first; k from 0 to logits.size().
 Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, int64_t k);

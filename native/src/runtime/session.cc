@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <string>
 
@@ -60,10 +61,10 @@ class Session::Part final : public StepPart {
       step.rows.push_back(s.draft_row(i));
     }
     const size_t n_wanted = wanted.size() - n_wanted_before;
-    const auto n_cols = static_cast<size_t>(is_hidden ? s.model().d_model() : s.model().n_vocab());
-    float* to = n_wanted > 0 ? room(n_wanted * n_cols) : nullptr;
-    for (size_t i = 0; i < n_wanted; ++i) {
-      (is_hidden ? step.hidden : step.logits).push_back(to + i * n_cols);
+    if (n_wanted > 0 && kept() == nullptr && s.brings_tops()) {
+      want_tops(n_wanted, step);
+    } else {
+      want_values(n_wanted, step);
     }
     if (s.hears_hidden_ && kept() == nullptr) hear(n_rows + n_drafts, n_wanted, step);
     return {};
@@ -88,6 +89,7 @@ class Session::Part final : public StepPart {
     if (!is_last_ || hidden_ != nullptr) return {};
     if (logits_ != nullptr) {
       s.logits_.assign(logits_->end() - s.model().n_vocab(), logits_->end());
+      s.has_tops_ = false;
     }
     s.logits_at_ = s.n_done_;
     s.logits_row_ = 0;
@@ -99,6 +101,27 @@ class Session::Part final : public StepPart {
 
  private:
   std::vector<float>* kept() const { return logits_ != nullptr ? logits_ : hidden_; }
+
+  void want_tops(size_t n, StepRows& step) {
+    Session& s = session_;
+    s.logits_at_ = -1;  // until the step has succeeded
+    s.has_tops_ = true;
+    s.tops_.resize(n);
+    step.tops.resize(step.logits.size());
+    for (TopTokens& top : s.tops_) step.tops.push_back(&top);
+    step.logits.resize(step.tops.size());
+  }
+
+  void want_values(size_t n, StepRows& step) {
+    if (n == 0) return;
+    const bool is_hidden = hidden_ != nullptr;
+    const StepModel& model = session_.model();
+    const auto n_cols = static_cast<size_t>(is_hidden ? model.d_model() : model.n_vocab());
+    float* const to = room(n * n_cols);
+    for (size_t i = 0; i < n; ++i) {
+      (is_hidden ? step.hidden : step.logits).push_back(to + i * n_cols);
+    }
+  }
 
   // The hidden states of all rows, the last ones of the step, of which those that have logits are
   // the last n_logits.
@@ -127,6 +150,7 @@ class Session::Part final : public StepPart {
       return kept()->data() + n_before_;
     }
     session_.logits_at_ = -1;  // until the step has succeeded
+    session_.has_tops_ = false;
     std::vector<float>& logits = session_.logits_;
     if (logits.size() < n_floats) logits.resize(n_floats);  // less would be cleared to grow again
     return logits.data();
@@ -169,6 +193,10 @@ Result<std::unique_ptr<Session>> Session::fork() const {
   other->n_stream_drop_ = n_stream_drop_;
   const std::span<const float> logits = last_logits();
   other->logits_.assign(logits.begin(), logits.end());
+  if (const TopTokens* top = this->top()) other->tops_.assign(1, *top);
+  other->has_tops_ = has_tops_;
+  other->expects_top_ = expects_top_;
+  other->needs_logits_ = needs_logits_;
   other->logits_at_ = logits_at_;
   other->is_decoding_ = is_decoding_;
   if (drafts_ != nullptr) EDGE_RETURN_IF_ERROR(other->set_drafts(drafts_->fresh()));
@@ -366,12 +394,28 @@ Status Session::set_adapter(const Adapter* adapter, std::string_view key) {
 
 // Of token logits_at_ - 1; none without.
 std::span<const float> Session::last_logits() const {
-  if (logits_at_ < 0) return {};
+  if (logits_at_ < 0 || has_tops_) return {};
   const auto n_vocab = static_cast<size_t>(model().n_vocab());
   return std::span(logits_).subspan(static_cast<size_t>(logits_row_) * n_vocab, n_vocab);
 }
 
-Result<std::span<const float>> Session::logits() const {
+const TopTokens* Session::top() const {
+  const bool is_there = has_tops_ && n_pending() == 0 && logits_at_ == n_tokens();
+  return is_there ? &tops_[static_cast<size_t>(logits_row_)] : nullptr;
+}
+
+// Who asks once for all logits after steps that brought the likeliest tokens may do so every time.
+Status Session::bring_logits() {
+  if (top() == nullptr) return {};
+  needs_logits_ = true;
+  const int32_t last = tokens_.back();
+  EDGE_RETURN_IF_ERROR(rewind(n_done_ - 1));
+  EDGE_RETURN_IF_ERROR(append({&last, 1}));
+  return run(std::numeric_limits<double>::infinity(), nullptr);
+}
+
+Result<std::span<const float>> Session::logits() {
+  EDGE_RETURN_IF_ERROR(bring_logits());
   if (n_pending() == 0 && logits_at_ == n_tokens()) return last_logits();
   if (n_pending() > 0) {
     return {Code::kInvalidArgument,

@@ -170,12 +170,22 @@ class Session {
   // [n_vocab] of the last processed token, valid until the next call; kInvalidArgument if there are
   // none: nothing ran yet, or without the head, tokens are pending, or rewind() went back to a
   // token without.
-  Result<std::span<const float>> logits() const;
+  // Where only the likeliest tokens are known, the token is processed again for them.
+  Result<std::span<const float>> logits();
+
+  // Whether the caller samples from the likeliest tokens alone. Steps to come then bring these
+  // instead of all logits where the model can: logits() is slow at first, and when it was asked for
+  // so, never again.
+  void expect_top(bool is_enough) { expects_top_ = is_enough; }
+  bool expects_top() const { return expects_top_; }
+  // The likeliest tokens behind the last one processed, valid until the next call; null: logits()
+  // are known, or there are none.
+  const TopTokens* top() const;
 
   // What was processed, to a file that restore() of a session made alike continues with the same
   // bits; `note` is the caller's. kInvalidArgument while tokens are pending. See session_file.h.
   Status save(const std::string& path, const SessionIdentity& identity, std::string_view note,
-              int n_threads) const;
+              int n_threads);
   // Of a session without tokens: goes on where the saved one stopped. kSessionMismatch unless
   // `identity` is the file's, kContextOverflow, kSessionHash, kSessionInvalid: nothing has changed.
   Status restore(const SessionFile& file, const SessionIdentity& identity, int n_threads);
@@ -213,6 +223,8 @@ class Session {
   void record(int n_rows, double step_ms);
   void count_tokens(int n_rows);
   std::span<const float> last_logits() const;
+  bool brings_tops() const { return expects_top_ && !needs_logits_ && model().has_top(); }
+  Status bring_logits();
 
   // Drafts, in session_drafts.cc; nothing happens without a source of them.
   Status take_drafted();
@@ -239,8 +251,12 @@ class Session {
   int n_done_ = 0;               // tokens processed, of which n_computed() have been in the KV
   KeptTokens kept_;              // of the n_computed() ones
   int n_stream_sink_ = 0;
-  int n_stream_drop_ = 0;      // slots that go when the KV is full; 0: it is not shifted
-  std::vector<float> logits_;  // [n_vocab] of each row of the last step that they were wanted of
+  int n_stream_drop_ = 0;        // slots that go when the KV is full; 0: it is not shifted
+  std::vector<float> logits_;    // [n_vocab] of each row of the last step that they were wanted of
+  std::vector<TopTokens> tops_;  // instead of logits_
+  bool has_tops_ = false;        // the last step brought them
+  bool expects_top_ = false;
+  bool needs_logits_ = false;  // had to be brought after such a step
   int logits_row_ = 0;         // which of them are those of token logits_at_ - 1
   int logits_at_ = -1;         // n_tokens() they belong to; -1: none
   bool is_decoding_ = false;   // the queue is one token that was appended to an empty queue

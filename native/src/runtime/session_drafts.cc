@@ -157,8 +157,14 @@ void Session::tell_source() {
   std::array<std::array<int32_t, kTopTokens>, 1 + TokenTree::kMaxNodes> next;
   std::array<TopRow, 1 + TokenTree::kMaxNodes> rows;
   for (size_t i = 0; i < row_tokens_.size(); ++i) {
+    rows[i].token = row_tokens_[i];
+    if (has_tops_) {
+      const auto n = static_cast<size_t>(std::min(tops_[i].n, kTopTokens));
+      rows[i].next = std::span(tops_[i].ids).first(n);
+      continue;
+    }
     const int n = top_ids(std::span(logits_).subspan(i * n_vocab, n_vocab), next[i]);
-    rows[i] = {row_tokens_[i], std::span(next[i]).first(static_cast<size_t>(n))};
+    rows[i].next = std::span(next[i]).first(static_cast<size_t>(n));
   }
   const std::span<const int32_t> known = std::span(tokens_).first(n_known);
   const size_t n_bare = n_without_hidden(n_known);

@@ -31,6 +31,7 @@ Status Session::shift(int n_sink, int n_drop) {
     return {Code::kFeatureUnsupported,
             "the session is compressed: its tokens keep their positions and cannot move down"};
   }
+  EDGE_RETURN_IF_ERROR(bring_logits());  // of the tokens that are there
   drop_drafts();
   const int first_page = n_sink / kPageTokens, n_pages = n_drop / kPageTokens;
   EDGE_RETURN_IF_ERROR(kv_->plan().check_drop(first_page, n_pages));
@@ -173,6 +174,7 @@ Status Session::compress(const KvCompression& compression, const StopCheck& shou
                  "before: " +
                  std::to_string(std::min(n_window, n_done_ - kept_.tail())));
   }
+  EDGE_RETURN_IF_ERROR(bring_logits());  // of the tokens that are there
   drop_drafts();
   const auto n_heads = static_cast<size_t>(model().n_kv_heads());
   const auto n_columns = static_cast<size_t>(n_slots);

@@ -68,7 +68,7 @@ Result<std::vector<KvPages>> fresh_pages(KvCache& cache, const SessionFile& file
 }  // namespace
 
 Status Session::save(const std::string& path, const SessionIdentity& identity,
-                     std::string_view note, int n_threads) const {
+                     std::string_view note, int n_threads) {
   if (n_pending() > 0) {
     return {Code::kInvalidArgument,
             std::to_string(n_pending()) + " tokens are pending; run() or rewind() before save()"};
@@ -78,6 +78,7 @@ Status Session::save(const std::string& path, const SessionIdentity& identity,
             "the KV is no longer what its tokens give: some were shifted or compressed out of it; "
             "rewind(0) and run() again before save()"};
   }
+  EDGE_RETURN_IF_ERROR(bring_logits());
   const KvPlan& plan = kv_->plan();
   const KvCache& cache = kv_->cache();
   SessionContent content{.identity = identity,
@@ -128,6 +129,7 @@ Status Session::restore(const SessionFile& file, const SessionIdentity& identity
   logits_.assign(file.logits().begin(), file.logits().end());
   logits_at_ = logits_.empty() ? -1 : n_done_;
   logits_row_ = 0;
+  has_tops_ = false;
   return {};
 }
 

@@ -21,6 +21,7 @@ class StepModel {
   virtual int d_model() const = 0;                // values of a hidden state
   virtual int max_rows() const = 0;               // of one step
   virtual bool has_head() const { return true; }  // without one no step is asked for logits
+  virtual bool has_top() const { return false; }  // StepOutputs::tops
   virtual int n_kv_heads() const { return 0; }    // of all layers together
   // That a token may stand at.
   virtual int max_positions() const { return std::numeric_limits<int>::max(); }

@@ -24,6 +24,8 @@ std::unique_ptr<Backend> on_device() {
 
 TEST_CASE("every op has the scalar CPU's bits on this GPU") { test::check_all_shapes(on_device); }
 
+TEST_CASE("the likeliest tokens on this GPU are the sampler's") { test::check_top(on_device); }
+
 TEST_CASE("a row's bits on this GPU do not depend on the rows beside it") {
   test::check_rows_alone(on_device);
 }

@@ -8,10 +8,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <random>
 #include <span>
 #include <vector>
 
+#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
 #include "runtime/kv_cache.h"
 #include "runtime/step_model.h"
 
@@ -49,6 +53,24 @@ inline void put(uint32_t hash, int n, float* out) {
   for (int j = 0; j < n; ++j) *out++ = static_cast<float>((hash >> j) & 0xFFFF);
 }
 
+// Of all logits.
+inline TopTokens top_of(const std::vector<float>& logits) {
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto logit = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
+  std::ranges::stable_sort(ids, std::ranges::greater(), logit);
+  TopTokens top;
+  top.n = static_cast<int32_t>(std::min<size_t>(ids.size(), kMostTopTokens));
+  for (int i = 0; i < top.n; ++i) {
+    top.ids[i] = ids[static_cast<size_t>(i)];
+    top.logits[i] = logit(top.ids[i]);
+  }
+  top.mass =
+      active_kernels().elementwise->exp_sum(logits.data(), static_cast<int64_t>(logits.size()),
+                                            static_cast<double>(top.logits[0]), 1.0, nullptr);
+  return top;
+}
+
 class HashModel final : public StepModel {
  public:
   // A window for each group, 0: none, -n: n tokens of a recurrent layer's state.
@@ -63,6 +85,7 @@ class HashModel final : public StepModel {
   int d_model() const override { return kHidden; }
   int max_rows() const override { return 48; }
   bool has_head() const override { return !is_headless; }
+  bool has_top() const override { return gives_top; }
   int n_kv_heads() const override { return static_cast<int>(windows_.size()); }
   int max_positions() const override { return n_positions; }
   // Group g has pages of g + 1 times kPageBytes, the first ones twice as large from the second on
@@ -110,7 +133,16 @@ class HashModel final : public StepModel {
       hashes.push_back(hash);
     }
     for (size_t i = 0; i < outputs.rows.size(); ++i) {
-      put(hashes[static_cast<size_t>(outputs.rows[i])], kVocab, outputs.logits[i]);
+      const uint32_t hash = hashes[static_cast<size_t>(outputs.rows[i])];
+      if (outputs.tops.empty() || outputs.tops[i] == nullptr) {
+        put(hash, kVocab, outputs.logits[i]);
+        continue;
+      }
+      if (outputs.logits[i] != nullptr) return {Code::kInvalidArgument, "both are wanted"};
+      std::vector<float> logits(kVocab);
+      put(hash, kVocab, logits.data());
+      *outputs.tops[i] = top_of(logits);
+      ++n_tops;
     }
     for (size_t i = 0; i < outputs.row_hidden.size(); ++i) {
       if (outputs.row_hidden[i] == nullptr) continue;
@@ -178,6 +210,8 @@ class HashModel final : public StepModel {
     return logits;
   }
 
+  bool gives_top = false;
+  int n_tops = 0;
   std::vector<int> step_rows;  // how the session cut its queue
   int n_moved_slots = 0;
   int n_steps_until_failure = -1;

@@ -8,6 +8,7 @@
 
 #include "base/exact_math.h"
 #include "doctest/doctest.h"
+#include "hash_model.h"
 #include "runtime/philox.h"
 
 namespace edge {
@@ -328,6 +329,43 @@ TEST_CASE("logits that are not finite are a numeric error naming the first") {
     CHECK(status.message().find("id 2") != std::string::npos);
   }
   CHECK(sample({}, {}, 0).status().code() == Code::kInvalidArgument);
+}
+
+TEST_CASE("the likeliest tokens give the token and the logprob that all logits give") {
+  std::vector<float> logits;
+  for (int i = 0; i < 500; ++i) logits.push_back(static_cast<float>(i * 7919 % 131) * 0.05f);
+  const TopTokens top = test::top_of(logits);
+  REQUIRE(top.n == kMostTopTokens);
+  const std::vector<SamplerParams> enough = {
+      {},
+      {.temperature = 1, .top_k = 64},
+      {.temperature = 1.3, .top_k = 1},
+      {.temperature = 0.7, .top_k = 40, .top_p = 0.6, .min_p = 0.1},
+      {.temperature = 2, .top_k = 50, .typical_p = 0.7},
+      {.temperature = 1, .top_k = 30, .xtc_probability = 0.5, .xtc_threshold = 0.01},
+  };
+  for (const SamplerParams& params : enough) {
+    REQUIRE(are_top_enough(params, nullptr, {}));
+    for (uint64_t step = 0; step < 200; ++step) {
+      const SampledToken wanted = sample(logits, params, step).value();
+      const SampledToken found = sample_top(top, params, step).value();
+      REQUIRE(found.id == wanted.id);
+      REQUIRE(found.logprob == wanted.logprob);
+    }
+  }
+  const auto wanted = top_logprobs(logits, 20).value();
+  const auto found = logprobs_of(top, 20);
+  for (size_t i = 0; i < 20; ++i) {
+    CHECK(found[i].id == wanted[i].id);
+    CHECK(found[i].logprob == wanted[i].logprob);
+  }
+  CHECK_FALSE(are_top_enough({.temperature = 1}, nullptr, {}));
+  CHECK_FALSE(are_top_enough({.temperature = 1, .top_k = 65}, nullptr, {}));
+  CHECK_FALSE(are_top_enough({.temperature = 1, .top_p = 0.9}, nullptr, {}));
+  const LogitRuleParams rules{.repetition_penalty = 1.1};
+  CHECK_FALSE(are_top_enough({}, &rules, {}));
+  CHECK_FALSE(are_top_enough({}, nullptr, std::vector<uint32_t>(16)));
+  CHECK(sample_top(top, {.top_p = 2}, 0).status().code() == Code::kInvalidArgument);
 }
 
 TEST_CASE("a parameter out of range is refused by name") {

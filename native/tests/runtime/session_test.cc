@@ -281,4 +281,43 @@ TEST_CASE_FIXTURE(Fixture, "time is booked to prefill or to decode") {
   CHECK(stats.decode_ms > 0);
 }
 
+TEST_CASE_FIXTURE(Fixture,
+                  "steps bring the likeliest tokens, and all logits where they are wanted") {
+  model.gives_top = true;
+  std::vector<int32_t> ids = random_ids(30, 5);
+  REQUIRE(session->append(ids).is_ok());
+  run_all(1e9);
+  CHECK(session->top() == nullptr);  // nobody said how it would be sampled
+  session->expect_top(true);
+  const auto next = [&] {
+    ids.push_back(static_cast<int32_t>(ids.size()) % kVocab);
+    REQUIRE(session->append({&ids.back(), 1}).is_ok());
+    run_all(1e9);
+  };
+  const auto is_top_right = [&] {
+    const TopTokens wanted = test::top_of(model.expected(ids));
+    return session->top() != nullptr && std::ranges::equal(session->top()->ids, wanted.ids) &&
+           session->top()->mass == wanted.mass;
+  };
+  for (int i = 0; i < 5; ++i) {
+    next();
+    CHECK(is_top_right());
+  }
+  CHECK(model.n_tops == 5);
+  const auto fork = session->fork().take();
+  REQUIRE(fork->top() != nullptr);
+  CHECK(fork->top()->ids[0] == session->top()->ids[0]);
+  CHECK(copy(fork->logits().value()) == model.expected(ids));
+  CHECK(is_top_right());
+  // Asked for once they are brought, and from then on with every step.
+  CHECK(copy(session->logits().value()) == model.expected(ids));
+  CHECK(session->top() == nullptr);
+  CHECK(session->n_tokens() == static_cast<int>(ids.size()));
+  const size_t n_steps = model.step_rows.size();
+  next();
+  CHECK(copy(session->logits().value()) == model.expected(ids));
+  CHECK(model.step_rows.size() == n_steps + 1);
+  CHECK(model.n_tops == 5);
+}
+
 }  // namespace edge

@@ -4,36 +4,27 @@
 #include <string>
 
 #include "backends/cuda/device_memory.h"
-#include "backends/cuda/kernel_table.h"
+#include "backends/cuda/mail.h"
+#include "backends/cuda/step_graphs.h"
 
 namespace edge::cuda {
 namespace {
 
 constexpr int kLeastMajor = 8;  // compute capability: what our PTX is for
 
+// A step is recorded while it is made, and queued when something waits for it (StepGraphs).
 class CudaDevice final : public gpu::Device {
  public:
   CudaDevice() = default;
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
   ~CudaDevice() override {
-    if (stream_ != nullptr) {
-      cudaStreamSynchronize(stream_);
-      cudaStreamDestroy(stream_);
-    }
-    cudaFree(flag_);
-    cudaFreeHost(seen_flag_);
+    if (stream_ == nullptr) return;
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
   }
 
-  Status open() {
-    EDGE_RETURN_IF_ERROR(status_of(cudaStreamCreate(&stream_), "a stream"));
-    void *flag = nullptr, *seen = nullptr;
-    EDGE_RETURN_IF_ERROR(status_of(cudaMalloc(&flag, sizeof(int32_t)), "a flag"));
-    flag_ = static_cast<int32_t*>(flag);
-    EDGE_RETURN_IF_ERROR(status_of(cudaMallocHost(&seen, sizeof(int32_t)), "a flag"));
-    seen_flag_ = static_cast<int32_t*>(seen);
-    return {};
-  }
+  Status open() { return status_of(cudaStreamCreate(&stream_), "a stream"); }
 
   const char* name() const override { return "cuda"; }
   const char* title() const override { return "CUDA"; }
@@ -52,51 +43,69 @@ class CudaDevice final : public gpu::Device {
     return static_cast<std::byte*>(const_cast<void*>(allocated));
   }
   Result<std::byte*> room(gpu::Room which, size_t n_bytes) override {
-    return rooms_[static_cast<size_t>(which)].bytes(n_bytes);
+    DeviceRoom& room = rooms_[static_cast<size_t>(which)];
+    if (!room.has(n_bytes)) EDGE_RETURN_IF_ERROR(wait());  // for kernels that use it
+    return room.bytes(n_bytes);
   }
   Result<const std::byte*> send(std::span<const std::byte> bytes) override {
-    return mailbox_.send(bytes, stream_);
+    return mailbox_.put(bytes);
   }
 
   Status begin() override {
-    EDGE_RETURN_IF_ERROR(wait());
-    mailbox_.reset();
-    return status_of(cudaMemsetAsync(flag_, 0, sizeof(int32_t), stream_), "a flag");
+    record_.clear();  // of a step that was cancelled
+    EDGE_RETURN_IF_ERROR(status_of(cudaStreamSynchronize(stream_), "a kernel"));
+    outbox_.clear();
+    mailbox_.clear();
+    const int32_t is_finite = 0;
+    EDGE_ASSIGN_OR_RETURN(const std::byte* flag,
+                          mailbox_.put(std::as_bytes(std::span(&is_finite, 1))));
+    flag_ = reinterpret_cast<int32_t*>(const_cast<std::byte*>(flag));
+    return {};
   }
   int32_t* flag() override { return flag_; }
   Status launch(const char* kernel, std::span<const std::byte> args, gpu::Grid grid,
                 int n_threads) override {
-    const Launch queue = find_kernel(kernel);
-    if (queue == nullptr) {
+    const Kernel* found = find_kernel(kernel);
+    if (found == nullptr || found->args_bytes != args.size()) {
       return {Code::kFeatureUnsupported, std::string("CUDA: no kernel ") + kernel};
     }
-    queue(args.data(),
-          dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
-               static_cast<unsigned>(grid.z)),
-          dim3(static_cast<unsigned>(n_threads)), stream_);
+    record_.launch(*found, args.data(),
+                   dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
+                        static_cast<unsigned>(grid.z)),
+                   dim3(static_cast<unsigned>(n_threads)));
     return {};
   }
-  Status wait() override { return status_of(cudaStreamSynchronize(stream_), "a kernel"); }
-  Status fetch(const float* from, int64_t n, float* to) override {
-    const auto n_bytes = static_cast<size_t>(n) * sizeof(float);
-    return status_of(cudaMemcpyAsync(to, from, n_bytes, cudaMemcpyDefault, stream_), "a copy");
+  Status wait() override {
+    mailbox_.send(record_);
+    const Status status = graphs_.run(record_, stream_);
+    record_.clear();
+    EDGE_RETURN_IF_ERROR(status);
+    EDGE_RETURN_IF_ERROR(status_of(cudaStreamSynchronize(stream_), "a kernel"));
+    outbox_.deliver();
+    return {};
+  }
+  Status fetch(const void* from, size_t n_bytes, void* to) override {
+    if (outbox_.n_bytes() > kMostOutbox) EDGE_RETURN_IF_ERROR(wait());
+    return outbox_.fetch(from, n_bytes, to, record_);
   }
   Result<bool> end() override {
-    EDGE_RETURN_IF_ERROR(status_of(cudaGetLastError(), "a launch"));
-    EDGE_RETURN_IF_ERROR(status_of(
-        cudaMemcpyAsync(seen_flag_, flag_, sizeof(int32_t), cudaMemcpyDeviceToHost, stream_),
-        "a flag"));
+    int32_t is_not_finite = 0;
+    EDGE_RETURN_IF_ERROR(fetch(flag_, sizeof is_not_finite, &is_not_finite));
     EDGE_RETURN_IF_ERROR(wait());
-    return *seen_flag_ == 0;
+    return is_not_finite == 0;
   }
 
  private:
+  static constexpr size_t kMostOutbox = size_t{32} << 20;
+
   cudaStream_t stream_ = nullptr;
   LoadedRanges loaded_;
   Mailbox mailbox_;
+  Outbox outbox_;
   std::array<DeviceRoom, gpu::kRooms> rooms_;
-  int32_t* flag_ = nullptr;
-  int32_t* seen_flag_ = nullptr;
+  StepRecord record_;
+  StepGraphs graphs_;
+  int32_t* flag_ = nullptr;  // in the mailbox, of the step
 };
 
 }  // namespace

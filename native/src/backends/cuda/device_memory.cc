@@ -1,18 +1,57 @@
 #include "backends/cuda/device_memory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 
 namespace edge::cuda {
 namespace {
 
-constexpr size_t kBoxBytes = size_t{256} << 10;
-constexpr size_t kAlignment = 256;
-
 void release_managed(std::byte* data, size_t) { cudaFree(data); }
 
-size_t round_up(size_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
+// Bytes of a mapped file on their way to the device, through pinned memory: while one half of it is
+// copied there, the other is filled, which is when the file is read.
+class Uploader {
+ public:
+  Uploader() = default;
+  Uploader(const Uploader&) = delete;
+  Uploader& operator=(const Uploader&) = delete;
+  ~Uploader() {
+    for (const Half& half : halves_) {
+      if (half.is_free != nullptr) cudaEventDestroy(half.is_free);
+      if (half.pinned != nullptr) cudaFreeHost(half.pinned);
+    }
+  }
+
+  Status copy(std::span<const std::byte> from, std::byte* to, cudaStream_t stream) {
+    for (Half& half : halves_) {
+      EDGE_RETURN_IF_ERROR(status_of(cudaMallocHost(&half.pinned, kHalfBytes), "pinned memory"));
+      EDGE_RETURN_IF_ERROR(
+          status_of(cudaEventCreateWithFlags(&half.is_free, cudaEventDisableTiming), "an event"));
+    }
+    for (size_t at = 0, i = 0; at < from.size(); at += kHalfBytes, ++i) {
+      Half& half = halves_[i % halves_.size()];
+      const size_t n = std::min(kHalfBytes, from.size() - at);
+      // Of an event that nothing was recorded of that is at once.
+      EDGE_RETURN_IF_ERROR(status_of(cudaEventSynchronize(half.is_free), kWhat));
+      std::memcpy(half.pinned, from.data() + at, n);
+      EDGE_RETURN_IF_ERROR(status_of(
+          cudaMemcpyAsync(to + at, half.pinned, n, cudaMemcpyHostToDevice, stream), kWhat));
+      EDGE_RETURN_IF_ERROR(status_of(cudaEventRecord(half.is_free, stream), kWhat));
+    }
+    return status_of(cudaStreamSynchronize(stream), kWhat);
+  }
+
+ private:
+  static constexpr size_t kHalfBytes = size_t{16} << 20;
+  static constexpr const char* kWhat = "copying the weights";
+  struct Half {
+    void* pinned = nullptr;
+    cudaEvent_t is_free = nullptr;
+  };
+  std::array<Half, 2> halves_;
+};
 
 }  // namespace
 
@@ -53,10 +92,8 @@ Status LoadedRanges::load(std::span<const std::byte> bytes, cudaStream_t stream)
   void* device = nullptr;
   EDGE_RETURN_IF_ERROR(status_of(cudaMalloc(&device, bytes.size()), "memory for the weights"));
   ranges_.push_back({bytes, static_cast<std::byte*>(device)});
-  EDGE_RETURN_IF_ERROR(
-      status_of(cudaMemcpyAsync(device, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream),
-                "copying the weights"));
-  return status_of(cudaStreamSynchronize(stream), "copying the weights");
+  Uploader uploader;
+  return uploader.copy(bytes, ranges_.back().device, stream);
 }
 
 const std::byte* LoadedRanges::find(const void* from, size_t n_bytes) const {
@@ -68,48 +105,6 @@ const std::byte* LoadedRanges::find(const void* from, size_t n_bytes) const {
     if (n_bytes <= range.host.size() - offset) return range.device + offset;
   }
   return nullptr;
-}
-
-Mailbox::~Mailbox() {
-  for (const Box& box : boxes_) {
-    cudaFreeHost(box.host);
-    cudaFree(box.device);
-  }
-}
-
-void Mailbox::reset() {
-  box_ = 0;
-  used_ = 0;
-}
-
-Status Mailbox::add_box(size_t n_bytes) {
-  void *host = nullptr, *device = nullptr;
-  EDGE_RETURN_IF_ERROR(status_of(cudaMallocHost(&host, n_bytes), "pinned memory"));
-  if (const Status status = status_of(cudaMalloc(&device, n_bytes), "memory for rows");
-      !status.is_ok()) {
-    cudaFreeHost(host);
-    return status;
-  }
-  boxes_.push_back({static_cast<std::byte*>(host), static_cast<std::byte*>(device), n_bytes});
-  return {};
-}
-
-Result<const std::byte*> Mailbox::send(std::span<const std::byte> bytes, cudaStream_t stream) {
-  while (box_ < boxes_.size() && boxes_[box_].n_bytes - used_ < bytes.size()) {
-    ++box_;
-    used_ = 0;
-  }
-  if (box_ == boxes_.size()) {
-    EDGE_RETURN_IF_ERROR(add_box(std::max(kBoxBytes, round_up(bytes.size()))));
-  }
-  const Box& box = boxes_[box_];
-  std::memcpy(box.host + used_, bytes.data(), bytes.size());
-  EDGE_RETURN_IF_ERROR(status_of(cudaMemcpyAsync(box.device + used_, box.host + used_, bytes.size(),
-                                                 cudaMemcpyHostToDevice, stream),
-                                 "sending rows"));
-  const std::byte* sent = box.device + used_;
-  used_ = std::min(box.n_bytes, used_ + round_up(bytes.size()));
-  return sent;
 }
 
 }  // namespace edge::cuda

@@ -1,4 +1,4 @@
-// Memory of the device, and what a step sends there.
+// Memory of the device, and the weights that are copied there.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -26,6 +26,8 @@ class DeviceRoom {
   DeviceRoom(const DeviceRoom&) = delete;
   DeviceRoom& operator=(const DeviceRoom&) = delete;
   ~DeviceRoom();
+  bool has(size_t n_bytes) const { return n_bytes <= n_bytes_; }
+  // Nothing may be queued that uses less, unless has(n_bytes).
   Result<std::byte*> bytes(size_t n_bytes);
 
  private:
@@ -50,29 +52,6 @@ class LoadedRanges {
     std::byte* device;
   };
   std::vector<Range> ranges_;
-};
-
-// Small things that a step's kernels read, sent in stream order. What was sent is there until
-// reset(), which is for when the stream is idle.
-class Mailbox {
- public:
-  Mailbox() = default;
-  Mailbox(const Mailbox&) = delete;
-  Mailbox& operator=(const Mailbox&) = delete;
-  ~Mailbox();
-  void reset();
-  Result<const std::byte*> send(std::span<const std::byte> bytes, cudaStream_t stream);
-
- private:
-  struct Box {
-    std::byte* host = nullptr;
-    std::byte* device = nullptr;
-    size_t n_bytes = 0;
-  };
-  Status add_box(size_t n_bytes);
-  std::vector<Box> boxes_;
-  size_t box_ = 0;  // that has room
-  size_t used_ = 0;
 };
 
 }  // namespace edge::cuda

@@ -10,7 +10,6 @@
 #include "quant/tiles.h"
 
 #if defined(__CUDACC__)
-#define EDGE_LAUNCH(kernel, grid, block, stream) (kernel)<<<grid, block, 0, stream>>>
 #define EDGE_SHARED(type, name, extent) __shared__ type name extent
 #endif
 
@@ -30,13 +29,8 @@
 
 #define EDGE_JOIN2(a, b) a##b
 #define EDGE_JOIN(a, b) EDGE_JOIN2(a, b)
-#define EDGE_REGISTER(name, ...)                                                   \
-  static const edge::cuda::Registered EDGE_JOIN(kRegistered, __COUNTER__)(         \
-      name, [](const void* args, dim3 grid, dim3 block, cudaStream_t stream) {     \
-        const auto kernel = __VA_ARGS__;                                           \
-        using Args = decltype(edge::cuda::args_of(kernel));                        \
-        EDGE_LAUNCH(kernel, grid, block, stream)(*static_cast<const Args*>(args)); \
-      });
+#define EDGE_REGISTER(name, ...) \
+  static const edge::cuda::Registered EDGE_JOIN(kRegistered, __COUNTER__)(name, __VA_ARGS__);
 #define EDGE_EXPORT(kernel) EDGE_REGISTER(#kernel, kernel)
 #define EDGE_EXPORT_AS(name, kernel, ...) EDGE_REGISTER(name, kernel<__VA_ARGS__>)
 

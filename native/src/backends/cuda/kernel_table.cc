@@ -6,18 +6,18 @@ namespace edge::cuda {
 namespace {
 
 // Made by whichever source registers first.
-std::map<std::string_view, Launch>& table() {
-  static std::map<std::string_view, Launch> launches;
-  return launches;
+std::map<std::string_view, Kernel>& table() {
+  static std::map<std::string_view, Kernel> kernels;
+  return kernels;
 }
 
 }  // namespace
 
-Launch find_kernel(std::string_view name) {
+const Kernel* find_kernel(std::string_view name) {
   const auto found = table().find(name);
-  return found == table().end() ? nullptr : found->second;
+  return found == table().end() ? nullptr : &found->second;
 }
 
-Registered::Registered(const char* name, Launch launch) { table()[name] = launch; }
+void Registered::add(const char* name, Kernel kernel) { table()[name] = kernel; }
 
 }  // namespace edge::cuda

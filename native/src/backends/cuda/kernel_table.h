@@ -3,22 +3,31 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <string_view>
+
+#if !defined(EDGE_KERNEL_FUNCTION)  // the emulator has its own
+#define EDGE_KERNEL_FUNCTION(kernel) reinterpret_cast<const void*>(kernel)
+#endif
 
 namespace edge::cuda {
 
-// Queues a kernel; args: its struct of gpu/args.h.
-using Launch = void (*)(const void* args, dim3 grid, dim3 block, cudaStream_t stream);
+// What cudaLaunchKernel() and graphs know a kernel by, and the bytes of its struct of gpu/args.h.
+struct Kernel {
+  const void* function = nullptr;
+  size_t args_bytes = 0;
+};
 
 // Null: there is none of that name.
-Launch find_kernel(std::string_view name);
+const Kernel* find_kernel(std::string_view name);
 
 // One in every kernel's source, before main().
 struct Registered {
-  Registered(const char* name, Launch launch);
+  template <class Args>
+  Registered(const char* name, void (*kernel)(Args)) {
+    add(name, {EDGE_KERNEL_FUNCTION(kernel), sizeof(Args)});
+  }
+  static void add(const char* name, Kernel kernel);
 };
-
-template <class Args>
-Args args_of(void (*kernel)(Args));
 
 }  // namespace edge::cuda

@@ -36,6 +36,8 @@ EDGE_CONSTANT int kFloatThreads = 128;
 EDGE_CONSTANT int kFloatRows = 32;  // of activations, of a group of gemm_float
 EDGE_CONSTANT int kFloatStrips = 2;
 
+EDGE_CONSTANT int kMostExperts = 1024;  // of a layer
+
 // A row of a step (RowInput).
 struct Row {
   int32_t token;
@@ -243,6 +245,85 @@ struct AttentionArgs {
   int32_t row0;
   float scale;
   float softcap;
+};
+
+// ---- experts: a pair is a row and one of the experts that it goes to; pairs of a row follow each
+// other, by ascending expert.
+// Of each row: logits become the softmax over all experts, of which the n_used largest are chosen.
+struct RouteArgs {
+  EDGE_GLOBAL float* logits;  // [n_rows][stride]
+  EDGE_GLOBAL float* shared;  // [n_rows][kTileRows]
+  EDGE_GLOBAL int32_t* ids;   // [n_rows][n_used]
+  EDGE_GLOBAL float* weights;
+  EDGE_GLOBAL int32_t* flag;
+  int64_t stride;
+  int32_t n_experts;
+  int32_t n_used;
+  int32_t normalize;
+  int32_t has_shared_gate;
+};
+struct CountRoutesArgs {
+  EDGE_GLOBAL const int32_t* ids;
+  EDGE_GLOBAL uint64_t* n_routed;  // [n_experts], added to
+  int32_t n_pairs;
+  int32_t n_experts;
+};
+// Pairs [first, first + n) of those ordered by expert; n = 0: nothing to do.
+struct ExpertPart {
+  int32_t expert;
+  int32_t first;
+  int32_t n;
+};
+struct OrderPairsArgs {
+  EDGE_GLOBAL const int32_t* ids;  // by pair
+  EDGE_GLOBAL int32_t* order;      // [n_pairs]: pairs by expert, those of one in their order
+  EDGE_GLOBAL ExpertPart* parts;   // [n_parts]: of one expert each, at most part_pairs pairs
+  int32_t n_pairs;
+  int32_t n_experts;
+  int32_t part_pairs;
+  int32_t n_parts;
+};
+// y[pair] = the pair's expert times a row of activations: row row0 + pair / per_row of `act`, or
+// of `f`. With halves = 2 that is rows 2 r and 2 r + 1, and y has two rows for each pair.
+struct ExpertsArgs {
+  Matrix w;  // of the first expert
+  int64_t expert_bytes;
+  Panels act;
+  EDGE_GLOBAL const float* f;
+  int64_t f_stride;
+  EDGE_GLOBAL float* y;
+  int64_t stride;
+  EDGE_GLOBAL const int32_t* ids;
+  EDGE_GLOBAL const int32_t* order;
+  EDGE_GLOBAL const ExpertPart* parts;
+  int32_t row0;
+  int32_t per_row;
+  int32_t halves;
+};
+// y[r] = sum of weight * pair over a row's pairs, in their order, and its shared expert last.
+struct SumExpertsArgs {
+  EDGE_GLOBAL const float* pairs;  // [n_rows * n_used][stride]
+  EDGE_GLOBAL const float* weights;
+  EDGE_GLOBAL const float* shared;  // [n_rows][stride]; null: none
+  EDGE_GLOBAL const float* shared_weights;
+  EDGE_GLOBAL float* y;  // [n_rows][y_stride]
+  int64_t stride;
+  int64_t y_stride;
+  int64_t n;
+  int32_t n_used;
+};
+
+// ---- short_conv: b * x of every row to its page, then what the taps make of a row's last ones.
+struct ShortConvArgs {
+  Rows rows;
+  EDGE_GLOBAL const float* bcx;  // [n_rows][stride]: b, c, x
+  int64_t stride;
+  int64_t n_cols;
+  uint64_t offset;  // of the layer in a page
+  EDGE_GLOBAL const float* taps;
+  Act out;
+  EDGE_GLOBAL int32_t* flag;
+  int32_t n_taps;
 };
 
 // The number of the segment that a position is in (kernels/attention.h); first pages in a format of

@@ -3,29 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention.h"
-
 namespace edge::gpu {
 namespace {
-
-static_assert(kPageTokens == edge::kPageTokens && kFirstTokens == edge::kFirstTokens);
-static_assert(kSegmentTokens == edge::kSegmentTokens && kMostHeadDim == kMaxHeadDim);
-
-KvPart part_of(const KvHead& head) {
-  KvPart part = {};
-  part.head_dim = head.head_dim;
-  part.key_bits = head.key_bits;
-  part.value_bits = head.value_bits;
-  part.key_channels = head.key_channels;
-  part.value_channels = head.value_channels;
-  part.value_row_bytes = head.value_row_bytes;
-  part.n_bytes = head.n_bytes;
-  part.keys = head.keys;
-  part.values = head.values;
-  part.key_scales = head.key_scales;
-  part.value_scales = head.value_scales;
-  return part;
-}
 
 // What attention.inl.h exports.
 struct Variant {
@@ -49,16 +28,6 @@ bool reads_same_slots(const RowInput& a, const RowInput& b) {
 }
 
 }  // namespace
-
-PagesArgs pages_of(const KvLayerLayout& kv) {
-  PagesArgs pages = {};
-  pages.has_first = kv.has_own_first_pages();
-  for (int i = 0; i < 2; ++i) {
-    pages.first[i] = part_of(kv.head(0, i));
-    pages.other[i] = part_of(kv.head(kFirstPages, i));
-  }
-  return pages;
-}
 
 AttentionPlan plan_attention(std::span<const RowInput> rows, const AttentionShape& shape) {
   const int heads_per_kv = shape.n_heads / shape.n_kv_heads;

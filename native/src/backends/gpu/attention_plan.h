@@ -1,4 +1,4 @@
-// Where pages have what attention reads, and how a step's is cut into groups of a kernel: which
+// How a step's attention is cut into groups of a kernel: which
 // queries share what is read of keys and values. A query has the same bits in any of them.
 #pragma once
 
@@ -9,8 +9,6 @@
 #include "backends/gpu/args.h"
 
 namespace edge::gpu {
-
-PagesArgs pages_of(const KvLayerLayout& kv);
 
 struct AttentionPlan {
   const char* kernel;

@@ -18,8 +18,8 @@ struct Grid {
 };
 
 // Scratch of an op, on the device alone.
-enum class Room { kQueries, kKeys, kValues, kParts };
-constexpr size_t kRooms = 4;
+enum class Room { kQueries, kKeys, kValues, kParts, kShared, kOrder, kExpertParts };
+constexpr size_t kRooms = 7;
 
 class Device {
  public:
@@ -56,8 +56,8 @@ class Device {
                         int n_threads) = 0;
   // Nothing is queued any more.
   virtual Status wait() = 0;
-  // Copies n floats of what allocator() gave as they are behind what is queued; there after end().
-  virtual Status fetch(const float* from, int64_t n, float* to) = 0;
+  // Copies what allocator() gave as it is behind what is queued; there after end().
+  virtual Status fetch(const void* from, size_t n_bytes, void* to) = 0;
   // Waits. True: all values were finite.
   virtual Result<bool> end() = 0;
 };

@@ -10,8 +10,7 @@
 namespace edge {
 
 // Takes `host`, a CPU backend, for what happens between steps (turn_keys, keep_slots), for
-// attention_shares, mixtures of experts and short convolutions, and, where the device has no f64,
-// for rope_table.
+// attention_shares and, where the device has no f64, for rope_table.
 std::unique_ptr<Backend> create_gpu_backend(std::unique_ptr<gpu::Device> device,
                                             std::unique_ptr<Backend> host);
 

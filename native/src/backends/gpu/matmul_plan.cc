@@ -3,12 +3,10 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "backends/gpu/args.h"
+#include "backends/gpu/launcher.h"
 
 namespace edge::gpu {
 namespace {
-
-int64_t groups_of(int64_t n, int64_t per_group) { return (n + per_group - 1) / per_group; }
 
 std::string name_of(const std::string& prefix, const Tensor& weight) {
   return prefix + '_' + std::string(format_name(weight.format));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "backends/metal/host.h"
@@ -94,9 +95,9 @@ class MetalDevice final : public gpu::Device {
 
   Status wait() override { return queue_->finish(); }
 
-  Status fetch(const float* from, int64_t n, float* to) override {
+  Status fetch(const void* from, size_t n_bytes, void* to) override {
     EDGE_RETURN_IF_ERROR(wait());  // later kernels may overwrite it
-    std::copy_n(from, n, to);
+    std::memcpy(to, from, n_bytes);
     return {};
   }
 

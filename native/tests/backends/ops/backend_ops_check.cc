@@ -93,6 +93,18 @@ std::vector<OpShape> shapes() {
   add("heads of 288, alone", [](OpShape& s) {
     s.n_heads = s.n_kv_heads = 1, s.head_dim = 288, s.n_rows = 2, s.n_past = 20;
   });
+  const auto mix = [](OpShape& s) {
+    s.n_experts = 6, s.n_used = 3, s.d_expert = 48, s.d_shared = 32, s.n_taps = 3;
+  };
+  for (const Act act : {Act::kA8, Act::kF32, Act::kA8x2}) {
+    add("experts and a short convolution, one row", [&](OpShape& s) { mix(s), s.act = act; });
+    add("experts, five rows",
+        [&](OpShape& s) { mix(s), s.act = act, s.n_rows = 5, s.shared_gate = true, s.n_past = 1; });
+  }
+  add("experts of a tree of drafts", [&](OpShape& s) {
+    mix(s), s.n_rows = 7, s.n_tail = 4, s.n_past = 28, s.format = Format::kK4_32;
+  });
+  add("experts of F16", [&](OpShape& s) { mix(s), s.format = Format::kF16, s.n_rows = 2; });
   add("two sequences", [](OpShape& s) { s.n_sequences = 2, s.n_rows = 6; });
   add("a tree of drafts", [](OpShape& s) { s.n_rows = 7, s.n_tail = 4, s.n_past = 28; });
   add("a tree in 4 bits",
@@ -137,6 +149,36 @@ void check_all_shapes(const MakeBackend& make) {
     const auto found = rig_of(shape, weights, make());
     check_equal(*wanted, *found);
     check_equal(*wanted, *found);  // once more, on what the first step left
+  }
+}
+
+// Logits with many that are equal, of both zeros, in several slices, and in less than one.
+void check_top(const MakeBackend& make) {
+  constexpr int64_t kStride = 2800;
+  constexpr int kRows = 3;
+  const auto backend = make();
+  if (!backend->has_top()) return;
+  auto* logits = reinterpret_cast<float*>(backend->alloc(kRows * kStride * sizeof(float)).value());
+  auto* out = reinterpret_cast<TopTokens*>(backend->alloc(kRows * sizeof(TopTokens)).value());
+  for (const int64_t n : {int64_t{2700}, int64_t{1024}, int64_t{65}, int64_t{5}}) {
+    CAPTURE(n);
+    for (int64_t i = 0; i < kRows * kStride; ++i) {
+      const int64_t level = i * 7919 % 401 - (i / kStride == 1 ? 500 : 200);
+      logits[i] = level == 0 && i % 2 == 1 ? -0.0f : static_cast<float>(level) * 0.25f;
+    }
+    const RowInput row;
+    backend->begin_step({&row, 1});
+    backend->top(logits, n, kStride, kRows, out);
+    REQUIRE(backend->end_step().message() == "");
+    for (int r = 0; r < kRows; ++r) {
+      const TopTokens wanted = top_of({logits + r * kStride, static_cast<size_t>(n)});
+      REQUIRE(out[r].n == wanted.n);
+      for (int i = 0; i < wanted.n; ++i) {
+        REQUIRE(out[r].ids[i] == wanted.ids[i]);
+        REQUIRE(out[r].logits[i] == wanted.logits[i]);
+      }
+      REQUIRE(out[r].mass == wanted.mass);
+    }
   }
 }
 

@@ -14,6 +14,8 @@ using MakeBackend = std::function<std::unique_ptr<Backend>()>;
 void check_all_shapes(const MakeBackend& make);
 // The rows of a step, one by one or in any company, and a step after another one.
 void check_rows_alone(const MakeBackend& make);
+// The likeliest tokens, where the backend chooses them.
+void check_top(const MakeBackend& make);
 // kNumeric where an activation is not finite, and the next step is right.
 void check_not_finite(const MakeBackend& make);
 

@@ -1,6 +1,12 @@
 #include "ops.h"
 
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
 #include "base/os.h"
+#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
 
 namespace edge::test {
 namespace {
@@ -22,6 +28,11 @@ double row_bytes(const OpShape& s, int64_t n_cols) {
 double pages_bytes(const OpShape& s) {
   const double token = static_cast<double>(kv_head_bytes(s.kv_format, s.head_dim)) / kPageTokens;
   return token * s.n_kv_heads * (s.n_past + s.n_rows) * s.n_sequences;
+}
+
+template <class T>
+std::string bytes_of(const T* values, int64_t n) {
+  return {reinterpret_cast<const char*>(values), static_cast<size_t>(n) * sizeof(T)};
 }
 
 struct Embed {
@@ -167,12 +178,91 @@ struct Head {
   static double bytes(const OpShape& s) { return weight_bytes(s, s.n_vocab, s.d_model); }
 };
 
+struct MoeRoute {
+  static void run(OpRig& rig) {
+    if (rig.shape().n_experts == 0) return;
+    rig.backend().moe_route(rig.model_act, rig.experts(), rig.moe_shape(), rig.routes);
+  }
+  static std::string result(const OpRig& rig) {
+    const OpShape& s = rig.shape();
+    if (s.n_experts == 0) return "";
+    const int n_pairs = s.n_rows * s.n_used;
+    std::string bytes = bytes_of(rig.routes.ids, n_pairs) + bytes_of(rig.routes.weights, n_pairs) +
+                        bytes_of(rig.routes.n_routed, s.n_experts);
+    for (int r = 0; r < s.n_rows; ++r) bytes += bytes_of(rig.routes.shared + r * kTileRows, 1);
+    return bytes;
+  }
+  static double flops(const OpShape& s) { return products(s, s.n_experts, s.d_model); }
+  static double bytes(const OpShape& s) { return weight_bytes(s, s.n_experts, s.d_model); }
+};
+
+struct MoeFfn {
+  static void run(OpRig& rig) {
+    if (rig.shape().n_experts == 0) return;
+    rig.backend().moe_ffn(rig.model_act, rig.experts(), rig.moe_shape(), rig.routes, rig.buffers,
+                          rig.delta_, rig.x_stride_);
+  }
+  static std::string result(const OpRig& rig) { return Proj::result(rig); }
+  static double flops(const OpShape& s) {
+    return products(s, 3 * (s.n_used * s.d_expert + s.d_shared), s.d_model);
+  }
+  // Of one row; more rows need up to all experts.
+  static double bytes(const OpShape& s) {
+    return weight_bytes(s, 3 * (s.n_used * s.d_expert + s.d_shared), s.d_model);
+  }
+};
+
+struct Conv {
+  static void run(OpRig& rig) {
+    if (rig.shape().n_taps == 0) return;
+    rig.backend().short_conv(rig.model_act, rig.short_conv(), rig.state, rig.bcx_,
+                             needs(rig.weights().q), rig.conv_act);
+  }
+  static std::string result(const OpRig& rig) {
+    if (rig.shape().n_taps == 0) return "";
+    return rig.page_bytes() + rig.bytes_of(rig.conv_act, needs(rig.weights().q));
+  }
+  static double flops(const OpShape& s) { return products(s, 3 * s.d_model, s.d_model); }
+  static double bytes(const OpShape& s) { return weight_bytes(s, 3 * s.d_model, s.d_model); }
+};
+
+struct Top {
+  static void run(OpRig& rig) {
+    Backend& backend = rig.backend();
+    const int64_t n = rig.shape().n_vocab;
+    if (backend.has_top()) return backend.top(rig.logits_, n, rig.logits_stride_, 1, rig.top_);
+    backend.wait();
+    *rig.top_ = top_of({rig.logits_, static_cast<size_t>(n)});
+  }
+  static std::string result(const OpRig& rig) { return bytes_of(rig.top_, 1); }
+  static double flops(const OpShape& s) { return 64.0 * static_cast<double>(s.n_vocab); }
+  static double bytes(const OpShape& s) { return 4.0 * static_cast<double>(s.n_vocab); }
+};
+
 template <class T>
 constexpr Op op_of(const char* name) {
   return {name, T::run, T::result, T::flops, T::bytes};
 }
 
 }  // namespace
+
+TopTokens top_of(std::span<const float> logits) {
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::ranges::stable_sort(ids, std::ranges::greater(),
+                           [&](int32_t id) { return logits[static_cast<size_t>(id)]; });
+  TopTokens top;
+  top.n = std::min(kMostTopTokens, static_cast<int>(ids.size()));
+  for (int i = 0; i < top.n; ++i) {
+    top.ids[i] = ids[static_cast<size_t>(i)];
+    top.logits[i] = logits[static_cast<size_t>(top.ids[i])];
+  }
+  const double largest = static_cast<double>(top.logits[0]);
+  top.mass = kernel_table(Isa::kScalar)
+                 .elementwise->exp_sum(logits.data(), static_cast<int64_t>(logits.size()), largest,
+                                       1.0, nullptr);
+  return top;
+}
 
 const std::vector<Op>& all_ops() {
   static const std::vector<Op> kOps = {
@@ -185,8 +275,12 @@ const std::vector<Op>& all_ops() {
       op_of<AddResidual>("add_residual"),
       op_of<Ffn>("ffn_in"),
       op_of<Down>("proj_residual (down)"),
+      op_of<MoeRoute>("moe_route"),
+      op_of<MoeFfn>("moe_ffn"),
+      op_of<Conv>("short_conv"),
       op_of<PickedNorm>("norm_quant of a picked row"),
       op_of<Head>("head"),
+      op_of<Top>("top"),
   };
   return kOps;
 }

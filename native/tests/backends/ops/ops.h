@@ -24,6 +24,9 @@ struct Op {
 // In the order of a layer.
 const std::vector<Op>& all_ops();
 
+// What Backend::top() gives of a row.
+TopTokens top_of(std::span<const float> logits);
+
 // What the ops made of one step, in their order; kNumeric and others as end_step() says.
 Result<std::vector<std::string>> run_ops(OpRig& rig);
 

@@ -58,6 +58,18 @@ OpWeights::OpWeights(const OpShape& s, uint32_t seed) {
   matrix(up, s.d_ffn, s.d_model);
   matrix(down, s.d_model, s.d_ffn);
   matrix(output, s.n_vocab, s.d_model);
+  if (s.n_experts > 0) {
+    matrix(router, s.n_experts, s.d_model);
+    matrix(gate_exps, s.n_experts * s.d_expert, s.d_model);
+    matrix(up_exps, s.n_experts * s.d_expert, s.d_model);
+    matrix(down_exps, s.n_experts * round_up(s.d_model, kTileRows), s.d_expert);
+    matrix(gate_shexp, s.d_shared, s.d_model);
+    matrix(up_shexp, s.d_shared, s.d_model);
+    matrix(down_shexp, s.d_model, s.d_shared);
+    if (s.shared_gate) matrix(shared_gate, 1, s.d_model);
+    matrix(conv_in, 3 * s.d_model, s.d_model);
+    vector(conv_taps, s.n_taps * s.d_model, -1, 1);
+  }
   vector(inv_freq, std::max(1, s.n_rope / 2), 0.01f, 1.0f);
   vector(norm, s.d_model, 0.8f, 1.2f);
   if (s.norm == NormKind::kLayer) vector(norm_bias, s.d_model, -0.1f, 0.1f);
@@ -139,16 +151,16 @@ Status OpRig::take(int64_t n, T*& out) {
   return {};
 }
 
-Status OpRig::take_act(int64_t n_cols, ActRows& act) {
+Status OpRig::take_act(int64_t n_cols, ActRows& act, int64_t n_rows) {
   act.set_cols(round_up(n_cols, kTileK));
-  act.set_rows(shape_.n_rows);
+  act.set_rows(static_cast<int>(n_rows));
   for (Int8Rows* rows : {&act.a8, &act.a8x2}) {
     const int64_t n_blocks = rows->n_rows * rows->n_blocks;
     EDGE_RETURN_IF_ERROR(take(n_blocks * kTileK, rows->q));
     EDGE_RETURN_IF_ERROR(take(n_blocks, rows->d));
     EDGE_RETURN_IF_ERROR(take(n_blocks * 2, rows->bias));
   }
-  return take(shape_.n_rows * act.n_cols_padded, act.f);
+  return take(n_rows * act.n_cols_padded, act.f);
 }
 
 Status OpRig::allocate() {
@@ -160,14 +172,31 @@ Status OpRig::allocate() {
   EDGE_RETURN_IF_ERROR(take(n_rows * x_stride_, delta_));
   EDGE_RETURN_IF_ERROR(take(n_rows * q_stride_, q_));
   EDGE_RETURN_IF_ERROR(take(n_rows * logits_stride_, logits_));
-  EDGE_RETURN_IF_ERROR(take_act(shape_.d_model, model_act));
-  EDGE_RETURN_IF_ERROR(take_act(int64_t{shape_.n_heads} * shape_.head_dim, heads_act));
-  EDGE_RETURN_IF_ERROR(take_act(shape_.d_ffn, ffn_act));
+  EDGE_RETURN_IF_ERROR(take(1, top_));
+  EDGE_RETURN_IF_ERROR(take_act(shape_.d_model, model_act, n_rows));
+  EDGE_RETURN_IF_ERROR(take_act(int64_t{shape_.n_heads} * shape_.head_dim, heads_act, n_rows));
+  EDGE_RETURN_IF_ERROR(take_act(shape_.d_ffn, ffn_act, n_rows));
   float *cos = nullptr, *sin = nullptr;
   EDGE_RETURN_IF_ERROR(take(n_rows * std::max(1, shape_.n_rope / 2), cos));
   EDGE_RETURN_IF_ERROR(take(n_rows * std::max(1, shape_.n_rope / 2), sin));
   rope = {cos, sin, shape_.n_rope};
-  return {};
+  return shape_.n_experts > 0 ? allocate_mixers() : Status();
+}
+
+Status OpRig::allocate_mixers() {
+  const int64_t n_rows = shape_.n_rows;
+  EDGE_RETURN_IF_ERROR(take(n_rows * round_up(shape_.n_experts, kTileRows), routes.logits));
+  EDGE_RETURN_IF_ERROR(take(n_rows * kTileRows, routes.shared));
+  EDGE_RETURN_IF_ERROR(take(n_rows * shape_.n_used, routes.ids));
+  EDGE_RETURN_IF_ERROR(take(n_rows * shape_.n_used, routes.weights));
+  EDGE_RETURN_IF_ERROR(take(shape_.n_experts, routes.n_routed));
+  // Two rows at a time, so that a step takes several turns.
+  buffers.max_pairs = 2 * shape_.n_used;
+  EDGE_RETURN_IF_ERROR(take_act(shape_.d_model, buffers.gathered, buffers.max_pairs));
+  EDGE_RETURN_IF_ERROR(take_act(shape_.d_expert, buffers.hidden, buffers.max_pairs));
+  EDGE_RETURN_IF_ERROR(take_act(shape_.d_shared, buffers.shared_hidden, n_rows));
+  EDGE_RETURN_IF_ERROR(take(n_rows * round_up(3 * shape_.d_model, kTileRows), bcx_));
+  return take_act(shape_.d_model, conv_act, n_rows);
 }
 
 Status OpRig::make_pages() {
@@ -179,13 +208,14 @@ Status OpRig::make_pages() {
   const int n_pages = (n_tokens + kPageTokens - 1) / kPageTokens;
   std::mt19937 rng(7);
   const AttentionKernels& store = *kernel_table(Isa::kScalar).attention;
-  pages_.resize(static_cast<size_t>(shape_.n_sequences));
-  for (auto& pages : pages_) {
+  state.group = 1;
+  state.state_cols = static_cast<size_t>(shape_.d_model);
+  pages_.resize(static_cast<size_t>(2 * shape_.n_sequences));
+  for (size_t s = 0; s < pages_.size(); s += 2) {
+    std::vector<std::byte*>&pages = pages_[s], &states = pages_[s + 1];
     for (int i = 0; i < n_pages; ++i) {
-      page_sizes_.push_back(kv.layer_bytes(i));
-      EDGE_ASSIGN_OR_RETURN(PageBuffer page, backend_->page_allocator()(page_sizes_.back()));
-      memory_.push_back(std::move(page));
-      pages.push_back(memory_.back().data());
+      EDGE_RETURN_IF_ERROR(make_page(kv, i, pages));
+      EDGE_RETURN_IF_ERROR(make_page(state, i, states));
     }
     const auto head_dim = static_cast<size_t>(shape_.head_dim);
     for (int slot = 0; slot < shape_.n_past; ++slot) {
@@ -195,8 +225,22 @@ Status OpRig::make_pages() {
         store.store_value(to, some_floats(rng, head_dim, -1, 1.5f).data());
       }
     }
+    for (int slot = 0; slot < shape_.n_past; ++slot) {
+      std::byte* page = states[static_cast<size_t>(slot / kPageTokens)];
+      const auto values = some_floats(rng, state.state_cols, -1, 1);
+      std::copy(values.begin(), values.end(), state.state_row(page, slot));
+    }
     tables_.push_back({pages.data(), n_pages});
+    tables_.push_back({states.data(), n_pages});
   }
+  return {};
+}
+
+Status OpRig::make_page(const KvLayerLayout& layer, int number, std::vector<std::byte*>& pages) {
+  page_sizes_.push_back(layer.layer_bytes(number));
+  EDGE_ASSIGN_OR_RETURN(PageBuffer page, backend_->page_allocator()(page_sizes_.back()));
+  memory_.push_back(std::move(page));
+  pages.push_back(memory_.back().data());
   return {};
 }
 
@@ -217,7 +261,7 @@ void OpRig::make_rows() {
     RowInput& row = rows_.emplace_back();
     row.token = static_cast<int32_t>(rng() % static_cast<uint32_t>(shape_.n_vocab));
     row.slot = row.position = shape_.n_past + r % per_sequence;
-    row.kv = {&tables_[static_cast<size_t>(r / per_sequence)]};
+    row.kv = {&tables_[static_cast<size_t>(2 * (r / per_sequence))]};
   }
   if (!tail_.empty()) rows_.back().tail = tail_;
 }
@@ -259,6 +303,27 @@ FfnIn OpRig::ffn() const {
           .gate_bias = given(weights_.gate_bias),
           .up_bias = given(weights_.up_bias),
           .act = shape_.ffn_act};
+}
+
+MoeTensors OpRig::experts() const {
+  const OpWeights& w = weights_;
+  return {.router = &w.router,
+          .experts = {&w.gate_exps, &w.up_exps, &w.down_exps},
+          .shared = {&w.gate_shexp, &w.up_shexp, &w.down_shexp},
+          .shared_gate = given(w.shared_gate)};
+}
+
+MoeShape OpRig::moe_shape() const {
+  return {.n_experts = shape_.n_experts,
+          .n_used = shape_.n_used,
+          .d_expert = shape_.d_expert,
+          .d_shared = shape_.d_shared,
+          .act = shape_.ffn_act,
+          .normalize = !shape_.shared_gate};
+}
+
+ShortConv OpRig::short_conv() const {
+  return {.in = &weights_.conv_in, .taps = &weights_.conv_taps, .n_taps = shape_.n_taps};
 }
 
 std::string OpRig::page_bytes() const {

@@ -33,6 +33,10 @@ struct OpShape {
   bool has_gate = true;
   float softcap = 0;
   int window = 0;
+  // > 0: also a mixture of experts, all widths multiples of 16, and a short convolution.
+  int n_experts = 0, n_used = 0, n_taps = 0;
+  int64_t d_expert = 0, d_shared = 0;
+  bool shared_gate = false;
 };
 
 // Weights of a shape, in one range of memory as a mapped file is.
@@ -48,6 +52,8 @@ class OpWeights {
   Tensor norm, norm_bias, post_norm, post_bias;
   Tensor q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, k_mean, k_scale;
   Tensor o, o_bias, gate, up, gate_bias, up_bias, down, output;
+  Tensor router, gate_exps, up_exps, down_exps, gate_shexp, up_shexp, down_shexp, shared_gate;
+  Tensor conv_in, conv_taps;
 
  private:
   struct Wanted {
@@ -82,6 +88,9 @@ class OpRig {
   Residual residual() const;
   QkvWeights qkv() const;
   FfnIn ffn() const;
+  MoeTensors experts() const;
+  MoeShape moe_shape() const;
+  ShortConv short_conv() const;
   // The bytes of all pages, of activations in every form that is used, and of floats.
   std::string page_bytes() const;
   static std::string bytes_of(const ActRows& act, ActNeeds needs);
@@ -92,14 +101,23 @@ class OpRig {
   ActRows model_act, heads_act, ffn_act;
   RopeTable rope;
   KvLayerLayout kv;
+  // Of the experts and the short convolution, where the shape has them.
+  MoeRoutes routes;
+  MoeBuffers buffers;
+  KvLayerLayout state;
+  float* bcx_ = nullptr;
+  ActRows conv_act;
+  TopTokens* top_ = nullptr;
 
  private:
   OpRig(const OpShape& shape, const OpWeights& weights, std::unique_ptr<Backend> backend);
   Status allocate();
   template <class T>
   Status take(int64_t n, T*& out);
-  Status take_act(int64_t n_cols, ActRows& act);
+  Status take_act(int64_t n_cols, ActRows& act, int64_t n_rows);
+  Status allocate_mixers();
   Status make_pages();
+  Status make_page(const KvLayerLayout& layer, int number, std::vector<std::byte*>& pages);
   void make_rows();
 
   OpShape shape_;
@@ -107,7 +125,7 @@ class OpRig {
   std::unique_ptr<Backend> backend_;
   std::vector<PageBuffer> memory_;
   std::vector<size_t> page_sizes_;
-  std::vector<std::vector<std::byte*>> pages_;  // by sequence
+  std::vector<std::vector<std::byte*>> pages_;  // by sequence, and of each those of the state
   std::vector<KvTable> tables_;
   std::vector<int32_t> tail_;
   std::vector<RowInput> rows_;

@@ -66,8 +66,8 @@ __global__ void row_sums(const float* x, int n_rows, int n_cols, float* sums) {
 }  // namespace
 
 void run_row_sums(Bug bug, const float* x, int n_rows, int n_cols, float* sums) {
-  using Kernel = void (*)(const float*, int, int, float*);
-  constexpr Kernel kKernels[] = {
+  using RowSums = void (*)(const float*, int, int, float*);
+  constexpr RowSums kKernels[] = {
       row_sums<Bug::kNone>,
       row_sums<Bug::kMissingFirstBarrier>,
       row_sums<Bug::kMissingSecondBarrier>,
@@ -83,9 +83,8 @@ void run_row_sums(Bug bug, const float* x, int n_rows, int n_cols, float* sums) 
       row_sums<Bug::kRaceInGroup>,
       row_sums<Bug::kRaceOfGroups>,
   };
-  EDGE_LAUNCH(kKernels[static_cast<int>(bug)], dim3(static_cast<unsigned>(n_rows)), dim3(kThreads),
-              nullptr)
-  (x, n_rows, n_cols, sums);
+  lockstep::launch({static_cast<unsigned>(n_rows), 1, 1}, {kThreads, 1, 1},
+                   [&] { kKernels[static_cast<int>(bug)](x, n_rows, n_cols, sums); });
 }
 
 }  // namespace edge::cuda

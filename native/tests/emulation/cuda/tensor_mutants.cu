@@ -99,8 +99,8 @@ void run_products(TensorBug bug, const int8_t* a, const int8_t* b, int n_steps, 
       products<TensorBug::kNeverWaits>,
       products<TensorBug::kCopiesBeyond>,
   };
-  EDGE_LAUNCH(kKernels[static_cast<int>(bug)], dim3(1), dim3(kThreads), nullptr)
-  (a, b, n_steps, sums);
+  lockstep::launch({}, {kThreads, 1, 1},
+                   [&] { kKernels[static_cast<int>(bug)](a, b, n_steps, sums); });
 }
 
 }  // namespace edge::cuda

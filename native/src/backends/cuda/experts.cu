@@ -1,0 +1,2 @@
+#include "backends/cuda/dialect.h"
+#include "backends/gpu/experts.inl.h"

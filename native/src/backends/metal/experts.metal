@@ -1,0 +1,2 @@
+#include "backends/gpu/experts.inl.h"
+#include "backends/metal/dialect.h"
