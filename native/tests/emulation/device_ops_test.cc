@@ -1,4 +1,6 @@
 // The kernels of every emulated backend, run in every order of threads: the scalar CPU's bits.
+#include <array>
+
 #include "backend_ops_check.h"
 #include "doctest/doctest.h"
 #include "emulated.h"
@@ -48,5 +50,7 @@ TEST_CASE("what is not finite is told, and the next step is right") {
 }
 
 TEST_CASE("float matrices, where they are asked for, are near the CPU's sums") {
-  in_every_order([] { test::check_float_products(test::emulated_metal); });
+  test::check_float_products(test::emulated_metal, test::kIntegerFormats);
+  in_every_order(
+      [] { test::check_float_products(test::emulated_metal, std::array{Format::kE4_16}); });
 }

@@ -15,6 +15,9 @@
 
 namespace EDGE_DEVICE {
 
+// Of a multiprocessor, at least: with so many, a thread may have 128 registers.
+constexpr int kThreadsAtOnce = 512;
+
 // Sums that start here, 1.5 * 2^23, are as bits of a float that much more than as integers: what is
 // below 2^22 becomes a float by one subtraction.
 constexpr int kSumStart = 0x4b400000;
@@ -259,7 +262,9 @@ struct Gemm {
 using namespace EDGE_DEVICE;
 
 template <class F, int kRows, int kStrips>
-EDGE_KERNEL(gemm_a8, MatmulArgs, kGemmStripThreads* kStrips) {
+static __global__ void __launch_bounds__(kGemmStripThreads* kStrips,
+                                         kThreadsAtOnce / (kGemmStripThreads * kStrips))
+    gemm_a8(const MatmulArgs args) {
   const At at = EDGE_AT;
   using Copied = Stage<F, kRows, kStrips>;
   using Taken = Unpacked<kStrips>;

@@ -8,6 +8,8 @@
 namespace edge::gpu {
 namespace {
 
+constexpr int64_t kMostGroups = 65535;  // of a grid's y
+
 std::string name_of(const std::string& prefix, const Tensor& weight) {
   return prefix + '_' + std::string(format_name(weight.format));
 }
@@ -56,13 +58,11 @@ MatmulChoice matmul_choice() {
 
 MatmulPlan plan_matmul(const Tensor& weight, int64_t n_rows, const Device& device,
                        const MatmulChoice& choice) {
-  if (n_rows >= choice.matrices_from) {
-    if (device.has_int8_matrices()) return of_int8_matrices(weight, n_rows);
-    if (device.has_float_matrices() && choice.allows_float) {
-      return of_float_matrices(weight, n_rows);
-    }
-  }
-  return of_dot_products(weight, n_rows);
+  if (n_rows < choice.matrices_from) return of_dot_products(weight, n_rows);
+  if (groups_of(weight.n_strips(), 2) > kMostGroups) return of_dot_products(weight, n_rows);
+  if (device.has_int8_matrices()) return of_int8_matrices(weight, n_rows);
+  const bool is_float = device.has_float_matrices() && choice.allows_float;
+  return is_float ? of_float_matrices(weight, n_rows) : of_dot_products(weight, n_rows);
 }
 
 }  // namespace edge::gpu

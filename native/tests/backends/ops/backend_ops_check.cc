@@ -41,7 +41,8 @@ std::vector<OpShape> shapes() {
   // of four and a part, and pass a head of eight.
   const auto add_many = [&](const char* name, Format format, int n_rows, const auto& change) {
     add(name, [&](OpShape& s) {
-      s.n_heads = s.n_kv_heads = 1, s.d_model = 330, s.d_ffn = 40, s.n_vocab = 40, s.n_past = 0;
+      s.n_heads = s.n_kv_heads = 1, s.head_dim = s.d_ffn = s.n_vocab = 16, s.n_past = 0;
+      s.d_model = 290;
       s.format = format, s.n_rows = n_rows;
       change(s);
     });
@@ -52,10 +53,8 @@ std::vector<OpShape> shapes() {
         Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32}) {
     add_many("18 rows", format, 18, as_it_is);
   }
-  for (const Format format : {Format::kE4_16, Format::kK4_32, Format::kL8_32}) {
-    add_many("12 rows", format, 12, as_it_is);
-    add_many("70 rows", format, 70, [](OpShape& s) { s.d_ffn = 150, s.d_model = 150; });
-  }
+  add_many("12 rows", Format::kK4_32, 12, as_it_is);
+  add_many("70 rows", Format::kE4_16, 70, [](OpShape& s) { s.d_ffn = 100, s.d_model = 100; });
   add("f32 activations", [](OpShape& s) { s.act = Act::kF32, s.n_rows = 2; });
   add("a8x2, nine rows: two panels", [](OpShape& s) { s.act = Act::kA8x2, s.n_rows = 9; });
   add("a prompt of 19 rows", [](OpShape& s) { s.n_rows = 19; });

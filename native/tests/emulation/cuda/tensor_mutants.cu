@@ -82,8 +82,8 @@ __global__ void products(const int8_t* a, const int8_t* b, int n_steps, int32_t*
 }  // namespace
 
 void run_products(TensorBug bug, const int8_t* a, const int8_t* b, int n_steps, int32_t* sums) {
-  using Kernel = void (*)(const int8_t*, const int8_t*, int, int32_t*);
-  constexpr Kernel kKernels[] = {
+  using Products = void (*)(const int8_t*, const int8_t*, int, int32_t*);
+  constexpr Products kKernels[] = {
       products<TensorBug::kNone>,
       products<TensorBug::kRowsOfASwapped>,
       products<TensorBug::kHalvesOfBSwapped>,
