@@ -16,7 +16,7 @@ FIND_CXX = find $(wildcard $(CXX_FILES)) -name '*.cc' -o -name '*.h' -o -name '*
 STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
-.PHONY: demo test nightly lint format native sanitize arm windows bench bench-guard docs wheels clean
+.PHONY: demo test nightly nightly-npu lint format native sanitize arm windows bench bench-guard docs wheels clean
 .PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test
 .DEFAULT_GOAL := demo
 
@@ -43,6 +43,14 @@ nightly: lint native sanitize arm windows bench-guard
 	  build/asan/fuzz/edge_mutate_tokenizer $$seed 20000 || exit 1; done
 	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
 	$(BIN) pytest
+
+# Graphs for NPUs, whole models by the vendors' own compilers and simulators, and a table of how far
+# they are from the CPU runtime. What is not installed (pip install --group npu-vendors) is skipped
+# and named. One core; about 20 minutes.
+nightly-npu: $(VENV)/.dev
+	@mkdir -p build && rm -f build/npu.jsonl && touch build/npu.jsonl
+	OMP_NUM_THREADS=1 EDGELLM_NPU_REPORT=build/npu.jsonl $(BIN) pytest tests/npu -rs --durations 10
+	@$(PY) benchmarks/npu_report.py build/npu.jsonl | tee build/npu-report.md
 
 lint: $(VENV)/.dev
 	$(BIN) ruff check .

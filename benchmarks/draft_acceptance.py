@@ -28,7 +28,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Replay:
     prompt: list[int]
     continuation: list[int]
     tops: tuple[tuple[int, ...], ...] = ()  # likeliest followers of each token that a step reads
+    temperature: float = 0.0  # that it was drawn at with the seed; 0: it was not drawn
+    seed: int = 0
 
 
 def step_cost(n_rows: int) -> float:
@@ -150,7 +152,7 @@ class Logits:
             logits = session.run_with_logits(1e9)[at - start :]
             tops += [tuple(row.argsort()[: -N_TOP - 1 : -1].tolist()) for row in logits]
             session.close()
-        return Replay(replay.prompt, replay.continuation, tuple(tops))
+        return replace(replay, tops=tuple(tops))
 
 
 def replays(
@@ -185,7 +187,8 @@ def run(
     words = [round(1e4 * step_cost(k)) for k in range(1, 17)] + [N_VOCAB]
     for text in texts:
         ids = text.prompt + text.continuation
-        words += [len(text.prompt), len(ids), int(is_session), N_TOP if text.tops else 0, *ids]
+        words += [len(text.prompt), len(ids), int(is_session), N_TOP if text.tops else 0]
+        words += [round(1e4 * text.temperature), text.seed, *ids]
         words += [token for tops in text.tops for token in tops]
     with tempfile.NamedTemporaryFile(suffix=".ids") as file:
         file.write(struct.pack(f"={len(words)}i", *words))
@@ -240,7 +243,8 @@ def with_head(path: Path, shared: Path, n_texts: int, tool: Path) -> dict[str, A
         found["book"].append(logits.read(Replay(prompt, logits.encode(after)[:PROSE_TOKENS])))
         for temperature in (0.0, 0.7, 1.0):
             seed = len(found["book"])
-            own = Replay(prompt, gone_on_with(logits.model, prompt, temperature, seed))
+            written = gone_on_with(logits.model, prompt, temperature, seed)
+            own = Replay(prompt, written, temperature=temperature, seed=seed)
             found.setdefault(f"own, T = {temperature:g}", []).append(logits.read(own))
     return {
         name: figures([row for text in texts for row in run(tool, [text], False, path)])

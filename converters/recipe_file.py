@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgeError, FormatError
+from edgellm.small_files import read_small
 
 from .quant import quant_format
 from .quant.methods import METHODS, STARTS, Method, parameter_names
@@ -103,15 +104,7 @@ def _quoted(text: str) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A file of at most MAX_RECIPE_BYTES. FormatError says what is wrong with it."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RECIPE_BYTES + 1)
-    except FileNotFoundError:
-        raise FormatError(f"{path}: no such file", code="file_not_found") from None
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
-    if len(data) > MAX_RECIPE_BYTES:
-        raise FormatError(f"{path}: more than {MAX_RECIPE_BYTES} bytes", code="json_too_large")
+    data = read_small(path, MAX_RECIPE_BYTES)
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import FormatError, InvalidArgumentError
+from .small_files import read_small
 from .strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -158,16 +159,7 @@ class Calibration:
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """What `save()` wrote. FormatError."""
         name = os.fsdecode(path)
-        try:
-            with open(path, "rb") as file:
-                raw = file.read(_MAX_FILE_BYTES + 1)
-        except OSError as error:
-            message = f"{name}: cannot be read: {error.strerror}"
-            raise FormatError(message, code="file_unreadable") from None
-        if len(raw) > _MAX_FILE_BYTES:
-            message = f"{name}: is no calibration: it has more than {_MAX_FILE_BYTES} bytes"
-            raise FormatError(message, code="json_too_large")
-        found = parse_json(raw, name)
+        found = parse_json(read_small(Path(name), _MAX_FILE_BYTES), name)
         if not isinstance(found, dict) or found.get("format") != _FORMAT:
             message = f"{name}: is no calibration: it does not say that its format is {_FORMAT}"
             raise FormatError(message, code="json_type")

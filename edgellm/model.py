@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .adapter import Adapter, native_adapter
 from .async_calls import AsyncModel
 from .batch import AT_ONCE, TokenBatch, generate_several, stream_several
-from .chat import Chat, OverflowPolicy
-from .chats import new_chat, restored_chat
 from .closing import Closing
 from .completions.calls import CompletionCalls
 from .embedding import EmbedOptions, Pooling, embed_ids, parse_defaults, prompts_of
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
 
     from . import _native
     from ._native_types import KvFigures
+    from .chat import Chat, OverflowPolicy
 
 
 def load(
@@ -307,6 +306,8 @@ class Model(AsyncModel, CompletionCalls, Closing):
         one, at the price that later ones carry traces of them. `adapter`: one of `load_adapter()`.
         `namespace`: as for `stream()`, of all its turns; `priority` is each turn's own.
         """
+        from .chats import new_chat  # not for those who only want a text continued
+
         return new_chat(
             self._native,
             self._tokenizer(),
@@ -341,6 +342,8 @@ class Model(AsyncModel, CompletionCalls, Closing):
         SessionError: a broken file, or one that was saved with another model, tokenizer, template,
         adapter or KV format; the message names what differs.
         """
+        from .chats import restored_chat
+
         return restored_chat(
             self._native,
             self._tokenizer(),

@@ -51,6 +51,7 @@ CONVERTERS_MAY_SEE = {
     "edgellm.fleet",  # what a build writes and a device reads
     "edgellm.planner",
     "edgellm.profiles",
+    "edgellm.small_files",
     "edgellm.npu",  # the other half of what a bundle of graphs is
     "edgellm._native",
 }

@@ -22,9 +22,19 @@ ERRORS = (ROOT / "docs" / "ERRORS.md").read_text(encoding="utf-8")
 CONFIDENCE = (ROOT / "docs" / "CONFIDENCE.md").read_text(encoding="utf-8")
 PLAN = (ROOT / "docs" / "PLAN.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "TOOLS.md").read_text(encoding="utf-8")
+NPU = (ROOT / "docs" / "NPU.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(
     r"```python\n(.*?)```",
-    README + SAMPLING + EVALUATION + EMBEDDINGS + STRUCTURED + CONFIDENCE + TOOLS + ASYNC + PLAN,
+    README
+    + SAMPLING
+    + EVALUATION
+    + EMBEDDINGS
+    + STRUCTURED
+    + CONFIDENCE
+    + TOOLS
+    + ASYNC
+    + PLAN
+    + NPU,
     re.DOTALL,
 )
 

@@ -7,11 +7,11 @@ import asyncio
 import gc
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from .messages import Event, Measured, ModelSwitched, ReplyEnded, ReplyFailed, R
 from .screens.bench import Bench
 from .screens.chat import ChatScreen
 from .screens.models import Models
+from .screens.outside import run_outside
 from .screens.sessions import Sessions
 from .screens.settings import SettingsSheet
 from .screens.sheet import Sheet
@@ -44,6 +45,7 @@ from .widgets.transcript import Transcript
 # New text is shown at most ten times a second, and less often where that would take more than this
 # share of a core: long replies on slow machines. What is not shown is not written down either.
 _SHORTEST_S, _LONGEST_S, _CPU_SHARE = 0.1, 0.8, 0.03
+_PATIENCE_S = 5.0  # a screen that broke holds no key for longer
 _ALONE_S = 1.0  # a chat goes on without its terminal at most
 _SHEETS: dict[str, type[Sheet]] = {
     "help": Help,
@@ -146,9 +148,22 @@ class ChatApp(App[None]):
         return self.chat
 
     async def on_event(self, event: events.Event) -> None:
-        """Counts what is typed."""
-        self.n_inputs += isinstance(event, events.Key | events.Paste)
+        """Counts what is typed, and lets it come in turn."""
+        if isinstance(event, events.Key | events.Paste):
+            self.n_inputs += 1
+            if not event.is_forwarded:
+                await self._wait_for_turn(event)
         await super().on_event(event)
+
+    async def _wait_for_turn(self, event: events.Event) -> None:
+        """What is typed before the chat is there waits for it. A key for the app or a screen waits
+        for the letters before it, which go through the queue of the prompt: Esc is not to be before
+        the word."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.chat.is_there.wait()
+                if isinstance(event, events.Key) and not event.is_printable:
+                    await self.chat.prompt.catch_up()
 
     # --- parts of the chat --------------------------------------------------------------------
 
@@ -208,22 +223,22 @@ class ChatApp(App[None]):
 
     # --- screens, settings, editor ------------------------------------------------------------
 
-    def action_open(self, name: str) -> None:
-        """Over the chat, in the place of another one."""
-        self._open(_SHEETS[name]())
+    def action_open(self, name: str) -> Awaitable[object] | None:
+        """Over the chat, in the place of another one. A key waits until it is there: what is typed
+        behind it is for the sheet."""
+        return self._open(_SHEETS[name]())
 
     def open_sessions(self, words: str) -> None:
         """Those that have `words`."""
         self._open(Sessions(words))
 
-    def _open(self, sheet: Sheet) -> None:
+    def _open(self, sheet: Sheet) -> Awaitable[object] | None:
         above = self.screen
-        if isinstance(above, Sheet):
-            if type(above) is type(sheet):
-                return
-            self.switch_screen(sheet)
-        elif above is self.chat:  # no question is open
-            self.push_screen(sheet)
+        if isinstance(above, Sheet) and type(above) is not type(sheet):
+            return self.switch_screen(sheet)
+        if above is self.chat:  # no question is open
+            return self.push_screen(sheet)
+        return None
 
     def change_settings(self, **values: Any) -> None:
         """Take effect at once and are written down. InvalidArgumentError: a value that cannot be;
@@ -249,9 +264,7 @@ class ChatApp(App[None]):
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            with self.suspend():
-                command = [*shlex.split(editor), name]
-                code = subprocess.run(command, check=False).returncode
+            code = run_outside(self, [*shlex.split(editor), name])
             if code == 0:
                 return path.read_text(encoding="utf-8", errors="replace")
             self.status.say(f"{editor} ended with {code}; the text is as it was")

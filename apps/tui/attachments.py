@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import FormatError, InvalidArgumentError
+from edgellm.small_files import read_small_text
 
 MAX_BYTES = 1 << 20
 _NAMED = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
@@ -36,21 +37,8 @@ def named_files(message: str, folder: Path) -> list[Path]:
 
 
 def read(path: Path, folder: Path) -> Attachment:
-    """FormatError: it cannot be read. InvalidArgumentError: too large, or no text."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}; the message was not sent"
-        raise FormatError(message, code="file_unreadable") from error
-    if len(data) > MAX_BYTES:
-        message = f"{path}: larger than 1 MiB; attach a part of it; the message was not sent"
-        raise InvalidArgumentError(message, code="invalid_argument")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"{path}: no UTF-8 text (byte {error.start}); the message was not sent"
-        raise InvalidArgumentError(message, code="invalid_utf8") from error
+    """FormatError: it cannot be read, or is too large. InvalidArgumentError: no text."""
+    text = read_small_text(path, MAX_BYTES)
     name = path.relative_to(folder) if path.is_relative_to(folder) else path
     return Attachment(str(name).replace("\n", "␊"), text.replace("\r\n", "\n"))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import EdgeError, FormatError, InvalidArgumentError, UnsupportedError
-from edgellm.fleet.bundle import MAX_BUNDLE_BYTES, read_small
+from edgellm.fleet.bundle import MAX_BUNDLE_BYTES
 from edgellm.fleet.index import (
     FileRef,
     FleetIndex,
@@ -37,6 +37,7 @@ from edgellm.fleet.trust import (
     next_root,
     root_bytes,
 )
+from edgellm.small_files import read_small
 
 from ..calibrate.work import make_folder
 from .artefacts import Content, content_of, write_file

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,24 @@ class CoreMLWriter:
 
     def __init__(self, folder: Path, *, half: bool, n_slots: int) -> None:
         self._folder, self._half, self._n_slots = folder, half, n_slots
-        self._scratch = tempfile.TemporaryDirectory()
-        self._functions: dict[Path, list[tuple[Path, str]]] = {}
 
-    def write(self, graph: Graph, part: int) -> Written:
-        """A function of the part's package, named as the graph."""
-        single = Path(self._scratch.name) / f"{graph.name}.mlpackage"
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        """One package, with a function named as each graph; equal weights are stored once."""
+        package = self._folder / f"part{part}.mlpackage"
+        joined = MultiFunctionDescriptor()
+        names: list[str] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            for graph in graphs:
+                single = Path(scratch) / f"{graph.name}.mlpackage"
+                self._write_alone(graph, single)
+                joined.add_function(str(single), "main", graph.name)
+                names.append(graph.name)
+            joined.default_function_name = names[0]
+            with _quiet():
+                save_multifunction(joined, str(package))
+        return {name: Written(package, (package,)) for name in names}
+
+    def _write_alone(self, graph: Graph, package: Path) -> None:
         program = MilLowering(graph, half=self._half, n_slots=self._n_slots).program()
         with _quiet():
             ct.convert(
@@ -47,22 +60,7 @@ class CoreMLWriter:
                 minimum_deployment_target=_OPSET,
                 skip_model_load=True,
                 pass_pipeline=ct.PassPipeline.EMPTY,
-            ).save(str(single))
-        package = self._folder / f"part{part}.mlpackage"
-        self._functions.setdefault(package, []).append((single, graph.name))
-        return Written(package, (package,))
-
-    def close(self) -> None:
-        """Joins the functions of each part; equal weights are stored once."""
-        for package, functions in self._functions.items():
-            joined = MultiFunctionDescriptor()
-            for single, name in functions:
-                joined.add_function(str(single), "main", name)
-            joined.default_function_name = functions[0][1]
-            with _quiet():
-                save_multifunction(joined, str(package))
-        self._functions.clear()
-        self._scratch.cleanup()
+            ).save(str(package))
 
 
 class MilLowering:
@@ -80,7 +78,8 @@ class MilLowering:
     def program(self) -> Program:
         """Inputs and outputs are named as in the graph, with `_` for "."."""
         specs = {mil_name(name): self._spec(name) for name in self._graph.inputs}
-        specs[AT] = mb.TensorSpec((1,), types.int32)
+        if any(name.startswith(_PAST) for name in self._graph.inputs):
+            specs[AT] = mb.TensorSpec((1,), types.int32)
         with Function(specs, _OPSET) as function:
             self._inputs = dict(function.inputs)
             for name in self._graph.inputs:

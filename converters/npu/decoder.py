@@ -47,6 +47,11 @@ class Span:
         return ["embed"] * self.embed + layers + ["head"] * self.head
 
 
+def after(stage: str) -> str:
+    """What a stage gives, where the next one is in the same graph; else it is `hidden` and `x`."""
+    return f"{stage}.hidden"
+
+
 def whole_span(spec: ModelSpec, *, embed: bool = True, head: bool = True) -> Span:
     return Span(embed, 0, len(spec.layers), head)
 
@@ -91,17 +96,22 @@ class _Decoder:
 
     def build(self) -> Graph:
         b, span = self._b, self._span
-        b.stage = "embed"
-        x = self._embed() if span.embed else b.input("x", (self._shape.n_rows, self._spec.d_model))
-        for index in range(span.first, span.end):
-            b.stage = f"layers.{index}"
-            x = self._layer(x, index, self._spec.layers[index])
-        if span.head:
-            b.stage = "head"
-            b.output("logits", self._head(x))
-        else:
-            b.output("hidden", x)
+        stages = span.stages()
+        x = "" if span.embed else b.input("x", (self._shape.n_rows, self._spec.d_model))
+        for b.stage in stages:
+            x = self._stage(x, b.stage)
+            if b.stage != stages[-1]:
+                x = b.rename(after(b.stage), x)
+        b.output("logits" if span.head else "hidden", x)
         return b.graph
+
+    def _stage(self, x: str, stage: str) -> str:
+        if stage == "embed":
+            return self._embed()
+        if stage == "head":
+            return self._head(x)
+        index = int(stage.removeprefix("layers."))
+        return self._layer(x, index, self._spec.layers[index])
 
     def _embed(self) -> str:
         b, spec = self._b, self._spec

@@ -6,6 +6,7 @@ read when they are wanted, so that a graph of a large model is small. Knows no m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -74,11 +75,13 @@ class Int4:
 
     def values(self) -> F32Array:
         scales, zeros, codes = self.read()
-        n_cols = self.shape[1]
-        levels = codes.astype(np.float32)
-        levels -= np.repeat(zeros, GROUP, axis=1)[:, :n_cols]
-        levels *= np.repeat(scales.astype(np.float32), GROUP, axis=1)[:, :n_cols]
-        return levels
+        (n_rows, n_cols), n_groups = self.shape, self.n_groups
+        levels = np.zeros((n_rows, n_groups * GROUP), dtype=np.float32)
+        levels[:, :n_cols] = codes
+        groups = levels.reshape(n_rows, n_groups, GROUP)
+        groups -= zeros[..., None]
+        groups *= scales.astype(np.float32)[..., None]
+        return levels[:, :n_cols]
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,13 @@ class Graph:
 
 class Builder:
     """Adds operators to a graph. Arguments and results are names; axes count from the end, as -1,
-    so that they mean the same for every rank."""
+    so that they mean the same for every rank. A result is named by its stage and its place in that,
+    so that a stage has the same names in every graph."""
 
     def __init__(self, name: str) -> None:
         self.graph = Graph(name)
         self.stage = ""
+        self._n_ops: Counter[str] = Counter()
 
     def input(self, name: str, shape: Shape, dtype: str = "f32") -> str:
         """Once for each name; asked again it is the same input."""
@@ -134,7 +139,12 @@ class Builder:
         return name
 
     def output(self, name: str, value: str) -> None:
-        """Names the result of the last operator that made `value`."""
+        """Makes `value`, the result of an operator, an output of that name."""
+        self.rename(name, value)
+        self.graph.outputs.append(name)
+
+    def rename(self, name: str, value: str) -> str:
+        """Gives the result of an operator another name."""
         graph = self.graph
         old = graph.values.pop(value)
         graph.values[name] = Value(name, old.shape, old.dtype)
@@ -148,7 +158,7 @@ class Builder:
             )
             for op in graph.ops
         ]
-        graph.outputs.append(name)
+        return name
 
     def constant(self, name: str, constant: Constant) -> str:
         self.graph.constants[name] = constant
@@ -237,7 +247,8 @@ class Builder:
         **attributes: Any,
     ) -> str:
         graph = self.graph
-        output = f"{kind}.{len(graph.ops)}"
+        output = f"{self.stage}.{kind}.{self._n_ops[self.stage]}"
+        self._n_ops[self.stage] += 1
         graph.values[output] = Value(output, tuple(shape), dtype)
         graph.ops.append(Op(kind, inputs, output, attributes, self.stage))
         return output

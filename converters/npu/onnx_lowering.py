@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from ..export.onnx_graph import Initializers
-from .ir import GROUP, Graph, Int4, Op, U8Array, Value
+from .ir import GROUP, Constant, Dense, Graph, Int4, Op, U8Array, Value
 from .written import Written
 
 OPSET, IR_VERSION = 21, 10
@@ -26,31 +27,24 @@ class OnnxWriter:
 
     def __init__(self, folder: Path, *, packed_tables: bool = False) -> None:
         self._folder, self._packed_tables = folder, packed_tables
-        self._constants: dict[int, tuple[BinaryIO, Initializers]] = {}
 
-    def write(self, graph: Graph, part: int) -> Written:
-        """The graph, checked by onnx."""
-        file, constants = self._of_part(part)
-        model = self.lowering(graph, constants).model()
-        file.flush()
-        path = self._folder / f"{graph.name}.onnx"
-        path.write_bytes(model.SerializeToString())
-        onnx.checker.check_model(str(path))
-        return Written(path, (path, Path(file.name)))
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        """Checked by onnx."""
+        data = self._folder / f"part{part}.data"
+        written = {}
+        with data.open("xb") as file:
+            constants = Initializers(file, data.name)
+            for graph in graphs:
+                model = self.lowering(graph, constants).model()
+                file.flush()
+                path = self._folder / f"{graph.name}.onnx"
+                path.write_bytes(model.SerializeToString())
+                onnx.checker.check_model(str(path))
+                written[graph.name] = Written(path, (path, data))
+        return written
 
     def lowering(self, graph: Graph, constants: Initializers) -> OnnxLowering:
         return OnnxLowering(graph, constants, packed_tables=self._packed_tables)
-
-    def close(self) -> None:
-        for file, _ in self._constants.values():
-            file.close()
-
-    def _of_part(self, part: int) -> tuple[BinaryIO, Initializers]:
-        if part not in self._constants:
-            path = self._folder / f"part{part}.data"
-            file = path.open("xb")
-            self._constants[part] = file, Initializers(file, path.name)
-        return self._constants[part]
 
 
 class OnnxLowering:
@@ -63,10 +57,12 @@ class OnnxLowering:
         self.graph, self.constants = graph, constants
         self._packed_tables = packed_tables
         self.nodes: list[onnx.NodeProto] = []
-        self._n_named = 0
+        self._stage = ""
+        self._n_named: Counter[str] = Counter()
 
     def model(self) -> onnx.ModelProto:
         for op in self.graph.ops:
+            self._stage = op.stage
             inputs = [self.operand(name, op) for name in op.inputs]
             write: Callable[..., None] = getattr(self, op.kind)
             write(op, *inputs)
@@ -91,19 +87,24 @@ class OnnxLowering:
             return name
         if isinstance(constant, Int4) and (op.kind == "linear" or self._looks_up(constant, op)):
             return name
-        is_half = getattr(constant, "stored", "f32") == "f16"
+        is_half = _is_half(constant)
         if name not in self.constants:
             values = constant.values().reshape(constant.shape)
             self.constants.add(name, values.astype(np.float16) if is_half else values)
-        return self.node("Cast", [name], to=TensorProto.FLOAT) if is_half else name
+        if not is_half or op.kind == "gather":  # which casts the rows that it takes
+            return name
+        return self._append("Cast", [name], f"{op.output}.of.{name}", to=TensorProto.FLOAT)
 
     def node(
         self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any
     ) -> str:
         """Adds a node and names its one output."""
-        self._n_named += 1
-        output = output or f"{kind}_{self._n_named}"
-        return self._append(kind, inputs, output, domain, **attributes)
+        return self._append(kind, inputs, output or self._named(kind), domain, **attributes)
+
+    def _named(self, kind: str) -> str:
+        """As operators are: the same in every graph that has the stage."""
+        self._n_named[self._stage] += 1
+        return f"{self._stage}.{kind}_{self._n_named[self._stage]}"
 
     def _append(
         self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
@@ -169,7 +170,7 @@ class OnnxLowering:
     def gather(self, op: Op, table: str, rows: str) -> None:
         constant = self.graph.constants[op.inputs[0]]
         if not isinstance(constant, Int4) or not self._looks_up(constant, op):
-            self.node("Gather", [table, rows], op.output)
+            self._gather_plain(op, table, rows, is_half=_is_half(constant))
             return
         codes, scales, zeros = self._table(table, constant)
         self.node(
@@ -181,6 +182,13 @@ class OnnxLowering:
             quantize_axis=1,
             block_size=GROUP,
         )
+
+    def _gather_plain(self, op: Op, table: str, rows: str, *, is_half: bool) -> None:
+        if is_half:
+            found = self._append("Gather", [table, rows], f"{op.output}.half")
+            self._append("Cast", [found], op.output, to=TensorProto.FLOAT)
+        else:
+            self.node("Gather", [table, rows], op.output)
 
     def _looks_up(self, constant: Int4, op: Op) -> bool:
         """Whether rows are looked up in 4 bits, not in the table as float32."""
@@ -250,6 +258,10 @@ class OnnxLowering:
 
     def cast(self, op: Op, x: str) -> None:
         self.node("Cast", [x], op.output, to=_TYPES[op.attributes["to"]])
+
+
+def _is_half(constant: Constant) -> bool:
+    return isinstance(constant, Dense) and constant.stored == "f16"
 
 
 def _info(value: Value) -> onnx.ValueInfoProto:

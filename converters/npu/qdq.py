@@ -28,6 +28,7 @@ _LEVELS = 65535
 _MOVES = ("Reshape", "Transpose", "Slice")  # have the numbers of their input
 _MARGIN = 1.1  # of a range, for what was not measured
 _SCALE_TRIALS = np.linspace(0.7, 1.0, 16, dtype=np.float32)
+_ROUNDED_AT_ONCE = 1 << 18  # weights: a few copies of them stay in a cache
 # Errors of the head are the tokens' own, those of keys and values stay with all later tokens, and
 # both are a small share of the weights: they keep 8 bits.
 _FAITHFUL = (".attn_k", ".attn_v")
@@ -81,8 +82,7 @@ class QdqLowering(OnnxLowering):
     def node(
         self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any
     ) -> str:
-        self._n_named += 1
-        output = output or f"{kind}_{self._n_named}"
+        output = output or self._named(kind)
         raw = self._append(kind, inputs, f"{output}.raw", domain, **attributes)
         parameters = self._parameters.get(inputs[0]) if kind in _MOVES else None
         if parameters is None:
@@ -107,6 +107,9 @@ class QdqLowering(OnnxLowering):
         inputs = [stored, f"{stored}.scales", f"{stored}.zeros"]
         values = self._append("DequantizeLinear", inputs, f"{op.output}.weight", **layout)
         self.node("MatMul", [x, values], op.output)
+
+    def gather(self, op: Op, table: str, rows: str) -> None:
+        self.node("Gather", [table, rows], op.output)
 
     def _store_weights(
         self,
@@ -166,6 +169,19 @@ def round_weights(
 ) -> tuple[F32Array, np.ndarray[Any, np.dtype[np.int8]]]:
     """Symmetric codes of [n_rows, n_cols] with the scale of least squares for every `group`
     columns: scales [n_rows, groups], codes [n_rows, n_cols]."""
+    n_rows, n_cols = values.shape
+    scales = np.empty((n_rows, n_cols // group), dtype=np.float32)
+    codes = np.empty(values.shape, dtype=np.int8)
+    step = max(1, _ROUNDED_AT_ONCE // n_cols)
+    for at in range(0, n_rows, step):
+        rows = slice(at, at + step)
+        scales[rows], codes[rows] = _round_rows(values[rows], bits, group)
+    return scales, codes
+
+
+def _round_rows(
+    values: F32Array, bits: int, group: int
+) -> tuple[F32Array, np.ndarray[Any, np.dtype[np.int8]]]:
     limit = (1 << (bits - 1)) - 1
     blocks = values.reshape(len(values), -1, group)
     widest = np.abs(blocks).max(-1, keepdims=True) / limit

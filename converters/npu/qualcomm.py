@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgellm.npu.qnn import compile_qnn
@@ -16,10 +16,12 @@ from .split import StepPlan
 from .weights import NpuWeights
 from .written import Written
 
+HALF = 16
+
 
 class QualcommWriter:
     """weight_bits: 4 or 8, beside activations of 16; or 16 for half precision. settings: as
-    edgellm/npu/qnn.py takes them."""
+    edgellm/npu/qnn.py takes them. share: graphs of a part are one context binary."""
 
     def __init__(
         self,
@@ -28,20 +30,21 @@ class QualcommWriter:
         plan: StepPlan,
         weight_bits: int,
         settings: Mapping[str, str],
+        *,
+        share: bool,
     ) -> None:
-        self._folder, self._settings = folder, settings
-        self._scratch = tempfile.TemporaryDirectory()
-        scratch = Path(self._scratch.name)
-        if weight_bits == 16:
-            self._graphs: OnnxWriter = OnnxWriter(scratch)
-        else:
-            self._graphs = QdqWriter(scratch, measure_ranges(weights, plan), weight_bits)
+        self._folder, self._bits, self._settings = folder, weight_bits, settings
+        self._share = share
+        self._ranges = {} if weight_bits == HALF else measure_ranges(weights, plan)
 
-    def write(self, graph: Graph, part: int) -> Written:
-        source = self._graphs.write(graph, part).entry
-        out = self._folder / f"{graph.name}.onnx"
-        return Written(out, compile_qnn(source, out, self._settings))
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        with tempfile.TemporaryDirectory() as scratch:
+            sources = self._sources(Path(scratch)).write(part, graphs)
+            entries = {name: one.entry for name, one in sources.items()}
+            made = compile_qnn(entries, self._folder, self._settings, share=self._share)
+        return {name: Written(one.entry, one.files, one.runner) for name, one in made.items()}
 
-    def close(self) -> None:
-        self._graphs.close()
-        self._scratch.cleanup()
+    def _sources(self, scratch: Path) -> OnnxWriter:
+        if self._bits == HALF:
+            return OnnxWriter(scratch)
+        return QdqWriter(scratch, self._ranges, self._bits)

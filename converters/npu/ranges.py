@@ -1,80 +1,146 @@
-"""What ranges the values of graphs have, measured on text. Needs onnx and onnxruntime."""
+"""What ranges the values of graphs have, measured on text. Needs onnx and onnxruntime.
+
+One stage of the model after the other: all of the text goes through a stage before the next one is
+read, so that no more than one stage is in memory. It goes token by token and in chunks, between
+which a row finds its past in different places; what was seen in either holds for all graphs, which
+then agree about what they share.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from edgellm.npu.host import Tensor
+from edgellm.npu.facts import GraphFacts, made_input
+from edgellm.npu.host import KvBuffer, Tensor
 from edgellm.npu.ort import OrtRunner
 from edgellm.npu.session import GraphSession, generate
 
-from .decoder import decoder_graph
+from .decoder import Span, StepShape, after, decoder_graph, whole_span
+from .ir import Graph
 from .onnx_lowering import OnnxWriter
 from .qdq import Range, widened
-from .split import StepPlan
+from .split import StepPlan, plan_steps, span_of
 from .weights import NpuWeights
 
 N_TOKENS = 128
+N_ROWS = 32  # of a chunk
+# Models up to this size write the text themselves, on which they are at home.
+MAX_WRITING_BYTES = 1 << 30
+_IN_MAPPED_FILES = {"session.disable_prepacking": "1"}  # weights are not copied
 
+_PAST, _NEW = "past_", "new_"
 
-class Observer:
-    """Runs a graph that gives all its values, and keeps the least and the largest of each."""
-
-    def __init__(self, path: Path, outputs: Sequence[str]) -> None:
-        self._runner, self._outputs = OrtRunner(path, threads=1), outputs
-        self.seen: dict[str, Range] = {}
-
-    def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        values = self._runner.run(feeds)
-        for name, value in (*feeds.items(), *values.items()):
-            low, high = self.seen.get(name, (np.inf, -np.inf))
-            self.seen[name] = (min(low, float(value.min())), max(high, float(value.max())))
-        return {name: values[name] for name in self._outputs}
+Ranges = dict[str, Range]
 
 
 def measure_ranges(
     weights: NpuWeights, plan: StepPlan, ids: Sequence[int] = ()
-) -> dict[str, dict[str, Range]]:
-    """Of each graph of the plan, each value's. ids: the text; none: what the model says itself,
-    from id 1 on. Each graph sees all of it."""
-    found: dict[str, dict[str, Range]] = {}
-    shapes = sorted({(one.n_rows, one.n_past) for one in plan.graph_facts})
+) -> dict[str, Ranges]:
+    """Of each graph of the plan, each value's. ids: the text; none: what the model says from id 1
+    on, or if it is large a text of ours, or if it has no tokenizer ids from all of its
+    vocabulary."""
+    n_tokens = min(N_TOKENS, plan.capacity)
+    ids = list(ids)[:n_tokens] or _text(weights, n_tokens)
+    n_rows = min(N_ROWS, len(ids), max(one.n_rows for one in plan.graph_facts))
+    ids = ids[: len(ids) - len(ids) % n_rows]  # rows that are padding would be measured
+    shapes = [StepShape(n, len(ids)) for n in sorted({1, n_rows})]
+    found: Ranges = {}
+    hidden = np.zeros((len(ids), 0), dtype=np.float32)
+    for stage in whole_span(weights.spec).stages():
+        span = span_of([stage], len(weights.spec.layers))
+        graphs = [decoder_graph(weights, shape, span, plan.facts.kv_dtype) for shape in shapes]
+        with tempfile.TemporaryDirectory() as scratch:
+            written = OnnxWriter(Path(scratch)).write(0, graphs)
+            for shape, graph in zip(shapes, graphs, strict=True):
+                measured = _Stage(plan, span, shape, graph, written[graph.name].entry)
+                given = measured.run(ids, hidden, found)
+        hidden = given
+    return {facts.name: _of_graph(found, span) for facts, span, _ in plan.graphs}
+
+
+class _Stage:
+    """One stage in one shape, which gives all its values."""
+
+    def __init__(
+        self, plan: StepPlan, span: Span, shape: StepShape, graph: Graph, path: Path
+    ) -> None:
+        self._facts, self._span, self._shape = plan.facts, span, shape
+        inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
+        self._own = GraphFacts(graph.name, shape.n_rows, shape.n_past, 0, inputs, outputs)
+        _give_all(path)
+        self._runner = OrtRunner(path, threads=1, entries=_IN_MAPPED_FILES)
+
+    def run(self, ids: Sequence[int], hidden: Tensor, found: Ranges) -> Tensor:
+        """What the stage gives for each id, from what the one before gave. What is seen is added
+        to `found`."""
+        facts, own, span = self._facts, self._own, self._span
+        layers = facts.layers[span.first : span.end]
+        shapes = [(one.n_kv_heads, one.head_dim) for one in layers]
+        kv = KvBuffer(shapes, self._shape.n_past, facts.kv_dtype)
+        given: list[Tensor] = []
+        for at in range(0, len(ids), own.n_rows):
+            rows = slice(at, at + own.n_rows)
+            feeds = {name: self._feed(name, ids[rows], hidden[rows], kv) for name in own.inputs}
+            values = self._runner.run(feeds)
+            _see({**feeds, **values}, found, span)
+            kept = {f"{name.partition('.')[0]}.0": values[name] for name in own.outputs}
+            kv.keep(kept, own.n_rows)
+            given.append(values["logits" if span.head else "hidden"])
+        return np.concatenate(given)
+
+    def _feed(self, name: str, ids: Sequence[int], hidden: Tensor, kv: KvBuffer) -> Tensor:
+        if name.startswith(_PAST):
+            return kv.past(0, name[len(_PAST)], self._shape.n_past)
+        return hidden if name == "x" else made_input(name, self._facts, self._own, ids, kv.n_tokens)
+
+
+def _see(values: Mapping[str, Tensor], found: Ranges, span: Span) -> None:
+    for name, value in values.items():
+        at = after(span.stages()[-1]) if name == "hidden" else name
+        bounds = float(value.min()), float(value.max())
+        _widen(found, at, bounds)
+        if name.startswith(_NEW):  # which will be the past
+            _widen(found, _PAST + name.removeprefix(_NEW), bounds)
+
+
+def _widen(found: Ranges, name: str, bounds: Range) -> None:
+    low, high = found.get(name, bounds)
+    found[name] = min(low, bounds[0]), max(high, bounds[1])
+
+
+def _of_graph(found: Mapping[str, Range], span: Span) -> Ranges:
+    """As a graph of these stages names them."""
+    ranges = {name: widened(value) for name, value in found.items()}
+    stages = span.stages()
+    if not span.embed:
+        ranges["x"] = ranges[after(f"layers.{span.first - 1}" if span.first else "embed")]
+    if not span.head:
+        ranges["hidden"] = ranges[after(stages[-1])]
+    return ranges
+
+
+def _text(weights: NpuWeights, n_tokens: int) -> list[int]:
+    """Ids to measure on."""
+    n_bytes = decoder_graph(weights, StepShape(1, 1)).n_bytes
+    if n_bytes <= MAX_WRITING_BYTES:
+        return _written_by_itself(weights, n_tokens)
+    return weights.text_ids(n_tokens)
+
+
+def _written_by_itself(weights: NpuWeights, n_tokens: int) -> list[int]:
+    plan = plan_steps(weights, [StepShape(1, n_tokens)], kv_dtype="f32")
+    facts = plan.graph_facts[0]
     with tempfile.TemporaryDirectory() as scratch:
-        for shape in shapes:
-            folder = Path(scratch) / f"{shape[0]}_{shape[1]}"
-            folder.mkdir()
-            observers = _observers(weights, plan, shape, folder)
-            graphs = [one for one in plan.graph_facts if one.name in observers]
-            session = GraphSession(plan.facts, graphs, observers)
-            n_tokens = min(N_TOKENS, session.capacity)
-            ids = list(ids)[:n_tokens] or [1, *generate(session, [1], n_tokens - 1)]
-            session.rewind(0)
-            session.append(ids[:n_tokens])
-            for name, observer in observers.items():
-                found[name] = {key: widened(value) for key, value in observer.seen.items()}
-    return found
-
-
-def _observers(
-    weights: NpuWeights, plan: StepPlan, wanted: tuple[int, int], folder: Path
-) -> dict[str, Observer]:
-    observers: dict[str, Observer] = {}
-    with closing(OnnxWriter(folder)) as writer:
-        for facts, span, shape in plan.graphs:
-            if (shape.n_rows, shape.n_past) != wanted:
-                continue
-            graph = decoder_graph(weights, shape, span, plan.facts.kv_dtype)
-            graph.name = facts.name
-            path = writer.write(graph, facts.part).entry
-            _give_all(path)
-            observers[facts.name] = Observer(path, facts.outputs)
-    return observers
+        graph = decoder_graph(weights, StepShape(1, n_tokens), None, "f32")
+        path = OnnxWriter(Path(scratch)).write(0, [graph])[graph.name].entry
+        runner = OrtRunner(path, threads=1)
+        session = GraphSession(plan.facts, [facts], {facts.name: runner})
+        return [1, *generate(session, [1], n_tokens - 1)] if n_tokens > 1 else [1]
 
 
 def _give_all(path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 from edgellm.npu.bundle import TOKENIZER, Bundle, hashed, write_description
 from edgellm.npu.executors import runners_of
+from edgellm.npu.facts import HOST, PLACEMENTS, GraphFacts
 from edgellm.npu.session import GraphSession
 
 from ..export.edge_source import is_edge
@@ -20,8 +22,16 @@ from ..export.whole import check_target, whole_directory
 from ..report import peak_rss_bytes
 from .compare import Difference, compare_with_cpu
 from .decoder import StepShape, decoder_graph
-from .split import StepPlan, check_ops, plan_steps, split_spans, stage_sizes
-from .targets import Target, find_target
+from .ir import Graph, Int4
+from .split import (
+    StepPlan,
+    check_ops,
+    plan_steps,
+    split_spans,
+    stage_sizes,
+    stored_bytes,
+)
+from .targets import EMBED, HEAD, MakeWriter, Target, Writing, find_target
 from .weights import NpuWeights, open_weights
 from .written import GraphWriter, Written
 
@@ -33,15 +43,26 @@ Progress = Callable[[str, int, int], None]  # what is written, graphs done, grap
 class NpuOptions:
     """rows: tokens of a step, one graph each: for one token, one with guesses, and prompts.
     context: slots of the largest bucket; buckets: further, smaller ones. bits: a weight; None: 4,
-    or as a `.edge` file has them. max_bytes: of the constants of one graph; None: the target's."""
+    or as a `.edge` file has them. max_bytes: of the constants of one graph; None: the target's.
+    embed, head: "npu", "host" or None for what the target has. share: one context binary for the
+    graphs of a part, of Qualcomm's targets; all others always share."""
 
     rows: tuple[int, ...] = (1, 4, 64)
     context: int = 512
     buckets: tuple[int, ...] = ()
     bits: int | None = None
     max_bytes: int | None = None
+    embed: str | None = None
+    head: str | None = None
+    share: bool = False
 
     def __post_init__(self) -> None:
+        for name, where in (("embed", self.embed), ("head", self.head)):
+            if where not in (None, *PLACEMENTS):
+                raise InvalidArgumentError(
+                    f"{name} must be one of {', '.join(PLACEMENTS)}, but is '{where}'",
+                    code="invalid_argument",
+                )
         if 1 not in self.rows or not all(1 <= n <= 1024 for n in self.rows):
             raise InvalidArgumentError(
                 f"rows must be 1 and others up to 1024, but are {self.rows}",
@@ -57,16 +78,27 @@ class NpuOptions:
         buckets = sorted({n for n in self.buckets if n < self.context} | {self.context})
         return [StepShape(n, bucket) for bucket in buckets for n in sorted(set(self.rows))]
 
+    def on_host(self, target: Target) -> frozenset[str]:
+        """The stages that are not for the NPU."""
+        chosen = {EMBED: self.embed, HEAD: self.head}
+        there = {stage for stage, where in chosen.items() if where == HOST}
+        return frozenset(there | {one for one in target.on_host if chosen[one] is None})
+
 
 @dataclass(frozen=True)
 class PartReport:
-    """A graph: its stages, bytes of constants (shared by the graphs of a part), and operators by
-    kind."""
+    """A graph: its stages, bytes of constants (shared by the graphs of a part), operators by kind,
+    and where it runs, "npu" or "host"."""
 
     name: str
     stages: tuple[str, ...]
     n_constant_bytes: int
     operators: dict[str, int]
+    placement: str
+
+    @property
+    def n_ops(self) -> int:
+        return sum(self.operators.values())
 
 
 @dataclass(frozen=True)
@@ -105,15 +137,21 @@ def export_npu(
     start = time.monotonic()
     chosen, options = find_target(target), options or NpuOptions()
     check_target(out, 0)
-    with open_weights(src, _stored_bits(src, chosen, options)) as weights:
+    with ExitStack() as stack:
+        weights = stack.enter_context(open_weights(src, _stored_bits(src, chosen, options)))
         bits = options.bits or (4 if chosen.rounds else weights.bits)
         plan = _plan(weights, chosen, options, bits)
+        on_host = weights
+        if chosen.rounds and not is_edge(src):  # which the host's parts do not need
+            on_host = stack.enter_context(open_weights(src, 16))
         with whole_directory(out) as folder:
-            written, parts = _write_graphs(weights, plan, chosen, bits, folder, progress)
+            writing = Writing(folder, weights, plan, bits, options.share)
+            written, parts = _write_parts(chosen, writing, on_host, progress)
             bundle = _bundle(weights, plan, chosen, bits, folder, written)
             difference = None
             if against is not None:
-                difference = compare_with_cpu(_session(chosen, folder, bundle), against)
+                session = _session(chosen, folder, bundle, written)
+                difference = compare_with_cpu(session, against)
             report = NpuReport(
                 path=out,
                 target=target,
@@ -130,12 +168,17 @@ def export_npu(
     return report
 
 
-def _session(target: Target, folder: Path, bundle: Bundle) -> GraphSession:
-    """What was written, read again and run."""
+def _session(
+    target: Target, folder: Path, bundle: Bundle, written: Mapping[str, Written]
+) -> GraphSession:
+    """What was written, read again and run; or by its writer, where nothing else here runs it."""
+    kept = {name: one.runner for name, one in written.items() if one.runner is not None}
+    others = replace(bundle, graphs=tuple(one for one in bundle.graphs if one.name not in kept))
     if target.check_runners is not None:
-        runners = target.check_runners(folder, bundle)
+        runners = target.check_runners(folder, others)
     else:
-        runners = runners_of(folder, bundle, settings=target.check_settings)
+        runners = runners_of(folder, others, settings=target.check_settings)
+    runners = {**runners, **kept}
     return GraphSession(bundle.facts, bundle.graphs, runners)
 
 
@@ -147,17 +190,27 @@ def _stored_bits(src: Path, target: Target, options: NpuOptions) -> int | None:
             f"{', '.join(map(str, target.bits))})",
             code="invalid_argument",
         )
-    if not target.rounds:
-        return options.bits
-    return None if is_edge(src) else 32
+    if is_edge(src):
+        return None if target.rounds else options.bits
+    if target.rounds:
+        return 32
+    return options.bits or (4 if 4 in target.bits else min(target.bits))
 
 
 def _plan(weights: NpuWeights, target: Target, options: NpuOptions, bits: int) -> StepPlan:
     """Everything that can be refused without reading a weight is refused here."""
-    sizes = stage_sizes(weights)
+    if options.share and not target.may_share:
+        raise InvalidArgumentError(
+            f"target '{target.name}' always shares the weights of a part; leave that out",
+            code="invalid_argument",
+        )
+    sizes = stage_sizes(weights, bits if target.rounds else None)
     limit = options.max_bytes or target.max_bytes
-    spans = split_spans(sizes, len(weights.spec.layers), limit)
-    check_ops(decoder_graph(weights, StepShape(1, 1)), target.kinds, target.name)
+    on_host = options.on_host(target)
+    spans = split_spans(sizes, len(weights.spec.layers), limit, on_host)
+    graph = decoder_graph(weights, StepShape(1, 1))
+    check_ops(graph, target.kinds, target.name, on_host)
+    _check_bits(graph, target)
     return plan_steps(
         weights,
         options.shapes(),
@@ -165,42 +218,63 @@ def _plan(weights: NpuWeights, target: Target, options: NpuOptions, bits: int) -
         kv_dtype=target.kv_dtype,
         masked=target.masked(bits),
         stateful=target.stateful,
+        on_host=on_host,
     )
 
 
-def _write_graphs(
-    weights: NpuWeights,
-    plan: StepPlan,
-    target: Target,
-    bits: int,
-    folder: Path,
-    progress: Progress | None,
+def _check_bits(graph: Graph, target: Target) -> None:
+    stored = any(isinstance(one, Int4) for one in graph.constants.values())
+    if stored and 4 not in target.bits:
+        raise UnsupportedError(
+            f"target '{target.name}' has no weights of 4 bits, which the file holds; give a file "
+            "in F16 or the source checkpoint",
+            code="feature_unsupported",
+        )
+
+
+def _write_parts(
+    target: Target, writing: Writing, on_host: NpuWeights, progress: Progress | None
 ) -> tuple[dict[str, Written], list[PartReport]]:
+    """Part after part. on_host: the weights of those that stay there."""
     written: dict[str, Written] = {}
-    parts: list[PartReport] = []
-    with closing(_writer(target, folder, weights, plan, bits)) as writer:
-        for n_done, (facts, span, shape) in enumerate(plan.graphs):
-            if progress is not None:
-                progress(facts.name, n_done, len(plan.graphs))
+    reports: list[PartReport] = []
+    writer = _writer(target, target.writer, writing)
+    host_writer = writer
+    if target.host_writer is not None:
+        host_writer = _writer(target, target.host_writer, replace(writing, weights=on_host))
+    n_graphs = len(writing.plan.graphs)
+    for part, planned in groupby(writing.plan.graphs, key=lambda one: one[0].part):
+        if progress is not None:
+            progress(f"part {part}", len(written), n_graphs)
+        graphs = []
+        for facts, span, shape in planned:
+            is_host = facts.placement == HOST
+            weights = on_host if is_host else writing.weights
             graph = decoder_graph(weights, shape, span, target.kv_dtype)
             graph.name = facts.name
-            written[facts.name] = writer.write(graph, facts.part)
-            counts = dict(Counter(op.kind for op in graph.ops))
-            stages = tuple(span.stages())
-            parts.append(PartReport(facts.name, stages, graph.n_bytes, counts))
-    return written, parts
+            graphs.append(graph)
+            rounded_to = writing.bits if target.rounds and not is_host else None
+            reports.append(_report_of(graph, facts, tuple(span.stages()), rounded_to))
+        written |= (host_writer if is_host else writer).write(part, graphs)
+    return written, reports
 
 
-def _writer(
-    target: Target, folder: Path, weights: NpuWeights, plan: StepPlan, bits: int
-) -> GraphWriter:
+def _writer(target: Target, make: MakeWriter, writing: Writing) -> GraphWriter:
     try:
-        return target.writer(folder, weights, plan, bits)
+        return make(writing)
     except ImportError as error:
         raise UnsupportedError(
             f"target '{target.name}' needs {error.name}: pip install 'edgellm[{target.extra}]'",
             code="feature_unsupported",
         ) from error
+
+
+def _report_of(
+    graph: Graph, facts: GraphFacts, stages: tuple[str, ...], rounded_to: int | None
+) -> PartReport:
+    counts = dict(Counter(op.kind for op in graph.ops))
+    n_bytes = stored_bytes(graph, rounded_to)
+    return PartReport(facts.name, stages, n_bytes, counts, facts.placement)
 
 
 def _bundle(

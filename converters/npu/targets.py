@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from edgellm.errors import InvalidArgumentError
 from edgellm.npu.bundle import Bundle
 from edgellm.npu.host import MASKED
+from edgellm.npu.providers import PROVIDER, PROVIDERS, default_settings
 from edgellm.npu.session import Runner
 
 from .ir import KINDS
@@ -18,15 +18,24 @@ from .weights import NpuWeights
 from .written import GraphWriter
 
 GIB = 1 << 30
+EMBED, HEAD = "embed", "head"
 MASKED_INTEGERS = -64.0  # a step of 16 bits is then a thousandth, and exp(-64) is 0 in them
 
 
-class MakeWriter(Protocol):
-    """The writer of a bundle. ImportError: its package is missing."""
+@dataclass(frozen=True)
+class Writing:
+    """What a writer is made from. bits: of weights. share: graphs of a part share their weights,
+    where a target leaves the choice."""
 
-    def __call__(
-        self, folder: Path, weights: NpuWeights, plan: StepPlan, bits: int, /
-    ) -> GraphWriter: ...
+    folder: Path
+    weights: NpuWeights
+    plan: StepPlan
+    bits: int
+    share: bool = False
+
+
+# ImportError: the package of the writer is missing.
+MakeWriter = Callable[[Writing], GraphWriter]
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,9 @@ class Target:
     """extra: the installation that writes it. kinds: the operators it has. max_bytes: of the
     constants of one graph. bits: of weights that it has. rounds: it rounds weights itself, from
     the source. masked: by the bits of weights. settings: what its executor is told, by those bits.
+    on_host: stages that stay there unless a caller says otherwise; host_writer: of those, None: as
+    the others. may_share: graphs of a part share their weights only if a caller says so; else they
+    always do.
     """
 
     name: str
@@ -49,29 +61,48 @@ class Target:
     settings: Callable[[int], Mapping[str, str]] = lambda _: {}
     check_settings: Mapping[str, str] = field(default_factory=dict)
     stateful: bool = False
+    on_host: frozenset[str] = frozenset()
+    host_writer: MakeWriter | None = None
+    may_share: bool = False
     check_runners: Callable[[Path, Bundle], Mapping[str, Runner]] | None = None
 
 
-def _onnx(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
+def _onnx(writing: Writing) -> GraphWriter:
     from .onnx_lowering import OnnxWriter
 
-    return OnnxWriter(folder, packed_tables=True)
+    return OnnxWriter(writing.folder, packed_tables=True)
 
 
-def _openvino(folder: Path, _weights: NpuWeights, _plan: StepPlan, _bits: int) -> GraphWriter:
+def _provider(name: str) -> Target:
+    """Float graphs for a provider that is in some packages of onnxruntime; checked on its CPU's."""
+    return Target(
+        f"ort-{name}",
+        "npu",
+        "onnxruntime's CPU provider",
+        _plain_onnx,
+        bits=(16, 32),
+        settings=lambda _: default_settings(name),
+        check_settings={PROVIDER: "cpu"},
+        host_writer=_onnx,
+    )
+
+
+def _plain_onnx(writing: Writing) -> GraphWriter:
     from .onnx_lowering import OnnxWriter
 
-    return OnnxWriter(folder)
+    return OnnxWriter(writing.folder)
 
 
 def _qualcomm(arch: str) -> Target:
     def settings(bits: int) -> dict[str, str]:
         return {"htp_arch": arch, "half": "1" if bits == 16 else "0"}
 
-    def writer(folder: Path, weights: NpuWeights, plan: StepPlan, bits: int) -> GraphWriter:
+    def writer(writing: Writing) -> GraphWriter:
         from .qualcomm import QualcommWriter
 
-        return QualcommWriter(folder, weights, plan, bits, settings(bits))
+        one = writing
+        chosen = settings(one.bits)
+        return QualcommWriter(one.folder, one.weights, one.plan, one.bits, chosen, share=one.share)
 
     return Target(
         f"qualcomm-v{arch}",
@@ -84,16 +115,18 @@ def _qualcomm(arch: str) -> Target:
         rounds=True,
         masked=lambda bits: MASKED if bits == 16 else MASKED_INTEGERS,
         settings=settings,
+        may_share=True,
+        on_host=frozenset({EMBED}),  # looking up a row needs no NPU, and a table fills its memory
+        host_writer=_onnx,
     )
 
 
-def _apple(folder: Path, _weights: NpuWeights, plan: StepPlan, bits: int) -> GraphWriter:
+def _apple(writing: Writing) -> GraphWriter:
     from .coreml import CoreMLWriter
 
-    n_slots = max(one.n_past for one in plan.graph_facts) + max(
-        one.n_rows for one in plan.graph_facts
-    )
-    return CoreMLWriter(folder, half=bits != 32, n_slots=n_slots)
+    plan = writing.plan
+    n_slots = plan.capacity + max(one.n_rows for one in plan.graph_facts)
+    return CoreMLWriter(writing.folder, half=writing.bits != 32, n_slots=n_slots)
 
 
 def _interpreted(folder: Path, bundle: Bundle) -> dict[str, Runner]:
@@ -107,20 +140,23 @@ HTP_GENERATIONS = ("73", "75", "79", "81")
 TARGETS = {
     target.name: target
     for target in (
-        Target("ort", "npu", "onnxruntime's CPU provider", _onnx),
+        Target("ort", "npu", "onnxruntime's CPU provider", _onnx, host_writer=_onnx),
+        *map(_provider, PROVIDERS),
         Target(
             "intel",
             "npu,npu-intel",
             "OpenVINO's CPU plugin",
-            _openvino,
+            _plain_onnx,
             kv_dtype="f32",  # it drops roundings to half precision and back: say what it does
             check_settings={"device": "CPU"},
+            host_writer=_onnx,
         ),
         Target(
             "apple",
             "coreml",
             "a numpy interpreter of the saved package",
             _apple,
+            max_bytes=GIB,  # what Apple's compiler takes for the Neural Engine of a phone
             stateful=True,
             check_runners=_interpreted,
         ),

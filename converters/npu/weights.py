@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgellm.edgefile import tensor_bytes
 from edgellm.errors import InvalidArgumentError, UnsupportedError
 
+from ..calibrate.convert import text_tokens
+from ..calibrate.held_out import BUILTIN_TEXT
 from ..checkpoint import Checkpoint
 from ..encode import encode_rows
 from ..export.edge_source import EdgeCheckpoint, is_edge
@@ -23,12 +26,16 @@ from ..extras import text_blobs
 from ..plan import Job, Options
 from ..quant import decode_matrix
 from ..quant.l4 import unpack_l4_32
+from ..quant.tiles import TILE_ROWS
+from ..recipe import CalibrationOptions
 from ..report import PlannedTensor
 from ..sources import open_checkpoint
 from ..spec import ModelSpec
-from .ir import Constant, Dense, F16Array, F32Array, Int4, U8Array
+from .ir import GROUP, Constant, Dense, F16Array, F32Array, Int4, U8Array
 
 BITS = (4, 16, 32)
+_BLOCK_WEIGHTS = 1 << 24
+MIN_WINDOW = 8  # tokens of a calibration window
 _FORMATS = {4: "L4_32", 16: "F16", 32: "F16"}
 _EXACT = ("L4_32", "F16")
 
@@ -77,32 +84,56 @@ class NpuWeights:
             return self._edge.tokenizer_blob or None
         return text_blobs(self._job).get("tokenizer")
 
+    def text_ids(self, n_tokens: int) -> list[int]:
+        """Of the built-in calibration text; without a tokenizer from all of the vocabulary."""
+        blob = self.tokenizer()
+        if blob is None:
+            drawn = np.random.default_rng(0).integers(0, self.spec.n_vocab, n_tokens)
+            return [int(one) for one in drawn]
+        options = CalibrationOptions(1, max(n_tokens, MIN_WINDOW))
+        tokens = text_tokens(self._job, [BUILTIN_TEXT], {"tokenizer": blob}, options)
+        return [int(one) for one in tokens.windows[0, :n_tokens]]
+
     def _format(self, item: PlannedTensor) -> str:
         return item.format if self._edge is None else self._edge.format_of(item.name)
 
     def _int4(self, item: PlannedTensor) -> tuple[F16Array, U8Array, U8Array]:
         n_rows, n_cols = item.rows_cols
-        if self._edge is not None:
-            strips = self._edge.strips(item.name)
-        else:
-            rows = self._job.read_rows(item, 0, n_rows)
-            strips = encode_rows(self._checkpoint, item, self._job.method(item), rows, 0, 1)
-        scales, zeros, codes = unpack_l4_32(strips, n_cols)
-        if (zeros[:n_rows] > 15).any():
+        n_groups = -(-n_cols // GROUP)
+        scales = np.empty((n_rows, n_groups), dtype=np.float16)
+        zeros = np.empty((n_rows, n_groups), dtype=np.uint8)
+        codes = np.empty((n_rows, n_cols), dtype=np.uint8)
+        strips = None if self._edge is None else self._edge.strips(item.name)
+        for rows in _blocks(item):
+            own = self._encoded(item, rows) if strips is None else _strips_of(strips, item, rows)
+            found = unpack_l4_32(own, n_cols)
+            for whole, part in zip((scales, zeros, codes), found, strict=True):
+                whole[rows] = part[: rows.stop - rows.start]
+        if (zeros > 15).any():
             raise UnsupportedError(
                 f"'{item.name}' has a zero point of 16, which 4 bits do not hold; convert from the "
                 "original checkpoint",
                 code="tensor_format",
             )
-        return scales[:n_rows], zeros[:n_rows], codes[:n_rows]
+        return scales, zeros, codes
 
     def _dense(self, item: PlannedTensor, stored: str) -> F32Array:
-        n_rows, n_cols = item.rows_cols
-        rows = self._job.read_rows(item, 0, n_rows)
-        if stored == "f32" or self._edge is not None:
-            return rows
-        strips = encode_rows(self._checkpoint, item, self._job.method(item), rows, 0, 1)
-        return decode_matrix("F16", strips, n_rows, n_cols)
+        values = np.empty(item.rows_cols, dtype=np.float32)
+        is_read = stored == "f32" or self._edge is not None
+        for rows in _blocks(item):
+            n_rows = rows.stop - rows.start
+            if is_read:
+                values[rows] = self._job.read_rows(item, rows.start, n_rows)
+            else:
+                strips = self._encoded(item, rows)
+                values[rows] = decode_matrix("F16", strips, n_rows, item.rows_cols[1])
+        return values
+
+    def _encoded(self, item: PlannedTensor, rows: slice) -> U8Array:
+        weights = self._job.read_rows(item, rows.start, rows.stop - rows.start)
+        return encode_rows(
+            self._checkpoint, item, self._job.method(item), weights, rows.start, n_threads=1
+        )
 
     def _refuse_rounded(self, edge: EdgeCheckpoint) -> None:
         matrices = [item.name for item in self._job.planned if len(item.shape) == 2]
@@ -115,6 +146,19 @@ class NpuWeights:
                 f"matrices are {' or '.join(_EXACT)}",
                 code="tensor_format",
             )
+
+
+def _blocks(item: PlannedTensor) -> Iterator[slice]:
+    """Whole strips of rows: what is between them and a constant is in memory for one block."""
+    n_rows, n_cols = item.rows_cols
+    step = max(1, _BLOCK_WEIGHTS // (n_cols * TILE_ROWS)) * TILE_ROWS
+    for at in range(0, n_rows, step):
+        yield slice(at, min(at + step, n_rows))
+
+
+def _strips_of(strips: U8Array, item: PlannedTensor, rows: slice) -> U8Array:
+    n_bytes = tensor_bytes("L4_32", TILE_ROWS, item.rows_cols[1])
+    return strips[rows.start // TILE_ROWS * n_bytes : -(-rows.stop // TILE_ROWS) * n_bytes]
 
 
 @contextmanager

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from edgellm.npu.session import Runner
 
 from .ir import Graph
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a graph became: what its executor opens, and all files of it."""
+    """What a graph became: what its executor opens, and all files of it. runner: what runs it on
+    this machine, where nothing here opens the files."""
 
     entry: Path
     files: tuple[Path, ...]
+    runner: Runner | None = None
 
 
 class GraphWriter(Protocol):
     """Writes the graphs of one bundle into its folder."""
 
-    def write(self, graph: Graph, part: int) -> Written:
-        """part: graphs of one part have the same constants."""
-
-    def close(self) -> None:
-        """Idempotent; all files are whole then."""
+    def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
+        """All graphs of a part, by their names. They have the same constants, which are stored
+        once. All files are whole when it returns."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import io
@@ -55,6 +54,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
     verb = arguments[0] if arguments else "--help"
     as_json = "--json" in arguments
     if verb not in (*VERBS, "-h", "--help"):
+        import difflib
+
         close = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         message = f"there is no verb {visible_line(verb)!r}; {hint}verbs: {', '.join(VERBS)}"

@@ -26,7 +26,8 @@ from ..work import TokenWork, work_of
 from . import bench_profile
 from .allocate import refuse_others
 from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
-from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json, print_table
+from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
+from .output import note, print_json, print_table
 from .stored import model_file
 
 _TEXTS_EACH = 4  # of each kind

@@ -29,7 +29,8 @@ from .defaults import (
     kv_cache,
     size_bytes,
 )
-from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json
+from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
+from .output import note, print_json
 from .stored import model_file
 
 if TYPE_CHECKING:

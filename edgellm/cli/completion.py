@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from .output import JsonFlag, print_json
+from .flags import JsonFlag
+from .output import print_json
 
 _BASH = """\
 _edgellm() {{

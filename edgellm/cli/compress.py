@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .convert import converters
-from .output import JsonFlag, note, print_json, print_text
+from .flags import JsonFlag
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 

@@ -29,17 +29,24 @@ from .allocate import (
     summary,
 )
 from .convert_plan import ShownPlan
+from .flags import JsonFlag, ThreadsOption
 from .npu import (
     BitsOption,
+    BucketsOption,
     ContextOption,
+    NpuEmbedOption,
+    NpuHeadOption,
+    NpuShareOption,
+    RowsOption,
     TargetOption,
     add_graphs,
     check_choices,
     folder_beside,
+    graph_choices,
     graphs_text,
     show_graphs,
 )
-from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .output import note, print_json, print_text
 from .progress import progress_bar
 from .self_draft import DraftTextOption, SelfDraftOption, add_head, show
 
@@ -108,7 +115,12 @@ def command(
     base: BaseOption = None,
     target: TargetOption = None,
     npu_context: ContextOption = None,
+    npu_buckets: BucketsOption = None,
+    npu_rows: RowsOption = None,
     npu_bits: BitsOption = None,
+    npu_embed: NpuEmbedOption = None,
+    npu_head: NpuHeadOption = None,
+    npu_share: NpuShareOption = None,
     self_draft: SelfDraftOption = False,
     draft_text: DraftTextOption = None,
     dry_run: Annotated[
@@ -123,7 +135,7 @@ def command(
     if base is not None:
         _adapter(src, out, base, json, locals())
         return
-    check_choices(target, {"npu_context": npu_context, "npu_bits": npu_bits})
+    check_choices(target, graph_choices(locals()))
     if target is not None and src.suffix == ".edge" and not self_draft:
         _graphs_alone(src, out, target, json, locals())
         return
@@ -169,7 +181,7 @@ def command(
     graphs = None
     if target is not None and out is not None:
         npu, folder = converters("edgellm.converters.npu"), folder_beside(out, target)
-        graphs = add_graphs(npu, src, folder, target, out, npu_context, npu_bits)
+        graphs = add_graphs(npu, src, folder, target, out, graph_choices(locals()))
     if json:
         extra = {} if head is None else {"draft_head": head.to_dict()}
         extra |= {} if graphs is None else {"npu": graphs.to_dict()}
@@ -197,15 +209,15 @@ def _head_alone(src: Path, out: Path | None, json: bool, options: Mapping[str, A
 def _graphs_alone(
     src: Path, out: Path | None, target: str, json: bool, options: Mapping[str, Any]
 ) -> None:
-    own = ("src", "out", "json", "target", "npu_context", "npu_bits")
+    choices = graph_choices(options)
+    own = ("src", "out", "json", "target", *choices)
     refuse_others(
         {name: value for name, value in options.items() if name not in own},
         "has no effect where SRC is a .edge file: only graphs are written",
     )
     assert out is not None  # without --dry-run
     npu, path = converters("edgellm.converters.npu"), resolve(src)
-    context, bits = options["npu_context"], options["npu_bits"]
-    show_graphs(add_graphs(npu, path, out, target, path, context, bits), json)
+    show_graphs(add_graphs(npu, path, out, target, path, choices), json)
 
 
 def _adapter(

@@ -10,7 +10,8 @@ from ..doctor import Check, check_installation
 from ..doctor_model import check_model
 from .defaults import MaxMemoryOption, size_bytes
 from .exits import Exit, exit_for
-from .output import JsonFlag, print_json, print_text
+from .flags import JsonFlag
+from .output import print_json, print_text
 
 _VERDICTS = ("ok", "warning", "failure")  # best first
 

@@ -15,7 +15,8 @@ from ..errors import EdgeError, InvalidArgumentError
 from ..model import load
 from ..options import DEFAULT_KV
 from .defaults import MaxMemoryOption, size_bytes
-from .output import JsonFlag, KvOption, ThreadsOption, print_json
+from .flags import JsonFlag, KvOption, ThreadsOption
+from .output import print_json
 
 if TYPE_CHECKING:
     import numpy as np

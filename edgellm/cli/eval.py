@@ -18,7 +18,8 @@ from ..locate import DEMO
 from ..options import EVALUATION_KV
 from .eval_tables import print_evaluation
 from .exits import Exit
-from .output import JsonFlag, ThreadsOption, note, print_json
+from .flags import JsonFlag, ThreadsOption
+from .output import note, print_json
 from .progress import progress_bar
 from .stored import model_file
 

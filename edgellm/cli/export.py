@@ -10,7 +10,8 @@ import typer
 from ..locate import find
 from ..sanitize import visible_line
 from .convert import converters
-from .output import JsonFlag, note, print_json, print_text
+from .flags import JsonFlag
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 _W8A8 = "With --as w8a8-onnx"

@@ -13,10 +13,11 @@ from ..errors import EdgeError
 from .convert import converters
 from .defaults import size_bytes
 from .exits import exit_for
+from .flags import JsonFlag
 from .fleet_device import check, rollback
 from .fleet_report import summary, write_fleet_reports
 from .fleet_sign import key, root, sign
-from .output import JsonFlag, note, print_json, print_text
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 _TOOLS = "edgellm.converters.fleet"

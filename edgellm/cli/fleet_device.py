@@ -8,16 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FormatError, InvalidArgumentError
-from ..fleet.bundle import read_small
 from ..fleet.device import FleetDevice, Updated
 from ..fleet.index import parse_index
 from ..fleet.signed import MAX_ENVELOPE_BYTES, parse_envelope
 from ..fleet.source import Artefacts
 from ..planner import mib
+from ..small_files import read_small
 from ..store.names import parse_reference
 from ..store.store import Store
 from .exits import Exit
-from .output import JsonFlag, note, print_json, print_text
+from .flags import JsonFlag
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 NameArgument = Annotated[str, typer.Argument(help="FLEET/MODEL, as pull --index has said.")]

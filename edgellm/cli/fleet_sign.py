@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .convert import converters
-from .output import JsonFlag, print_json, print_text
+from .flags import JsonFlag
+from .output import print_json, print_text
 
 _TOOLS = "edgellm.converters.fleet.sign"
 OutArgument = Annotated[Path, typer.Argument(help="The folder of artefacts.")]

@@ -17,7 +17,8 @@ from ..embedding import parse_defaults
 from ..locate import explained, resolve
 from ..strict_json import parse_json
 from ..tokenizer_info import describe_tokenizer
-from .output import JsonFlag, print_json, print_table, print_text
+from .flags import JsonFlag
+from .output import print_json, print_table, print_text
 
 MAX_TEMPLATE_BYTES = 1 << 20  # shown; chat takes less
 MAX_REPORT_BYTES = 16 << 20  # more is no report of the converter

@@ -9,7 +9,8 @@ from typing import Any
 from ..planner import mib
 from ..sanitize import visible_line
 from ..store.store import Store
-from .output import JsonFlag, note, print_json, print_text
+from .flags import JsonFlag
+from .output import note, print_json, print_text
 
 
 def command(json: JsonFlag = False) -> None:

@@ -8,25 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ..sanitize import visible, visible_line
 
 SCHEMA_VERSION = 1
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-KvOption = Annotated[
-    str | None,
-    typer.Option("--kv", help="Keep keys and values as F16, K8V8, K8V4 or K6V4. Default: K8V8."),
-]
-BackendOption = Annotated[
-    str, typer.Option("--backend", help="Compute on cpu, cuda or metal (docs/backends.md).")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")
-]
 
 
 def print_json(command: str, data: Mapping[str, Any]) -> None:

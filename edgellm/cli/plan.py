@@ -16,7 +16,8 @@ from ..profiles import find_profile, profile_names
 from ..speed import Speed
 from .defaults import size_bytes
 from .exits import Exit
-from .output import JsonFlag, KvOption, print_json, print_table
+from .flags import JsonFlag, KvOption
+from .output import print_json, print_table
 
 _MEANING = {
     "file": "file, mapped",

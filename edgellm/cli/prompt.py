@@ -7,7 +7,8 @@ import stat
 import sys
 from pathlib import Path
 
-from ..errors import FormatError, InvalidArgumentError
+from ..errors import InvalidArgumentError
+from ..small_files import read_small_text
 
 STDIN = "-"
 _FILE_MARK = "@"
@@ -18,7 +19,9 @@ def whole_prompt(text: str | None, files: list[Path], *, reads_pipe: bool) -> st
     """The files and what is piped in, then `text`, with an empty line between them. `text`: "-" for
     all of stdin, "@FILE" for a file's contents, "@@..." for a text that begins with @.
     FormatError: a file that cannot be read; InvalidArgumentError: no UTF-8, or nothing at all."""
-    parts = [_stdin() if str(path) == STDIN else _contents(path) for path in files]
+    parts = [
+        _stdin() if str(path) == STDIN else read_small_text(path, _MAX_BYTES) for path in files
+    ]
     takes_stdin = text == STDIN or any(str(path) == STDIN for path in files)
     if reads_pipe and not takes_stdin and _is_piped():
         parts.append(_stdin())
@@ -27,7 +30,7 @@ def whole_prompt(text: str | None, files: list[Path], *, reads_pipe: bool) -> st
     elif text is not None and text.startswith(_FILE_MARK * 2):
         parts.append(text[1:])
     elif text is not None and text.startswith(_FILE_MARK) and len(text) > 1:
-        parts.append(_contents(Path(text[1:])))
+        parts.append(read_small_text(Path(text[1:]), _MAX_BYTES))
     elif text is not None:
         parts.append(text)
     if len(parts) == 1:
@@ -53,21 +56,4 @@ def _stdin() -> str:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
         message = f"the prompt on stdin is not {error.encoding} text: {error.reason}"
-        raise InvalidArgumentError(message, code="invalid_utf8") from None
-
-
-def _contents(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise FormatError(message, code="file_unreadable") from None
-    if len(data) > _MAX_BYTES:
-        message = f"{path} has more than {_MAX_BYTES} bytes"
-        raise InvalidArgumentError(message, code="invalid_argument")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"{path}: not UTF-8 at byte {error.start}"
         raise InvalidArgumentError(message, code="invalid_utf8") from None

@@ -9,7 +9,8 @@ import typer
 
 from ..sanitize import visible_line
 from .convert import converters
-from .output import JsonFlag, ThreadsOption, note, print_json, print_text
+from .flags import JsonFlag, ThreadsOption
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 

@@ -18,8 +18,9 @@ from ..store.names import Reference, name_from, parse_hub_name, parse_reference
 from ..store.store import Store, Stored
 from .allocate import refuse_others
 from .convert import converters
+from .flags import JsonFlag
 from .fleet_device import pull_from_index
-from .output import JsonFlag, note, print_json, print_text
+from .output import note, print_json, print_text
 from .progress import Progress, progress_bar
 from .pull_plan import plan_of_file
 from .stored import convert_into, say_waiting

@@ -10,7 +10,8 @@ from ..errors import InvalidArgumentError
 from ..planner import mib
 from ..store.names import Reference, parse_reference
 from ..store.store import Store
-from .output import JsonFlag, print_json, print_text
+from .flags import JsonFlag
+from .output import print_json, print_text
 
 
 def command(

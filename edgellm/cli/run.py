@@ -12,9 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ..chat_template import CHATML_NAME
 from ..errors import ContextOverflowError, InvalidArgumentError
-from ..governor import Governor
 from ..model import Model, load
 from ..options import DEFAULT_KV
 from ..results import Generation, Stats
@@ -32,7 +30,8 @@ from .defaults import (
     model_and_prompt,
     size_bytes,
 )
-from .output import BackendOption, JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
+from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
+from .output import note, print_json, print_text
 from .progress import PromptBar
 from .prompt import whole_prompt
 from .stored import model_file
@@ -139,10 +138,14 @@ def command(
             )
         )
         if govern:
+            from ..governor import Governor
+
             stack.enter_context(Governor(loaded))
         options["on_prefill"] = stack.enter_context(PromptBar())
         through = None if adapter is None else loaded.load_adapter(adapter)
         if chat:
+            from ..chat_template import CHATML_NAME
+
             named = template if template in (None, CHATML_NAME) else Path(str(template))
             talk = stack.enter_context(loaded.chat(system, template=named, adapter=through))
             _print_one(name, talk.stream(text, max_tokens=max_tokens, **options), json)

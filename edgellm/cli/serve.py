@@ -19,7 +19,8 @@ from .defaults import (
     kv_cache,
     size_bytes,
 )
-from .output import JsonFlag, KvOption, ThreadsOption, note, print_json, print_text
+from .flags import JsonFlag, KvOption, ThreadsOption
+from .output import note, print_json, print_text
 from .stored import model_file
 
 TOKEN_VARIABLE = "EDGELLM_SERVE_TOKEN"

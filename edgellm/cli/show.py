@@ -10,8 +10,9 @@ from ..edgefile import read_header
 from ..planner import mib, plan_of
 from ..store.names import parse_reference
 from ..store.store import Store, Stored
+from .flags import JsonFlag
 from .list import utc
-from .output import JsonFlag, print_json, print_table
+from .output import print_json, print_table
 
 _SHOWN_CONTEXT = 4096
 

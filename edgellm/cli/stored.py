@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..locate import Found, find
-from ..planner import mib
-from ..store.made import made_once, named_by_key
-from ..store.store import Store, Stored
 from .output import note
 from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..store.store import Store, Stored
 
 
 def model_file(name: str) -> Path:
@@ -22,6 +22,8 @@ def model_file(name: str) -> Path:
 
 def converted(found: Found, wishes: dict[str, Any]) -> Found:
     """What a source is when it has been converted with `wishes`, arguments of convert()."""
+    from ..store.made import made_once  # not at every start: most models are files
+
     return made_once(
         found,
         wishes,
@@ -32,6 +34,8 @@ def converted(found: Found, wishes: dict[str, Any]) -> Found:
 
 def convert_into(store: Store, found: Found, key: str, wishes: dict[str, Any]) -> Stored:
     """Converts `found` if nobody has yet; says what happens, and under which name."""
+    from ..planner import mib
+    from ..store.made import named_by_key
     from .allocate import shown_on
     from .convert import converters
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import FormatError, InvalidArgumentError
+from ..errors import InvalidArgumentError
 from ..response_format import MAX_BYTES, parse_schema
+from ..small_files import read_small_text
 
 _PANEL = "Shape of the answer (needs edgellm[grammar])"
 JsonObject = Annotated[
@@ -39,29 +40,13 @@ def response_format(
     if json_object:
         formats.append({"type": "json_object"})
     if schema is not None:
-        value = parse_schema(_text_of(schema), str(schema))
+        value = parse_schema(read_small_text(schema, MAX_BYTES), str(schema))
         formats.append({"type": "json_schema", "schema": value})
     if regex is not None:
         formats.append({"type": "regex", "regex": regex})
     if grammar is not None:
-        formats.append({"type": "grammar", "grammar": _text_of(grammar)})
+        formats.append({"type": "grammar", "grammar": read_small_text(grammar, MAX_BYTES)})
     if len(formats) > 1:
         message = "--json-object, --schema, --regex and --grammar exclude each other; give one"
         raise InvalidArgumentError(message, code="invalid_argument")
     return formats[0] if formats else None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            message = f"{path} has more than {MAX_BYTES} bytes"
-            raise InvalidArgumentError(message, code="invalid_argument")
-        return data.decode("utf-8")
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise FormatError(message, code="file_unreadable") from None
-    except UnicodeDecodeError as error:
-        message = f"{path}: not UTF-8 at byte {error.start}"
-        raise InvalidArgumentError(message, code="invalid_utf8") from None

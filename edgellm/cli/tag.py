@@ -11,7 +11,8 @@ from ..errors import InvalidArgumentError
 from ..locate import explained
 from ..store.names import Reference, parse_reference
 from ..store.store import Store
-from .output import JsonFlag, print_json, print_text
+from .flags import JsonFlag
+from .output import print_json, print_text
 
 
 def command(

@@ -10,7 +10,8 @@ import typer
 from ..errors import InvalidArgumentError
 from ..sanitize import visible_line
 from .convert import converters
-from .output import JsonFlag, note, print_json, print_text
+from .flags import JsonFlag
+from .output import note, print_json, print_text
 from .progress import progress_bar
 
 _PLOTS = (".svg", ".png")

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..locate import explained, resolve
-from .output import JsonFlag, ThreadsOption, print_json, print_text
+from .flags import JsonFlag, ThreadsOption
+from .output import print_json, print_text
 
 
 def command(

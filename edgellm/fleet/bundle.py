@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import FormatError, IntegrityError
+from ..small_files import read_small
 from ..strict_json import Json, parse_json
 from .signed import Envelope, envelope_of, key_id, verify
 
@@ -88,20 +89,6 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
     return digest.hexdigest()
-
-
-def read_small(path: Path, most: int) -> bytes:
-    """All of a file of at most so many bytes."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except FileNotFoundError:
-        raise FormatError(f"{path}: no such file", code="file_not_found") from None
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
-    if len(data) > most:
-        raise FormatError(f"{path}: larger than {most} bytes", code="json_too_large")
-    return data
 
 
 def _envelope(data: bytes, where: str) -> Envelope:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import FormatError, IntegrityError
 from ..strict_json import parse_json
-from .facts import Facts, GraphFacts, LayerFacts
+from .facts import NPU, PLACEMENTS, Facts, GraphFacts, LayerFacts
 from .host import Rotation
 
 DESCRIPTION = "bundle.json"
@@ -194,6 +194,7 @@ def _graph(one: _Fields) -> GraphFacts:
         one.integer("part"),
         tuple(one.checked_text(x, "inputs") for x in one.items("inputs")),
         tuple(one.checked_text(x, "outputs") for x in one.items("outputs")),
+        one.choice("placement", PLACEMENTS, NPU),
     )
 
 
@@ -223,6 +224,13 @@ class _Fields:
 
     def text(self, key: str) -> str:
         return self.checked_text(self.value(key, str), key)
+
+    def choice(self, key: str, known: tuple[str, ...], default: str) -> str:
+        """One of `known`; bundles of earlier versions do not have it."""
+        text = self.text(key) if key in self._value else default
+        if text not in known:
+            raise self._wrong(key)
+        return text
 
     def path(self, key: str) -> str:
         """A relative path that stays in the folder."""

@@ -7,15 +7,22 @@ from pathlib import Path
 
 from ..errors import UnsupportedError
 from .bundle import Bundle
+from .facts import HOST
 from .session import Runner
 
 Open = Callable[[Path, Mapping[str, str], int], Runner]  # entry, settings of the bundle, threads
 
 
-def _ort(path: Path, _settings: Mapping[str, str], threads: int) -> Runner:
+def _host(path: Path, _settings: Mapping[str, str], threads: int) -> Runner:
     from .ort import OrtRunner
 
     return OrtRunner(path, threads=threads)
+
+
+def _ort(path: Path, settings: Mapping[str, str], threads: int) -> Runner:
+    from .providers import open_ort
+
+    return open_ort(path, settings, threads)
 
 
 def _qualcomm(path: Path, settings: Mapping[str, str], threads: int) -> Runner:
@@ -51,6 +58,8 @@ def runners_of(
         )
     chosen = {**bundle.settings, **(settings or {})}
     return {
-        graph.name: found(folder / bundle.entry[graph.name], chosen, threads)
+        graph.name: (_host if graph.placement == HOST else found)(
+            folder / bundle.entry[graph.name], chosen, threads
+        )
         for graph in bundle.graphs
     }

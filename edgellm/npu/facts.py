@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import ContextOverflowError, FormatError
-from .host import MASKED, GraphInputs, Rotation
+from .host import MASKED, GraphInputs, Rotation, Tensor, mask, rows_of
+
+NPU, HOST = "npu", "host"
+PLACEMENTS = (NPU, HOST)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Facts:
 class GraphFacts:
     """One graph of a step: a part of the model for n_rows tokens beside n_past slots. part: its
     place among the parts of the same shape, which run one after the other; the last one of the
-    parts gives `logits`, each other `hidden`, which is `x` of the next."""
+    parts gives `logits`, each other `hidden`, which is `x` of the next. placement: "npu", or "host"
+    for what the target's NPU does not run: onnxruntime's CPU provider, or Core ML's CPU."""
 
     name: str
     n_rows: int
@@ -47,6 +53,28 @@ class GraphFacts:
     part: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    placement: str = NPU
+
+
+def made_input(
+    name: str, facts: Facts, graph: GraphFacts, ids: Sequence[int], n_before: int
+) -> Tensor:
+    """An input that follows from the ids of a step and the n_before tokens before them: all but the
+    past and `x`."""
+    kind, _, rest = name.partition(".")
+    n_rows = graph.n_rows
+    if kind == "at":
+        return np.array([n_before], dtype=np.int32)
+    if kind == "ids":
+        return rows_of(ids, n_rows)
+    if kind == "mask":
+        return mask(n_rows, graph.n_past, n_before, int(rest or 0), facts.masked)
+    if kind == "positions":
+        last = facts.n_positions - 1
+        return np.minimum(np.arange(n_before, n_before + n_rows, dtype=np.int32), last)
+    rope = rest or "full"
+    cos, sin = facts.rotations[rope].cos_sin(n_before, n_rows)
+    return cos if name == GraphInputs.cos(rope) else sin
 
 
 def check_inputs(facts: Facts, graphs: Iterable[GraphFacts]) -> None:

@@ -14,8 +14,8 @@ CPU = "CPUExecutionProvider"
 
 
 class OrtRunner:
-    """One graph. devices: of an execution provider that was registered, with its options; none:
-    the CPU provider.
+    """One graph. devices: of an execution provider that was registered; provider: one that is in
+    onnxruntime; options: of either. Without them the CPU provider.
 
     DeviceError: the provider does not take the whole graph; nothing runs on the CPU instead.
     """
@@ -26,6 +26,7 @@ class OrtRunner:
         *,
         threads: int = 0,
         devices: Sequence[Any] = (),
+        provider: str = CPU,
         options: Mapping[str, str] | None = None,
         entries: Mapping[str, str] | None = None,
     ) -> None:
@@ -35,10 +36,11 @@ class OrtRunner:
         settings.log_severity_level = 3
         for key, value in (entries or {}).items():
             settings.add_session_config_entry(key, value)
-        if devices:
+        if devices or provider != CPU:
             settings.add_session_config_entry(NO_FALLBACK, "1")
+        if devices:
             settings.add_provider_for_devices(list(devices), dict(options or {}))
-        providers = None if devices else [CPU]
+        providers = None if devices else [(provider, dict(options or {}))]
         try:
             self._session = ort.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:

@@ -6,7 +6,8 @@ would be right and its speed a lie. Needs onnxruntime-qnn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,22 +27,63 @@ def open_qnn(path: Path, settings: Mapping[str, str], _threads: int = 0) -> OrtR
     return _session(path, settings, {})
 
 
-def compile_qnn(path: Path, out: Path, settings: Mapping[str, str]) -> tuple[Path, ...]:
-    """Compiles a graph offline into `out` (ONNX around a context binary) and the files it is.
+@dataclass(frozen=True)
+class Compiled:
+    """entry: ONNX around a context binary; files: both. runner: what compiled it, where that is
+    the only one that runs it on this machine."""
+
+    entry: Path
+    files: tuple[Path, ...]
+    runner: OrtRunner | None = None
+
+
+def compile_qnn(
+    sources: Mapping[str, Path], folder: Path, settings: Mapping[str, str], *, share: bool = False
+) -> dict[str, Compiled]:
+    """Compiles graphs offline into `NAME.onnx` of the folder each. share: into one context binary
+    whose graphs have their weights in common; the simulator refuses to load such a binary, a chip
+    does not, so what compiled it is kept to run it.
 
     DeviceError: what the compiler says.
     """
-    entries = {
+    if not share:
+        return {name: _compile_alone(path, folder, settings) for name, path in sources.items()}
+    before = set(folder.iterdir())
+    runners: dict[str, OrtRunner] = {}
+    for name, path in sources.items():
+        entries = {**_context_entries(folder / f"{name}.onnx"), "ep.share_ep_contexts": "1"}
+        if len(runners) == len(sources) - 1:
+            entries["ep.stop_share_ep_contexts"] = "1"
+        runners[name] = _session(path, settings, entries)
+    made = set(folder.iterdir()) - before
+    binaries = sorted(one for one in made if one.suffix != ".onnx")
+    return {
+        name: Compiled(*_checked(folder / f"{name}.onnx", made, binaries), runner)
+        for name, runner in runners.items()
+    }
+
+
+def _compile_alone(path: Path, folder: Path, settings: Mapping[str, str]) -> Compiled:
+    out, before = folder / path.name, set(folder.iterdir())
+    _session(path, settings, _context_entries(out))
+    made = set(folder.iterdir()) - before
+    return Compiled(*_checked(out, made, sorted(made - {out})))
+
+
+def _context_entries(out: Path) -> dict[str, str]:
+    return {
         "ep.context_enable": "1",
         "ep.context_embed_mode": "0",
         "ep.context_file_path": str(out),
     }
-    before = set(out.parent.iterdir())
-    _session(path, settings, entries)
-    made = set(out.parent.iterdir()) - before
-    if out not in made or len(made) < 2:
-        raise DeviceError(f"{path}: the HTP compiler gave no context binary", code="device_failed")
-    return tuple(sorted(made))
+
+
+def _checked(
+    out: Path, made: Collection[Path], binaries: Sequence[Path]
+) -> tuple[Path, tuple[Path, ...]]:
+    if out not in made or not binaries:
+        raise DeviceError(f"{out}: the HTP compiler gave no context binary", code="device_failed")
+    return out, (out, *binaries)
 
 
 def _session(path: Path, settings: Mapping[str, str], entries: Mapping[str, str]) -> OrtRunner:

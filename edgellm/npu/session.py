@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import ContextOverflowError, InvalidArgumentError, NumericError
-from .facts import Facts, GraphFacts, Steps, check_inputs
-from .host import F32Array, GraphInputs, KvBuffer, Tensor, mask, rows_of
+from .facts import Facts, GraphFacts, Steps, check_inputs, made_input
+from .host import F32Array, KvBuffer, Tensor
 from .ngrams import guess
 
 Choose = Callable[[F32Array, int], int]  # logits [n_vocab] and the token's position -> its id
@@ -116,24 +116,12 @@ class GraphSession:
     def _feed(
         self, name: str, graph: GraphFacts, ids: Sequence[int], outputs: Mapping[str, Tensor]
     ) -> Tensor:
-        kind, _, rest = name.partition(".")
-        n_rows, n_before = graph.n_rows, self._kv.n_tokens
+        kind, _, layer = name.partition(".")
         if kind in ("past_k", "past_v"):
-            return self._kv.past(int(rest), kind[-1], graph.n_past)
-        if kind == "at":
-            return np.array([n_before], dtype=np.int32)
-        if kind == "ids":
-            return rows_of(ids, n_rows)
+            return self._kv.past(int(layer), kind[-1], graph.n_past)
         if kind == "x":
             return outputs["hidden"]
-        if kind == "mask":
-            return mask(n_rows, graph.n_past, n_before, int(rest or 0), self._facts.masked)
-        if kind == "positions":
-            last = self._facts.n_positions - 1
-            return np.minimum(np.arange(n_before, n_before + n_rows, dtype=np.int32), last)
-        rope = rest or "full"
-        cos, sin = self._facts.rotations[rope].cos_sin(n_before, n_rows)
-        return cos if name == GraphInputs.cos(rope) else sin
+        return made_input(name, self._facts, graph, ids, self._kv.n_tokens)
 
 
 def most_likely(logits: F32Array, step: int) -> int:

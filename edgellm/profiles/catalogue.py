@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from ..errors import FormatError, InvalidArgumentError
+from ..small_files import read_small
 from .reader import parse_profile
 from .schema import HardwareProfile
 
@@ -46,12 +47,4 @@ def find_profile(name_or_path: str | Path) -> HardwareProfile:
 
 def read_profile(path: Path) -> HardwareProfile:
     """The profile in a file; FormatError names the file, the key and what is wrong."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        message = f"{path}: {error.strerror or error}; give the name or file of a hardware profile"
-        raise FormatError(message, code="file_unreadable") from None
-    if len(data) > _MAX_BYTES:
-        raise FormatError(f"{path}: more than {_MAX_BYTES} bytes", code="json_too_large")
-    return parse_profile(data, str(path))
+    return parse_profile(read_small(path, _MAX_BYTES), str(path))

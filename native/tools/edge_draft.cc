@@ -20,6 +20,7 @@
 #include "args.h"
 #include "base/os.h"
 #include "edgellm/engine.h"
+#include "runtime/sampler.h"
 #include "speculation/speculation.h"
 
 namespace {
@@ -32,17 +33,20 @@ constexpr const char* kUsage =
     "the\n"
     "vocabulary; then for each text how many tokens of it are prompt, how many there are, whether\n"
     "later ones may draft from it (0 or 1), how many of a model's likeliest next tokens are known\n"
-    "(0 to 8); the tokens; for each token a step reads, from the prompt's last on, those "
-    "likeliest.\n"
+    "(0 to 8), the temperature that it was drawn at, in 1/10000 (0: it was not drawn), and the "
+    "seed;\n"
+    "the tokens; for each token a step reads, from the prompt's last on, those likeliest.\n"
     "S: what a pass of a head takes of a plain step, on the model whose steps those are";
 constexpr size_t kRows = 16;
 constexpr size_t kHeaderWords = kRows + 1;
+constexpr size_t kTextWords = 6;  // before its tokens
 
 struct Text {
   std::span<const int32_t> tokens;
   size_t n_prompt = 0;
   size_t n_top = 0;
   std::span<const int32_t> tops;  // [tokens.size() - n_prompt][n_top]
+  SamplerParams drawn;            // temperature 0: it was not
 
   // Of the tokens from index `first` on.
   std::vector<TopRow> top_rows(size_t first, size_t n_rows) const {
@@ -156,7 +160,9 @@ Figures replay(SequenceSpeculation& drafts, const Text& replayed, std::span<cons
                       .n_new = n_new,
                       .rows = rows,
                       .hidden = std::span(hidden).subspan(n_before * n_hidden, n_new * n_hidden)});
-      tree = drafts.propose(text.first(at), {});
+      const ComingDraws draws{.seed = replayed.drawn.seed, .step = at, .params = &replayed.drawn};
+      const bool is_drawn = replayed.drawn.temperature > 0;
+      tree = drafts.propose(text.first(at), {.draws = is_drawn ? &draws : nullptr});
       if (head) draft_ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
       draft_ms = std::max(0.0, draft_ms - drafts.take_once_ms());
     }
@@ -204,15 +210,17 @@ bool replay_all(std::span<const int32_t> words, Head* head) {
   const auto costs = words.first(kRows);
   SharedSpeculation shared({.n_vocab = words[kRows]});
   for (words = words.subspan(kHeaderWords); !words.empty();) {
-    if (words.size() < 4 || words[0] < 1 || words[1] < words[0]) return false;
-    if (words[3] < 0 || words[3] > kTopTokens) return false;
+    if (words.size() < kTextWords || words[0] < 1 || words[1] < words[0]) return false;
+    if (words[3] < 0 || words[3] > kTopTokens || words[4] < 0) return false;
     Text text;
     text.n_prompt = static_cast<size_t>(words[0]);
     text.n_top = static_cast<size_t>(words[3]);
     const size_t n_tokens = static_cast<size_t>(words[1]);
     const size_t n_tops = (n_tokens - text.n_prompt) * text.n_top;
     const bool is_kept = words[2] != 0;
-    words = words.subspan(4);
+    text.drawn = {.temperature = words[4] / 1e4, .seed = static_cast<uint64_t>(words[5])};
+    if (!text.drawn.check().is_ok()) return false;
+    words = words.subspan(kTextWords);
     if (words.size() < n_tokens + n_tops) return false;
     text.tokens = words.first(n_tokens);
     text.tops = words.subspan(n_tokens, n_tops);

@@ -24,7 +24,7 @@ def test_parts_come_in_order_with_a_line_between(tmp_path, monkeypatch):
     assert whole_prompt("@a", [], reads_pipe=False) == "one\n"
     assert whole_prompt("@@a", [], reads_pipe=False) == "@a"
     assert whole_prompt("@", [], reads_pipe=False) == "@"
-    with pytest.raises(FormatError, match="missing: cannot be read"):
+    with pytest.raises(FormatError, match="missing: no such file"):
         whole_prompt("@missing", [], reads_pipe=False)
     first.write_bytes(b"ok\xff")
     with pytest.raises(InvalidArgumentError, match="not UTF-8 at byte 2"):

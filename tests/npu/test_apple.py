@@ -15,6 +15,7 @@ from edgellm.npu.bundle import read_bundle
 from edgellm.npu.model import NpuModel
 from edgellm.npu.session import GraphSession, generate
 from golden.tiny import SHARED_MODELS, shared_model
+from npu.conftest import Keep
 from npu.running import session_of
 
 pytestmark = [
@@ -33,23 +34,25 @@ coremltools = pytest.importorskip(
 
 @pytest.mark.parametrize("name", SHARED_MODELS)
 @pytest.mark.parametrize("format", ["F16", "L4_32"])
-def test_whole_models_in_half_precision(name: str, format: str, tmp_path: Path):
+def test_whole_models_in_half_precision(name: str, format: str, tmp_path: Path, measured: Keep):
     edge = tmp_path / "model.edge"
     convert(shared_model(name), edge, format=format, act="f32")
     options = NpuOptions(rows=(1, 16), context=64)
     report = export_npu(edge, tmp_path / "npu", "npu:apple", options, against=edge)
     assert report.difference is not None
+    measured(name, "npu:apple, interpreted, half", format, report.difference)
     assert report.difference.relative <= 1e-2
     assert report.difference.top1 == 1
 
 
 @pytest.mark.parametrize("name", SHARED_MODELS)
-def test_whole_models_in_float32(name: str, tmp_path: Path):
+def test_whole_models_in_float32(name: str, tmp_path: Path, measured: Keep):
     source, out = shared_model(name), tmp_path / "npu"
     export_npu(source, out, "npu:apple", NpuOptions(rows=(1, 16), context=64, bits=32))
     exact = session_of(source, [(16, 64)], bits=32, kv_dtype="f16")
     ids = list(range(1, 65))
     found = difference(session_in(out).append(ids), exact.append(ids))
+    measured(name, "npu:apple, interpreted, float32, against the graph in numpy", "F32", found)
     assert found.relative <= 1e-3
     assert found.top1 >= 0.98
 

@@ -27,6 +27,7 @@ from edgellm.errors import (
 from edgellm.npu.bundle import DESCRIPTION, read_bundle
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
+from npu.conftest import Keep
 
 pytest.importorskip("onnx", reason="graphs are written with onnx (extra npu)")
 pytest.importorskip("onnxruntime", reason="graphs are run by it (extra npu)")
@@ -155,7 +156,9 @@ def test_what_is_wrong_with_a_request_is_said_and_leaves_nothing(tiny: Path, tmp
         for format in ("F16", "L4_32")
     ],
 )
-def test_whole_models_say_what_the_cpu_runtime_says(name: str, format: str, tmp_path: Path):
+def test_whole_models_say_what_the_cpu_runtime_says(
+    name: str, format: str, tmp_path: Path, measured: Keep
+):
     source, edge = shared_model(name), tmp_path / "model.edge"
     convert(source, edge, format=format, act="f32")
     export_npu(edge, tmp_path / "npu", "npu:ort", NpuOptions(rows=(1, 4, 64), context=128))
@@ -165,7 +168,9 @@ def test_whole_models_say_what_the_cpu_runtime_says(name: str, format: str, tmp_
         wanted = list(cpu.generate(prompt, max_tokens=60, stop_ids=()).token_ids)
     assert list(model.stream(prompt, max_tokens=60, stop_ids=())) == wanted
     ids = [*prompt, *wanted]
-    assert difference(model.logits(ids), cpu_logits(edge, ids)).relative <= 1e-3
+    found = difference(model.logits(ids), cpu_logits(edge, ids))
+    measured(name, "npu:ort, onnxruntime's CPU provider", format, found)
+    assert found.relative <= 1e-3
 
 
 def copied(bundle: Path, tmp_path: Path) -> Path:

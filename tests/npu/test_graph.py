@@ -3,6 +3,7 @@ and way of speculating; and what has no graph is refused by name."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,19 @@ def test_weights_of_4_bits_are_those_of_l4(tiny: Path, tmp_path: Path):
         assert relative_error(session_of(source, CHUNKS, bits=bits).append(ids), wanted) < 2e-5
 
 
+def test_weights_are_the_same_read_in_blocks(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "tiny.edge"
+    convert(tiny, out, format="L4_32", act="f32")
+    for source, bits in ((tiny, 4), (tiny, 16), (tiny, 32), (out, None)):
+        with open_weights(source, bits) as weights, monkeypatch.context() as patch:
+            whole = weights.matrix("token_embd").values()
+            patch.setattr("edgellm.converters.npu.weights._BLOCK_WEIGHTS", 1)
+            np.testing.assert_array_equal(weights.matrix("token_embd").values(), whole)
+            assert len(whole) > 16
+
+
 def test_weights_that_are_rounded_already_are_refused(tiny: Path, tmp_path: Path):
     out = tmp_path / "tiny.edge"
     convert(tiny, out, format="E4_16")
@@ -163,6 +177,18 @@ def test_kept_rows_in_half_precision(tiny: Path):
     wanted = Reference.from_checkpoint(tiny).logits(ids).numpy()
     got = session_of(tiny, CHUNKS, kv_dtype="f16").append(ids)
     assert 0 < relative_error(got, wanted) < 2e-3
+
+
+def test_the_host_in_swift_feeds_what_the_packages_take(tiny: Path):
+    swift = (Path(__file__).parents[2] / "examples/ios/NpuDecoder.swift").read_text("utf-8")
+    fed = set(re.findall(r'^      "(\w+)": ', swift, re.MULTILINE))
+    with open_weights(tiny, 16) as weights:
+        plan = plan_steps(weights, [StepShape(1, 16), StepShape(8, 16)], stateful=True)
+    for graph in plan.graph_facts:
+        assert set(graph.inputs) == fed
+        assert graph.outputs == ("logits",)
+        assert f'"{graph.outputs[0]}"' in swift
+    assert f"-1e{int(np.log10(-plan.facts.masked))}" in swift
 
 
 def test_inputs_are_checked(tiny: Path):

@@ -3,7 +3,6 @@ what the float graph says; run by onnxruntime's CPU provider."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +33,8 @@ def written(weights: NpuWeights, folder: Path, bits: int) -> tuple[Path, GraphSe
     facts, span, shape = plan.graphs[0]
     graph = decoder_graph(weights, shape, span, "f32")
     graph.name = facts.name
-    with closing(QdqWriter(folder, measure_ranges(weights, plan, IDS), bits)) as writer:
-        path = writer.write(graph, 0).entry
+    writer = QdqWriter(folder, measure_ranges(weights, plan, IDS), bits)
+    path = writer.write(0, [graph])[graph.name].entry
     runner = OrtRunner(path, threads=1, entries={"session.disable_quant_qdq": "1"})
     return path, GraphSession(plan.facts, plan.graph_facts, {facts.name: runner})
 

@@ -13,6 +13,7 @@ from edgellm.converters.npu.compare import cpu_logits, difference
 from edgellm.errors import DeviceError, UnsupportedError
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
+from npu.conftest import Keep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 openvino = pytest.importorskip("openvino", reason="NOT TESTED: OpenVINO; pip install openvino")
@@ -20,16 +21,18 @@ openvino = pytest.importorskip("openvino", reason="NOT TESTED: OpenVINO; pip ins
 
 @pytest.mark.parametrize("name", SHARED_MODELS)
 @pytest.mark.parametrize("format", ["F16", "L4_32"])
-def test_whole_models_on_the_cpu_plugin(name: str, format: str, tmp_path: Path):
+def test_whole_models_on_the_cpu_plugin(name: str, format: str, tmp_path: Path, measured: Keep):
     edge, out = tmp_path / "model.edge", tmp_path / "npu"
     convert(shared_model(name), edge, format=format, act="f32")
     report = export_npu(edge, out, "npu:intel", NpuOptions(rows=(1, 16), context=64), against=edge)
     assert report.difference is not None
+    measured(name, "npu:intel, OpenVINO's CPU plugin", format, report.difference)
     assert report.difference.relative <= 1e-3
     assert report.difference.top1 == 1
     partitioned = NpuModel(out, settings={"device": "NPU-ON-CPU"})
     ids = [1, *partitioned.stream([1], max_tokens=40, stop_ids=())]
     found = difference(partitioned.logits(ids), cpu_logits(edge, ids))
+    measured(name, "npu:intel, its NPU plugin's parts on the CPU plugin", format, found)
     assert found.relative <= 3e-2
     assert found.kl_nats <= 1e-3
 

@@ -14,6 +14,7 @@ from edgellm.errors import DeviceError, UnsupportedError
 from edgellm.npu.executors import runners_of
 from edgellm.npu.model import NpuModel
 from golden.tiny import SHARED_MODELS, shared_model
+from npu.conftest import Keep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 qnn = pytest.importorskip(
@@ -22,22 +23,26 @@ qnn = pytest.importorskip(
 
 ONE_GRAPH = NpuOptions(rows=(1,), context=64)
 SETTINGS = {"htp_arch": "75", "half": "0"}
+KL_NATS = {4: 0.05, 8: 0.005, 16: 0.001}
 
 
 @pytest.mark.parametrize("name", SHARED_MODELS)
-@pytest.mark.parametrize("bits", [4, 16])
-def test_whole_models_on_the_simulator(name: str, bits: int, tmp_path: Path):
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_whole_models_on_the_simulator(name: str, bits: int, tmp_path: Path, measured: Keep):
     source, edge = shared_model(name), tmp_path / "model.edge"
-    convert(source, edge, format="F16")
-    options = NpuOptions(rows=(1,), context=64, bits=bits)
+    convert(source, edge, format="F16", act="f32")
+    options = NpuOptions(rows=(1, 16), context=64, bits=bits)
     report = export_npu(source, tmp_path / "npu", "npu:qualcomm-v79", options, against=edge)
     found = report.difference
     assert found is not None
+    weights = "half precision" if bits == 16 else f"a16w{bits}"
+    measured(name, "npu:qualcomm-v79, the HTP simulator", weights, found)
     assert found.n_tokens == 64
     if bits == 16:
+        assert found.norm <= 5e-3
         assert found.relative <= 1e-2
         assert found.top1 >= 0.98
-    assert found.kl_nats <= (0.05 if bits == 4 else 1e-3)
+    assert found.kl_nats <= KL_NATS[bits]
 
 
 @pytest.mark.parametrize("arch", HTP_GENERATIONS)
@@ -54,6 +59,24 @@ def test_context_binaries_of_every_generation_load_again(arch: str, tiny: Path, 
         runners_of(
             out, type(model.bundle)(**{**vars(model.bundle), "settings": {"htp_arch": "99"}})
         )
+
+
+def test_shapes_that_share_their_weights_say_the_same(tiny: Path, tmp_path: Path):
+    """The simulator runs what compiled a shared binary, and refuses to load it."""
+    edge, found, sizes = tmp_path / "tiny.edge", [], []
+    convert(tiny, edge, format="F16")
+    for share in (False, True):
+        out = tmp_path / f"npu{share}"
+        options = NpuOptions(rows=(1, 16), context=64, bits=8, share=share)
+        report = export_npu(tiny, out, "npu:qualcomm-v79", options, against=edge)
+        found.append(report.difference)
+        sizes.append([path.stat().st_size for path in out.glob("*_qnn.bin")])
+    assert found[0] == found[1]
+    assert found[0] is not None
+    assert [len(one) for one in sizes] == [2, 1]
+    assert sizes[1][0] < 0.9 * sum(sizes[0])
+    with pytest.raises(DeviceError, match="NOT_SUPPORTED"):
+        NpuModel(out)
 
 
 def test_weights_with_one_scale_an_output_are_right(tiny: Path, tmp_path: Path):

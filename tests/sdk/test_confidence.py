@@ -135,7 +135,7 @@ def test_a_calibration_in_a_file(tmp_path: Path):
         ('{"scores": 1, "probabilities": [1]}', "are lists"),
         ('{"scores": [NaN], "probabilities": [1]}', "NaN is not JSON"),
         ("{", "calibration.json"),
-        (" " * (1 << 20) + "{}", "more than 1048576 bytes"),
+        (" " * (1 << 20) + "{}", "larger than 1,048,576 bytes"),
     ],
 )
 def test_files_that_are_no_calibration(text, told, tmp_path: Path):

@@ -43,6 +43,20 @@ def test_a_head_drafts_and_the_result_says_so(drafting: Path) -> None:
         assert drafted > 0
 
 
+def test_where_tokens_are_drawn_a_head_guesses_those_that_will_be(demo_path: Path) -> None:
+    """Of the demo's own head, which has learnt: no text makes so many of its likeliest tokens."""
+    drafted = accepted = n_tokens = 0
+    with edgellm.load(demo_path, threads=1, speculate="always") as model:
+        for seed in range(6):
+            way = {"temperature": 1.0, "seed": seed, "max_tokens": 60, "logprobs": 1}
+            made = model.generate(PROMPTS[0], **way)
+            assert made.token_ids == model.generate(PROMPTS[0], **way, speculate=False).token_ids
+            now = made.stats.drafters["head"]
+            drafted, accepted = drafted + now[0], accepted + now[1]
+            n_tokens += len(made.token_ids)
+    assert accepted > 0.3 * n_tokens, (drafted, accepted, n_tokens)
+
+
 def test_a_closed_model_ends_what_a_head_drafts_for(drafting: Path) -> None:
     model = edgellm.load(drafting, threads=1, speculate="always")
     stream = model.stream(PROMPTS[0], max_tokens=60)

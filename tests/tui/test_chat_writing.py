@@ -41,7 +41,7 @@ def test_files_are_weighed_while_one_writes_and_sent_with_the_message(tmp_path):
         assert "three words" not in shown(app)
         (tmp_path / "bad").write_bytes(b"\xff")
         await command(app, pilot, "look: @bad")
-        assert "no UTF-8 text" in words(app)
+        assert "not UTF-8" in words(app)
         assert app.prompt.text == "look: @bad"
 
     drive(engine, steps, folder=tmp_path)

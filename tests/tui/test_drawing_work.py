@@ -1,6 +1,6 @@
 """How much work a growing reply is: Python calls per batch of text, which no busy machine changes.
 
-The time it takes is asserted by the slow test of test_real_terminal.py.
+The time it takes is asserted by the slow tests of test_costs.py.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ widgets/, a turn is turns.py, commands are slash.py."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,6 +47,7 @@ class ChatScreen(KeptScreen):
     """One chat with one model."""
 
     app: ChatApp
+    AUTO_FOCUS = "#prompt"  # from the first moment: some type before anything is drawn
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key.default, key.action, id=key.name, show=False, priority=True)
         for key in KEYS
@@ -59,7 +61,7 @@ class ChatScreen(KeptScreen):
         self._greeting = greeting
         self.transcript = Transcript()
         self.status = StatusLine(self.app_card.n_ctx)
-        self.prompt = Prompt()
+        self.prompt = Prompt(self)
         self.editing = Editing(self)
         self.turns = Turns(self)
         self.writing = Writing(self)
@@ -67,6 +69,7 @@ class ChatScreen(KeptScreen):
         self._title = Plain(id="title")
         self._keys = Plain(id="keys")
         self._quitting = False  # Ctrl+C was pressed once
+        self.is_there = asyncio.Event()
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -95,8 +98,6 @@ class ChatScreen(KeptScreen):
 
     def on_mount(self) -> None:
         """Ready to write."""
-        self.prompt.complete_with(self.writing.completions)
-        self.prompt.focus()
         self.apply_settings()
         self.show_chat(self.conversation)
         if self._greeting is not None:
@@ -104,6 +105,7 @@ class ChatScreen(KeptScreen):
         if self.conversation.info is None and (draft := self.library.take_draft()):
             self.prompt.put(draft)
             self.status.say("what you wrote last and did not send")
+        self.is_there.set()
 
     def apply_settings(self) -> None:
         """Those of the app."""
@@ -156,12 +158,12 @@ class ChatScreen(KeptScreen):
         tools = self._owner.tools if self._owner.settings.tools else {}
         return tuple(tool.definition for tool in tools.values())
 
-    # --- the prompt ---------------------------------------------------------------------------
+    # --- what the prompt asks for ---------------------------------------------------------------
 
-    def on_prompt_sent(self, event: Prompt.Sent) -> None:
+    def send(self, text: str) -> None:
         """Enter."""
         try:
-            self._send(event.text)
+            self._send(text)
         except EdgeError as error:
             self.transcript.notice(str(error), "error")
             self.status.say("that did not work; the reason is above")
@@ -195,18 +197,22 @@ class ChatScreen(KeptScreen):
         self.editing.end()
         self.prompt.put("")
 
-    def on_prompt_edit_wanted(self, event: Prompt.EditWanted) -> None:
+    def edit_other(self, step: int) -> None:
         """Up in an empty prompt, and on."""
         if not self._owner.busy:
-            self.editing.step(event.step)
+            self.editing.step(step)
 
-    def on_prompt_end_wanted(self) -> None:
+    def completions(self, word: str) -> list[str]:
+        """Tab."""
+        return self.writing.completions(word)
+
+    def show_choices(self, names: list[str]) -> None:
+        """Tab, where there are several."""
+        self.status.say("  ".join(names[:40]))
+
+    def leave(self) -> None:
         """Ctrl+D in an empty prompt."""
         self._owner.exit()
-
-    def on_prompt_choices(self, event: Prompt.Choices) -> None:
-        """Tab."""
-        self.status.say("  ".join(event.names[:40]))
 
     def on_text_area_changed(self) -> None:
         """Whoever writes does not want to quit, and does not want to lose it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,6 +15,7 @@ from textual.widgets import OptionList
 
 from ..models_here import Here, models_here
 from .dialogs import Line
+from .outside import run_outside
 from .sheet import Rows, Sheet
 
 
@@ -60,19 +61,26 @@ class Models(Sheet):
         """In the terminal itself, so that it says what it takes and how far it is."""
 
         async def ask() -> None:
-            name = await self.app.push_screen_wait(
-                Line("OWNER/NAME on the hub; this opens a connection")
+            line = await self.app.push_screen_wait(
+                Line(
+                    "OWNER/NAME on the hub, which opens a connection; or NAME --index WHERE "
+                    "--device CLASS, of a fleet"
+                )
             )
-            if name and not name.startswith("-"):
-                try:
-                    with self.app.suspend():
-                        command = [sys.executable, "-m", "edgellm", "pull", name]
-                        subprocess.run(command, check=False)
-                        input("\nEnter goes back to the chat ")
-                except (SuspendNotSupported, OSError, EOFError) as error:
-                    self.say(f"not here: {error or 'no terminal'}; in a shell: edgellm pull")
-                    return
-                await self._look()
+            if not line:
+                return
+            try:
+                command = [sys.executable, "-m", "edgellm", "pull", *shlex.split(line)]
+                code = run_outside(self.app, command, waits=True)
+            except ValueError as error:  # a quotation mark without its other one
+                self.say(f"{error}: {line}")
+                return
+            except (SuspendNotSupported, OSError, EOFError) as error:
+                self.say(f"not here: {error or 'no terminal'}; in a shell: edgellm pull")
+                return
+            await self._look()
+            if code != 0:
+                self.say(f"nothing was pulled: edgellm pull ended with {code}")
 
         self.run_worker(ask())
 

@@ -16,9 +16,9 @@ from .dialogs import Line
 from .sheet import Rows, Sheet
 
 _SWITCHES = {
-    "thinking": "Thinking is shown from the start",
-    "tools": "The model may ask for tools; each call needs your yes",
-    "vim": "Keys of vi in the prompt",
+    "thinking": "shown from the start",
+    "tools": "the model may ask; each call needs your yes",
+    "vim": "keys of vi in the prompt",
 }
 
 
@@ -48,8 +48,7 @@ class SettingsSheet(Sheet):
         at = event.option_index
         settings = self.app.settings
         if at == 0:
-            theme = THEMES[(THEMES.index(settings.theme) + 1) % len(THEMES)]
-            self._change(theme=theme)
+            self._change(theme=self._next_theme())
         elif at <= len(names):
             name = names[at - 1]
             self._change(**{name: not getattr(settings, name)})
@@ -65,6 +64,9 @@ class SettingsSheet(Sheet):
         keys.pop(name, None)
         self._change(keys={**keys, **({name: chosen} if chosen else {})})
 
+    def _next_theme(self) -> str:
+        return THEMES[(THEMES.index(self.app.settings.theme) + 1) % len(THEMES)]
+
     def _change(self, **values: object) -> None:
         try:
             self.app.change_settings(**values)
@@ -75,10 +77,10 @@ class SettingsSheet(Sheet):
 
     def _show(self) -> None:
         settings = self.app.settings
-        rows: list[tuple[str, ...]] = [(f"Theme: {settings.theme}", "of " + ", ".join(THEMES))]
+        rows: list[tuple[str, ...]] = [(f"Theme: {settings.theme}", "next: " + self._next_theme())]
         for name, meaning in _SWITCHES.items():
             mark = "on" if getattr(settings, name) else "off"
             rows.append((f"{name.capitalize()}: {mark}", meaning))
         keys = keymap(settings.keys)
         rows += [(f"{key.name}: {shown(keys[key.name])}", key.meaning) for key in KEYS]
-        self._rows.show_rows(rows)
+        self._rows.show_rows(rows, first_cells=26)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -81,16 +83,25 @@ class Rows(OptionList):
     """Rows of text to choose from: no markup, no links. Each row has lines of text, the first one
     in bold."""
 
-    def show_rows(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Others; the place in the list stays."""
+    def show_rows(self, rows: Sequence[tuple[str, ...]], *, first_cells: int = 0) -> None:
+        """Others; the place in the list stays. `first_cells`: what follows the first line stands
+        beside it, so far to the right, where the window has room for that."""
+        is_wide = first_cells > 0 and self.app.size.width >= _WIDE_COLUMNS
         at = self.highlighted or 0
         self.clear_options()
-        self.add_options([Option(_row(lines)) for lines in rows])
+        show = partial(_beside, first_cells=first_cells) if is_wide else _below
+        self.add_options([Option(show(lines)) for lines in rows])
         if rows:
             self.highlighted = min(at, len(rows) - 1)
 
 
-def _row(lines: tuple[str, ...]) -> Content:
+def _beside(lines: tuple[str, ...], first_cells: int) -> Content:
+    first, *rest = (visible_line(line) for line in lines)
+    gap = " " * max(2, first_cells - cell_len(first))
+    return Content.assemble((first, "bold"), gap, (" · ".join(filter(None, rest)), "dim"))
+
+
+def _below(lines: tuple[str, ...]) -> Content:
     first, *rest = (visible_line(line) for line in lines)
     parts = [Content.styled(first, "bold")]
     parts += [Content.styled(f"  {line}", "dim") for line in rest if line]

@@ -50,8 +50,7 @@ class Said:
         width = view.text_width - 3
         text = wrapped(Content(visible(self._shown)), width, style)
         if self.place:
-            quiet = style + view.get_visual_style("place", partial=True)
-            text += wrapped(Content(self.place), width, quiet)
+            text += wrapped(Content(self.place), width, view.get_visual_style("place"))
         bar = style + view.get_visual_style(f"{self._look}-bar", partial=True)
         return [*prefixed(padded(text, 1, 1, style), "▌", "▌", bar), BLANK]
 
@@ -111,7 +110,8 @@ class Reply:
         n_words = len(text.split())
         state = "thinking…" if self._thinking.is_open else "thought"
         mark = "▾" if view.shows_thinking else "▸"
-        title = f"{mark} {state} · {n_words} words · {view.thinking_key}"
+        words = "1 word" if n_words == 1 else f"{n_words} words"
+        title = f"{mark} {state} · {words} · {view.thinking_key}"
         lines = wrapped(Content(title), self._width(view), style)
         if view.shows_thinking:
             self._thought.feed(text[self._n_thought :] if self._n_thought else text.lstrip("\n"))

@@ -1,14 +1,14 @@
-"""Where the user writes: Enter sends, Ctrl+J makes a line, a paste only ever inserts."""
+"""Where the user writes: Enter sends, Ctrl+J makes a line, a paste only ever inserts. Keys do what
+they do one after the other, however fast they are typed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from os.path import commonprefix
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.widgets import TextArea
 
 from edgellm.sanitize import visible
@@ -20,6 +20,28 @@ from .vim import Vim
 _NEWLINE_KEYS = ("ctrl+j", "shift+enter", "alt+enter")
 
 
+class Writer(Protocol):
+    """Whom the prompt belongs to. It is called, and not told by messages: those stand behind the
+    letters that are in the queue already, which would be taken for a part of what was sent, and be
+    wiped with it."""
+
+    def send(self, text: str) -> None:
+        """Enter was pressed. Whoever takes the text clears the prompt."""
+
+    def edit_other(self, step: int) -> None:
+        """Up was pressed with nothing written, or Up or Down in a message that is as it was sent:
+        the one before (-1) or after (1)."""
+
+    def completions(self, word: str) -> list[str]:
+        """Tab: what a word that begins with / or @ may become."""
+
+    def show_choices(self, names: list[str]) -> None:
+        """What Tab could mean."""
+
+    def leave(self) -> None:
+        """Ctrl+D was pressed with nothing written."""
+
+
 class Prompt(Kept, TextArea):
     """A growing text box. What is pasted becomes visible as it is, and is sent as it is seen."""
 
@@ -27,32 +49,7 @@ class Prompt(Kept, TextArea):
         Binding("ctrl+d", "end_or_delete_right", show=False),
     ]
 
-    class Sent(Message):
-        """Enter was pressed."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
-    class EditWanted(Message):
-        """Up was pressed with nothing written, or Up or Down in a message that is as it was sent:
-        the one before (-1) or after (1)."""
-
-        def __init__(self, step: int) -> None:
-            super().__init__()
-            self.step = step
-
-    class Choices(Message):
-        """What Tab could mean."""
-
-        def __init__(self, names: list[str]) -> None:
-            super().__init__()
-            self.names = names
-
-    class EndWanted(Message):
-        """Ctrl+D was pressed with nothing written."""
-
-    def __init__(self) -> None:
+    def __init__(self, writer: Writer) -> None:
         super().__init__(
             id="prompt",
             compact=True,
@@ -62,7 +59,7 @@ class Prompt(Kept, TextArea):
         )
         self.original: str | None = None  # of an edit
         self.vim: Vim | None = None
-        self._completer: Callable[[str], list[str]] | None = None
+        self._writer = writer
         # It would wake the machine and draw twice a second for as long as the chat is open.
         self.cursor_blink = False
 
@@ -71,23 +68,25 @@ class Prompt(Kept, TextArea):
         if self.text:
             self.action_delete_right()
         else:
-            self.post_message(self.EndWanted())
+            self._writer.leave()
 
-    def complete_with(self, completer: Callable[[str], list[str]]) -> None:
-        """Tab asks it what the word before the cursor may become."""
-        self._completer = completer
+    async def catch_up(self) -> None:
+        """Until all keys and pastes so far have done what they do."""
+        done = asyncio.Event()
+        if self.is_running and self.call_later(done.set):
+            await done.wait()
 
     def action_cursor_up(self, select: bool = False) -> None:
         """With nothing written, or an edit not begun: the message before."""
         if select or (self.text and not self._is_untouched(self.cursor_at_first_line)):
             super().action_cursor_up(select)
         else:
-            self.post_message(self.EditWanted(-1))
+            self._writer.edit_other(-1)
 
     def action_cursor_down(self, select: bool = False) -> None:
         """In an edit not begun: the message after."""
         if not select and self._is_untouched(self.cursor_at_last_line):
-            self.post_message(self.EditWanted(1))
+            self._writer.edit_other(1)
         else:
             super().action_cursor_down(select)
 
@@ -125,7 +124,7 @@ class Prompt(Kept, TextArea):
         if event.key in _NEWLINE_KEYS:
             self._replace_via_keyboard("\n", *self.selection)
         elif self.text.strip():
-            self.post_message(self.Sent(self.text))  # whoever takes the text clears the prompt
+            self._writer.send(self.text)
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
@@ -139,10 +138,10 @@ class Prompt(Kept, TextArea):
         row, column = self.cursor_location
         line = self.document.get_line(row)[:column]
         word = line[line.rfind(" ") + 1 :]
-        if self._completer is None or not word.startswith(("@", "/")):
+        if not word.startswith(("@", "/")):
             return bool(self.text)
         is_command = word.startswith("/") and row == 0 and line == word
-        names = self._completer(word) if is_command or word.startswith("@") else []
+        names = self._writer.completions(word) if is_command or word.startswith("@") else []
         if not names:
             return True
         done = commonprefix(names)  # noqa: RUF071 characters are what is meant
@@ -150,5 +149,5 @@ class Prompt(Kept, TextArea):
         end = " " if len(names) == 1 and not is_folder else ""
         self.replace(visible(done) + end, (row, column - len(word)), (row, column))
         if len(names) > 1:
-            self.post_message(self.Choices(names))
+            self._writer.show_choices(names)
         return True

@@ -1,4 +1,4 @@
-"""Tables as lines: as wide as the reply, columns by what is in them."""
+"""Tables as lines: as wide as what is in them, and never wider than the reply."""
 
 from __future__ import annotations
 
@@ -16,42 +16,49 @@ from .lines import FEWEST_CELLS, Line, padded, wrapped
 def table_lines(
     rows: Sequence[Sequence[Content]], width: int, body: Style, head: Style, ruler: Style
 ) -> list[Line]:
-    """`rows` of equally many cells, the first of which is the head, in a grid of `width` cells."""
-    n_columns = len(rows[0])
-    widths = _widths(rows, width - n_columns - 1)
+    """`rows` of equally many cells, the first of which is the head, in a grid, in lines of `width`
+    cells. Rules between rows only where one of them is of several lines."""
+    widths = _widths(rows, width - len(rows[0]) - 1)
+    styles = [head] + [body] * (len(rows) - 1)
+    laid_out = [_row(row, widths, style) for row, style in zip(rows, styles, strict=True)]
+    is_tall = any(len(cells[0]) > 1 for cells in laid_out[1:])
     bar = Segment("│", ruler.rich_style)
-    lines = [_rule("┌┬┐", widths, ruler)]
-    for n, row in enumerate(rows):
-        if n > 0:
-            lines.append(_rule("├┼┤", widths, ruler))
-        style = body if n > 0 else head
-        cells = [
-            padded(wrapped(cell, n_cells - 2, style), 1, 1, style)
-            for cell, n_cells in zip(row, widths, strict=True)
-        ]
-        n_lines = max(map(len, cells))
-        for cell, n_cells in zip(cells, widths, strict=True):
-            blank = Line((Segment(" " * n_cells, style.rich_style),))
-            # The names of columns stand on the rule below them.
-            at = 0 if n == 0 else len(cell)
-            cell[at:at] = [blank] * (n_lines - len(cell))
+    n_beside = width - sum(widths) - len(widths) - 1
+    beside = [Segment(" " * n_beside, body.rich_style)] if n_beside > 0 else []
+    lines = [_rule("┌┬┐", widths, ruler, beside)]
+    for n, cells in enumerate(laid_out):
+        if n == 1 or (n > 1 and is_tall):
+            lines.append(_rule("├┼┤", widths, ruler, beside))
         for parts in zip(*cells, strict=True):
             segments = [bar]
             for part in parts:
                 segments += [*part.segments, bar]
-            lines.append(Line(segments))
-    lines.append(_rule("└┴┘", widths, ruler))
+            lines.append(Line([*segments, *beside]))
+    lines.append(_rule("└┴┘", widths, ruler, beside))
     return lines
 
 
-def _rule(corners: str, widths: Sequence[int], style: Style) -> Line:
+def _row(row: Sequence[Content], widths: Sequence[int], style: Style) -> list[list[Line]]:
+    """Its cells, of equally many lines."""
+    cells = [
+        padded(wrapped(cell, n_cells - 2, style), 1, 1, style)
+        for cell, n_cells in zip(row, widths, strict=True)
+    ]
+    n_lines = max(map(len, cells))
+    for cell, n_cells in zip(cells, widths, strict=True):
+        blank = Line((Segment(" " * n_cells, style.rich_style),))
+        cell += [blank] * (n_lines - len(cell))
+    return cells
+
+
+def _rule(corners: str, widths: Sequence[int], style: Style, beside: Sequence[Segment]) -> Line:
     text = corners[0] + corners[1].join("─" * n_cells for n_cells in widths) + corners[2]
-    return Line((Segment(text, style.rich_style),))
+    return Line((Segment(text, style.rich_style), *beside))
 
 
 def _widths(rows: Sequence[Sequence[Content]], n_cells: int) -> list[int]:
-    """`n_cells` for the columns by what they would like to have; if that is too much, each has its
-    longest word first; if that is too much too, a letter. (Not even that: wider, and cut.)"""
+    """What the columns would like to have; if that is more than `n_cells`, each has its longest
+    word first; if that is too much too, a letter. (Not even that: wider, and cut.)"""
     columns = list(zip(*rows, strict=True))
     letter = FEWEST_CELLS + 2
     wanted = [max(letter, *(cell.cell_length + 2 for cell in column)) for column in columns]
@@ -60,8 +67,8 @@ def _widths(rows: Sequence[Sequence[Content]], n_cells: int) -> list[int]:
         for column in columns
     ]
     if sum(wanted) <= n_cells:
-        least = [0] * len(columns)
-    elif sum(words) <= n_cells:
+        return wanted
+    if sum(words) <= n_cells:
         least = words
     else:
         least, wanted = [letter] * len(columns), words

@@ -49,15 +49,18 @@ edgellm::SampledToken sample_next(Session& session, const edgellm::SamplerParams
                                   std::span<const uint32_t> allowed) {
   const uint64_t counter = static_cast<uint64_t>(step < 0 ? session.n_tokens() : step);
   const LogitRuleParams* rules = rule_params(params.rules);
-  session.expect_top(are_top_enough(internal(params), rules, allowed));
+  const SamplerParams sampler = internal(params);
+  session.expect_top(are_top_enough(sampler, rules, allowed));
   if (const TopTokens* top = session.top(); top != nullptr && session.expects_top()) {
-    const SampledToken token = take_or_throw(sample_top(*top, internal(params), counter));
+    const SampledToken token = take_or_throw(sample_top(*top, sampler, counter));
+    session.expect_draws(sampler, counter);
     return {token.id, token.logprob};
   }
   const std::span<const float> logits = take_or_throw(session.logits());
   const TokenHistory history = history_of(session.token_ids(), n_prompt, rules);
   const SampledToken token =
-      take_or_throw(sample(logits, internal(params), counter, rules, history, allowed));
+      take_or_throw(sample(logits, sampler, counter, rules, history, allowed));
+  session.expect_draws(sampler, counter);
   return {token.id, token.logprob};
 }
 

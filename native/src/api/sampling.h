@@ -31,7 +31,7 @@ TokenHistory history_of(std::span<const int32_t> ids, int64_t n_prompt,
 // Before the sampling of sessions side by side: no step is made in sample_next() behind it.
 void prepare_sample(Session& session, const edgellm::SamplerParams& params,
                     std::span<const uint32_t> allowed);
-// As edgellm::Session::sample(), whose errors it throws.
+// As edgellm::Session::sample(), whose errors it throws; the session's drafts know of it.
 edgellm::SampledToken sample_next(Session& session, const edgellm::SamplerParams& params,
                                   int64_t step, int64_t n_prompt,
                                   std::span<const uint32_t> allowed);

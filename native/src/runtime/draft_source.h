@@ -36,9 +36,10 @@ class DraftSource {
   virtual void observe(const DraftObservation& observation) = 0;
   // What to verify behind the last of `tokens`, which all but it have been processed, in at most
   // most_nodes rows beside n_other_rows of other sequences; empty: nothing is worth it. Every
-  // beginning of the nodes is a tree that is good for its size. Valid until the next call.
+  // beginning of the nodes is a tree that is good for its size. Valid until the next call. draws:
+  // as in DraftContext.
   virtual const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
-                                   int n_other_rows) = 0;
+                                   int n_other_rows, const ComingDraws* draws) = 0;
   // The step has only the first n of them.
   virtual void cut(int n) = 0;
   // Whether it drafts now, so that hidden states are wanted of a prompt.

@@ -13,15 +13,16 @@ class ModelDrafts::Source final : public DraftSource {
     record(before);
     return !own_.rests(tokens, n_new);
   }
-  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes,
-                           int n_other_rows) override {
+  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes, int n_other_rows,
+                           const ComingDraws* draws) override {
     const std::lock_guard lock(model_.mutex_);
     const Controller& controller = model_.shared_.controller();
     const int64_t n_capped_before = controller.n_capped();
     const TokenTree& tree = own_.propose(tokens, {.max_nodes = most_nodes,
                                                   .n_other_rows = n_other_rows,
                                                   .budget_ms = model_.options_.budget_ms,
-                                                  .is_time_free = model_.options_.ignores_time});
+                                                  .is_time_free = model_.options_.ignores_time,
+                                                  .draws = draws});
     n_capped_ += controller.n_capped() - n_capped_before;
     return tree;
   }

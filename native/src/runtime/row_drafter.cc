@@ -1,10 +1,12 @@
 #include "runtime/row_drafter.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/exact_math.h"
 #include "base/os.h"
+#include "runtime/sampler.h"
 
 namespace edge {
 
@@ -52,7 +54,7 @@ void RowDrafter::grow(const DraftContext& context, Candidates& out) {
   n_states_ = 1;
   states_.resize(static_cast<size_t>(rows_->width()));
   logits_ = root_logits_;
-  branch(-1, out);
+  branch(-1, context, out);
   for (int n_passes = 1; n_passes < growth_.most_passes; ++n_passes) {
     const int leaf = likeliest_leaf(context, out);
     if (leaf < 0) break;
@@ -63,7 +65,7 @@ void RowDrafter::grow(const DraftContext& context, Candidates& out) {
     nodes_[static_cast<size_t>(leaf)].is_expanded = true;
     const int64_t start_ns = monotonic_ns();
     if (!pass(path)) break;
-    branch(leaf, out);
+    branch(leaf, context, out);
     learn(pass_ms_, ms_since(start_ns));
   }
 }
@@ -97,25 +99,37 @@ bool RowDrafter::pass(std::span<const int> path) {
   return !has_failed_;
 }
 
-void RowDrafter::branch(int parent, Candidates& out) {
-  branches_of(std::span(logits_).first(growth_.n_logits));
+void RowDrafter::branch(int parent, const DraftContext& context, Candidates& out) {
   const float before = parent < 0 ? 1.0F : nodes_[static_cast<size_t>(parent)].path;
   const int place = parent < 0 ? -1 : nodes_[static_cast<size_t>(parent)].place;
+  const std::span<const float> logits = std::span(logits_).first(growth_.n_logits);
+  branches_.clear();
+  if (context.draws != nullptr) {
+    find_drawn(logits, *context.draws, out.depth(place));
+  } else {
+    find_likeliest(logits);
+  }
   for (const Branch& one : branches_) {
     if (one.probability < kLeastBranch) continue;
-    const int bucket =
-        std::min(kDraftBuckets - 1, static_cast<int>(one.probability * kDraftBuckets));
+    const int bucket = one.bucket();
     const float probability =
         acceptance_.probability(growth_.kind, bucket, double{one.probability});
-    const int32_t id = growth_.ids.empty() ? static_cast<int32_t>(one.at) : growth_.ids[one.at];
-    const int added = out.add({.id = id,
+    const int added = out.add({.id = one.id,
                                .parent = place,
                                .probability = probability,
                                .drafter = growth_.kind,
                                .bucket = static_cast<uint8_t>(bucket)});
     if (added < 0) return;
-    nodes_.push_back({id, parent, added, before * probability, n_states_ - 1});
+    nodes_.push_back({one.id, parent, added, before * probability, n_states_ - 1});
   }
+}
+
+// How far a guess can be trusted is counted for each share of 1, of those that will be drawn and
+// of others.
+int RowDrafter::Branch::bucket() const {
+  constexpr int kShares = kDraftBuckets / 2;
+  const int share = std::min(kShares - 1, static_cast<int>(probability * kShares));
+  return is_drawn ? kShares + share : share;
 }
 
 // That a pass is worth: it brings no more tokens than its leaf is likely to be right.
@@ -132,24 +146,37 @@ int RowDrafter::likeliest_leaf(const DraftContext& context, const Candidates& ou
   return best;
 }
 
-// The largest logits, of equal ones those of lower ids, and what they make of the whole.
-void RowDrafter::branches_of(std::span<const float> logits) {
-  branches_.clear();
-  for (size_t at = 0; at < logits.size(); ++at) {
-    if (branches_.size() == kBranches && !(logits[at] > branches_.back().logit)) continue;
-    if (branches_.size() == kBranches) branches_.pop_back();
-    const auto behind = std::find_if(branches_.begin(), branches_.end(),
-                                     [&](const Branch& other) { return logits[at] > other.logit; });
-    branches_.insert(behind, {at, logits[at], 0});
+void RowDrafter::find_drawn(std::span<const float> logits, const ComingDraws& draws, int depth) {
+  const uint64_t step = draws.step + static_cast<uint64_t>(depth);
+  for (const TokenShare& one : guess(logits, *draws.params, step, growth_.ids, kBranches)) {
+    branches_.push_back({one.id, static_cast<float>(one.probability), true});
   }
-  const float most = branches_.front().logit;
+}
+
+// The largest logits, of equal ones those of lower ids, and what they make of the whole.
+void RowDrafter::find_likeliest(std::span<const float> logits) {
+  struct Top {
+    size_t at;
+    float logit;
+  };
+  std::array<Top, kBranches> best;
+  size_t n = 0;
+  for (size_t at = 0; at < logits.size(); ++at) {
+    if (n == kBranches && !(logits[at] > best[n - 1].logit)) continue;
+    size_t place = n < kBranches ? n++ : n - 1;
+    for (; place > 0 && logits[at] > best[place - 1].logit; --place) best[place] = best[place - 1];
+    best[place] = {at, logits[at]};
+  }
+  if (n == 0) return;
+  const float most = best[0].logit;
   double sum = 0;
   for (const float logit : logits) {
     if (most - logit < kNegligible) sum += exp_nonpositive(double{logit} - double{most});
   }
-  for (Branch& one : branches_) {
+  for (const Top& one : std::span(best).first(n)) {
     const double below = std::max(double{one.logit} - double{most}, -700.0);
-    one.probability = static_cast<float>(exp_nonpositive(below) / sum);
+    const int32_t id = growth_.ids.empty() ? static_cast<int32_t>(one.at) : growth_.ids[one.at];
+    branches_.push_back({id, static_cast<float>(exp_nonpositive(below) / sum)});
   }
 }
 

@@ -1,7 +1,9 @@
 // RowDrafter: what computes rows of its own to guess by, a draft head or a small model, behind
 // Drafter, for one sequence. A tree grows where it is likeliest: each pass goes on from the
 // candidate with the highest probability that all of it is right (EAGLE-2's dynamic trees,
-// arXiv:2406.16858), until none is likely enough for what a pass takes. For one thread at a time.
+// arXiv:2406.16858), until none is likely enough for what a pass takes. Where tokens are drawn, the
+// guesses are those that would be drawn of its own logits by the same numbers (race.h). For one
+// thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -63,17 +65,20 @@ class RowDrafter : public Drafter {
     bool is_expanded = false;
   };
   struct Branch {
-    size_t at = 0;  // in the logits
-    float logit = 0;
+    int32_t id = 0;
     float probability = 0;
+    bool is_drawn = false;
+
+    int bucket() const;
   };
 
   void grow(const DraftContext& context, Candidates& out);
   // A pass behind the committed rows and these nodes, from above; its state and logits.
   bool pass(std::span<const int> path);
-  void branch(int parent, Candidates& out);
+  void branch(int parent, const DraftContext& context, Candidates& out);
   int likeliest_leaf(const DraftContext& context, const Candidates& out) const;
-  void branches_of(std::span<const float> logits);
+  void find_likeliest(std::span<const float> logits);
+  void find_drawn(std::span<const float> logits, const ComingDraws& draws, int depth);
 
   const Growth growth_;
   std::unique_ptr<DraftRows> rows_;

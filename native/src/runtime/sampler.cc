@@ -10,14 +10,15 @@
 #include <vector>
 
 #include "base/exact_math.h"
+#include "base/philox.h"
+#include "base/race.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
-#include "runtime/philox.h"
 
 namespace edge {
 namespace {
 
-constexpr uint32_t kXtcPurpose = 1;  // of random draws; 0 is the choice of the token
+constexpr uint32_t kXtcPurpose = 1;  // of random draws; the others are the race's
 
 struct Candidate {
   float logit = 0;
@@ -116,20 +117,6 @@ std::vector<Candidate> filtered(std::span<const float> logits, std::span<const d
   return kept;
 }
 
-// The candidate at share u of the mass, summed in the order given.
-int32_t draw(std::span<const Candidate> candidates, double u) {
-  const double target = u * total_weight(candidates);
-  double sum = 0;
-  int32_t last_possible = candidates[0].id;
-  for (const Candidate& candidate : candidates) {
-    if (candidate.weight == 0) continue;
-    sum += candidate.weight;
-    last_possible = candidate.id;
-    if (sum > target) break;
-  }
-  return last_possible;
-}
-
 // Keeps the candidates whose surprise -ln(p) is nearest the entropy until their mass reaches
 // typical_p of all; equal distances by the order given, which stays.
 void keep_typical(std::vector<Candidate>& candidates, double typical_p) {
@@ -177,23 +164,60 @@ void exclude_top_choices(std::vector<Candidate>& candidates, double threshold) {
   std::erase_if(candidates, [&](const Candidate& c) { return is_top(c) && c.id != id; });
 }
 
-// What may be drawn at a temperature above 0; `best` is the argmax. At least one weight is
-// positive.
-std::vector<Candidate> drawable(std::span<const float> logits, size_t best,
-                                const SamplerParams& params, uint64_t step) {
+// What may be drawn.
+struct Drawable {
+  std::vector<double> weights;  // 1 for the best
+  std::vector<int32_t> ids;     // empty: 0, 1, ..
+  double mass = 0;
+
+  Runners runners() const { return {.weights = weights, .ids = ids, .mass = mass}; }
+};
+
+Drawable drawable_of(std::span<const Candidate> candidates) {
+  double best = 0;  // filters may have dropped the best of all
+  for (const Candidate& candidate : candidates) best = std::max(best, candidate.weight);
+  Drawable drawable;
+  for (const Candidate& candidate : candidates) {
+    drawable.weights.push_back(candidate.weight / best);
+    drawable.ids.push_back(candidate.id);
+    drawable.mass += drawable.weights.back();
+  }
+  return drawable;
+}
+
+// At a temperature above 0; `best` is the argmax.
+Drawable drawable(std::span<const float> logits, size_t best, const SamplerParams& params,
+                  uint64_t step) {
   const double max = static_cast<double>(logits[best]);
   std::vector<double> weights(logits.size());
   const double mass = kernels().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), max,
                                         1.0 / params.temperature, weights.data());
+  const bool excludes_top = params.xtc_probability > 0 &&
+                            uniform_draw(params.seed, step, kXtcPurpose) < params.xtc_probability;
   const bool has_filter = params.top_k > 0 || params.top_p < 1 || params.min_p > 0;
+  if (!has_filter && !(params.typical_p < 1) && !excludes_top) {
+    return {.weights = std::move(weights), .ids = {}, .mass = mass};
+  }
   std::vector<Candidate> candidates =
       has_filter ? filtered(logits, weights, mass, params) : candidates_from(logits, weights, 0);
   if (params.typical_p < 1) keep_typical(candidates, params.typical_p);
-  if (params.xtc_probability > 0 &&
-      uniform_draw(params.seed, step, kXtcPurpose) < params.xtc_probability) {
-    exclude_top_choices(candidates, params.xtc_threshold);
+  if (excludes_top) exclude_top_choices(candidates, params.xtc_threshold);
+  return drawable_of(candidates);
+}
+
+// Where logits[i] was that of ids[i]; no ids: of i.
+Drawable named(Drawable from, std::span<const int32_t> ids) {
+  if (from.ids.empty()) {
+    from.ids.assign(ids.begin(), ids.end());
+  } else if (!ids.empty()) {
+    for (int32_t& id : from.ids) id = ids[static_cast<size_t>(id)];
   }
-  return candidates;
+  return from;
+}
+
+int32_t draw(const Drawable& from, const SamplerParams& params, uint64_t step) {
+  const Runners runners = from.runners();
+  return runners.id(race(runners, params.seed, step));
 }
 
 // `logits` after the rules, which live in `storage` if there are any.
@@ -279,9 +303,9 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
   }
   const size_t top = argmax(logits);
   const size_t best = scores.data() == logits.data() ? top : argmax(scores);
-  const int32_t id = params.temperature == 0 ? static_cast<int32_t>(best)
-                                             : draw(drawable(scores, best, params, step),
-                                                    uniform_draw(params.seed, step));
+  const int32_t id = params.temperature == 0
+                         ? static_cast<int32_t>(best)
+                         : draw(drawable(scores, best, params, step), params, step);
   const double max = static_cast<double>(logits[top]);
   const double log_mass = log_softmax_mass(logits, max);
   return SampledToken{id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass};
@@ -298,11 +322,13 @@ bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
 // same weights, as all the logits have.
 Result<SampledToken> sample_top(const TopTokens& top, const SamplerParams& params, uint64_t step) {
   EDGE_RETURN_IF_ERROR(params.check());
-  const std::span<const float> logits = std::span(top.logits).first(static_cast<size_t>(top.n));
+  const auto n = static_cast<size_t>(top.n);
+  const std::span<const int32_t> ids = std::span(top.ids).first(n);
   size_t place = 0;
   if (params.temperature > 0) {
-    place = static_cast<size_t>(
-        draw(drawable(logits, 0, params, step), uniform_draw(params.seed, step)));
+    const Drawable from = drawable(std::span(top.logits).first(n), 0, params, step);
+    const int32_t id = draw(named(from, ids), params, step);
+    place = static_cast<size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin());
   }
   return logprobs_of(top, top.n)[place];
 }
@@ -321,12 +347,23 @@ Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
     shares.push_back({static_cast<int32_t>(best), 1.0});
     return shares;
   }
-  const std::vector<Candidate> candidates = drawable(scores, best, params, step);
-  const double mass = total_weight(candidates);
-  for (const Candidate& candidate : candidates) {
-    if (candidate.weight > 0) shares.push_back({candidate.id, candidate.weight / mass});
+  const Drawable from = drawable(scores, best, params, step);
+  for (size_t i = 0; i < from.weights.size(); ++i) {
+    if (from.weights[i] > 0) shares.push_back({from.runners().id(i), from.weights[i] / from.mass});
   }
   return shares;
+}
+
+std::vector<TokenShare> guess(std::span<const float> logits, const SamplerParams& params,
+                              uint64_t step, std::span<const int32_t> ids, size_t n) {
+  if (logits.empty() || !check_finite(logits).is_ok()) return {};
+  const Drawable from = named(drawable(logits, argmax(logits), params, step), ids);
+  const Runners runners = from.runners();
+  std::vector<TokenShare> guesses;
+  for (const Favourite& one : favourites(runners, params.seed, step, n)) {
+    guesses.push_back({runners.id(one.at), one.probability});
+  }
+  return guesses;
 }
 
 std::vector<SampledToken> logprobs_of(const TopTokens& top, int64_t k) {

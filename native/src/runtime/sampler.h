@@ -61,12 +61,18 @@ bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
 // Then sample(), which gives the same token and logprob. kInvalidArgument if params are bad.
 Result<SampledToken> sample_top(const TopTokens& top, const SamplerParams& params, uint64_t step);
 
-// What sample() draws from: every token it can return with its probability, in the order in which
-// it sums them.
+// What sample() draws from: every token it can return with its probability.
 Result<std::vector<TokenShare>> distribution(std::span<const float> logits,
                                              const SamplerParams& params, uint64_t step,
                                              const LogitRuleParams* rules = nullptr,
                                              const TokenHistory& history = {});
+
+// The at most n tokens that sample() is likeliest to return of logits that are near these,
+// likeliest first, and how likely: it knows what will be drawn with. For a temperature above 0 and
+// params that are checked; none of logits that are not finite. logits[i] is that of ids[i]; no ids:
+// of i.
+std::vector<TokenShare> guess(std::span<const float> logits, const SamplerParams& params,
+                              uint64_t step, std::span<const int32_t> ids, size_t n);
 
 // top_logprobs() where k <= top.n.
 std::vector<SampledToken> logprobs_of(const TopTokens& top, int64_t k);

@@ -41,6 +41,7 @@
 #include "runtime/kv_compress.h"
 #include "runtime/kv_sequence.h"
 #include "runtime/lookahead.h"
+#include "runtime/sampler.h"
 #include "runtime/session_file.h"
 #include "runtime/session_options.h"
 
@@ -125,6 +126,9 @@ class Session {
   // Where drafts come from, from now on; null: there are none, which costs nothing. kMemoryBudget,
   // for the source and the logits of drafts.
   Status set_drafts(std::unique_ptr<DraftSource> source);
+  // The token after all that are processed was drawn so, and so will be those to come: drafts are
+  // better for it. Changes no result.
+  void expect_draws(const SamplerParams& params, uint64_t step);
   // Whether there is a source.
   bool has_drafts() const { return drafts_ != nullptr; }
 
@@ -229,6 +233,7 @@ class Session {
   // Drafts, in session_drafts.cc; nothing happens without a source of them.
   Status take_drafted();
   Status begin_run(const Run& run);
+  std::optional<ComingDraws> coming_draws() const;
   void draft();
   void begin_draft_step();
   void forget_rows();
@@ -263,6 +268,8 @@ class Session {
   SessionStats stats_;
   std::unique_ptr<DraftSource> drafts_;  // null: none
   Lookahead ahead_;
+  SamplerParams drawn_;              // as tokens are; temperature 0: or it is not known
+  uint64_t first_draw_ = 0;          // step of token 0, were it drawn; it may wrap around
   uint64_t draft_bytes_ = 0;         // claimed for them
   bool is_drafting_ = false;         // drafts_ does not rest
   DraftSource::Step last_step_;      // until drafts_ knows of it

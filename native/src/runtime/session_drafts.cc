@@ -2,6 +2,7 @@
 // of tokens that were appended and processed; rows of drafts stand in slots behind.
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "base/os.h"
@@ -78,6 +79,21 @@ Status Session::take_drafted() {
   return Status::ok();
 }
 
+void Session::expect_draws(const SamplerParams& params, uint64_t step) {
+  if (drafts_ == nullptr) return;
+  drawn_ = params;
+  // Steps go on with the tokens, from wherever the caller began to count.
+  first_draw_ = step - static_cast<uint64_t>(n_tokens());
+}
+
+// Of what follows all tokens.
+std::optional<ComingDraws> Session::coming_draws() const {
+  if (!(drawn_.temperature > 0)) return {};
+  return ComingDraws{.seed = drawn_.seed,
+                     .step = first_draw_ + static_cast<uint64_t>(tokens_.size()),
+                     .params = &drawn_};
+}
+
 // For the step to come, if it is one for a single token.
 void Session::draft() {
   ahead_.clear();
@@ -91,7 +107,9 @@ void Session::draft() {
   // What a prompt or a rest has left to learn comes once and is not what drafting costs.
   if (is_long) start_ns = monotonic_ns();
   if (is_decoding_) {
-    const TokenTree& tree = drafts_->propose(tokens_, most_drafts(), n_other_rows_);
+    const std::optional<ComingDraws> draws = coming_draws();
+    const TokenTree& tree =
+        drafts_->propose(tokens_, most_drafts(), n_other_rows_, draws ? &*draws : nullptr);
     ahead_.plan(tree, meets_other_format(tree.size()));
   }
   drafting_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;

@@ -11,12 +11,24 @@
 
 namespace edge {
 
+struct SamplerParams;  // runtime/sampler.h
+
+// The tokens to come are drawn by races (base/race.h) with this seed, the next one at this step and
+// those after it at the following ones.
+struct ComingDraws {
+  uint64_t seed = 0;
+  uint64_t step = 0;
+  const SamplerParams* params = nullptr;  // all of them, for who has logits to draw of; not null
+};
+
 struct DraftContext {
   // The sequence's committed tokens, prompt and output, the last of which has not been through the
   // model: drafts follow it. Not empty.
   std::span<const int32_t> tokens = {};
   int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
   double tokens_a_ms = 0.0;              // that time brings elsewhere; 0: time is free
+  const ComingDraws* draws =
+      nullptr;  // of what follows `tokens`; null: it is not drawn, or not known
 };
 
 // The likeliest tokens by the logits of one row, best first; of any row, verified or not.

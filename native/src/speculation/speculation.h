@@ -104,9 +104,10 @@ class SequenceSpeculation {
 
   struct Limits {
     int max_nodes = TokenTree::kMaxNodes;
-    int n_other_rows = 0;       // of other sequences in the step
-    double budget_ms = 0.0;     // latency; 0: none
-    bool is_time_free = false;  // proposing takes no time, whatever it takes
+    int n_other_rows = 0;                // of other sequences in the step
+    double budget_ms = 0.0;              // latency; 0: none
+    bool is_time_free = false;           // proposing takes no time, whatever it takes
+    const ComingDraws* draws = nullptr;  // as in DraftContext
   };
   // The tree for the next step, empty for a plain one; valid until the next call. Each beginning
   // of it is the best tree of its size.
@@ -142,6 +143,8 @@ class SequenceSpeculation {
   // The last tokens of a prompt say what drafts of each would have been worth.
   void observe_prompt(const DraftObservation& observation);
   void propose_cheap(const DraftContext& context);
+  // Makes of how often such candidates are right how likely each is now.
+  void heed(const ComingDraws& draws);
   // Whether of the candidates of the first level, or of any below them, a step should verify some.
   bool is_worth_more(const Limits& limits) const;
   // Returns what the drafters asked took.

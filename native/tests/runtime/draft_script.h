@@ -33,6 +33,7 @@ struct DraftLog {
   int n_rests = 0;
   int n_cut = 0;          // steps with fewer nodes than were proposed
   int n_step_tokens = 0;  // that came of steps
+  std::function<void(const ComingDraws*, size_t n_tokens)> sees_draws;  // at each proposal
   int n_steps = 0;
   std::vector<std::vector<int32_t>> texts;  // of sequences that are over
 };
@@ -54,7 +55,9 @@ class DraftScript final : public DraftSource {
   }
   // The true continuation down to some depth, and wrong tokens below any of it, shuffled as far as
   // parents stand before their children.
-  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes, int) override {
+  const TokenTree& propose(std::span<const int32_t> tokens, int most_nodes, int,
+                           const ComingDraws* draws) override {
+    if (log_->sees_draws) log_->sees_draws(draws, tokens.size());
     CHECK(std::ranges::equal(tokens, known_));
     tree_.clear();
     std::mt19937& random = log_->random;

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <vector>
 
+#include "runtime/sampler.h"
+
 namespace {
 
 using edge::Acceptance;
@@ -119,9 +121,9 @@ struct Sequence {
     if (!with_hidden) first = tokens.size();
     drafter.observe(seen);
   }
-  Candidates propose(int max_depth = 15) {
+  Candidates propose(int max_depth = 15, const edge::ComingDraws* draws = nullptr) {
     Candidates out;
-    drafter.propose({.tokens = tokens, .max_depth = max_depth}, out);
+    drafter.propose({.tokens = tokens, .max_depth = max_depth, .draws = draws}, out);
     return out;
   }
   // Hashes of the head's rows for the committed tokens.
@@ -248,6 +250,41 @@ TEST_CASE("a head that fails is silent") {
   sequence.head.fails = false;
   sequence.observe(1);
   CHECK(sequence.propose().empty());
+}
+
+TEST_CASE("where tokens are drawn the head guesses what would be drawn of its own logits") {
+  Sequence sequence;
+  sequence.observe(7);
+  const edge::SamplerParams params{.temperature = 0.8, .top_k = 6, .seed = 5};
+  const edge::ComingDraws draws{.seed = params.seed, .step = 40, .params = &params};
+  const Candidates out = sequence.propose(15, &draws);
+  REQUIRE(!out.empty());
+  std::vector<Made> made;  // of each node
+  std::vector<std::vector<uint32_t>> hashes;
+  const std::vector<uint32_t> root = sequence.rows();
+  bool is_any_below = false;
+  for (int i = 0; i < out.size(); ++i) {
+    const edge::DraftNode& node = out[i];
+    const auto parent = static_cast<size_t>(std::max(node.parent, 0));
+    const std::vector<uint32_t>& above = node.parent < 0 ? root : hashes[parent];
+    const Made before = node.parent < 0 ? made_of(root) : made[parent];
+    const uint64_t step = 40 + static_cast<uint64_t>(out.depth(node.parent));
+    // Its logits stand for the model's: what the sampler draws of them is the likeliest guess.
+    std::vector<float> of_all(64, -1e6F);
+    for (size_t at = 0; at < sequence.ids.size(); ++at) {
+      of_all[static_cast<size_t>(sequence.ids[at])] = before.logits[at];
+    }
+    const auto guesses = edge::guess(before.logits, params, step, sequence.ids, 3);
+    CHECK(guesses.front().id == edge::sample(of_all, params, step).value().id);
+    CHECK(std::any_of(guesses.begin(), guesses.end(), [&](const edge::TokenShare& one) {
+      return one.id == node.id && node.probability == doctest::Approx(one.probability);
+    }));
+    hashes.push_back(above);
+    hashes.back().push_back(hash_of_row(node.id, before.state.data()));
+    made.push_back(made_of(hashes.back()));
+    is_any_below |= node.parent >= 0;
+  }
+  CHECK(is_any_below);
 }
 
 }  // namespace

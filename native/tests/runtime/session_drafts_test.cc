@@ -88,6 +88,34 @@ TEST_CASE("drafts save steps and change neither tokens nor logits, with windows 
   }
 }
 
+TEST_CASE("a source knows how what comes will be drawn, from wherever its steps are counted") {
+  for (const uint64_t first_step : {20ull, 0ull, 1000ull}) {
+    Drafting f({0});
+    int n_seen = 0;
+    const auto session = f.session();
+    REQUIRE(session->append(random_ids(20, 1)).is_ok());
+    run_all(*session);
+    const SamplerParams params{.temperature = 1.5, .seed = 11};
+    f.log->sees_draws = [&](const ComingDraws* draws, size_t n_tokens) {
+      REQUIRE(draws != nullptr);
+      CHECK(draws->seed == params.seed);
+      CHECK(draws->params->temperature == params.temperature);
+      CHECK(draws->step == first_step + n_tokens - 20);  // of the token behind those
+      ++n_seen;
+    };
+    for (uint64_t step = first_step; step < first_step + 30; ++step) {
+      const int32_t next = sample(session->logits().value(), params, step).value().id;
+      session->expect_draws(params, step);
+      REQUIRE(session->append(std::span(&next, 1)).is_ok());
+      run_all(*session);
+    }
+    CHECK(n_seen > 0);
+    f.log->sees_draws = [](const ComingDraws* draws, size_t) { CHECK(draws == nullptr); };
+    session->expect_draws({}, 0);  // greedy
+    generate(*session, f.model, 10);
+  }
+}
+
 TEST_CASE("a source that rests now and then is told all that came meanwhile") {
   for (const bool wants_hidden : {false, true}) {
     Drafting f({0, 40});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -39,9 +40,11 @@ struct Simulated {
   double speed() const { return plain_ms / ms; }
 };
 
+// drawn: the text was drawn with that seed, each token at the step of its place.
 inline Simulated simulate(SequenceSpeculation& drafts, std::span<const int32_t> text,
                           size_t n_prompt, const StepCost& cost,
-                          const SequenceSpeculation::Limits& limits = {}) {
+                          SequenceSpeculation::Limits limits = {},
+                          std::optional<uint64_t> drawn = {}) {
   Simulated done;
   size_t n_heard = 0;
   size_t n_told = 0;
@@ -50,6 +53,8 @@ inline Simulated simulate(SequenceSpeculation& drafts, std::span<const int32_t> 
     TokenTree tree;
     if (!rests) {
       drafts.observe({.tokens = text.first(at), .n_new = at - std::exchange(n_told, at)});
+      const ComingDraws draws{.seed = drawn.value_or(0), .step = at};
+      if (drawn) limits.draws = &draws;
       tree = drafts.propose(text.first(at), limits);
     }
     for (const DraftNode& node : tree) done.drafted.push_back(node.id);

@@ -1,8 +1,10 @@
 #include "speculation/speculation.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "base/race.h"
 #include "doctest/doctest.h"
 #include "draw.h"
 #include "simulation.h"
@@ -62,6 +64,27 @@ TEST_CASE("what a sequence wrote is drafted when it begins again, and counted") 
   for (const DraftCounts& counts : drafts.counts()) n_accepted += counts.accepted;
   CHECK(n_accepted + done.n_steps >= 550);
   CHECK(n_accepted + done.n_steps <= 551);
+}
+
+TEST_CASE("where tokens are drawn, what is known of the draws says which of the usual ones comes") {
+  constexpr uint64_t kSeed = 9;
+  const std::vector<double> weights{1, 0.6, 0.4};
+  std::vector<int32_t> text{0};
+  while (text.size() < 3000) {
+    std::vector<int32_t> followers;
+    for (int32_t i = 1; i <= 3; ++i) followers.push_back((text.back() * 3 + i * i) % 40);
+    const Runners runners{.weights = weights, .ids = followers, .mass = 2};
+    text.push_back(followers[race(runners, kSeed, text.size())]);
+  }
+  std::vector<double> speeds;
+  for (const bool is_known : {false, true}) {
+    SharedSpeculation shared({.n_vocab = 40});
+    time_all_sizes(shared);
+    SequenceSpeculation drafts(shared);
+    const std::optional<uint64_t> drawn = is_known ? std::optional(kSeed) : std::nullopt;
+    speeds.push_back(simulate(drafts, text, 200, usual_cost, {}, drawn).speed());
+  }
+  CHECK(speeds[1] > 1.1 * speeds[0]);
 }
 
 TEST_CASE("texts of sequences that ended are drafted from") {

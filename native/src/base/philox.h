@@ -24,11 +24,11 @@ inline std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter,
 }
 
 // Uniform in [0, 1) with 53 random bits, for draw number `counter` of stream `seed`. Draws for
-// different purposes are independent.
-inline double uniform_draw(uint64_t seed, uint64_t counter, uint32_t purpose = 0) {
-  const std::array<uint32_t, 4> words =
-      philox4x32({static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), purpose, 0},
-                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+// different purposes are independent, and so are those for different ids.
+inline double uniform_draw(uint64_t seed, uint64_t counter, uint32_t purpose = 0, uint32_t id = 0) {
+  const std::array<uint32_t, 4> words = philox4x32(
+      {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), purpose, id},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t bits = (uint64_t{words[0]} << 32 | words[1]) >> 11;
   return static_cast<double>(bits) * 0x1p-53;
 }
