@@ -26,6 +26,10 @@ TEST_CASE("every op has the scalar CPU's bits on this GPU") { test::check_all_sh
 
 TEST_CASE("the likeliest tokens on this GPU are the sampler's") { test::check_top(on_device); }
 
+TEST_CASE("products of many rows op by op have the scalar CPU's bits on this GPU") {
+  test::check_products(on_device);
+}
+
 TEST_CASE("a row's bits on this GPU do not depend on the rows beside it") {
   test::check_rows_alone(on_device);
 }

@@ -41,6 +41,10 @@ TEST_CASE("the likeliest tokens are the sampler's, in every order of threads") {
   in_every_order([] { on_every_device(test::check_top); });
 }
 
+TEST_CASE("products of many rows have the scalar CPU's bits, in every order of threads") {
+  in_every_order([] { on_every_device(test::check_products); });
+}
+
 TEST_CASE("a row's bits do not depend on the rows beside it") {
   on_every_device(test::check_rows_alone);
 }
