@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidArgumentError, MemoryBudgetError
 from .locate import explained, resolve
-from .npu.driver import BACKEND as NPU
-from .npu.driver import KV as GRAPHS_KV
-from .npu.driver import is_npu, settings_for
-from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions
+from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions, uses_graphs
 
 if TYPE_CHECKING:
     from . import _native
@@ -60,7 +57,13 @@ class Opened:
 def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _native.Model:
     from . import _native
 
-    npu = is_npu(options.backend)
+    backend, kv = options.backend, options.kv
+    npu: list[tuple[str, str]] = []
+    if uses_graphs(backend):
+        from .npu.driver import BACKEND, KV, settings_for
+
+        npu = settings_for(path, backend)
+        backend, kv = BACKEND, KV if kv == DEFAULT_KV else kv
     with explained(path):
         return _native.Model.load(
             path,
@@ -70,12 +73,12 @@ def _open(path: Path, options: LoadOptions, draft: _native.Model | None) -> _nat
             n_ctx=options.n_ctx or 0,
             latency_budget_ms=options.latency_budget_ms or 0.0,
             prefix_cache_bytes=options.prefix_cache,
-            kv_format=GRAPHS_KV if npu and options.kv == DEFAULT_KV else options.kv,
+            kv_format=kv,
             kv_cache_dir=options.kv_cache_dir,
             kv_cache_disk_bytes=options.kv_cache_disk_bytes,
             speculate=SPECULATE_NAMES[options.speculate],
             draft_model=draft,
             draft_layers=options.draft_layers,
-            backend=NPU if npu else options.backend,
-            npu=settings_for(path, options.backend) if npu else [],
+            backend=backend,
+            npu=npu,
         )
