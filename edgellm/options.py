@@ -18,6 +18,7 @@ from .watching import CancelToken, PrefillProgress
 
 if TYPE_CHECKING:
     from .model import Model
+    from .signature import RequireSignature
 
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
@@ -83,6 +84,9 @@ class LoadOptions:
     `draft_model`: a small model with the same tokens that guesses as well: a file, a name or an
     open model, of which file, scratch and KV count for `max_memory`. `draft_layers`: guess by the
     first so many layers of the model itself; 0: not (docs/SPECULATION.md says when that pays).
+    `require_signature`: the file of a public key with which every file that is opened must be
+    signed, before it is mapped; True: one of those of the fleets that this device trusts; None: no
+    signature is asked for (docs/SIGNING.md).
     """
 
     backend: str = "cpu"
@@ -98,6 +102,7 @@ class LoadOptions:
     speculate: Speculate = DEFAULT_SPECULATE
     draft_model: str | os.PathLike[str] | Model | None = None
     draft_layers: int = 0
+    require_signature: RequireSignature = None
 
     def __post_init__(self) -> None:
         if self.speculate not in (True, False, "auto", "always"):

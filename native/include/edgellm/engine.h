@@ -153,6 +153,9 @@ struct LoadOptions {
   // onnxruntime's; for an execution provider of a library of its own "provider",
   // "provider_library", and its options as "provider.NAME".
   Metadata npu = {};
+  // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
+  // of a file that is verified. "": anything.
+  std::string header_sha256 = {};
 };
 
 struct ModelInfo {

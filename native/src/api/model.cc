@@ -98,6 +98,12 @@ void check_options(const LoadOptions& options) {
   }
 }
 
+void check_identity(const edge::EdgeFile& file, const std::string& header_sha256) {
+  if (header_sha256.empty() || file.metadata("edgellm.header_sha256") == header_sha256) return;
+  raise(Code::kSignatureDigest,
+        file.path() + ": another file than was signed; nothing of it is used");
+}
+
 edge::KvFormat kv_format_from(const std::string& name) {
   std::string known;
   for (const auto& row : edge::kKvFormats) {
@@ -155,6 +161,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.info.kv_format = options.kv_format;
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
+  check_identity(*model.file, options.header_sha256);
   if (edge::is_adapter_spec(model.file->metadata("edgellm.spec"))) {
     raise(
         Code::kSpecInvalid,
