@@ -122,7 +122,7 @@ GPU_TEST := EDGELLM_CUDA_LIBRARY=$(CURDIR)/build/gpu/libedgellm_cuda.so
 gpu-build:
 	cmake -S native -B build/gpu $(CUDA_FLAGS) -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON \
 	  "-DEDGE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)"
-	cmake --build build/gpu --target edgellm_cuda test_cuda edge_ops edge_bench edge_run \
+	cmake --build build/gpu --target edgellm_cuda test_cuda edge_ops edge_products edge_bench edge_run \
 	  copy_bandwidth
 
 gpu-test: gpu-build
@@ -138,6 +138,7 @@ gpu-test: gpu-build
 gpu-bench: gpu-build
 	for rows in 1 2 4 8 16 128; do \
 	  $(GPU_TEST) build/gpu/tests/edge_ops --backend cuda --rows $$rows || exit 1; done
+	$(GPU_TEST) build/gpu/tests/edge_products --backend cuda
 	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/demo.edge --backend cuda
 	$(GPU_TEST) python3 -P benchmarks/gpu.py build/gpu --write docs/BENCHMARKS.md $(if $(LLAMA_CPP),\
 	  --llama $(LLAMA_CPP) --gguf $(LLAMA_GGUF))
