@@ -132,7 +132,7 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(tmp_path):
         find_profile("raspbery-pi-5")
     with pytest.raises(InvalidArgumentError):
         find_profile("../hardware_profiles/generic")
-    with pytest.raises(FormatError, match="No such file"):
+    with pytest.raises(FormatError, match="no such file"):
         find_profile(str(tmp_path / "none.toml"))
 
 
