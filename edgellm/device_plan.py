@@ -11,6 +11,7 @@ from typing import Any
 
 from .edgeheader import EdgeHeader
 from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
+from .layer_split import STEP_BYTES, host_layers
 from .long_context import context_of
 from .options import BACKENDS, DEFAULT_KV, KV_FORMATS
 from .planner import (
@@ -63,7 +64,8 @@ class DevicePlan:
     where nobody knows, and `limit_source` says of whom that is. `max_memory_bytes`: what to give to
     `load(max_memory=)`, which keeps to it: all but the program, the kernel and a GPU's copy.
     `threads`: the device's choice. `disk_bytes`: of the file. `startup_s`: reading it from a cold
-    disk, None if that is unknown."""
+    disk, None if that is unknown. `host_layers`: the first so many layers run on the CPU where the
+    GPU's own memory is short, None if not even the head fits there."""
 
     device: str
     backend: str
@@ -77,6 +79,7 @@ class DevicePlan:
     prefill: Speed | None
     disk_bytes: int
     startup_s: float | None
+    host_layers: int | None = 0
 
     @property
     def total_bytes(self) -> int:
@@ -152,7 +155,10 @@ def plan_on(
         prefill=speeds[1],
         disk_bytes=header.file_bytes,
         startup_s=startup,
+        host_layers=_host_layers(header, profile, chosen, memory, wish),
     )
+    if made.host_layers != 0:  # figures are of one or the other
+        made = replace(made, decode=None, prefill=None)
     if made.fits is not False or limit is None:
         return made
     return replace(made, ways=tuple(_ways(header, made, limit, _copies(profile, chosen))))
@@ -240,6 +246,19 @@ def _own_memory(profile: HardwareProfile | None, backend: str) -> int | None:
     if accelerator is None or accelerator.memory_bytes is None:
         return None
     return accelerator.memory_bytes.value
+
+
+def _host_layers(
+    header: EdgeHeader,
+    profile: HardwareProfile | None,
+    backend: str,
+    memory: MemoryPlan,
+    wish: Wish,
+) -> int | None:
+    own = _own_memory(profile, backend)
+    if own is None:
+        return 0
+    return host_layers(header, own - STEP_BYTES - wish.parallel * memory.kv_bytes_at(wish.n_ctx))
 
 
 def _copies(profile: HardwareProfile | None, backend: str) -> int:

@@ -34,6 +34,7 @@ def model_info(native: native_module.Model, path: Path) -> ModelInfo:
         kv_bytes_per_token=native.kv_bytes_per_token,
         kv_bytes=native.kv_bytes(),
         backend=native.backend,
+        host_layers=native.host_layers,
         isa=_native.active_isa(),
         threads=native.n_threads,
         load_ms=native.load_ms,

@@ -117,6 +117,7 @@ class ModelInfo:
     load_ms: float
     verified_fraction: float
     root: str  # SHA-256 over all weights, hex
+    host_layers: int = 0  # that run on the CPU, because the GPU's memory is short
     source: dict[str, Any] = field(default_factory=dict)
     # Tokens that went to each expert since load(), by layer; layers without experts are left out.
     expert_load: dict[int, list[int]] = field(default_factory=dict)

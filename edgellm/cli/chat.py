@@ -31,7 +31,7 @@ from .defaults import (
     size_bytes,
 )
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, print_json
+from .output import note, note_host_layers, print_json
 from .stored import model_file
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def command(
             if is_kept and not cache:
                 cache = {"kv_cache_dir": kv_directory()}
         loaded = stack.enter_context(opened(model or DEMO))
+        note_host_layers(loaded.info().host_layers)
         through = None if adapter is None else loaded.load_adapter(adapter)
         options: dict[str, Any] = {
             "template": named,

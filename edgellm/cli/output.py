@@ -54,6 +54,13 @@ def note(message: str) -> None:
     sys.stderr.write(visible_line(message) + "\n")
 
 
+def note_host_layers(n_on_host: int) -> None:
+    """Says of a model on a GPU that not all of it is there."""
+    if n_on_host:
+        why = "the GPU's memory is short (docs/backends.md)"
+        note(f"the first {n_on_host} layers run on the CPU: {why}")
+
+
 def print_error(message: str) -> None:
     """The one line a failure gets."""
     sys.stderr.write("error: " + visible_line(message) + "\n")

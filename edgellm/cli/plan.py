@@ -103,6 +103,8 @@ def _rows(plan: DevicePlan) -> Iterator[tuple[str, Any]]:
     limit = "unknown" if plan.limit_bytes is None else mib(plan.limit_bytes)
     yield "may be used", f"{limit} ({plan.limit_source})"
     yield "fits", {True: "yes", False: "no", None: "unknown"}[plan.fits]
+    if plan.host_layers != 0:
+        yield "layers", _layers(plan.host_layers)
     for way in plan.ways:
         yield "would fit", f"{way.change}: {mib(way.total_bytes)}"
     if plan.fits is False and not plan.ways:
@@ -114,6 +116,12 @@ def _rows(plan: DevicePlan) -> Iterator[tuple[str, Any]]:
     yield "disk", mib(plan.disk_bytes)
     cold = "unknown" if plan.startup_s is None else f"{plan.startup_s:.1f} s from a cold disk"
     yield "start", f"{cold}; a few ms where the file is in the page cache"
+
+
+def _layers(n_on_host: int | None) -> str:
+    if n_on_host is None:
+        return "none on the GPU: its memory is too short for the head alone; take backend cpu"
+    return f"the first {n_on_host} on the CPU, the others on the GPU, whose memory is short"
 
 
 def _speed(speed: Speed | None, what: str) -> str:

@@ -32,7 +32,7 @@ from .defaults import (
     size_bytes,
 )
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, print_json, print_text
+from .output import note, note_host_layers, print_json, print_text
 from .progress import PromptBar
 from .prompt import whole_prompt
 from .stored import model_file
@@ -140,6 +140,7 @@ def command(
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
+        note_host_layers(loaded.info().host_layers)
         if govern:
             from ..governor import Governor
 

@@ -4,6 +4,7 @@ devices, which are emulated here: every logit is the CPU's. Equality here is `==
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,20 @@ import pytest
 from edgellm.converters import convert
 
 from edgellm import _native
+from edgellm.edgefile import read_header
+from edgellm.layer_split import STEP_BYTES, host_layers
 from golden.blocks import CASES, ids_of, write_case
 from golden.families import save_family
 from golden.test_experts import CONFIGS, write_checkpoint
 
 BUILT = Path(__file__).parents[2] / "build" / "editable" / "tests"
 DEVICES = ("cuda", "metal")
+LIBRARY = {name: BUILT / f"libedgellm_{name}_emulated.so" for name in DEVICES}
 
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    library = BUILT / f"libedgellm_{request.param}_emulated.so"
+    library = LIBRARY[request.param]
     if not library.exists():
         pytest.skip(f"NOT TESTED: {request.param}; the editable install builds {library.name}")
     monkeypatch.setenv(f"EDGELLM_{request.param.upper()}_LIBRARY", str(library))
@@ -54,13 +58,34 @@ def test_every_block_has_the_bits_of_the_cpu(device: str, name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_experts_run_on_the_host(device: str, name: str, tmp_path: Path) -> None:
+def test_experts_have_the_bits_of_the_cpu(device: str, name: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / name, CONFIGS[name])
     convert(checkpoint, tmp_path / "model.edge", format="E4_16")
     check(device, tmp_path / "model.edge", [(7919 * t + 13) % 90 for t in range(24)])
 
 
-def test_short_convolutions_run_on_the_host(device: str, tmp_path: Path) -> None:
+def test_short_convolutions_have_the_bits_of_the_cpu(device: str, tmp_path: Path) -> None:
     checkpoint, _ = save_family("lfm2_convolutions", tmp_path / "checkpoint")
     convert(checkpoint, tmp_path / "model.edge", format="E4_16")
     check(device, tmp_path / "model.edge", [(31 * t + 3) % 97 for t in range(24)])
+
+
+def _native_model(path: Path) -> AbstractContextManager[_native.Model]:
+    return closing(_native.Model.load(path, n_threads=1, verify="never", backend="cuda"))
+
+
+def test_the_plan_knows_which_layers_stay_on_the_cpu(
+    demo_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not LIBRARY["cuda"].exists():
+        pytest.skip("NOT TESTED: the editable install builds the emulated library")
+    monkeypatch.setenv("EDGELLM_CUDA_LIBRARY", str(LIBRARY["cuda"]))
+    header = read_header(demo_path)
+    with _native_model(demo_path) as whole:
+        kv_bytes = whole.kv_bytes()
+        assert whole.host_layers == 0
+    for part in (0.9, 0.6, 0.4):
+        room = int(part * header.file_bytes)
+        monkeypatch.setenv("EDGELLM_EMULATED_DEVICE_BYTES", str(STEP_BYTES + kv_bytes + room))
+        with _native_model(demo_path) as split:
+            assert split.host_layers == host_layers(header, room)

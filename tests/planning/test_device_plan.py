@@ -11,7 +11,7 @@ import pytest
 import edgellm
 from command_line import edgellm as run_edgellm
 from edgellm.cli.exits import Exit
-from edgellm.device_plan import PROGRAM_BYTES, plan_on
+from edgellm.device_plan import PROGRAM_BYTES, DevicePlan, plan_on
 from edgellm.edgefile import read_header
 from edgellm.errors import (
     ContextOverflowError,
@@ -20,6 +20,7 @@ from edgellm.errors import (
     MemoryBudgetError,
     UnsupportedError,
 )
+from edgellm.layer_split import STEP_BYTES
 from edgellm.planner import file_bytes_as, plan_of
 from edgellm.profiles import Figure, find_profile
 
@@ -125,6 +126,25 @@ def test_a_gpu_has_its_own_memory_or_a_copy(header):
     assert jetson.max_memory_bytes == h100.max_memory_bytes
     on_cpu = plan_on(header, find_profile("jetson-orin-nano"), backend="cpu")
     assert set(jetson.parts) - set(on_cpu.parts) == {"gpu copy"}
+
+
+def test_layers_that_a_gpu_has_no_room_for_stay_on_the_cpu(header):
+    h100 = find_profile("server-h100")
+    assert plan_on(header, h100).host_layers == 0
+    kv = plan_on(header, h100).parts["kv"]
+    n_layers = len(header.spec["layers"])
+
+    def plan(n_weights: int) -> DevicePlan:
+        memory = Figure(STEP_BYTES + kv + n_weights, "estimated", "small")
+        cuda = replace(h100.accelerator("cuda"), memory_bytes=memory)
+        return plan_on(header, replace(h100, accelerators=(cuda,)))
+
+    some = plan(header.file_bytes // 2)
+    assert 0 < some.host_layers < n_layers
+    assert some.decode is None
+    assert plan(header.file_bytes // 3).host_layers > some.host_layers
+    assert plan(1000).host_layers is None
+    assert plan(header.file_bytes).host_layers == 0
 
 
 def test_a_device_whose_memory_nobody_knows_is_not_judged(header):

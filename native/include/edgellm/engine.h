@@ -174,6 +174,7 @@ struct ModelInfo {
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
   int n_threads = 0;
+  int n_host_layers = 0;  // the first so many run on the CPU: the device's memory is short
   double load_ms = 0;
 };
 

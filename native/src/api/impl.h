@@ -129,6 +129,7 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status open_graphs(const LoadOptions& options);
   edge::Status make_graph_decoder();
   edge::Result<size_t> steps_bytes() const;  // scratch that make_decoder() takes
+  edge::Status load_weights(edge::Backend& backend);  // on a device
   edge::PageBuffer::Allocate page_allocator =
       edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();

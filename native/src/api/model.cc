@@ -10,8 +10,10 @@
 #include "backends/device_library.h"
 #include "base/checked.h"
 #include "base/os.h"
+#include "base/page_drop.h"
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
+#include "model/layer_split.h"
 #include "runtime/mib_text.h"
 
 namespace edgellm {
@@ -233,7 +235,7 @@ Status Model::Impl::make_decoder() {
       edge::create_cpu_backend(edge::active_kernels(), info.n_threads);
   if (info.backend != "cpu") {
     EDGE_ASSIGN_OR_RETURN(backend, edge::open_device_backend(info.backend, std::move(backend)));
-    EDGE_RETURN_IF_ERROR(backend->load(file->hashed_bytes()));
+    EDGE_RETURN_IF_ERROR(load_weights(*backend));
   }
   page_allocator = backend->page_allocator();
   auto made = edge::Decoder::create(spec, weights, std::move(backend), n_ctx_planned, kv_format);
@@ -241,6 +243,24 @@ Status Model::Impl::make_decoder() {
   decoder = made.take();
   gives_top = decoder->has_top();
   return adapter_scratch_bytes > 0 ? decoder->prepare_adapters() : Status{};
+}
+
+// As many layers as there is room for beside the KV of the context that was asked for.
+Status Model::Impl::load_weights(edge::Backend& backend) {
+  EDGE_ASSIGN_OR_RETURN(const size_t room, backend.weight_room());
+  if (room == SIZE_MAX) return backend.load(file->hashed_bytes());
+  const uint64_t kv_bytes = edge::kv_bytes_for(spec.kv_layout(kv_format).groups, n_ctx_planned);
+  const size_t left = room - std::min<size_t>(room, kv_bytes);
+  const bool has_tied_head = weights.output.data == weights.token_embd.data;
+  EDGE_ASSIGN_OR_RETURN(const edge::LayerSplit split,
+                        edge::split_layers(*file, spec.layers.size(), has_tied_head, left));
+  for (const auto& range : split.on_device) {
+    EDGE_RETURN_IF_ERROR(backend.load(range));
+    edge::drop_mapped_pages(range);  // it was copied
+  }
+  backend.set_host_layers(split.n_host_layers);
+  info.n_host_layers = static_cast<int>(split.n_host_layers);
+  return {};
 }
 
 void Model::Impl::before_fork() {

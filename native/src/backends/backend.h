@@ -273,6 +273,11 @@ class Backend {
   // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
   // until the backend is gone.
   virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }
+  // Bytes of weights that load() has room for beside what steps take; SIZE_MAX where they stay where
+  // they are.
+  virtual Result<size_t> weight_room() const { return SIZE_MAX; }
+  // The first n layers, and all before them, run on the host: their weights are not loaded.
+  virtual void set_host_layers(size_t /*n*/) {}
   // Where the pages of KvViews come from.
   virtual PageBuffer::Allocate page_allocator() const { return PageBuffer::allocate; }
   // What models may ask for; one that asks for more is refused before its first step.
@@ -285,6 +290,8 @@ class Backend {
   // rows: the step's rows; valid until end_step().
   virtual void begin_step(std::span<const RowInput> rows) = 0;
   virtual Status end_step() = 0;
+  // Ops to come are those of this layer, or behind the last one those of the head.
+  virtual void begin_layer(size_t /*layer*/) {}
 
   // Which weights the matmul after the coming one reads, in turn; those of ffn_in by their gate
   // alone, or up where there is no gate. A hint: where threads wait for each other they may fetch

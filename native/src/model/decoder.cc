@@ -132,12 +132,14 @@ Status Decoder::run_step(std::span<const RowInput> rows, const StepOutputs& outp
   Residual more = weights_->fuse_embed.is_valid() ? fuse(rows) : Residual{};
   float* shares = outputs.shares;
   for (size_t l = 0; l < spec.layers.size(); ++l) {
+    b.begin_layer(l);
     EDGE_RETURN_IF_ERROR(spec.layers[l].mixer == Mixer::kShortConv
                              ? run_short_conv(l, should_stop, more)
                              : run_attention(l, should_stop, more, shares));
     if (shares != nullptr) shares += int64_t{spec.layers[l].n_kv_heads} * (rows.back().slot + 1);
     EDGE_RETURN_IF_ERROR(run_ffn(l, should_stop, more));
   }
+  b.begin_layer(spec.layers.size());
   return write_outputs(more, outputs, should_stop);
 }
 

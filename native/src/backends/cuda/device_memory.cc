@@ -91,20 +91,20 @@ Status LoadedRanges::load(std::span<const std::byte> bytes, cudaStream_t stream)
   if (bytes.empty() || find(bytes.data(), bytes.size()) != nullptr) return {};
   void* device = nullptr;
   EDGE_RETURN_IF_ERROR(status_of(cudaMalloc(&device, bytes.size()), "memory for the weights"));
-  ranges_.push_back({bytes, static_cast<std::byte*>(device)});
+  const auto behind = std::ranges::upper_bound(ranges_, bytes.data(), {}, first_of);
+  ranges_.insert(behind, {bytes, static_cast<std::byte*>(device)});
   Uploader uploader;
-  return uploader.copy(bytes, ranges_.back().device, stream);
+  return uploader.copy(bytes, static_cast<std::byte*>(device), stream);
 }
 
 const std::byte* LoadedRanges::find(const void* from, size_t n_bytes) const {
-  const auto at = reinterpret_cast<uintptr_t>(from);
-  for (const Range& range : ranges_) {
-    const auto begin = reinterpret_cast<uintptr_t>(range.host.data());
-    if (at < begin || at - begin > range.host.size()) continue;
-    const size_t offset = at - begin;
-    if (n_bytes <= range.host.size() - offset) return range.device + offset;
-  }
-  return nullptr;
+  const auto* at = static_cast<const std::byte*>(from);
+  const auto behind = std::ranges::upper_bound(ranges_, at, {}, first_of);
+  if (behind == ranges_.begin()) return nullptr;
+  const Range& range = *std::prev(behind);
+  const auto offset = static_cast<size_t>(at - range.host.data());
+  const bool is_in = offset <= range.host.size() && n_bytes <= range.host.size() - offset;
+  return is_in ? range.device + offset : nullptr;
 }
 
 }  // namespace edge::cuda

@@ -51,7 +51,8 @@ class LoadedRanges {
     std::span<const std::byte> host;
     std::byte* device;
   };
-  std::vector<Range> ranges_;
+  static const std::byte* first_of(const Range& range) { return range.host.data(); }
+  std::vector<Range> ranges_;  // by address, none in another
 };
 
 }  // namespace edge::cuda

@@ -5,9 +5,9 @@
 namespace edge::cuda {
 namespace {
 
-// Made by whichever source registers first.
+// Made by whichever source registers first, and there until the process ends.
 std::map<std::string_view, Kernel>& table() {
-  static std::map<std::string_view, Kernel> kernels;
+  static std::map<std::string_view, Kernel>& kernels = *new std::map<std::string_view, Kernel>;
   return kernels;
 }
 

@@ -37,6 +37,8 @@ class Device {
   virtual PageBuffer::Allocate allocator() const = 0;
   // Bytes of the host that never change, for kernels to read.
   virtual Status load(std::span<const std::byte> weights) = 0;
+  // What load() may take and leave enough for steps; SIZE_MAX where it takes nothing.
+  virtual Result<size_t> weight_room() const { return SIZE_MAX; }
   // Where the device sees what load() was given; null: it was not.
   virtual const std::byte* loaded(const void* from, size_t n_bytes) const = 0;
   // Where it sees what allocator() gave, or a byte within; null: it did not.

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "backends/gpu/gpu_backend.h"
+#include "backends/gpu/split_backend.h"
 
 namespace edge::gpu {
 
@@ -17,7 +18,8 @@ Backend* open_backend(OpenDevice* open_device, const char* abi, Backend* host, S
   auto device = open_device();
   *why = device.status();
   if (!device.is_ok()) return nullptr;
-  return create_gpu_backend(device.take(), std::move(taken)).release();
+  auto backend = create_gpu_backend(device.take(), std::move(taken));
+  return create_split_backend(std::move(backend), *host).release();
 }
 
 }  // namespace edge::gpu

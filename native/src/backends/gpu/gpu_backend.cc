@@ -30,6 +30,7 @@ class GpuBackend final : public Backend {
   void fetch(const void* from, size_t n_bytes, void* to) override {
     launcher_.keep(device().fetch(from, n_bytes, to));
   }
+  Result<size_t> weight_room() const override { return device().weight_room(); }
   Status load(std::span<const std::byte> weights) override { return device().load(weights); }
 
   Result<std::byte*> alloc(size_t n_bytes) override {

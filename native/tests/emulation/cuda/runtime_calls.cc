@@ -145,6 +145,9 @@ cudaError_t update(GraphExec* exec, const size_t* node, Work work) {
   return cudaSuccess;
 }
 
+// Memory of the device from now on; 0: as much as there is.
+void set_device_bytes(size_t n_bytes) { state().device_bytes = n_bytes; }
+
 // Of those nodes that may run, the last one first: an order that was not asked for shows.
 void run_graph(const std::vector<Node>& nodes) {
   std::vector<bool> is_done(nodes.size());
@@ -165,7 +168,6 @@ void run_graph(const std::vector<Node>& nodes) {
 
 Calls& calls() { return state().calls; }
 void set_fault(Fault fault) { state().fault = fault; }
-void set_device_bytes(size_t n_bytes) { state().device_bytes = n_bytes; }
 
 }  // namespace cuda_on_cpu
 
@@ -186,8 +188,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* n_free, size_t* n_total) {
+  // What a test of the opened library says, and nothing once it says so no longer.
   const char* named = std::getenv("EDGELLM_EMULATED_DEVICE_BYTES");
-  if (named != nullptr) set_device_bytes(std::strtoull(named, nullptr, 10));
+  set_device_bytes(named == nullptr ? 0 : std::strtoull(named, nullptr, 10));
   State& s = state();
   const std::lock_guard lock(s.mutex);
   *n_total = s.device_bytes > 0 ? s.device_bytes : size_t{1} << 40;

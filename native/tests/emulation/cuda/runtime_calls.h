@@ -44,8 +44,6 @@ struct Calls {
 enum class Fault { kNone, kUpdateIsIgnored, kNodesHaveNoOrder };
 Calls& calls();
 void set_fault(Fault fault);
-// Memory of the device from now on; 0: as much as there is.
-void set_device_bytes(size_t n_bytes);
 
 }  // namespace cuda_on_cpu
 

@@ -3,6 +3,7 @@
 // sessions, batches, drafts.
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,14 @@ std::vector<int32_t> greedy(Session& session, int n) {
   return ids;
 }
 
+// The memory of the emulated device, while it lives.
+struct DeviceBytes {
+  explicit DeviceBytes(size_t n_bytes) {
+    setenv("EDGELLM_EMULATED_DEVICE_BYTES", std::to_string(n_bytes).c_str(), 1);
+  }
+  ~DeviceBytes() { unsetenv("EDGELLM_EMULATED_DEVICE_BYTES"); }
+};
+
 std::string error_of(const TinyFile& file, const char* backend) {
   try {
     load(file, backend);
@@ -78,6 +87,38 @@ TEST_CASE("a model on a device says so and generates the CPU's tokens") {
       CHECK(greedy(again_device, 6) == greedy(again_cpu, 6));
     }
   }
+}
+
+TEST_CASE("a model whose first layers run on the host generates the CPU's tokens") {
+  name_libraries();
+  const TinyFile file;
+  const Model cpu = load(file, "cpu");
+  Session on_cpu(cpu);
+  on_cpu.append(some_ids(40));
+  const std::vector<int32_t> wanted = greedy(on_cpu, 8);
+  // Less and less memory for weights beside what steps and the KV take, until no head fits.
+  const size_t besides = (size_t{384} << 20) + cpu.kv_bytes();
+  std::set<int> n_host_layers;
+  std::string error;
+  for (size_t part = 20; part > 0 && error.empty(); --part) {
+    const size_t n_weights = cpu.info().file_bytes * part / 16;
+    const DeviceBytes limit(besides + n_weights);
+    try {
+      const Model split = load(file, "cuda");
+      CAPTURE(split.info().n_host_layers);
+      CHECK((n_host_layers.empty() || split.info().n_host_layers >= *n_host_layers.rbegin()));
+      n_host_layers.insert(split.info().n_host_layers);
+      Session on_both(split);
+      on_both.append(some_ids(40));
+      CHECK(greedy(on_both, 8) == wanted);
+    } catch (const edgellm::Error& caught) {
+      error = caught.code() + ": " + caught.what();
+    }
+  }
+  CHECK(n_host_layers.contains(0));
+  CHECK(n_host_layers.size() > 1);
+  CHECK(error.starts_with("memory_budget: "));
+  CHECK(error.find("the head alone takes") != std::string::npos);
 }
 
 TEST_CASE("a session saved on one backend goes on at the other") {
