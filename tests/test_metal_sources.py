@@ -65,7 +65,7 @@ def test_kernels_keep_address_spaces_apart(path):
     [
         ("Column {\n  EDGE_GLOBAL const float* x;", "Column {\n  EDGE_LOCAL const float* x;"),
         ("EDGE_GROUP float* lanes) {\n  if (more", "EDGE_LOCAL float* lanes) {\n  if (more"),
-        ("const float y = i < args", "const double y = i < args"),
+        ("const float gate = args.gate", "const double gate = args.gate"),
     ],
 )
 def test_what_is_not_metal_is_told(tmp_path, right, wrong):

@@ -159,7 +159,8 @@ def command(
             if is_kept and not cache:
                 cache = {"kv_cache_dir": kv_directory()}
         loaded = stack.enter_context(opened(model or DEMO))
-        note_host_layers(loaded.info().host_layers)
+        if backend != "cpu":
+            note_host_layers(loaded.info().host_layers)
         through = None if adapter is None else loaded.load_adapter(adapter)
         options: dict[str, Any] = {
             "template": named,

@@ -140,7 +140,8 @@ def command(
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )
-        note_host_layers(loaded.info().host_layers)
+        if backend != "cpu":
+            note_host_layers(loaded.info().host_layers)
         if govern:
             from ..governor import Governor
 

@@ -126,10 +126,10 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::Status load_weights(edge::Backend& backend);  // on a device
   edge::Status open_graphs(const LoadOptions& options);
   edge::Status make_graph_decoder();
   edge::Result<size_t> steps_bytes() const;  // scratch that make_decoder() takes
-  edge::Status load_weights(edge::Backend& backend);  // on a device
   edge::PageBuffer::Allocate page_allocator =
       edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();

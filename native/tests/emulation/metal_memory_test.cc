@@ -86,7 +86,7 @@ TEST_CASE("what is fetched is what was there before later kernels") {
   for (const int n : {100, 200}) {
     args.n = n;
     REQUIRE(device->launch("sum_bytes", std::as_bytes(std::span(&args, 1)), {}, 32).is_ok());
-    REQUIRE(device->fetch(sum.data(), sizeof(int32_t), &sums[n / 200]).is_ok());
+    REQUIRE(device->fetch(sum.data(), sizeof sums[0], &sums[n / 200]).is_ok());
   }
   CHECK(device->end().value());
   CHECK(sums[0] == 300);
