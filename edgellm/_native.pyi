@@ -121,6 +121,8 @@ class Model:
         draft_model: Model | None = None,
         draft_layers: int = 0,
         backend: str = "cpu",
+        npu: list[tuple[str, str]] = [],
+        header_sha256: str = "",
     ) -> Model:
         """Map the file and make it ready; weights are read when they are first used.
 
@@ -139,6 +141,7 @@ class Model:
         speculate: as set_speculation(); "auto": if there is memory; "always": in any case.
         draft_model: guesses where sessions speculate; FormatError for other tokens.
         draft_layers: guess by the first so many layers; 0: none.
+        header_sha256: what the file's edgellm.header_sha256 must be, or IntegrityError; "": any.
         """
 
     def close(self) -> None:

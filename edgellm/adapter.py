@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidArgumentError, UnsupportedError
+from .errors import IntegrityError, InvalidArgumentError, UnsupportedError
 
 if TYPE_CHECKING:
     from . import _native
+    from .signature import Signers
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,15 @@ class Adapter:
     generations may share it. Its memory is given back with the last reference to it.
     """
 
-    def __init__(self, model: _native.Model, path: Path, model_path: Path) -> None:
+    def __init__(
+        self, model: _native.Model, path: Path, model_path: Path, signers: Signers | None = None
+    ) -> None:
         from . import _native
 
         self._path = path
+        if signers is not None:
+            self._native = _signed(model, path, signers)
+            return
         if not path.is_dir():
             self._native = _native.Adapter.load(model, path)
             return
@@ -81,6 +87,24 @@ def native_adapter(adapter: Adapter | None) -> _native.Adapter | None:
         message = f"adapter must be what load_adapter() returns, not {type(adapter).__name__}"
         raise InvalidArgumentError(message, code="invalid_argument")
     return adapter._native
+
+
+def _signed(model: _native.Model, path: Path, signers: Signers) -> _native.Adapter:
+    from . import _native
+    from .signature import signed_file
+
+    if path.is_dir():
+        message = (
+            f"{path}: must be signed, and a directory cannot be; convert it (edgellm convert "
+            "--base MODEL) and sign the file"
+        )
+        raise IntegrityError(message, code="signature_required")
+    with signed_file(path, signers) as signed:
+        adapter = _native.Adapter.load(model, signed.path)
+        if adapter.metadata["edgellm.header_sha256"] != signed.header_sha256:
+            message = f"{path}: another file than was signed; nothing of it is used"
+            raise IntegrityError(message, code="signature_digest")
+        return adapter
 
 
 def _convert(directory: Path, out: Path, model_path: Path) -> None:

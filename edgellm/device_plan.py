@@ -184,7 +184,9 @@ def _wish(
     if kv is None:
         kv = DEFAULT_KV if profile is None else profile.defaults.kv
     if kv not in KV_FORMATS:
-        message = f"KV format {kv!r:.40} is not available; this version has: {KV_FORMATS}"
+        message = f"KV format {kv!r:.40} is not available; this version has: " + ", ".join(
+            KV_FORMATS
+        )
         raise UnsupportedError(message, code="feature_unsupported")
     if not 1 <= parallel <= _MOST_TEXTS:
         message = f"parallel must be in 1..{_MOST_TEXTS} texts, but is {parallel}"
@@ -204,7 +206,9 @@ def _backend(profile: HardwareProfile | None, backend: str | None) -> str:
     if backend is None:
         return "cpu" if profile is None else profile.backend
     if backend not in BACKENDS:
-        message = f"backend {backend!r:.40} is not available; this version has: {BACKENDS}"
+        message = f"backend {backend!r:.40} is not available; this version has: " + ", ".join(
+            BACKENDS
+        )
         raise UnsupportedError(message, code="backend_unsupported")
     if backend != "cpu" and profile is not None and profile.accelerator(backend) is None:
         message = f"{profile.name} has nothing that backend {backend!r} drives; take cpu"

@@ -23,6 +23,7 @@ from typing import Literal
 from . import __version__
 from .cpu import load_native, missing_features
 from .errors import EdgeError
+from .npu.driver import onnxruntime_library
 from .planner import mib
 from .store.store import Store
 
@@ -74,6 +75,7 @@ def check_installation() -> Iterator[Check]:
     yield from guarded("memory", "see what this machine allows to be read in /proc", _memory)
     yield from guarded("directories", "set HOME or the XDG_* variables", _directories)
     yield Check("backends", "ok", "cpu; cuda and metal where they are built (docs/backends.md)")
+    yield _npu()
     yield from guarded("extras", "install edgellm again", _extras)
 
 
@@ -125,6 +127,14 @@ def _instruction_set(native: ModuleType) -> Iterator[Check]:
     else:
         found = f"{active}, forced by EDGELLM_ISA; this CPU can run {levels}"
         yield Check("instruction set", "warning", found, "unset EDGELLM_ISA for full speed")
+
+
+def _npu() -> Check:
+    """What runs graphs, if anything does; nobody has to have it."""
+    try:
+        return Check("npu", "ok", f"graphs are run by {onnxruntime_library()}")
+    except EdgeError as error:
+        return Check("npu", "ok", error.message)
 
 
 def _memory() -> Iterator[Check]:

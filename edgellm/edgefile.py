@@ -78,35 +78,37 @@ _ZEROS = bytes(BLOB_ALIGNMENT)
 
 def read_header(path: Path | str) -> EdgeHeader:
     """The checked header of a file: structure, header hash and hash root, but not the data."""
-    path = Path(path)
-    with _open(path) as file:
-        file_bytes = os.fstat(file.fileno()).st_size
-        if file_bytes < 8:
-            raise FormatError(f"{path}: {file_bytes} bytes; {COPY_AGAIN}", "file_too_small")
-        prefix = file.read(8)
-        header_len = int.from_bytes(prefix, "little")
-        if header_len > MAX_HEADER_BYTES:
-            raise FormatError(
-                f"{path}: header of {header_len} bytes is over the cap of {MAX_HEADER_BYTES}",
-                "header_too_large",
-            )
-        if 8 + header_len > file_bytes:
-            raise FormatError(
-                f"{path}: {file_bytes} bytes, header of {header_len}; {COPY_AGAIN}",
-                "header_truncated",
-            )
-        raw = file.read(header_len)
-        if len(raw) != header_len:
-            raise FormatError(f"{path}: shrank while being read", "header_truncated")
-        header = parse_header(path, prefix, raw, file_bytes)
-        hashes = header.tensors[HASHES_NAME]
-        file.seek(header.data_start + hashes.offset)
-        stored = file.read(hashes.stored_bytes)
-        if hash_root(stored, hashes.offset) != header.root:
-            raise IntegrityError(
-                f"{path}: the stored leaf hashes do not match the root", "root_hash"
-            )
-        return header
+    with _open(Path(path)) as file:
+        return header_of(file, Path(path))
+
+
+def header_of(file: BinaryIO, path: Path) -> EdgeHeader:
+    """The same, of an open file at its begin; `path` is what it is called."""
+    file_bytes = os.fstat(file.fileno()).st_size
+    if file_bytes < 8:
+        raise FormatError(f"{path}: {file_bytes} bytes; {COPY_AGAIN}", "file_too_small")
+    prefix = file.read(8)
+    header_len = int.from_bytes(prefix, "little")
+    if header_len > MAX_HEADER_BYTES:
+        raise FormatError(
+            f"{path}: header of {header_len} bytes is over the cap of {MAX_HEADER_BYTES}",
+            "header_too_large",
+        )
+    if 8 + header_len > file_bytes:
+        raise FormatError(
+            f"{path}: {file_bytes} bytes, header of {header_len}; {COPY_AGAIN}",
+            "header_truncated",
+        )
+    raw = file.read(header_len)
+    if len(raw) != header_len:
+        raise FormatError(f"{path}: shrank while being read", "header_truncated")
+    header = parse_header(path, prefix, raw, file_bytes)
+    hashes = header.tensors[HASHES_NAME]
+    file.seek(header.data_start + hashes.offset)
+    stored = file.read(hashes.stored_bytes)
+    if hash_root(stored, hashes.offset) != header.root:
+        raise IntegrityError(f"{path}: the stored leaf hashes do not match the root", "root_hash")
+    return header
 
 
 def read_tensor(source: Path | str | EdgeHeader, name: str) -> memoryview:

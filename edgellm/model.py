@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from . import _native
     from ._native_types import KvFigures
     from .chat import Chat, OverflowPolicy
+    from .signature import RequireSignature
 
 
 def load(
@@ -62,6 +63,7 @@ def load(
     speculate: Speculate | None = None,
     draft_model: str | os.PathLike[str] | Model | None = None,
     draft_layers: int = 0,
+    require_signature: RequireSignature = None,
 ) -> Model:
     """Open a `.edge` file. `"demo"` is the small model that comes with edgellm.
 
@@ -84,6 +86,7 @@ def load(
         speculate_as(speculate, draft_model is not None or draft_layers > 0),
         draft_model,
         draft_layers,
+        require_signature,
     )
     return Model(resolve(path), options)
 
@@ -115,9 +118,10 @@ class Model(AsyncModel, CompletionCalls, Closing):
         which needs `edgellm[convert]`. Any number may be loaded; see docs/ADAPTERS.md.
 
         FormatError: a broken file, or an adapter of another model. UnsupportedError: what it asks
-        for and is not honoured. IntegrityError, MemoryBudgetError.
+        for and is not honoured. IntegrityError, also where the model was loaded with
+        `require_signature` and this file is not signed likewise; MemoryBudgetError.
         """
-        return Adapter(self._native, Path(path), self._path)
+        return Adapter(self._native, Path(path), self._path, self._opened.signers)
 
     def logits(
         self, ids: Sequence[int], *, adapter: Adapter | None = None

@@ -18,6 +18,7 @@ from .watching import CancelToken, PrefillProgress
 
 if TYPE_CHECKING:
     from .model import Model
+    from .signature import RequireSignature
 
 VerifyMode = Literal["once", "always", "never"]
 Speculate = bool | Literal["auto", "always"]
@@ -28,7 +29,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu", "cuda", "metal")
+BACKENDS = ("cpu", "cuda", "metal", "npu")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -47,6 +48,11 @@ def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
     return True if has_drafts else DEFAULT_SPECULATE
 
 
+def uses_graphs(backend: str) -> bool:
+    """ "npu", or "npu:TARGET" where a model has graphs for several targets."""
+    return backend.partition(":")[0] == "npu"
+
+
 def _fail(message: str) -> InvalidArgumentError:
     return InvalidArgumentError(message, code="invalid_argument")
 
@@ -55,6 +61,9 @@ def _fail(message: str) -> InvalidArgumentError:
 class LoadOptions:
     """How a model is opened. `threads=None`: the physical performance cores this process may use.
 
+    `backend`: "cpu", "cuda", "metal", or "npu" for graphs beside the file, "npu:TARGET" where there
+    are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for that there,
+    and others are refused.
     `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
@@ -75,6 +84,9 @@ class LoadOptions:
     `draft_model`: a small model with the same tokens that guesses as well: a file, a name or an
     open model, of which file, scratch and KV count for `max_memory`. `draft_layers`: guess by the
     first so many layers of the model itself; 0: not (docs/SPECULATION.md says when that pays).
+    `require_signature`: the file of a public key with which every file that is opened must be
+    signed, before it is mapped; True: one of those of the fleets that this device trusts; None: no
+    signature is asked for (docs/SIGNING.md).
     """
 
     backend: str = "cpu"
@@ -90,6 +102,7 @@ class LoadOptions:
     speculate: Speculate = DEFAULT_SPECULATE
     draft_model: str | os.PathLike[str] | Model | None = None
     draft_layers: int = 0
+    require_signature: RequireSignature = None
 
     def __post_init__(self) -> None:
         if self.speculate not in (True, False, "auto", "always"):
@@ -97,7 +110,7 @@ class LoadOptions:
             raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
         if not 0 <= self.draft_layers < 2**31:
             raise _fail(f"draft_layers must be in 0..2**31-1, but is {self.draft_layers}")
-        if self.backend not in BACKENDS:
+        if self.backend not in BACKENDS and not uses_graphs(self.backend):
             known = ", ".join(BACKENDS)
             message = f"backend {self.backend!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="backend_unsupported")

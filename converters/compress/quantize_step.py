@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..allocate.limits import Limit, convert_within
 from ..allocate.run import AllocateOptions
-from ..distill.recipe import check
+from ..distill.recipe import check, check_one_of
 from ..pipeline import convert
+from ..quant import QUANT_FORMATS
 from ..report import ConvertProgress, ConvertReport
 from .step import StepInput, StepResult
 
@@ -28,6 +29,8 @@ class QuantizeOptions:
         chosen = [bool(self.recipe), bool(self.format), self.target_bpw != 0]
         check(sum(chosen) <= 1, "recipe, format and target_bpw exclude each other")
         check(0 <= self.target_bpw <= 32, "target_bpw is 0 to 32")
+        if self.format:
+            check_one_of("format", self.format, tuple(QUANT_FORMATS))
 
 
 def run_quantize(options: QuantizeOptions, given: StepInput) -> StepResult:

@@ -24,7 +24,8 @@ from ..export.whole import whole_directory
 
 VERSION = 1
 KEY_DIGITS = 32
-_RECORD, _TIME, _WORK, _TEMPORARY = "step.json", "seconds", ".work", ".tmp"
+RECORD = "step.json"
+_TIME, _WORK, _TEMPORARY = "seconds", ".work", ".tmp"
 _SECONDS_BETWEEN_NOTES = 1.0
 
 
@@ -79,7 +80,7 @@ class StepStore:
         """The step of this key and its model; None where it was not done, or is damaged."""
         folder = self._folder(name, key)
         try:
-            value = json.loads((folder / _RECORD).read_bytes())
+            value = json.loads((folder / RECORD).read_bytes())
             if value.pop("version") != VERSION:
                 return None
             record = Record(**value)
@@ -133,7 +134,7 @@ class StepStore:
 
 def write_record(folder: Path, record: Record) -> None:
     value = {"version": VERSION, **asdict(record)}
-    (folder / _RECORD).write_text(json.dumps(value, indent=1), encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 class Spent:

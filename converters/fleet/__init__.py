@@ -10,6 +10,7 @@ from __future__ import annotations
 from .build import EngineOptions, FleetPlan, build_fleet, plan_fleet, write_steps
 from .local import end_with_parent, say_events
 from .manifest import FleetManifest, read_fleet
+from .mirror import Mirror, run_mirrored
 from .report import FleetReport, VariantReport
 from .schedule import FleetProgress
 from .step import Done, run_step
@@ -21,11 +22,13 @@ __all__ = [
     "FleetPlan",
     "FleetProgress",
     "FleetReport",
+    "Mirror",
     "VariantReport",
     "build_fleet",
     "end_with_parent",
     "plan_fleet",
     "read_fleet",
+    "run_mirrored",
     "run_step",
     "say_events",
     "write_steps",

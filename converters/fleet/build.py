@@ -18,6 +18,7 @@ from .assemble import assemble, earlier_contents
 from .graph import Graph, plan_graph
 from .local import LocalEngine, default_memory_bytes
 from .manifest import FleetManifest
+from .mirror import Mirror
 from .node import write_node
 from .report import FleetReport
 from .schedule import Engine, ProgressFn, Schedule
@@ -29,12 +30,15 @@ ENGINES = ("local", "ray")
 @dataclass(frozen=True)
 class EngineOptions:
     """engine: of ENGINES. memory_bytes: of all steps at once, local; 0: most of what is free.
-    workers: at once; 0: as many as cores. address: of a Ray cluster; "": one on this machine."""
+    workers: at once; 0: as many as cores. address: of a Ray cluster; "": one on this machine.
+    artefacts: a URL that fsspec knows, where steps are sent and looked for; "": in the work folder
+    alone, which all machines see."""
 
     engine: str = "local"
     memory_bytes: int = 0
     workers: int = 0
     address: str = ""
+    artefacts: str = ""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -42,6 +46,9 @@ class EngineOptions:
             raise InvalidArgumentError(message, code="invalid_argument")
         if not (0 <= self.memory_bytes < 1 << 60 and 0 <= self.workers <= 4096):
             message = "memory is 0 to 2**60 bytes, workers are 0 to 4096"
+            raise InvalidArgumentError(message, code="invalid_argument")
+        if self.address and self.engine != "ray":
+            message = f"an address is of a Ray cluster, but the engine is {self.engine}"
             raise InvalidArgumentError(message, code="invalid_argument")
 
 
@@ -94,15 +101,19 @@ def plan_fleet(manifest: FleetManifest) -> FleetPlan:
     )
 
 
-def write_steps(manifest: FleetManifest) -> list[list[str]]:
+def write_steps(manifest: FleetManifest, artefacts: str = "") -> list[list[str]]:
     """Writes all steps into the work folder, for queues that call `edgellm fleet step`; their
-    digests by stages, of which each needs nothing but those before. What was done is left out."""
+    digests by stages, of which each needs nothing but those before. What was done is left out.
+    artefacts: as of EngineOptions."""
     graph = plan_graph(manifest)
     work = manifest.work_dir
+    mirror = Mirror(artefacts) if artefacts else None
     stages: dict[str, int] = {}
     found: dict[int, list[str]] = {}
     for digest, node in graph.nodes.items():
         write_node(work, node)
+        if mirror is not None:
+            mirror.send_node(work, digest)
         before = (stages[one] for one in (*node.inputs, *node.after))
         stages[digest] = max(before, default=-1) + 1
         if done_step(work, node) is None:
@@ -126,6 +137,8 @@ def build_fleet(
     engine is not installed. An exception of `progress` cancels.
     """
     begin = time.monotonic()
+    options = options or EngineOptions()
+    mirror = Mirror(options.artefacts) if options.artefacts else None
     work = manifest.work_dir
     make_folder(work)
     lock = FileLock(work / "lock")
@@ -137,9 +150,13 @@ def build_fleet(
     try:
         graph = plan_graph(manifest)
         schedule = Schedule(work, graph, progress)
+        if mirror is not None:
+            for node in graph.nodes.values():
+                mirror.send_node(work, node.digest)
+                mirror.fetch_step(work, node)
         schedule.find_done()
         if not schedule.is_finished:
-            schedule.run(engine() if engine else _engine(manifest, options or EngineOptions()))
+            schedule.run(engine() if engine else _engine(manifest, options))
         return _delivered(manifest, graph, schedule, begin)
     finally:
         lock.release()
@@ -171,9 +188,10 @@ def _engine(manifest: FleetManifest, options: EngineOptions) -> Engine:
     if options.engine == "ray":
         from .ray_engine import RayEngine
 
-        return RayEngine(work, options.address)
+        return RayEngine(work, options.address, options.artefacts)
     memory_bytes = options.memory_bytes or default_memory_bytes()
-    return LocalEngine(work, memory_bytes, options.workers or os.cpu_count() or 1)
+    workers = options.workers or os.cpu_count() or 1
+    return LocalEngine(work, memory_bytes, workers, options.artefacts)
 
 
 def _longest(graph: Graph, is_done: dict[str, bool]) -> float:

@@ -208,7 +208,8 @@ def plan_graph(manifest: FleetManifest) -> Graph:
         try:
             source = _source(model)
         except EdgeError as error:
-            failures[model.name] = error
+            message = f"model '{model.name}': {error}"
+            failures[model.name] = type(error)(message, code=error.code)
             continue
         for recipe, n_devices in wanted:
             product = builder.product(model, recipe, source)

@@ -33,10 +33,11 @@ def default_memory_bytes() -> int:
 
 class LocalEngine:
     """memory_bytes: that all steps together may take, by their estimates; one runs alone even if
-    it may need more. workers: at once, at most."""
+    it may need more. workers: at once, at most. artefacts: a URL that has steps as well."""
 
-    def __init__(self, work: Path, memory_bytes: int, workers: int) -> None:
-        self._work, self._memory_bytes, self._workers = work, memory_bytes, workers
+    def __init__(self, work: Path, memory_bytes: int, workers: int, artefacts: str = "") -> None:
+        self._memory_bytes, self._workers = memory_bytes, workers
+        self._where = ["--work", str(work), *(["--artefacts", artefacts] if artefacts else [])]
         self._told: queue.Queue[Told] = queue.Queue()
         self._running: dict[str, tuple[Node, subprocess.Popen[bytes], threading.Thread]] = {}
 
@@ -48,7 +49,7 @@ class LocalEngine:
     def start(self, node: Node) -> None:
         command = [sys.executable, "-m", "edgellm", "fleet", "step", node.digest]
         process = subprocess.Popen(
-            [*command, "--work", str(self._work), "--events"],
+            [*command, *self._where, "--events"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

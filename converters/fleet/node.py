@@ -118,7 +118,7 @@ def check_digest(text: str) -> str:
 
 def write_node(work: Path, node: Node) -> None:
     """Whole or not at all."""
-    path = _path(work, node.digest)
+    path = node_path(work, node.digest)
     text = json.dumps({"version": VERSION, **asdict(node)}, indent=1)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     make_folder(path.parent)
@@ -134,7 +134,7 @@ def write_node(work: Path, node: Node) -> None:
 
 def read_node(work: Path, digest: str) -> Node:
     """FormatError where there is none of that digest, or it is not what the digest says."""
-    path = _path(work, check_digest(digest))
+    path = node_path(work, check_digest(digest))
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -158,5 +158,6 @@ def read_node(work: Path, digest: str) -> Node:
     return node
 
 
-def _path(work: Path, digest: str) -> Path:
+def node_path(work: Path, digest: str) -> Path:
+    """Where a step is described."""
     return work / "nodes" / f"{digest}.json"

@@ -47,7 +47,7 @@ class Done:
 
 def done_step(work: Path, node: Node) -> Done | None:
     """The result of a step, hashed and found right; None where there is none."""
-    folder = _folder(work, node.digest)
+    folder = step_folder(work, node.digest)
     return _found(StepStore(folder), node, True) if folder.is_dir() else None
 
 
@@ -59,7 +59,7 @@ def run_step(work: Path, digest: str, progress: Progress = lambda *_: None) -> D
     step raises. An exception of `progress` cancels; what was done is kept.
     """
     node = read_node(work, digest)
-    store = StepStore(_folder(work, digest))
+    store = StepStore(step_folder(work, digest))
     with store.locked(wait=True):
         found = _found(store, node, True)
         if found is None:
@@ -182,5 +182,6 @@ def _written(path: Path, value: dict[str, Any]) -> Path:
     return path
 
 
-def _folder(work: Path, digest: str) -> Path:
+def step_folder(work: Path, digest: str) -> Path:
+    """Of one step, with its lock."""
     return work / "steps" / digest[:_DIGITS]

@@ -9,7 +9,6 @@ that no key or value crosses to the host. Needs coremltools; iOS 18 and macOS 15
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.converter import mil_convert
 from coremltools.converters.mil.mil import Function, Program, types
-from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
 
-from .ir import GROUP, Graph, Int4, Op
+from .ir import GROUP, Constant, Graph, Int4, Op
 from .written import Written
 
 _OPSET = ct.target.iOS18
@@ -39,35 +38,63 @@ class CoreMLWriter:
     def write(self, part: int, graphs: Iterable[Graph]) -> Mapping[str, Written]:
         """One package, with a function named as each graph; equal weights are stored once."""
         package = self._folder / f"part{part}.mlpackage"
-        joined = MultiFunctionDescriptor()
-        names: list[str] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            for graph in graphs:
-                single = Path(scratch) / f"{graph.name}.mlpackage"
-                self._write_alone(graph, single)
-                joined.add_function(str(single), "main", graph.name)
-                names.append(graph.name)
-            joined.default_function_name = names[0]
-            with _quiet():
-                save_multifunction(joined, str(package))
+        program, constants = Program(), Constants(half=self._half)
+        for graph in graphs:
+            lowering = MilLowering(graph, constants, half=self._half, n_slots=self._n_slots)
+            program.add_function(graph.name, lowering.function())
+        names = list(program.functions)
+        program.default_function_name = names[0]
+        # Joining packages that were saved would read every weight again, as a list of integers.
+        program.export_as_multifunction = program.skip_all_passes = True
+        with _quiet():
+            mil_convert(
+                program,
+                convert_from="milinternal",
+                convert_to="mlprogram",
+                specification_version=_OPSET,
+                compute_units=ct.ComputeUnit.CPU_ONLY,  # of loading it, which is not done here
+                skip_model_load=True,
+            ).save(str(package))
         return {name: Written(package, (package,)) for name in names}
 
-    def _write_alone(self, graph: Graph, package: Path) -> None:
-        program = MilLowering(graph, half=self._half, n_slots=self._n_slots).program()
-        with _quiet():
-            ct.convert(
-                program,
-                minimum_deployment_target=_OPSET,
-                skip_model_load=True,
-                pass_pipeline=ct.PassPipeline.EMPTY,
-            ).save(str(package))
+
+class Constants:
+    """What functions of a package have in common: in memory once, and in its file."""
+
+    def __init__(self, *, half: bool) -> None:
+        self._numpy = np.float16 if half else np.float32
+        self._read: dict[str, tuple[Any, ...]] = {}
+
+    def add(self, name: str, constant: Constant) -> Any:
+        """The value, in the function that is being written."""
+        if name not in self._read:
+            self._read[name] = self._stored(constant)
+        stored = self._read[name]
+        if len(stored) == 1:
+            value = mb.const(val=stored[0], name=mil_name(name))
+            value.op.weight_id = name
+            return value
+        keys = ("data", "scale", "offset")
+        value = mb.constexpr_blockwise_shift_scale(
+            **dict(zip(keys, stored, strict=True)), name=mil_name(name)
+        )
+        for key in keys:
+            value.op.inputs[key].op.weight_id = f"{name}.{key}"
+        return value
+
+    def _stored(self, constant: Constant) -> tuple[Any, ...]:
+        if not isinstance(constant, Int4) or constant.shape[1] % GROUP:
+            return (constant.values().reshape(constant.shape).astype(self._numpy),)
+        scales, zeros, codes = constant.read()
+        nibbles = types.nptype_from_builtin(types.uint4)
+        return codes.view(nibbles), scales.astype(self._numpy), zeros.view(nibbles)
 
 
 class MilLowering:
     """Writes the operators of one graph."""
 
-    def __init__(self, graph: Graph, *, half: bool, n_slots: int) -> None:
-        self._graph, self._n_slots = graph, n_slots
+    def __init__(self, graph: Graph, constants: Constants, *, half: bool, n_slots: int) -> None:
+        self._graph, self._n_slots, self._shared = graph, n_slots, constants
         self._type = types.fp16 if half else types.fp32
         self._dtype = "fp16" if half else "fp32"
         self._numpy = np.float16 if half else np.float32
@@ -75,7 +102,7 @@ class MilLowering:
         self._values: dict[str, Any] = {}
         self._constants: dict[str, Any] = {}
 
-    def program(self) -> Program:
+    def function(self) -> Function:
         """Inputs and outputs are named as in the graph, with `_` for "."."""
         specs = {mil_name(name): self._spec(name) for name in self._graph.inputs}
         if any(name.startswith(_PAST) for name in self._graph.inputs):
@@ -91,9 +118,7 @@ class MilLowering:
                     self._keep(op.output, value)
             names = [name for name in self._graph.outputs if not name.startswith(_NEW)]
             function.set_outputs([self._given(name) for name in names])
-        program = Program()
-        program.add_function("main", function)
-        return program
+        return function
 
     def _spec(self, name: str) -> Any:
         value = self._graph.values[name]
@@ -133,22 +158,8 @@ class MilLowering:
         if name in self._values:
             return self._values[name]
         if name not in self._constants:
-            self._constants[name] = self._constant(name)
+            self._constants[name] = self._shared.add(name, self._graph.constants[name])
         return self._constants[name]
-
-    def _constant(self, name: str) -> Any:
-        constant = self._graph.constants[name]
-        if not isinstance(constant, Int4) or constant.shape[1] % GROUP:
-            values = constant.values().reshape(constant.shape).astype(self._numpy)
-            return mb.const(val=values, name=mil_name(name))
-        scales, zeros, codes = constant.read()
-        nibbles = types.nptype_from_builtin(types.uint4)
-        return mb.constexpr_blockwise_shift_scale(
-            data=codes.astype(nibbles),
-            scale=scales.astype(self._numpy),
-            offset=zeros.astype(nibbles),
-            name=mil_name(name),
-        )
 
     def _add(self, _op: Op, a: Any, b: Any) -> Any:
         return mb.add(x=a, y=b)

@@ -29,8 +29,10 @@ from .weights import NpuWeights
 
 N_TOKENS = 128
 N_ROWS = 32  # of a chunk
-# Models up to this size write the text themselves, on which they are at home.
-MAX_WRITING_BYTES = 1 << 30
+# Models up to this size write the text themselves, on which they are at home, and read all of it
+# token by token; larger ones only its beginning, besides all of it in chunks.
+MAX_SMALL_BYTES = 1 << 30
+N_SINGLE = 16
 _IN_MAPPED_FILES = {"session.disable_prepacking": "1"}  # weights are not copied
 
 _PAST, _NEW = "past_", "new_"
@@ -48,7 +50,8 @@ def measure_ranges(
     ids = list(ids)[:n_tokens] or _text(weights, n_tokens)
     n_rows = min(N_ROWS, len(ids), max(one.n_rows for one in plan.graph_facts))
     ids = ids[: len(ids) - len(ids) % n_rows]  # rows that are padding would be measured
-    shapes = [StepShape(n, len(ids)) for n in sorted({1, n_rows})]
+    shapes = [StepShape(n, len(ids)) for n in sorted({1, n_rows})]  # chunks last: all is in them
+    n_single = len(ids) if n_rows == 1 or _is_small(weights) else min(N_SINGLE, len(ids))
     found: Ranges = {}
     hidden = np.zeros((len(ids), 0), dtype=np.float32)
     for stage in whole_span(weights.spec).stages():
@@ -58,7 +61,8 @@ def measure_ranges(
             written = OnnxWriter(Path(scratch)).write(0, graphs)
             for shape, graph in zip(shapes, graphs, strict=True):
                 measured = _Stage(plan, span, shape, graph, written[graph.name].entry)
-                given = measured.run(ids, hidden, found)
+                n_ids = n_single if shape.n_rows == 1 else len(ids)
+                given = measured.run(ids[:n_ids], hidden[:n_ids], found)
         hidden = given
     return {facts.name: _of_graph(found, span) for facts, span, _ in plan.graphs}
 
@@ -126,10 +130,13 @@ def _of_graph(found: Mapping[str, Range], span: Span) -> Ranges:
 
 def _text(weights: NpuWeights, n_tokens: int) -> list[int]:
     """Ids to measure on."""
-    n_bytes = decoder_graph(weights, StepShape(1, 1)).n_bytes
-    if n_bytes <= MAX_WRITING_BYTES:
+    if _is_small(weights):
         return _written_by_itself(weights, n_tokens)
     return weights.text_ids(n_tokens)
+
+
+def _is_small(weights: NpuWeights) -> bool:
+    return decoder_graph(weights, StepShape(1, 1)).n_bytes <= MAX_SMALL_BYTES
 
 
 def _written_by_itself(weights: NpuWeights, n_tokens: int) -> list[int]:

@@ -106,9 +106,8 @@ class NpuWeights:
         strips = None if self._edge is None else self._edge.strips(item.name)
         for rows in _blocks(item):
             own = self._encoded(item, rows) if strips is None else _strips_of(strips, item, rows)
-            found = unpack_l4_32(own, n_cols)
-            for whole, part in zip((scales, zeros, codes), found, strict=True):
-                whole[rows] = part[: rows.stop - rows.start]
+            n = rows.stop - rows.start  # the last strip has rows beyond it
+            scales[rows], zeros[rows], codes[rows] = (one[:n] for one in unpack_l4_32(own, n_cols))
         if (zeros > 15).any():
             raise UnsupportedError(
                 f"'{item.name}' has a zero point of 16, which 4 bits do not hold; convert from the "

@@ -26,6 +26,7 @@ from .defaults import (
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
+    RequireSignatureOption,
     kv_cache,
     size_bytes,
 )
@@ -113,6 +114,7 @@ def command(
     max_memory: MaxMemoryOption = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    require_signature: RequireSignatureOption = None,
     backend: BackendOption = "cpu",
     json: JsonFlag = False,
 ) -> None:
@@ -141,6 +143,7 @@ def command(
             draft_model=draft_model,
             draft_layers=draft_layers,
             backend=backend,
+            require_signature=require_signature,
             **cache,
         )
 

@@ -47,6 +47,15 @@ DraftLayersOption = Annotated[
 ]
 
 
+RequireSignatureOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY.pub",
+        help="Open nothing that is not signed with this key; fleet: of a fleet trusted here.",
+    ),
+]
+
+
 def model_and_prompt(model: str | None, prompt: str | None) -> tuple[str, str]:
     """The two arguments of `run`; without a model it is the demo, and a note on stderr says so."""
     if model is not None and prompt is not None:

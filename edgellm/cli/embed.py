@@ -14,7 +14,7 @@ from ..embedding import POOLINGS, Pooling
 from ..errors import EdgeError, InvalidArgumentError
 from ..model import load
 from ..options import DEFAULT_KV
-from .defaults import MaxMemoryOption, size_bytes
+from .defaults import MaxMemoryOption, RequireSignatureOption, size_bytes
 from .flags import JsonFlag, KvOption, ThreadsOption
 from .output import print_json
 
@@ -47,11 +47,18 @@ def command(
     threads: ThreadsOption = None,
     kv: KvOption = None,
     max_memory: MaxMemoryOption = None,
+    require_signature: RequireSignatureOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Each line is {"index", "embedding"}; with --json one document holds them all."""
     limit_bytes = size_bytes(max_memory, "--max-memory")
-    with load(model, threads=threads, kv=kv or DEFAULT_KV, max_memory=limit_bytes) as loaded:
+    with load(
+        model,
+        threads=threads,
+        kv=kv or DEFAULT_KV,
+        max_memory=limit_bytes,
+        require_signature=require_signature,
+    ) as loaded:
         embed = partial(
             loaded.embed,
             pooling=cast("Pooling | None", pooling),

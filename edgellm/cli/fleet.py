@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from ..errors import EdgeError
 from .convert import converters
 from .defaults import size_bytes
-from .exits import exit_for
+from .exits import Exit, exit_for
 from .flags import JsonFlag
 from .fleet_device import check, rollback
 from .fleet_report import summary, write_fleet_reports
@@ -26,6 +27,10 @@ AddressOption = Annotated[
     str | None, typer.Option(help="Of a Ray cluster; default: one on this machine.")
 ]
 
+ArtefactsOption = Annotated[
+    str, typer.Option(help="A URL (s3://, sftp://, ...) for machines that share no folder.")
+]
+
 
 def build(
     manifest: Annotated[Path, typer.Argument(help="fleet.toml: models, devices, recipes.")],
@@ -35,6 +40,7 @@ def build(
     ] = None,
     workers: Annotated[int, typer.Option(help="Steps at once; 0: as many as cores.")] = 0,
     address: AddressOption = None,
+    artefacts: ArtefactsOption = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and what it may take.")
     ] = False,
@@ -49,9 +55,11 @@ def build(
             print_json("fleet", plan.to_dict())
         else:
             print_text(_plan_text(plan))
+        if plan.failures:
+            raise typer.Exit(Exit.BAD_INPUT)
         return
     options = tools.EngineOptions(
-        engine, size_bytes("memory", memory) if memory else 0, workers, address or ""
+        engine, size_bytes(memory, "--memory") or 0, workers, address or "", artefacts
     )
     with progress_bar() as bar:
         report = tools.build_fleet(
@@ -72,6 +80,7 @@ def build(
 def step(
     digest: Annotated[str, typer.Argument(help="Of the step, 64 hex digits.")],
     work: Annotated[Path, typer.Option(help="The folder of the build that planned it.")],
+    artefacts: ArtefactsOption = "",
     events: Annotated[
         bool, typer.Option("--events", hidden=True, help="Lines for the engine on stdout.")
     ] = False,
@@ -81,10 +90,10 @@ def step(
     tools = converters(_TOOLS)
     if events:
         tools.end_with_parent()
-        _step_with_events(tools, work, digest)
+        _step_with_events(tools, lambda show: _run(tools, work, digest, artefacts, show))
         return
     with progress_bar() as bar:
-        done = tools.run_step(work, digest, bar)
+        done = _run(tools, work, digest, artefacts, bar)
     if json:
         print_json("fleet", done.to_dict())
     else:
@@ -103,10 +112,16 @@ ACTIONS = {
 }
 
 
-def _step_with_events(tools: Any, work: Path, digest: str) -> None:
+def _run(tools: Any, work: Path, digest: str, artefacts: str, show: Any) -> Any:
+    if artefacts:
+        return tools.run_mirrored(work, digest, tools.Mirror(artefacts), show)
+    return tools.run_step(work, digest, show)
+
+
+def _step_with_events(tools: Any, run: Callable[[Any], Any]) -> None:
     """Failures go to the engine as they are, and end this process like any other's."""
     try:
-        done = tools.run_step(work, digest, tools.say_events(_say))
+        done = run(tools.say_events(_say))
     except EdgeError as error:
         told = {"type": type(error).__name__, "code": error.code, "message": str(error)}
         _say(json_module.dumps({"error": told}))
@@ -135,5 +150,5 @@ def _plan_text(plan: Any) -> str:
     for one in plan.steps:
         how = "done" if one["is_done"] else f"{one['seconds']:.0f} s"
         lines.append(f"{one['digest'][:12]}  {how:>8}  {one['label']}")
-    lines += [f"cannot be read: {name}: {why}" for name, why in plan.failures.items()]
+    lines += [f"cannot be made: {why}" for why in plan.failures.values()]
     return "\n".join(lines) + "\n"

@@ -41,12 +41,13 @@ def pull_from_index(
         raise InvalidArgumentError(message, code="invalid_argument")
     memory_bytes = _native.memory_figures()["available_bytes"]
     with Artefacts(location) as artefacts, progress_bar() as bar:
+        given = None if root is None else read_small(root, MAX_ENVELOPE_BYTES)
         fleet = _fleet(artefacts, root)
         required = True if require_signature else None
         place = FleetDevice(Store.default(), fleet, device_id=device_id, require_signature=required)
-        if root is not None:
-            place.trust(read_small(root, MAX_ENVELOPE_BYTES), str(root))
-        if place.state.root is None:
+        if given is not None:
+            place.trust(given, str(root))
+        if place.state.root is None and not require_signature:
             note("note: nothing of this fleet has to be signed (--root FILE begins to require it)")
         done = place.update(
             artefacts,
@@ -84,7 +85,15 @@ def _fleet(artefacts: Artefacts, root: Path | None) -> str:
         except FormatError as error:
             if error.code != "file_not_found":
                 raise
-    envelope = parse_envelope(artefacts.signed_index(), artefacts.location)
+    try:
+        signed = artefacts.signed_index()
+    except FormatError as error:
+        if error.code != "file_not_found":
+            raise
+        kind = "fleet" if root is None else "signed fleet (leave --root out, or sign it)"
+        message = f"{artefacts.location}: no index of a {kind} is there ({error})"
+        raise FormatError(message, code=error.code) from None
+    envelope = parse_envelope(signed, artefacts.location)
     return parse_index(envelope.payload, artefacts.location).name
 
 

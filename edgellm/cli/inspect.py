@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from ..edgefile import read_header, read_tensor
 from ..edgeheader import EdgeHeader, TensorInfo
 from ..embedding import parse_defaults
 from ..locate import explained, resolve
+from ..npu.driver import placements
 from ..strict_json import parse_json
 from ..tokenizer_info import describe_tokenizer
 from .flags import JsonFlag
@@ -37,7 +39,7 @@ def command(
 
             data, show = inspect_gguf.describe(path), inspect_gguf.print_human
         else:
-            data = _describe(read_header(path))
+            data = {**_describe(read_header(path)), "graphs": _graphs(path)}
     if json:
         print_json("inspect", data)
     else:
@@ -69,6 +71,11 @@ def _describe(header: EdgeHeader) -> dict[str, Any]:
         "quality": _quality(header),
         "tensors": [_tensor(t) for t in tensors],
     }
+
+
+def _graphs(path: Path) -> list[dict[str, Any]]:
+    """Beside the file, for NPUs, and which processor has which part of the model."""
+    return [{**one.to_dict(), "text": one.text()} for one in placements(path)]
 
 
 def _tokenizer(header: EdgeHeader) -> dict[str, Any] | None:
@@ -202,6 +209,7 @@ def _print_human(data: dict[str, Any]) -> None:
             *_tokenizer_rows(data["tokenizer"]),
             *_text_rows(data),
             *_quality_rows(data["quality"]),
+            *((f"graphs npu:{one['target']}", one["text"]) for one in data["graphs"]),
         ]
     )
     print_text("\n")

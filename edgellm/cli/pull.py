@@ -233,7 +233,9 @@ class _Pull:
         if self._choice.kind != "checkpoint":
             source = folder / self._choice.weights[0].name
         if self._choice.kind == "edge":
-            return self._store.add(source, self._key, self._reference, self._model.origin)
+            stored = self._store.add(source, self._key, self._reference, self._model.origin)
+            self._store.sign_as(stored.model.digest, source)
+            return stored
         found = Found(source, True, self._reference, self._model.origin)
         return convert_into(self._store, found, self._key, self._wishes)
 

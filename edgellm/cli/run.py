@@ -26,6 +26,7 @@ from .defaults import (
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
+    RequireSignatureOption,
     kv_cache,
     model_and_prompt,
     size_bytes,
@@ -111,6 +112,7 @@ def command(
     max_memory: MaxMemoryOption = None,
     draft_model: DraftModelOption = None,
     draft_layers: DraftLayersOption = 0,
+    require_signature: RequireSignatureOption = None,
     govern: GovernFlag = False,
     backend: BackendOption = "cpu",
     json: JsonFlag = False,
@@ -134,6 +136,7 @@ def command(
                 draft_model=draft_model,
                 draft_layers=draft_layers,
                 backend=backend,
+                require_signature=require_signature,
                 **kv_cache(kv_cache_dir, kv_cache_size),
             )
         )

@@ -16,6 +16,7 @@ from .defaults import (
     KvCacheDirOption,
     KvCacheSizeOption,
     MaxMemoryOption,
+    RequireSignatureOption,
     kv_cache,
     size_bytes,
 )
@@ -63,6 +64,7 @@ def command(
     kv_cache_dir: KvCacheDirOption = None,
     kv_cache_size: KvCacheSizeOption = None,
     max_memory: MaxMemoryOption = None,
+    require_signature: RequireSignatureOption = None,
     govern: GovernFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -77,6 +79,8 @@ def command(
         raise
     load_options: dict[str, Any] = {"threads": threads, "kv": kv or DEFAULT_KV}
     load_options |= kv_cache(kv_cache_dir, kv_cache_size)
+    if require_signature is not None:
+        load_options["require_signature"] = require_signature
     names = list(models or ([] if models_dir is not None else ["demo"]))
     settings = ServerSettings(
         models=tuple(_served(name) for name in names),

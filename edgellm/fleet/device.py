@@ -149,21 +149,42 @@ class FleetDevice:
         digest = variant.header_sha256
         known = _known(release, variant, state.known.get(digest))
         active, previous = self._slot(model, ACTIVE), self._slot(model, PREVIOUS)
+        # Also of what is here: by keys that are trusted now.
+        signature = None if root is None else self._signature(artefacts, root, variant)
         if active is not None and active.model.digest == digest:
+            self._keep(signature, digest)
             return self._said("same", model, state, [])
         state = self._save(state.with_known(digest, known))
         if previous is not None and previous.model.digest == digest:
+            self._keep(signature, digest)
             self._switch(model, digest)
             return self._said("again", model, state, [])
-        if root is not None:
-            _check_signature(artefacts, root, variant)
         fetched, stored = self._fetched(artefacts, model, variant, on_bytes)
+        self._keep(signature, digest)
         health = self._tried(state, stored.path, digest)
         if health.failure:
             self._switch(model, None)
             return replace(self._said("refused", model, state, []), fetched=fetched, health=health)
         self._switch(model, digest)
         return replace(self._said("new", model, state, []), fetched=fetched, health=health)
+
+    def _signature(self, artefacts: Artefacts, root: Root, variant: Variant) -> bytes:
+        """The bundle of a variant, before a byte of the file is fetched: it must be for the SHA-256
+        that the file must have. The one that is here is not fetched."""
+        ref, where = variant.signature, f"{artefacts.location}: {variant.file.name}"
+        if ref is None:
+            raise IntegrityError(f"{where}: is not signed, and must be", code="signature_invalid")
+        data = self._store.signature(variant.header_sha256)
+        if data is None or hashlib.sha256(data).hexdigest() != ref.sha256:
+            data = artefacts.small(ref, MAX_BUNDLE_BYTES)
+        files = verify_bundle(data, root.keys_of("models"), where)
+        check_single(files, variant.file.sha256, variant.file.name, where)
+        return data
+
+    def _keep(self, signature: bytes | None, digest: str) -> None:
+        """Beside the file, for `load(require_signature=)`."""
+        if signature is not None and self._store.signature(digest) != signature:
+            self._store.sign(digest, signature)
 
     def _fetched(
         self, artefacts: Artefacts, model: str, variant: Variant, on_bytes: OnBytes
@@ -206,7 +227,8 @@ class FleetDevice:
         if index.name != self._fleet:
             message = f"{where}: the fleet {index.name}, not {self._fleet}"
             raise IntegrityError(message, code="fleet_swapped")
-        return self._save(replace(state, sequence=index.sequence)), index, root, notes
+        state = replace(state, sequence=index.sequence, revoked=index.revoked)
+        return self._save(state), index, root, notes
 
     def _check_may_be_unsigned(self, where: str) -> None:
         """Else another name would be a way around the root that a device trusts."""
@@ -303,7 +325,13 @@ class FleetDevice:
         if stored is None and tag == PREVIOUS and self._slot(model, ACTIVE) is not None:
             message = f"{self._name(model)}: there is nothing to go back to"
             raise FormatError(message, code="store_unknown")
-        return stored or self._store.get(Reference(self._name(model), tag))
+        if stored is None:
+            message = (
+                f"{self._name(model)}: nothing of this fleet runs here; get it: "
+                f"edgellm pull {model} --index WHERE --device CLASS (edgellm list: what is here)"
+            )
+            raise FormatError(message, code="store_unknown")
+        return stored
 
     def _slot(self, model: str, tag: str) -> Stored | None:
         return self._store.find(Reference(self._name(model), tag))
@@ -339,13 +367,3 @@ def _known(release: Release, variant: Variant, before: Known | None) -> Known:
         return known
     measured = before.measured_tokens_per_s
     return replace(known, measured_tokens_per_s=measured, failure=before.failure)
-
-
-def _check_signature(artefacts: Artefacts, root: Root, variant: Variant) -> None:
-    """Before a byte of the file is fetched: the bundle is for the SHA-256 that it must have."""
-    where = f"{artefacts.location}: {variant.file.name}"
-    if variant.signature is None:
-        raise IntegrityError(f"{where}: is not signed, and must be", code="signature_invalid")
-    data = artefacts.small(variant.signature, MAX_BUNDLE_BYTES)
-    files = verify_bundle(data, root.keys_of("models"), where)
-    check_single(files, variant.file.sha256, variant.file.name, where)

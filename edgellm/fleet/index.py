@@ -19,6 +19,7 @@ from ..strict_json import Json, parse_json
 FORMAT = "edgellm-fleet-1"
 MAX_INDEX_BYTES = 16 << 20
 MAX_FILE_BYTES = 1 << 48
+MAX_REVOKED = 65536
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -131,11 +132,14 @@ def parse_index(data: bytes, where: str) -> FleetIndex:
         }
         for device, models in reader.mapping(value["devices"], "devices").items()
     }
+    revoked = reader.many(value["revoked"], "revoked", lambda v, at: reader.text(v, at, _SHA256))
+    if len(revoked) > MAX_REVOKED:
+        raise _bad(where, f"{len(revoked)} files are revoked, {MAX_REVOKED} at most can be")
     return FleetIndex(
         reader.text(value["name"], "name", _NAME),
         reader.count(value["sequence"], "sequence", 1, (1 << 31) - 1),
         "" if value["expires"] == "" else reader.text(value["expires"], "expires", _TIME),
-        reader.many(value["revoked"], "revoked", lambda v, at: reader.text(v, at, _SHA256)),
+        revoked,
         devices,
     )
 

@@ -178,6 +178,7 @@ class _Folder:
                     n_bytes -= len(block)
                     yield block
         except FileNotFoundError:
-            raise FormatError(f"{file}: no such file", code="file_not_found") from None
+            what = "no such file" if self._folder.is_dir() else f"there is no {self._folder}"
+            raise FormatError(f"{file}: {what}", code="file_not_found") from None
         except OSError as error:
             raise FormatError(f"{file}: cannot be read: {error}", "file_unreadable") from error

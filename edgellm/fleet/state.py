@@ -44,13 +44,14 @@ class Known:
 class State:
     """device_id: decides which canaries this device is. root: the envelope of the trusted root,
     None: nothing is signed. sequence: of the newest index seen. seen: the latest time seen. known:
-    by the digest of a file's header."""
+    by the digest of a file's header. revoked: as the newest index says."""
 
     device_id: str
     root: bytes | None = None
     sequence: int = 0
     seen: str = ""
     known: dict[str, Known] = field(default_factory=dict)
+    revoked: tuple[str, ...] = ()
 
     def with_known(self, digest: str, known: Known) -> State:
         rest = {key: one for key, one in self.known.items() if key != digest}
@@ -107,9 +108,9 @@ def _parsed(value: Json) -> State:
         raise ValueError("another version of edgellm wrote it")
     root = table.pop("root")
     known = {key: Known(**one) for key, one in table.pop("known").items()}
-    state = State(
-        root=None if root is None else base64.b64decode(root, validate=True), known=known, **table
-    )
+    revoked = tuple(str(one) for one in table.pop("revoked", ()))
+    signed = None if root is None else base64.b64decode(root, validate=True)
+    state = State(root=signed, known=known, revoked=revoked, **table)
     if type(state.sequence) is not int or not isinstance(state.seen, str):
         raise TypeError("sequence or seen is of another type")
     _checked_id(state.device_id)

@@ -18,10 +18,10 @@ import numpy as np
 
 from ..errors import FormatError, IntegrityError
 from ..strict_json import parse_json
+from . import DESCRIPTION as DESCRIPTION
 from .facts import NPU, PLACEMENTS, Facts, GraphFacts, LayerFacts
 from .host import Rotation
 
-DESCRIPTION = "bundle.json"
 TOKENIZER = "tokenizer.bin"
 VERSION = 1
 _MAX_DESCRIPTION_BYTES = 16 << 20
@@ -91,6 +91,14 @@ def hashed(directory: Path, paths: Iterable[Path]) -> tuple[BundleFile, ...]:
 
 def read_bundle(directory: Path) -> Bundle:
     """FormatError: no bundle, or a broken one. IntegrityError: a file is not what was written."""
+    bundle = read_description(directory)
+    for one in bundle.files:
+        _check_file(directory, one)
+    return bundle
+
+
+def read_description(directory: Path) -> Bundle:
+    """As read_bundle(), but reads none of the files that are listed."""
     path = directory / DESCRIPTION
     try:
         with path.open("rb") as file:
@@ -102,8 +110,6 @@ def read_bundle(directory: Path) -> Bundle:
     if len(data) > _MAX_DESCRIPTION_BYTES:
         raise FormatError(f"{path}: too large", code="header_too_large")
     bundle = _parse(_Fields(parse_json(data, str(path)), str(path)))
-    for one in bundle.files:
-        _check_file(directory, one)
     for name, entry in bundle.entry.items():
         if not any(f"{one.name}/".startswith(f"{entry}/") for one in bundle.files):
             raise FormatError(

@@ -92,12 +92,7 @@ def open_ort(path: Path, settings: Mapping[str, str], threads: int = 0) -> OrtRu
     name = settings.get(PROVIDER, "cpu")
     if name == "cpu":
         return OrtRunner(path, threads=threads)
-    provider = PROVIDERS.get(name)
-    if provider is None:
-        raise UnsupportedError(
-            f"provider '{name[:40]}' is not known (known: cpu, {', '.join(PROVIDERS)})",
-            code="feature_unsupported",
-        )
+    provider = _known(name)
     there = onnxruntime().get_available_providers()
     if provider.name not in there:
         raise DeviceError(
@@ -118,3 +113,20 @@ def provider_options(path: Path, settings: Mapping[str, str]) -> dict[str, str]:
         if key.startswith(_OPTION)
     }
     return {provider.cache: str(path.parent / _CACHE), **given}
+
+
+def built_in(folder: Path, settings: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Name, as onnxruntime's C interface has it, and options of the provider that a bundle's
+    settings name. UnsupportedError: it is not known."""
+    name = _known(settings[PROVIDER]).name.removesuffix("ExecutionProvider")
+    return name, provider_options(folder / "graph", settings)
+
+
+def _known(name: str) -> Provider:
+    found = PROVIDERS.get(name)
+    if found is None:
+        raise UnsupportedError(
+            f"provider '{name[:40]}' is not known (known: cpu, {', '.join(PROVIDERS)})",
+            code="feature_unsupported",
+        )
+    return found

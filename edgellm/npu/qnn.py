@@ -87,6 +87,11 @@ def _checked(
 
 
 def _session(path: Path, settings: Mapping[str, str], entries: Mapping[str, str]) -> OrtRunner:
+    return OrtRunner(path, devices=_devices(), options=provider_options(settings), entries=entries)
+
+
+def provider_options(settings: Mapping[str, str]) -> dict[str, str]:
+    """Of the provider, for a bundle's settings. UnsupportedError: an unknown generation."""
     arch = settings.get("htp_arch", "")
     if arch not in SOC_MODELS:
         known = ", ".join(SOC_MODELS)
@@ -94,20 +99,25 @@ def _session(path: Path, settings: Mapping[str, str], entries: Mapping[str, str]
             f"HTP generation '{arch[:20]}' is not known (known: {known})",
             code="feature_unsupported",
         )
-    options = {
+    return {
         "backend_path": _package().get_qnn_htp_path(),
         "htp_arch": arch,
         "soc_model": SOC_MODELS[arch],
         "enable_htp_fp16_precision": settings.get("half", "0"),
     }
-    return OrtRunner(path, devices=_devices(), options=options, entries=entries)
+
+
+def provider_library() -> str:
+    """The library that onnxruntime registers. UnsupportedError: it is not installed."""
+    path: str = _package().get_library_path()
+    return path
 
 
 @cache
 def _devices() -> tuple[Any, ...]:
     """The provider's devices; it is registered once in a process."""
     ort = onnxruntime()
-    ort.register_execution_provider_library(PROVIDER, _package().get_library_path())
+    ort.register_execution_provider_library(PROVIDER, provider_library())
     found = tuple(device for device in ort.get_ep_devices() if device.ep_name == PROVIDER)
     if not found:
         raise DeviceError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UnsupportedError
+from ..fleet.bundle import MAX_BUNDLE_BYTES, bundle_beside
 from ..planner import mib
 from ..strict_json import parse_json
 from .sources import MODULES_NAME, PART_FILE, WANTED_FILE, key_of
@@ -51,13 +52,13 @@ def choose(model: HubModel, wanted: str | None) -> Choice:
         file = by_name.get(wanted)
         if file is None or not wanted.endswith((".edge", ".gguf")):
             raise _no_choice(model, f"{wanted!r} is no .edge or .gguf file of its top folder")
-        return Choice(wanted.rpartition(".")[2], (), (file,))
+        return _lone(file, by_name)
     for suffix in (".edge", ".safetensors", ".gguf"):
         files = [file for file in model.files if file.name.endswith(suffix)]
         if suffix == ".safetensors" and files and "config.json" in by_name:
             return _checkpoint(model, by_name)
         if suffix != ".safetensors" and len(files) == 1:
-            return Choice(suffix[1:], (), (files[0],))
+            return _lone(files[0], by_name)
         if suffix != ".safetensors" and files:
             raise _no_choice(model, f"it has {len(files)} {suffix} files")
     pickles = [file.name for file in model.files if file.name.endswith(_PICKLE_SUFFIXES)]
@@ -83,6 +84,15 @@ def shards(choice: Choice, index: Path) -> Choice:
         what = f"names {missing[0]!r}, which is not there" if missing else "names no weights"
         raise FormatError(f"{INDEX_NAME} of the hub {what}", code="file_not_found")
     return Choice(choice.kind, choice.small, weights)
+
+
+def _lone(file: HubFile, by_name: dict[str, HubFile]) -> Choice:
+    """A file of a whole model, and the bundle beside it, if there is one."""
+    kind = file.name.rpartition(".")[2]
+    bundle = by_name.get(bundle_beside(Path(file.name)).name)
+    if kind != "edge" or bundle is None or bundle.n_bytes > MAX_BUNDLE_BYTES:
+        return Choice(kind, (), (file,))
+    return Choice(kind, (bundle,), (file,))
 
 
 def _checkpoint(model: HubModel, by_name: dict[str, HubFile]) -> Choice:

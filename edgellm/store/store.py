@@ -1,6 +1,6 @@
 """`Store`: finding, adding, naming and removing models in one directory.
 
-    objects/<digest>.edge   models, read-only, never changed
+    objects/<digest>.edge   models, read-only, never changed; <digest>.edge.sig signs one
     index.json              names, tags, aliases and what they stand for
     work/<key>/             models being made; <key>.lock tells whether their maker lives
     pulls/<key>/            unfinished downloads, kept to be resumed; locks as in work/
@@ -25,6 +25,8 @@ from pathlib import Path
 from ..durable import fsync_directory
 from ..edgefile import read_header, verify
 from ..errors import FormatError, InvalidArgumentError
+from ..fleet.bundle import MAX_BUNDLE_BYTES, bundle_beside
+from ..small_files import read_small
 from .changes import RESERVED, Removed, removal, tagged
 from .index import TEMP_PREFIX, Index, StoredModel, Tag, read_index, write_index
 from .locks import drop_lock, exclusive, folder_lock, try_lock
@@ -94,6 +96,28 @@ class Store:
     def path(self, digest: str) -> Path:
         """Where the model is, or would be."""
         return self._objects / f"{digest}.edge"
+
+    def signature(self, digest: str) -> bytes | None:
+        """The bundle beside a model, if there is one."""
+        path = bundle_beside(self.path(digest))
+        return read_small(path, MAX_BUNDLE_BYTES) if path.exists() else None
+
+    def sign(self, digest: str, bundle: bytes) -> None:
+        """Puts the bundle of a model, which nobody has checked here, beside it."""
+        path = bundle_beside(self.path(digest))
+        temporary = path.with_name(f"{path.name}.tmp")
+        with self._writing():  # one at a time
+            with temporary.open("wb") as file:
+                file.write(bundle)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            fsync_directory(self._objects)
+
+    def sign_as(self, digest: str, file: Path) -> None:
+        """Takes the bundle beside `file`, if there is one."""
+        if bundle_beside(file).exists():
+            self.sign(digest, read_small(bundle_beside(file), MAX_BUNDLE_BYTES))
 
     def tag(self, source: Reference, reference: Reference) -> Stored:
         """Gives the model that `source` stands for another name and tag. The tag of a version
@@ -180,7 +204,7 @@ class Store:
         return self._add(file, reference, origin, key)
 
     def copy_in(self, file: Path, reference: Reference) -> Stored:
-        """A copy of a file from elsewhere, after hashing all of it."""
+        """A copy of a file from elsewhere, after hashing all of it, and of the bundle beside it."""
         key = read_header(file).metadata["edgellm.header_sha256"]
 
         def produce(out: Path) -> None:
@@ -189,7 +213,9 @@ class Store:
             with out.open("rb") as handle:
                 os.fsync(handle.fileno())
 
-        return self.make(key, produce, reference, f"file:{file.absolute()}")
+        stored = self.make(key, produce, reference, f"file:{file.absolute()}")
+        self.sign_as(stored.model.digest, file)
+        return stored
 
     @contextmanager
     def pulling(self, key: str, on_wait: Callable[[], None]) -> Iterator[Path]:
@@ -273,7 +299,10 @@ class Store:
 
     def _sweep_objects(self, index: Index) -> None:
         for file in self._objects.iterdir():
-            if file.suffix == ".edge" and file.stem not in index.models:
+            digest, _, kind = file.name.partition(".")
+            if kind in ("edge", "edge.sig") and digest in index.models:
+                continue
+            if kind in ("edge", "edge.sig", "edge.sig.tmp"):
                 file.unlink(missing_ok=True)
 
     def _sweep_dead(self, parent: Path, only: str | None = None) -> list[str]:

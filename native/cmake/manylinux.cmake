@@ -1,4 +1,4 @@
-# edge_manylinux(module): a Python module for systems from glibc 2.28 on, linked on a newer one. The
+# edge_manylinux(module): a Python module, or what it opens, for systems from glibc 2.28 on, linked on a newer one. The
 # C++ runtime is in it, old versions of symbols are asked for, and what is missing there is added.
 # auditwheel says whether that was enough (`make wheels`).
 function(edge_manylinux module)
@@ -12,11 +12,13 @@ function(edge_manylinux module)
   set(here ${PROJECT_SOURCE_DIR}/cmake)
   set(versions ${CMAKE_CURRENT_BINARY_DIR}/libpthread_2_28.map)
   file(WRITE ${versions} "${base_version} { global: pthread_*; };\n")
-  add_library(edge_libpthread SHARED ${here}/libpthread_2_28.cc)
-  target_compile_options(edge_libpthread PRIVATE -fvisibility=default -fno-builtin)
-  target_link_options(edge_libpthread PRIVATE -nostdlib -Wl,-soname,libpthread.so.0
-                                              -Wl,--version-script=${versions})
-  set_target_properties(edge_libpthread PROPERTIES NO_SONAME ON LINK_DEPENDS ${versions})
+  if(NOT TARGET edge_libpthread)
+    add_library(edge_libpthread SHARED ${here}/libpthread_2_28.cc)
+    target_compile_options(edge_libpthread PRIVATE -fvisibility=default -fno-builtin)
+    target_link_options(edge_libpthread PRIVATE -nostdlib -Wl,-soname,libpthread.so.0
+                                                -Wl,--version-script=${versions})
+    set_target_properties(edge_libpthread PROPERTIES NO_SONAME ON LINK_DEPENDS ${versions})
+  endif()
 
   target_sources(${module} PRIVATE ${here}/glibc_2_28.cc)
   target_link_libraries(${module} PRIVATE edge_libpthread)

@@ -110,7 +110,8 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
            std::optional<uint64_t> prefix_cache_bytes, const std::string& kv_format,
            const py::object& kv_cache_dir, uint64_t kv_cache_disk_bytes,
            const std::string& speculate, const std::optional<Model>& draft_model, int draft_layers,
-           const std::string& backend) {
+           const std::string& backend, const edgellm::Metadata& npu,
+           const std::string& header_sha256) {
   const std::string text = path_text(path);
   const edgellm::LoadOptions options{
       .n_threads = n_threads,
@@ -125,7 +126,9 @@ Model load(const py::object& path, int n_threads, const std::string& verify,
       .speculate = speculate_from(speculate),
       .draft_model = draft_model ? std::make_shared<const Model>(*draft_model) : nullptr,
       .draft_layers = draft_layers,
-      .backend = backend};
+      .backend = backend,
+      .npu = npu,
+      .header_sha256 = header_sha256};
   const py::gil_scoped_release unlocked;
   return Model::load(text, options);
 }
@@ -333,7 +336,8 @@ void bind_model(py::module_& m) {
           py::arg("kv_cache_disk_bytes") = edgellm::LoadOptions{}.kv_cache_disk_bytes,
           py::arg("speculate") = kSpeculate[static_cast<size_t>(edgellm::LoadOptions{}.speculate)],
           py::arg("draft_model") = py::none(), py::arg("draft_layers") = 0,
-          py::arg("backend") = "cpu")
+          py::arg("backend") = "cpu", py::arg("npu") = edgellm::Metadata{},
+          py::arg("header_sha256") = "")
       .def("close", &Model::close, Unlocked())
       .def_property_readonly("closed", &Model::is_closed)
       .def_property_readonly("spec_json", info(&edgellm::ModelInfo::spec_json))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-START_S = 300
+import pytest
+
+MOST_STARTS = 10
 
 
 def free_port() -> int:
@@ -28,7 +31,11 @@ class Cluster:
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         self.head = self._start("--head", f"--port={self._port}", "--include-dashboard=false")
-        self.second = self.start_second()
+        try:
+            self.second = self.start_second()
+        except BaseException:
+            kill_group(self.head)
+            raise
 
     def start_second(self) -> subprocess.Popen[bytes]:
         return self._start(f"--address={self.address}")
@@ -38,12 +45,31 @@ class Cluster:
         kill_group(self.second)
         self.second = self.start_second()
 
+    def kill_worker(self) -> bool:
+        """A process that does a step, of any node; whether there was one."""
+        for pid in [*below(self.head.pid), *below(self.second.pid)]:
+            try:
+                if b"run_task" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+            except OSError:
+                continue
+        return False
+
     def close(self) -> None:
         for one in (self.second, self.head):
             kill_group(one)
         self._log.close()
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Ray gives a node 30 s to start, which a busy machine may not keep to."""
+        for _ in range(MOST_STARTS):
+            process = self._started(*options)
+            if process is not None:
+                return process
+        raise AssertionError(f"ray did not start: {self._log.name} says why")
+
+    def _started(self, *options: str) -> subprocess.Popen[bytes] | None:
         ray = Path(sys.executable).with_name("ray")
         places = ["--node-ip-address=127.0.0.1", "--num-cpus=2", f"--memory={4 << 30}"]
         places += [f"--object-store-memory={100 << 20}", "--disable-usage-stats"]
@@ -58,37 +84,65 @@ class Cluster:
         for line in process.stdout:
             if b"--block" in line:  # it runs, and says how to end it
                 return process
-        raise AssertionError("ray did not start")
+        kill_group(process)
+        return None
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Everything that was started from it."""
-    for pid in reversed([process.pid, *_below(process.pid)]):
+    """Everything that was started from it, also where it has ended itself."""
+    for pid in reversed([process.pid, *below(process.pid)]):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
 
 
-def _below(pid: int) -> list[int]:
+def listening(pids: list[int]) -> list[str]:
+    """Addresses that these processes listen on, as the kernel writes them."""
+    sockets: set[str] = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets.add(os.readlink(link))
+            except OSError:
+                continue
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                found.append(words[1].partition(":")[0])
+    return found
+
+
+def below(pid: int) -> list[int]:
+    """Processes that were started from it."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            below = [int(one) for one in task.read_text().split()]
+            started = [int(one) for one in task.read_text().split()]
         except OSError:
             continue
-        for one in below:
-            found += [one, *_below(one)]
+        for one in started:
+            found += [one, *below(one)]
     return found
 
 
 @contextmanager
 def cluster_in(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    with pytest.MonkeyPatch.context() as patch:
+        # Else whether nodes ask each other for one depends on what is in the user's folder.
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        cluster = Cluster(folder)
+        try:
+            yield cluster
+        finally:
+            cluster.close()

@@ -18,9 +18,16 @@ pytest.importorskip("cryptography")
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgellm import load, opening
+from edgellm.edgefile import read_header
 from edgellm.errors import EdgeError, FormatError, IntegrityError, UnsupportedError
 from edgellm.fleet import device as device_module
-from edgellm.fleet.bundle import check_directory, require_signature, verify_bundle
+from edgellm.fleet.bundle import (
+    bundle_beside,
+    check_directory,
+    require_signature,
+    verify_bundle,
+)
 from edgellm.fleet.device import FleetDevice
 from edgellm.fleet.health import Health
 from edgellm.fleet.index import index_bytes, parse_index
@@ -32,6 +39,7 @@ from fleet.scene import MEMORY, Scene, changed, scene_in
 from fleet.signing import (
     bundle,
     envelope,
+    index_of,
     layered_edge,
     new_key,
     new_keys,
@@ -46,9 +54,38 @@ def scene(tmp_path: Path) -> Scene:
     return scene_in(tmp_path)
 
 
+class Opened(Exception):
+    """The runtime was about to map a file."""
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """By the digests of their headers, the files that load() gave to the runtime."""
+    digests: list[str] = []
+
+    def give(path: Path, *_: object) -> None:
+        digests.append(read_header(path).metadata["edgellm.header_sha256"])
+        raise Opened
+
+    monkeypatch.setattr(opening, "_load", give)
+    return digests
+
+
+def by_hand(scene: Scene) -> Path:
+    """The new file, with the bundle that the index names beside it."""
+    file = scene.path(scene.new.file)
+    index = parse_index((scene.folder / "index.json").read_bytes(), "index")
+    ref = index.releases("pi", "m")[0].variants[0].signature
+    if ref is not None and scene.path(ref).exists():
+        bundle_beside(file).write_bytes(scene.path(ref).read_bytes())
+    return file
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_refused_and_the_old_model_runs(name: str, scene: Scene) -> None:
+def test_an_attack_is_refused_and_the_old_model_runs(
+    name: str, scene: Scene, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     attack, code = ATTACKS[name]
     tried: list[Path] = []
 
@@ -69,6 +106,20 @@ def test_an_attack_is_refused_and_the_old_model_runs(name: str, scene: Scene) ->
     assert active is not None
     assert active.model.digest == scene.old.header_sha256
     assert scene.device.state.sequence >= 5
+    # Nor does load() open what was attacked, where signatures are required.
+    monkeypatch.setenv("EDGELLM_HOME", str(scene.folder.parent))
+    if name == "root: the key of models revoked":  # which is worth nothing from now on
+        with pytest.raises(IntegrityError, match="signed by 0 of"):
+            load("kitchen/m", require_signature=True)
+        assert opened == []
+        return
+    with pytest.raises(Opened):
+        load("kitchen/m", require_signature=True)
+    assert opened == [scene.old.header_sha256]
+    if name.startswith(("bundle:", "file:", "symlink: of the file")):
+        with pytest.raises(EdgeError):
+            load(by_hand(scene), require_signature=True)
+        assert opened == [scene.old.header_sha256]
 
 
 def test_there_are_sixty_attacks_and_the_fleet_is_taken_without_them(scene: Scene) -> None:
@@ -130,6 +181,46 @@ def test_keys_are_rotated_by_a_root_that_both_have_signed(scene: Scene) -> None:
     assert done.what == "new"
     with pytest.raises(IntegrityError, match="trusts another root"):
         scene.device.trust(other.signed_root(other.root()), "root")
+
+
+def test_a_revoked_file_is_opened_nowhere(
+    scene: Scene, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELLM_HOME", str(scene.folder.parent))
+    copy = by_hand(scene)
+    with pytest.raises(Opened):
+        load(copy, require_signature=True)
+    scene.publish(revoked=(scene.new.file.sha256,))
+    scene.device.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
+    with pytest.raises(IntegrityError, match="is revoked") as caught:
+        load(copy, require_signature="fleet")
+    assert caught.value.code == "fleet_revoked"
+    assert opened == [scene.new.header_sha256]
+
+
+def test_what_runs_gets_the_bundle_of_a_new_key(
+    scene: Scene, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not fetched again for it."""
+    monkeypatch.setenv("EDGELLM_HOME", str(scene.folder.parent))
+    other = replace(scene.keys, models=new_key())
+    scene.root(2, other.signed_root(other.root(2)))
+    made = bundle(statement({".": scene.old.file.sha256}), other.models)
+    ref = put(scene.folder, "models/old2.sig", json.dumps(made).encode())
+    index = index_of(("1.0.0", 100, replace(scene.old, signature=ref)), sequence=6)
+    publish(scene.folder, index, other)
+    scene.path(scene.old.file).unlink()
+    done = scene.device.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
+    assert done.what == "same"
+    with pytest.raises(Opened):
+        load("kitchen/m", require_signature=True)
+    assert opened == [scene.old.header_sha256]
+
+
+def test_too_many_revoked_files_are_refused(scene: Scene) -> None:
+    index = scene.index(revoked=("0" * 64,) * 65_537)
+    with pytest.raises(FormatError, match="65537 files are revoked, 65536 at most"):
+        parse_index(index_bytes(index), "index")
 
 
 def test_a_file_beside_its_bundle(tmp_path: Path) -> None:

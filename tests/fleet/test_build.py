@@ -257,6 +257,27 @@ def test_the_command_line_does_a_step_once(
     assert json.loads(capsys.readouterr().out)["data"]["was_done"]
 
 
+def test_what_a_dry_run_cannot_plan_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest_in(tmp_path, manifest_text([tmp_path / "nowhere"], 1, 1))
+    build = ["fleet", "build", str(tmp_path / "fleet.toml")]
+    assert run_command_line([*build, "--dry-run"]) == Exit.BAD_INPUT
+    said = capsys.readouterr().out
+    assert "cannot be made: model 'nowhere': " in said
+    assert f"{tmp_path / 'nowhere'}: no such directory" in said
+    for words, why in (
+        (["--memory", "lots"], "--memory is 'lots'"),
+        (["--address", "here:1"], "an address is of a Ray cluster, but the engine is local"),
+        (["--engine", "slurm"], "engine must be one of local, ray"),
+        (["--artefacts", "zz://x"], "zz://x: no place for artefacts"),
+    ):
+        assert run_command_line([*build, *words]) == Exit.USAGE
+        assert why in capsys.readouterr().err
+    assert run_command_line([*build, "--memory", "1GiB"]) == Exit.BAD_INPUT
+    assert "failed: model 'nowhere': " in capsys.readouterr().err
+
+
 def schedule_of(manifest: FleetManifest) -> Schedule:
     """Its steps are written, none is done."""
     from edgellm.converters.fleet.graph import plan_graph

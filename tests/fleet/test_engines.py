@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from edgellm.converters.fleet import FleetManifest, build_fleet
 
-from fleet.cluster import cluster_in
+from fleet.cluster import Cluster, below, cluster_in, listening
 from fleet.kitchen import Inline, files_of, manifest_in, manifest_text, marks_of, models_in
 
-N_KILLS = 50
+N_KILLS, N_RAY_KILLS = 50, 12
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(7200),
@@ -130,24 +130,66 @@ def test_two_nodes_of_ray_give_the_same_bytes(
         assert files_of(manifest.out) == plain
 
 
-def test_kills_of_a_node_and_of_the_driver(
+def test_kills_of_nodes_workers_and_drivers_of_ray(
     models: list[Path], plain: dict[str, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="the engine ray is not tested: pip install 'edgellm[fleet]'")
-    manifest = manifest_in(tmp_path / "killed", manifest_text(models, 6, 2))
-    rng = random.Random(2)
-    marks: dict[str, tuple[int, int]] = {}
+    rng, n_kills, n_whole = random.Random(2), 0, 0
     with cluster_in(tmp_path) as cluster:
         options = ["--engine", "ray", "--address", cluster.address]
-        for what in ("node", "driver", "node", "none"):
-            process = started(manifest, *options)
-            runs = wait_for_steps(manifest, process, len(marks) + rng.randrange(1, 3))
-            if runs and what == "node":
-                cluster.kill_second()
-            elif runs and what == "driver":
-                process.kill()
-            code = ended(process)
-            assert code == 0 or what == "driver"
-            not_done_again(marks, manifest)
-            marks = marks_of(manifest.work_dir)
-        assert files_of(manifest.out) == plain
+        while n_kills < N_RAY_KILLS:
+            manifest = manifest_in(tmp_path / f"run{n_whole}", manifest_text(models, 6, 2))
+            marks: dict[str, tuple[int, int]] = {}
+            while True:
+                process = started(manifest, *options)
+                what = ("node", "worker", "driver")[n_kills % 3]
+                target = len(marks) + rng.randrange(1, 4)
+                if n_kills < N_RAY_KILLS and wait_for_steps(manifest, process, target):
+                    n_kills += killed(what, cluster, process)
+                _, said = process.communicate()
+                assert process.returncode == 0 or what == "driver", said.decode()
+                not_done_again(marks, manifest)
+                marks = marks_of(manifest.work_dir)
+                if process.returncode == 0:
+                    break
+            assert files_of(manifest.out) == plain
+            n_whole += 1
+    print(f"{n_kills} kills in {n_whole} whole builds")
+
+
+def killed(what: str, cluster: Cluster, process: subprocess.Popen[bytes]) -> bool:
+    """Whether there was one to kill."""
+    if what == "node":
+        cluster.kill_second()
+        return True
+    if what == "worker":
+        return cluster.kill_worker()
+    process.kill()
+    return True
+
+
+def test_ray_alone_listens_on_the_loopback_only(tmp_path: Path) -> None:
+    """What the engine starts for itself; a cluster's nodes listen where they were told to."""
+    pytest.importorskip("ray", reason="the engine ray is not tested: pip install 'edgellm[fleet]'")
+    script = """
+import sys
+from pathlib import Path
+from edgellm.converters.fleet.ray_engine import RayEngine
+engine = RayEngine(Path(sys.argv[1]), "")
+print("ready", flush=True)
+sys.stdin.readline()
+engine.close()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert any(line == "ready\n" for line in process.stdout)
+        addresses = listening([process.pid, *below(process.pid)])
+        process.stdin.write("\n")
+    assert len(addresses) >= 2
+    assert set(addresses) <= {"0100007F", "0" * 16 + "FFFF00000100007F"}

@@ -27,6 +27,7 @@ from fleet.kitchen import manifest_in, manifest_text
         ("read_gb_per_s = 1.0", 'recipes = ["x"]', InvalidArgumentError, "'x' not known"),
         ('name = "device0"', 'name = "a b"', InvalidArgumentError, "devices: name 'a b'"),
         ('format = "E8_32"', 'frmat = "E8_32"', FormatError, "'frmat' not known"),
+        ('format = "E8_32"', 'format = "E9_99"', InvalidArgumentError, "'E9_99' is not known"),
         ('format = "E8_32"', 'steps = "x"', FormatError, "'steps' must be tables"),
         ('name = "e8_32"', "", FormatError, r"\[\[recipes\]\] 1: needs a 'name'"),
     ],

@@ -19,6 +19,7 @@ from edgellm.errors import (
     IntegrityError,
     UnsupportedError,
 )
+from edgellm.fleet.bundle import bundle_beside
 from edgellm.store import hub as hub_module
 from edgellm.store.hub import HubModel, fetch, look_up
 from edgellm.store.names import HubName
@@ -319,7 +320,7 @@ def test_what_cannot_be_chosen(names, wanted, message):
 
 def test_a_file_of_ours_is_taken_as_it_is_and_a_broken_one_is_not(hub, cli, tiny_edge):
     good = tiny_edge.read_bytes()
-    hub.repositories["owner/edge"] = {"tiny.edge": good}
+    hub.repositories["owner/edge"] = {"tiny.edge": good, "tiny.edge.sig": b"who", "x.sig": b""}
     bad = bytearray(good)
     bad[-5000] ^= 1
     hub.repositories["owner/bad"] = {"tiny.edge": bytes(bad)}
@@ -328,7 +329,8 @@ def test_a_file_of_ours_is_taken_as_it_is_and_a_broken_one_is_not(hub, cli, tiny
     assert asked["kept_bytes"] == len(good)
     assert asked["made_bytes"] == 0
     data = data_of(cli("pull", "owner/edge", "--json"), "pull")
-    assert Path(data["model"]["path"]).read_bytes() == good
+    path = Path(data["model"]["path"])
+    assert (path.read_bytes(), bundle_beside(path).read_bytes()) == (good, b"who")
     assert [span is None for span in hub.fetched("tiny.edge")][:1] == [True]
     failure_of_bad = cli("pull", "owner/bad")
     assert failure_of_bad.returncode == Exit.INTEGRITY

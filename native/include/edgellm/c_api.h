@@ -121,6 +121,11 @@ typedef struct edgellm_load_options {
   const edgellm_model* draft_model;
   int64_t draft_layers; /* guess by the first so many layers of the model itself; 0: no */
   int64_t backend;      /* EDGELLM_BACKEND_... */
+  /* 64 hex digits that edgellm.header_sha256 of the file must be, or "signature_digest", before a
+   * weight is read; NULL: any. With EDGELLM_VERIFY_ALWAYS they stand for every byte of the file:
+   * check a signature of them first (docs/C_API.md). */
+  const char* header_sha256;
+  size_t n_header_sha256_bytes;
 } edgellm_load_options;
 #define EDGELLM_LOAD_OPTIONS_INIT \
   {sizeof(edgellm_load_options),  \
@@ -137,7 +142,9 @@ typedef struct edgellm_load_options {
    EDGELLM_SPECULATE_DEFAULT,     \
    NULL,                          \
    0,                             \
-   EDGELLM_BACKEND_DEFAULT}
+   EDGELLM_BACKEND_DEFAULT,       \
+   NULL,                          \
+   0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {

@@ -148,7 +148,14 @@ struct LoadOptions {
   // session. It may be closed: nothing guesses then.
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
-  std::string backend = "cpu";  // or "cuda", docs/backends.md
+  std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
+  // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
+  // and "library", onnxruntime's; for an execution provider of a library of its own "provider",
+  // "provider_library", and its options as "provider.NAME".
+  Metadata npu = {};
+  // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
+  // of a file that is verified. "": anything.
+  std::string header_sha256 = {};
 };
 
 struct ModelInfo {
@@ -156,8 +163,8 @@ struct ModelInfo {
   Metadata metadata;
   std::string root, backend;
   int n_vocab = 0;
-  int d_model = 0;  // values of a hidden state
-  int n_ctx_train = 0;
+  int d_model = 0;      // values of a hidden state
+  int n_ctx_train = 0;  // with graphs of an NPU no more than they hold
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;
   std::string kv_format;            // as in LoadOptions

@@ -143,6 +143,14 @@ int draft_layers_of(int64_t n) {
   refuse("options->draft_layers is " + std::to_string(n) + "; it must be 0 or more");
 }
 
+// An empty text would ask for nothing.
+std::string digest_of(const char* digits, size_t n_bytes) {
+  const std::string_view text = text_input(digits, n_bytes, "options->header_sha256");
+  if (text.size() == 64) return std::string(text);
+  refuse("options->header_sha256 has " + std::to_string(text.size()) +
+         " bytes; it must be 64 hex digits, or NULL");
+}
+
 uint64_t prefix_cache_of(uint64_t n_bytes) {
   if (n_bytes == EDGELLM_NO_PREFIX_CACHE) return 0;
   return n_bytes == 0 ? edgellm::LoadOptions{}.prefix_cache_bytes : n_bytes;
@@ -167,6 +175,9 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
     out.draft_model = std::make_shared<const edgellm::Model>(options.draft_model->model);
   }
   out.draft_layers = draft_layers_of(options.draft_layers);
+  if (options.header_sha256 != nullptr) {
+    out.header_sha256 = digest_of(options.header_sha256, options.n_header_sha256_bytes);
+  }
   if (options.kv_cache_disk_bytes > 0) out.kv_cache_disk_bytes = options.kv_cache_disk_bytes;
   return out;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "api/fork_guard.h"
+#include "backends/step_graphs.h"
 #include "base/turn.h"
 #include "edgellm/engine.h"
 #include "format/edge_file.h"
@@ -74,7 +75,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   int n_ctx_most = 0;      // of a session
   int n_ctx_planned = 0;   // of the decoder
   uint64_t kv_budget_bytes = 0;
-  std::unique_ptr<edge::Decoder> decoder;        // null once closed
+  std::unique_ptr<edge::Stepper> decoder;        // null once closed
+  std::optional<edge::GraphFacts> graph_facts;   // of layers that run as graphs
+  std::unique_ptr<edge::StepGraphs> graphs;      // opened, until the decoder has them
   std::unique_ptr<edge::DraftHead> draft_head;   // null: the file has none; outlives close()
   std::unique_ptr<edge::Decoder> draft_decoder;  // once it is asked for
   std::optional<edge::KvCache> cache;    // outlives close(): sessions give their pages back to it
@@ -114,6 +117,8 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status keep_slots(const edge::KvView& view,
                           std::span<const std::vector<int32_t>> kept) override;
   bool has_own_first_pages() const override;
+  int most_drafts() const override;
+  bool has_draft_trees() const override { return !graph_facts; }
   edge::Status move_slot(const edge::KvView& view, int from, int to) override;
   edge::Status step(std::span<const edge::RowInput> rows, const edge::StepOutputs& outputs,
                     const edge::StopCheck& should_stop) override;
@@ -121,6 +126,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   void after_fork(bool is_child) override;
   edge::KvFormat kv_format = edge::KvFormat::kF16;
   edge::Status make_decoder();
+  edge::Status open_graphs(const LoadOptions& options);
+  edge::Status make_graph_decoder();
+  edge::Result<size_t> steps_bytes() const;  // scratch that make_decoder() takes
   edge::PageBuffer::Allocate page_allocator =
       edge::PageBuffer::allocate;  // of the decoder's backend
   edge::Status make_draft_decoder();

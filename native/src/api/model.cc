@@ -25,6 +25,7 @@ using edge::api::raise;
 using edge::api::take_or_throw;
 
 constexpr int kMaxThreads = 256;
+constexpr const char* kGraphs = "npu";
 constexpr uint64_t kIdleShare = 8;  // of the KV budget, for texts that no session holds
 
 struct MemoryNeed {
@@ -82,9 +83,11 @@ void check_options(const LoadOptions& options) {
                                       "; it must be from 0 (default) to " +
                                       std::to_string(kMaxThreads));
   }
-  if (options.backend != "cpu" && !edge::is_device_backend(options.backend)) {
-    raise(Code::kBackendUnsupported,
-          "backend '" + options.backend + "' is not available; this version has: cpu, cuda, metal");
+  if (options.backend != "cpu" && options.backend != kGraphs &&
+      !edge::is_device_backend(options.backend)) {
+    raise(Code::kBackendUnsupported, "backend '" + options.backend +
+                                         "' is not available; this version has: cpu, cuda, "
+                                         "metal, npu");
   }
   if (options.n_ctx < 0) {
     raise(Code::kInvalidArgument,
@@ -93,6 +96,12 @@ void check_options(const LoadOptions& options) {
   if (!(options.latency_budget_ms >= 0)) {
     raise(Code::kInvalidArgument, "latency_budget_ms must be 0 (twice a step) or more");
   }
+}
+
+void check_identity(const edge::EdgeFile& file, const std::string& header_sha256) {
+  if (header_sha256.empty() || file.metadata("edgellm.header_sha256") == header_sha256) return;
+  raise(Code::kSignatureDigest,
+        file.path() + ": another file than was signed; nothing of it is used");
 }
 
 edge::KvFormat kv_format_from(const std::string& name) {
@@ -127,6 +136,7 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.n_vocab = model.spec.n_vocab;
   info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
+  if (model.graph_facts) info.n_ctx_train = model.n_ctx_most;
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
   for (const edge::KvGroup& group : kv.groups) {
@@ -151,6 +161,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.info.kv_format = options.kv_format;
   if (options.n_threads == 0) options.n_threads = edge::default_n_threads();
   model.file = take_or_throw(edge::EdgeFile::open(path));
+  check_identity(*model.file, options.header_sha256);
   if (edge::is_adapter_spec(model.file->metadata("edgellm.spec"))) {
     raise(
         Code::kSpecInvalid,
@@ -161,6 +172,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.weights = take_or_throw(edge::Weights::bind(*model.file, model.spec));
   model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
+  if (options.backend == kGraphs) check(model.open_graphs(options));
   model.take_draft_options(options);
 
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
@@ -168,18 +180,21 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   const uint64_t available = edge::memory_figures().available_bytes;
   const uint64_t limit =
       options.max_memory_bytes > 0 ? std::min(options.max_memory_bytes, available) : available;
-  const MemoryNeed need{
-      .file_bytes = model.file->file_bytes(),
-      .scratch_bytes = take_or_throw(edge::Decoder::scratch_bytes_of(model.spec, model.weights)),
-      .session_bytes = edge::Session::bytes_besides_kv(model),
-      .draft_bytes = draft_bytes(model.draft_model.get()),
-      .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
-      .n_ctx = n_ctx,
-      .kv_groups = kv.groups};
+  const MemoryNeed need{.file_bytes = model.file->file_bytes(),
+                        .scratch_bytes = take_or_throw(model.steps_bytes()),
+                        .session_bytes = edge::Session::bytes_besides_kv(model),
+                        .draft_bytes = draft_bytes(model.draft_model.get()),
+                        .kv_bytes = edge::kv_bytes_for(kv.groups, n_ctx),
+                        .n_ctx = n_ctx,
+                        .kv_groups = kv.groups};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit));
   model.n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
   model.n_ctx_most = model.spec.n_ctx_train;
+  if (model.graph_facts) {  // whose rotary table is for all they hold
+    model.n_ctx_most = std::min(model.n_ctx_most, model.graph_facts->capacity);
+    model.n_ctx_planned = model.n_ctx_most;
+  }
   if (model.n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
     model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
   }
@@ -213,6 +228,7 @@ Model::Impl::~Impl() {
 }
 
 Status Model::Impl::make_decoder() {
+  if (graph_facts) return make_graph_decoder();
   std::unique_ptr<edge::Backend> backend =
       edge::create_cpu_backend(edge::active_kernels(), info.n_threads);
   if (info.backend != "cpu") {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "backends/step_graphs.h"
 #include "base/os_library.h"
 
 #if defined(EDGE_METAL_LINKED)
@@ -34,16 +35,30 @@ const DeviceBackend* find_backend(std::string_view name) {
   return nullptr;
 }
 
+constexpr const char* kGraphsVariable = "EDGELLM_NPU_LIBRARY";
+#if defined(_WIN32)
+constexpr const char* kGraphsLibrary = "edgellm_npu.dll";
+#elif defined(__APPLE__)
+constexpr const char* kGraphsLibrary = "libedgellm_npu.dylib";
+#else
+constexpr const char* kGraphsLibrary = "libedgellm_npu.so";
+#endif
+
+// What the environment names, or the library beside this program or module.
+std::string library_path(const char* variable, const char* library) {
+  const char* named = std::getenv(variable);
+  return named != nullptr && *named != '\0' ? named : own_directory() + '/' + library;
+}
+
 // An OpenBackendFn*.
 Result<void*> opener_of(const DeviceBackend& backend) {
+#if defined(EDGE_METAL_LINKED)
   const char* named = std::getenv(backend.variable);
   const bool is_named = named != nullptr && *named != '\0';
-#if defined(EDGE_METAL_LINKED)
   if (!is_named && backend.name == std::string_view("metal"))
     return reinterpret_cast<void*>(&edgellm_metal_open);
 #endif
-  const std::string path = is_named ? named : own_directory() + '/' + backend.library;
-  auto function = library_function(path, backend.symbol);
+  auto function = library_function(library_path(backend.variable, backend.library), backend.symbol);
   if (!function.is_ok()) {
     return {Code::kDeviceUnavailable,
             "the " + std::string(backend.title) + " backend cannot be opened (" +
@@ -69,6 +84,21 @@ Result<std::unique_ptr<Backend>> open_device_backend(std::string_view name,
   std::unique_ptr<Backend> backend(open(EDGE_BACKEND_ABI, host.release(), &why));
   if (backend == nullptr) return why;
   return backend;
+}
+
+Result<std::unique_ptr<StepGraphs>> open_step_graphs(const GraphSettings& settings) {
+  const auto opener =
+      library_function(library_path(kGraphsVariable, kGraphsLibrary), "edgellm_npu_open");
+  if (!opener.is_ok()) {
+    return {Code::kDeviceUnavailable, "the NPU backend cannot be opened (" +
+                                          opener.status().message() + "); name the library in " +
+                                          kGraphsVariable + ", or load with backend 'cpu'"};
+  }
+  Status why;
+  const auto open = reinterpret_cast<OpenStepGraphsFn*>(opener.value());
+  std::unique_ptr<StepGraphs> graphs(open(EDGE_GRAPHS_ABI, settings, &why));
+  if (graphs == nullptr) return why;
+  return graphs;
 }
 
 }  // namespace edge

@@ -84,8 +84,11 @@ struct KvTable {
 };
 
 // The pages of one sequence, a table for each group. Not owning.
+// stamp: where it is the same as before, the slots that steps have written hold what the last of
+// those wrote; whoever else changes them gives another one, which no sequence has had. 0: unknown.
 struct KvView {
   const KvTable* tables = nullptr;
+  uint64_t stamp = 0;
 };
 
 }  // namespace edge

@@ -141,6 +141,30 @@ Status Decoder::run_step(std::span<const RowInput> rows, const StepOutputs& outp
   return write_outputs(more, outputs, should_stop);
 }
 
+Status Decoder::embed(std::span<const RowInput> rows, std::span<float> x) {
+  const FloatRows stream = residual_stream();
+  backend_->begin_step(rows);
+  backend_->embed(weights_->token_embd, spec_->embed_scale, given(weights_->position_embd), stream);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    backend_->fetch(stream.data + static_cast<int64_t>(i) * stream.stride,
+                    static_cast<size_t>(stream.n_cols) * sizeof(float),
+                    x.data() + static_cast<int64_t>(i) * stream.n_cols);
+  }
+  return backend_->end_step();
+}
+
+Status Decoder::head(std::span<const RowInput> rows, const float* x, const StepOutputs& outputs) {
+  const FloatRows stream = residual_stream();
+  backend_->begin_step(rows);
+  backend_->wait();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(x + static_cast<int64_t>(i) * stream.n_cols, stream.n_cols,
+                stream.data + static_cast<int64_t>(i) * stream.stride);
+  }
+  EDGE_RETURN_IF_ERROR(write_outputs({}, outputs, {}));
+  return backend_->end_step();
+}
+
 Status Decoder::turn_keys(const KvSlotRange& slots, int n_positions) {
   if (weights_->position_embd.data != nullptr) {
     return {Code::kFeatureUnsupported,

@@ -15,11 +15,12 @@
 #include "model/adapter.h"
 #include "model/spec.h"
 #include "model/step_outputs.h"
+#include "model/stepper.h"
 #include "model/weights.h"
 
 namespace edge {
 
-class Decoder {
+class Decoder final : public Stepper {
  public:
   static constexpr int kMaxRows = 128;  // rows of one step; scratch is sized for it
 
@@ -37,36 +38,28 @@ class Decoder {
                                                  std::unique_ptr<Backend> backend, int n_ctx,
                                                  KvFormat kv_format);
 
-  // Writes K and V of every row to its page, and what `outputs` asks for: logits only of a model
-  // with a head. Rows of one sequence must be consecutive with ascending positions, and its pages
-  // must exist. 1 <= rows <= kMaxRows. kCancelled, with nothing but unused slots of pages written,
-  // when should_stop says so between two operations.
   Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
-              const StopCheck& should_stop);
+              const StopCheck& should_stop) override;
+  // kFeatureUnsupported where positions are learned.
+  Status turn_keys(const KvSlotRange& slots, int n_positions) override;
+  Status keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept) override;
 
-  // Outside a step, on the pages of one sequence.
-  // All keys that turn, as if their tokens stood n_positions earlier. kFeatureUnsupported, before
-  // anything is written, where positions are learned; kNumeric, with the keys unspecified.
-  Status turn_keys(const KvSlotRange& slots, int n_positions);
-  // kept[h] ascends: of kv head h, counted over all layers, slot kept[h][i] becomes slot i.
-  // kNumeric, with the slots unspecified, if something is too large for the format of the first
-  // pages.
-  Status keep_slots(const KvView& view, std::span<const std::vector<int32_t>> kept);
+  // Halves of a step whose layers run elsewhere (GraphDecoder), 1 <= rows <= kMaxRows.
+  // What the first layer takes: [rows][d_model].
+  Status embed(std::span<const RowInput> rows, std::span<float> x);
+  // Logits, as `outputs` asks for them, of what the last layer gave: x [rows][d_model].
+  Status head(std::span<const RowInput> rows, const float* x, const StepOutputs& outputs);
 
   // Bytes that rows with adapters up to this rank take besides, of which the decoder takes a part
   // with the first prepare_adapters() and the backend the rest when it needs them.
   static Result<size_t> adapter_scratch_bytes_of(const ModelSpec& spec, const Weights& weights,
                                                  int rank);
-  // Before the first step with a row that has an adapter; idempotent.
-  Status prepare_adapters();
+  Status prepare_adapters() override;
 
-  // Whether a step can give the likeliest tokens instead of logits.
-  bool has_top() const { return backend_->has_top(); }
+  bool has_top() const override { return backend_->has_top(); }
   const ModelSpec& spec() const { return *spec_; }
-  size_t scratch_bytes() const { return scratch_bytes_; }
-  // How many rows went to each expert of a layer so far, those of steps that failed included; empty
-  // for a layer without experts. Not while a step runs.
-  std::span<const uint64_t> expert_load(size_t layer) const;
+  size_t scratch_bytes() const override { return scratch_bytes_; }
+  std::span<const uint64_t> expert_load(size_t layer) const override;
 
  private:
   Decoder() = default;

@@ -1,6 +1,7 @@
 #include "runtime/kv_sequence.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -17,6 +18,13 @@ KvSequence::KvSequence(KvCache& cache, int n_ctx, PrefixTree* tree, std::string_
     tables_.push_back({pages.data(), 0});
   }
   if (tree_ != nullptr) node_ = tree_->enter(key);
+  stamp_anew();
+}
+
+// The slots hold what no step of this sequence has written.
+void KvSequence::stamp_anew() {
+  static std::atomic<uint64_t> last{0};
+  stamp_ = ++last;
 }
 
 Result<std::unique_ptr<KvSequence>> KvSequence::create(KvCache& cache, int n_ctx, PrefixTree* tree,
@@ -198,7 +206,9 @@ int KvSequence::adopt(std::span<const int32_t> ids) {
   if (read_known(ids) == 0) copy_tail(match);
   for (const PageId page : match.tail) cache_.release(page);
   if (match.n_tail_tokens > 0) tree_->enforce();
-  return std::max(0, plan_.n_tokens() - n_before);
+  const int n_adopted = std::max(0, plan_.n_tokens() - n_before);
+  if (n_adopted > 0) stamp_anew();
+  return n_adopted;
 }
 
 // Whole pages that are in memory.
@@ -391,6 +401,7 @@ void KvSequence::swap_in(int n_tokens, std::span<const KvPages> by_group, bool i
     for (const PageId page : by_group[group].pages) attach(group, page);
   }
   plan_.adopt(n_tokens);
+  stamp_anew();
   if (!is_prefix && node_ != nullptr) tree_->leave(std::exchange(node_, nullptr));
 }
 
@@ -442,6 +453,7 @@ Status KvSequence::drop_pages(int first_page, int n_pages) {
     }
     tables_[group].n_pages = plan_.n_pages(group);
   }
+  stamp_anew();
   return Status::ok();
 }
 

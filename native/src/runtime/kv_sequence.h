@@ -49,7 +49,7 @@ class KvSequence {
   KvCache& cache() const { return cache_; }
   const KvPlan& plan() const { return plan_; }
   // Valid until the sequence goes; what it points to changes with every other method.
-  KvView view() const { return {tables_.data()}; }
+  KvView view() const { return {tables_.data(), stamp_}; }
 
   // As KvCache::claim(), for its owner; what is kept for others gives way.
   Status claim(uint64_t n_bytes, std::string_view what);
@@ -98,6 +98,7 @@ class KvSequence {
 
  private:
   KvSequence(KvCache& cache, int n_ctx, PrefixTree* tree, std::string_view key);
+  void stamp_anew();
   Status make_room();
   Status own_last_page();
   PrefixMatch share_known(std::span<const int32_t> ids);
@@ -129,6 +130,7 @@ class KvSequence {
   int n_shared_pages_ = 0;
   std::vector<std::vector<std::byte*>> page_data_;  // of plan_'s pages, by group and number
   std::vector<KvTable> tables_;                     // of page_data_, for KvView
+  uint64_t stamp_;                                  // as in KvView
 };
 
 }  // namespace edge

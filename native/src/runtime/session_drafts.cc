@@ -110,7 +110,7 @@ void Session::draft() {
     const std::optional<ComingDraws> draws = coming_draws();
     const TokenTree& tree =
         drafts_->propose(tokens_, most_drafts(), n_other_rows_, draws ? &*draws : nullptr);
-    ahead_.plan(tree, meets_other_format(tree.size()));
+    ahead_.plan(tree, !model().has_draft_trees() || meets_other_format(tree.size()));
   }
   drafting_ms_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-6;
 }
@@ -131,7 +131,8 @@ int Session::most_drafts() const {
   if (!is_decoding_ || n_pending() != 1 || n_recompute() > 0) return 0;
   const int n_slots = n_ctx() - kv_->n_tokens() - 1;
   const int n_positions = model().max_positions() - kept_.position_of(n_done_) - 1;
-  return std::min({TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1});
+  return std::min({TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1,
+                   model().most_drafts()});
 }
 
 // Whether so many drafts would stand partly in the first pages and partly behind, where a token has

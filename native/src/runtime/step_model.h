@@ -1,5 +1,5 @@
 // StepModel: what a session needs of a model: one pass over the weights for a few rows. The engine
-// implements it with a Decoder, tests with a function.
+// implements it with a Stepper, tests with a function.
 #pragma once
 
 #include <cstdint>
@@ -25,12 +25,16 @@ class StepModel {
   virtual int n_kv_heads() const { return 0; }    // of all layers together
   // That a token may stand at.
   virtual int max_positions() const { return std::numeric_limits<int>::max(); }
-  // As Decoder::step: writes K and V of all rows to their pages, and what `outputs` asks for. Calls
+  // Drafts that a step may have behind a sequence's own row, and whether as a tree: otherwise they
+  // stand one behind the other.
+  virtual int most_drafts() const { return std::numeric_limits<int>::max(); }
+  virtual bool has_draft_trees() const { return true; }
+  // As Stepper::step: writes K and V of all rows to their pages, and what `outputs` asks for. Calls
   // take turns; kCancelled when the model is being closed or should_stop says so.
   virtual Status step(std::span<const RowInput> rows, const StepOutputs& outputs,
                       const StopCheck& should_stop) = 0;
 
-  // Decoder::turn_keys() and keep_slots(), in turn with the steps.
+  // Stepper::turn_keys() and keep_slots(), in turn with the steps.
   virtual Status turn_keys(const KvSlotRange&, int) { return cannot_edit(); }
   virtual Status keep_slots(const KvView&, std::span<const std::vector<int32_t>>) {
     return cannot_edit();

@@ -165,6 +165,30 @@ static void test_load_errors(const char* path) {
   CHECK(model == NULL);
 }
 
+/* What a signature is of, checked elsewhere: this file or none. */
+static void test_identity(const char* path) {
+  edgellm_load_options options = EDGELLM_LOAD_OPTIONS_INIT;
+  edgellm_model* model = NULL;
+  char digits[80] = {0};
+  size_t n = 0;
+  CHECK_OK(edgellm_model_load(path, strlen(path), NULL, &model));
+  CHECK_OK(edgellm_model_metadata(model, "edgellm.header_sha256", 21, digits, sizeof digits, &n));
+  edgellm_model_free(model);
+  model = NULL;
+  options.verify = EDGELLM_VERIFY_ALWAYS;
+  options.header_sha256 = digits;
+  options.n_header_sha256_bytes = 64;
+  CHECK_OK(edgellm_model_load(path, strlen(path), &options, &model));
+  edgellm_model_free(model);
+  model = NULL;
+  options.n_header_sha256_bytes = 0;
+  CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
+  options.n_header_sha256_bytes = 64;
+  digits[5] = digits[5] == '0' ? '1' : '0';
+  CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), SIGNATURE_DIGEST);
+  CHECK(model == NULL);
+}
+
 /* Structs of a caller that knows more fields than the library. */
 static void test_longer_structs(const char* path) {
   struct {
@@ -440,6 +464,7 @@ int main(int argc, char** argv) {
   test_nulls_with_handles(model);
   test_info(model, argv[1]);
   test_load_errors(argv[1]);
+  test_identity(argv[1]);
   test_longer_structs(argv[1]);
   test_backends(argv[1]);
   test_text(model);
