@@ -122,7 +122,7 @@ GPU_TEST := EDGELLM_CUDA_LIBRARY=$(CURDIR)/build/gpu/libedgellm_cuda.so
 gpu-build:
 	cmake -S native -B build/gpu $(CUDA_FLAGS) -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON \
 	  "-DEDGE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)"
-	cmake --build build/gpu --target edgellm_cuda test_cuda edge_ops edge_bench edge_run
+	cmake --build build/gpu --target edgellm_cuda test_cuda edge_ops edge_products edge_bench edge_run
 
 gpu-test: gpu-build
 	$(GPU_TEST) build/gpu/tests/test_cuda
@@ -137,6 +137,7 @@ gpu-test: gpu-build
 gpu-bench: gpu-build
 	for rows in 1 2 4 8 16 128; do \
 	  $(GPU_TEST) build/gpu/tests/edge_ops --backend cuda --rows $$rows || exit 1; done
+	$(GPU_TEST) build/gpu/tests/edge_products --backend cuda
 	$(GPU_TEST) build/gpu/tools/edge_bench edgellm/demo/demo.edge --backend cuda
 
 # On a Mac with Xcode, cmake and ninja: every op and whole models on its GPU against the CPU, bit for

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidArgumentError, MemoryBudgetError
 from .locate import explained, resolve
-from .npu.driver import BACKEND as NPU
-from .npu.driver import KV as GRAPHS_KV
-from .npu.driver import is_npu, settings_for
-from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions, VerifyMode
+from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions, VerifyMode, uses_graphs
 
 if TYPE_CHECKING:
     from . import _native
@@ -60,13 +57,13 @@ class Opened:
 
     def _open(self, path: Path, options: LoadOptions, draft: _native.Model | None) -> _native.Model:
         if self.signers is None:
-            return _load(path, options, draft, options.verify)
+            return _load(path, path, options, draft, options.verify)
         from .signature import signed_file
 
         with signed_file(path, self.signers) as signed:
             # Where the name may mean another file by now, its hashes are needed as well.
             verify = options.verify if signed.is_bound else "always"
-            return _load(signed.path, options, draft, verify, signed.header_sha256)
+            return _load(signed.path, path, options, draft, verify, signed.header_sha256)
 
 
 def _signers(options: LoadOptions) -> Signers | None:
@@ -79,14 +76,22 @@ def _signers(options: LoadOptions) -> Signers | None:
 
 def _load(
     path: Path,
+    named: Path,
     options: LoadOptions,
     draft: _native.Model | None,
     verify: VerifyMode,
     header_sha256: str = "",
 ) -> _native.Model:
+    """named: the file as the caller knows it, which graphs stand beside."""
     from . import _native
 
-    npu = is_npu(options.backend)
+    backend, kv = options.backend, options.kv
+    npu: list[tuple[str, str]] = []
+    if uses_graphs(backend):
+        from .npu.driver import BACKEND, KV, settings_for
+
+        npu = settings_for(named, backend)
+        backend, kv = BACKEND, KV if kv == DEFAULT_KV else kv
     with explained(path):
         return _native.Model.load(
             path,
@@ -96,13 +101,13 @@ def _load(
             n_ctx=options.n_ctx or 0,
             latency_budget_ms=options.latency_budget_ms or 0.0,
             prefix_cache_bytes=options.prefix_cache,
-            kv_format=GRAPHS_KV if npu and options.kv == DEFAULT_KV else options.kv,
+            kv_format=kv,
             kv_cache_dir=options.kv_cache_dir,
             kv_cache_disk_bytes=options.kv_cache_disk_bytes,
             speculate=SPECULATE_NAMES[options.speculate],
             draft_model=draft,
             draft_layers=options.draft_layers,
-            backend=NPU if npu else options.backend,
-            npu=settings_for(path, options.backend) if npu else [],
+            backend=backend,
+            npu=npu,
             header_sha256=header_sha256,
         )

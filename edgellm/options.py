@@ -48,6 +48,11 @@ def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
     return True if has_drafts else DEFAULT_SPECULATE
 
 
+def uses_graphs(backend: str) -> bool:
+    """ "npu", or "npu:TARGET" where a model has graphs for several targets."""
+    return backend.partition(":")[0] == "npu"
+
+
 def _fail(message: str) -> InvalidArgumentError:
     return InvalidArgumentError(message, code="invalid_argument")
 
@@ -105,7 +110,7 @@ class LoadOptions:
             raise _fail(f"speculate must be {known}, but is {self.speculate!r}")
         if not 0 <= self.draft_layers < 2**31:
             raise _fail(f"draft_layers must be in 0..2**31-1, but is {self.draft_layers}")
-        if self.backend not in BACKENDS and not self.backend.startswith("npu:"):
+        if self.backend not in BACKENDS and not uses_graphs(self.backend):
             known = ", ".join(BACKENDS)
             message = f"backend {self.backend!r} is not available; this version has: {known}"
             raise UnsupportedError(message, code="backend_unsupported")

@@ -23,11 +23,6 @@ _INSTALL = "pip install 'edgellm[npu]'"
 _LIBRARIES = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 
 
-def is_npu(backend: str) -> bool:
-    """ "npu", or "npu:TARGET" where a model has graphs for several targets."""
-    return backend.partition(":")[0] == BACKEND
-
-
 def settings_for(model: Path, backend: str) -> list[tuple[str, str]]:
     """Name and value of all that `Model.load(npu=)` of the native module takes.
 

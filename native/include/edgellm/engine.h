@@ -149,8 +149,8 @@ struct LoadOptions {
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
   std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
-  // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`, and "library",
-  // onnxruntime's; for an execution provider of a library of its own "provider",
+  // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
+  // and "library", onnxruntime's; for an execution provider of a library of its own "provider",
   // "provider_library", and its options as "provider.NAME".
   Metadata npu = {};
   // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
@@ -163,7 +163,7 @@ struct ModelInfo {
   Metadata metadata;
   std::string root, backend;
   int n_vocab = 0;
-  int d_model = 0;  // values of a hidden state
+  int d_model = 0;      // values of a hidden state
   int n_ctx_train = 0;  // with graphs of an NPU no more than they hold
   int32_t bos_id = -1;  // -1: none
   std::vector<int32_t> eos_ids;

@@ -1,9 +1,12 @@
 // A backend on a real device, by `make gpu-test` or `make metal-test`: the same checks as emulated
 // in CI.
+#include <string_view>
+
 #include "backend_ops_check.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/device_library.h"
 #include "doctest/doctest.h"
+#include "float_products_check.h"
 #include "kernels/kernels.h"
 #include "model_check.h"
 
@@ -23,6 +26,10 @@ TEST_CASE("every op has the scalar CPU's bits on this GPU") { test::check_all_sh
 
 TEST_CASE("the likeliest tokens on this GPU are the sampler's") { test::check_top(on_device); }
 
+TEST_CASE("products of many rows op by op have the scalar CPU's bits on this GPU") {
+  test::check_products(on_device);
+}
+
 TEST_CASE("a row's bits on this GPU do not depend on the rows beside it") {
   test::check_rows_alone(on_device);
 }
@@ -32,4 +39,9 @@ TEST_CASE("what is not finite on this GPU is told") { test::check_not_finite(on_
 TEST_CASE("whole models have the CPU's bits on this GPU") {
   test::check_tiny_models(on_device);
   test::check_model(on_device, EDGE_DEMO_MODEL, 100);
+}
+
+TEST_CASE("float matrices on this GPU, where it has them, are near the CPU's sums") {
+  if (std::string_view(EDGE_DEVICE_BACKEND) != "metal") return;
+  test::check_float_products(on_device, test::kIntegerFormats);
 }

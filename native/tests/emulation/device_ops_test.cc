@@ -1,7 +1,10 @@
 // The kernels of every emulated backend, run in every order of threads: the scalar CPU's bits.
+#include <array>
+
 #include "backend_ops_check.h"
 #include "doctest/doctest.h"
 #include "emulated.h"
+#include "float_products_check.h"
 #include "lockstep.h"
 
 using namespace edge;
@@ -38,10 +41,20 @@ TEST_CASE("the likeliest tokens are the sampler's, in every order of threads") {
   in_every_order([] { on_every_device(test::check_top); });
 }
 
+TEST_CASE("products of many rows have the scalar CPU's bits, in every order of threads") {
+  in_every_order([] { on_every_device(test::check_products); });
+}
+
 TEST_CASE("a row's bits do not depend on the rows beside it") {
   on_every_device(test::check_rows_alone);
 }
 
 TEST_CASE("what is not finite is told, and the next step is right") {
   in_every_order([] { on_every_device(test::check_not_finite); });
+}
+
+TEST_CASE("float matrices, where they are asked for, are near the CPU's sums") {
+  test::check_float_products(test::emulated_metal, test::kIntegerFormats);
+  in_every_order(
+      [] { test::check_float_products(test::emulated_metal, std::array{Format::kE4_16}); });
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -30,6 +31,12 @@ constexpr int kPoison = 0xff;  // NaN as floats, -1 as integers
 
 enum class Wait : uint8_t { kNothing, kWarp, kGroup, kDone };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t n;
+};
+
 struct Fibre {
 #if defined(__x86_64__)
   void* stack_pointer = nullptr;
@@ -40,6 +47,7 @@ struct Fibre {
   Wait wait = Wait::kNothing;
   const char* site = nullptr;
   unsigned n_exchanges = 0;
+  std::vector<Copy> copies;  // that have not arrived
 };
 
 struct SharedBlock {
@@ -76,8 +84,15 @@ void switch_to(Fibre& from, Fibre& to) { lockstep_switch(&from.stack_pointer, to
 void switch_to(Fibre& from, Fibre& to) { swapcontext(&from.context, &to.context); }
 #endif
 
-void run_fibre() {
+// Not inlined: run_fibre() never returns, and what it left on its stack would be poison to
+// AddressSanitizer when the stack serves again.
+__attribute__((noinline)) void run_body() {
   (*group.body)();
+  if (!self().copies.empty()) fail("copies that nothing waited for", group.current, nullptr);
+}
+
+void run_fibre() {
+  run_body();
   self().wait = Wait::kDone;
   self().site = nullptr;
   switch_to(self(), scheduler);
@@ -88,6 +103,7 @@ void prepare(Fibre& fibre) {
   if (fibre.stack == nullptr) fibre.stack.reset(new char[kStackBytes]);
   fibre.wait = Wait::kNothing;
   fibre.n_exchanges = 0;
+  fibre.copies.clear();
 #if defined(__x86_64__)
   const uintptr_t end = reinterpret_cast<uintptr_t>(fibre.stack.get()) + kStackBytes;
   void** top = reinterpret_cast<void**>(end & ~uintptr_t{15});
@@ -118,15 +134,6 @@ std::vector<unsigned> in_order(unsigned n) {
   return numbers;
 }
 
-// Every fibre that waits for nothing, to where it waits next.
-void run_ready() {
-  for (const unsigned i : in_order(group.n_threads)) {
-    if (fibres[i].wait != Wait::kNothing) continue;
-    group.current = i;
-    switch_to(scheduler, fibres[i]);
-  }
-}
-
 // Lets the lanes of a warp go that have all come to one operation.
 bool release_warp(unsigned first) {
   const unsigned end = std::min(first + kWarp, group.n_threads);
@@ -142,6 +149,18 @@ bool release_warp(unsigned first) {
   }
   for (unsigned i = first; i < end; ++i) fibres[i].wait = Wait::kNothing;
   return true;
+}
+
+// The lanes of a warp, through its operations to where they wait for other warps.
+void run_warp(unsigned first) {
+  const unsigned n_lanes = std::min(kWarp, group.n_threads - first);
+  do {
+    for (const unsigned lane : in_order(n_lanes)) {
+      if (fibres[first + lane].wait != Wait::kNothing) continue;
+      group.current = first + lane;
+      switch_to(scheduler, fibres[first + lane]);
+    }
+  } while (release_warp(first));
 }
 
 // The same for the barrier of the group. False: all have ended.
@@ -163,12 +182,10 @@ void run_group(unsigned number) {
   group.index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
   group.shared.clear();
   for (unsigned i = 0; i < group.n_threads; ++i) prepare(fibres[i]);
-  for (;;) {
-    run_ready();
-    bool any_released = false;
-    for (unsigned i = 0; i < group.n_threads; i += kWarp) any_released |= release_warp(i);
-    if (!any_released && !release_group()) return;
-  }
+  const unsigned n_warps = (group.n_threads + kWarp - 1) / kWarp;
+  do {
+    for (const unsigned warp : in_order(n_warps)) run_warp(warp * kWarp);
+  } while (release_group());
 }
 
 }  // namespace
@@ -202,6 +219,17 @@ Dim thread_index() {
 
 void sync_group(const char* site) { wait_at(Wait::kGroup, site); }
 void sync_warp(const char* site) { wait_at(Wait::kWarp, site); }
+
+void fail_here(const char* what, const char* site) { fail(what, group.current, site); }
+
+void copy_later(void* to, const void* from, size_t n) {
+  std::memset(to, kPoison, n);
+  self().copies.push_back({to, from, n});
+}
+void wait_for_copies() {
+  for (const Copy& copy : self().copies) std::memcpy(copy.to, copy.from, copy.n);
+  self().copies.clear();
+}
 
 namespace detail {
 

@@ -35,7 +35,7 @@ bool sum_is_right(const Change& change) {
   const auto* found = reinterpret_cast<const int32_t*>(sum.data());
   if (*found != 0) return false;  // nothing has run
   float copied = 0;
-  static_cast<void>(device->fetch(reinterpret_cast<const float*>(sum.data()), 1, &copied));
+  static_cast<void>(device->fetch(sum.data(), sizeof copied, &copied));
   const bool is_finite = device->end().value();
   return is_finite && *found == 3 * kBytes && std::memcmp(&copied, found, sizeof copied) == 0;
 }
@@ -86,10 +86,7 @@ TEST_CASE("what is fetched is what was there before later kernels") {
   for (const int n : {100, 200}) {
     args.n = n;
     REQUIRE(device->launch("sum_bytes", std::as_bytes(std::span(&args, 1)), {}, 32).is_ok());
-    REQUIRE(device
-                ->fetch(reinterpret_cast<const float*>(sum.data()), 1,
-                        reinterpret_cast<float*>(&sums[n / 200]))
-                .is_ok());
+    REQUIRE(device->fetch(sum.data(), sizeof sums[0], &sums[n / 200]).is_ok());
   }
   CHECK(device->end().value());
   CHECK(sums[0] == 300);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "doctest/doctest.h"
+#include "lockstep.h"
 
 namespace edge::test {
 
@@ -38,6 +39,20 @@ Outcome outcome_of(const F& is_right) {
   close(ends[0]);
   REQUIRE(waitpid(child, &outcome.status, 0) == child);
   return outcome;
+}
+
+inline constexpr lockstep::Order kOrders[] = {lockstep::Order::kForward, lockstep::Order::kReverse,
+                                              lockstep::Order::kShuffled};
+
+// Whether is_right(order) fails in one of the orders, and says `by` where that is not empty.
+template <class F>
+bool is_caught(const char* by, const F& is_right) {
+  bool is_any = false;
+  for (const lockstep::Order order : kOrders) {
+    const Outcome outcome = outcome_of([&] { return is_right(order); });
+    is_any |= outcome.status != 0 && outcome.text.find(by) != std::string::npos;
+  }
+  return is_any;
 }
 
 }  // namespace edge::test

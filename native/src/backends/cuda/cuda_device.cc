@@ -29,6 +29,7 @@ class CudaDevice final : public gpu::Device {
   const char* name() const override { return "cuda"; }
   const char* title() const override { return "CUDA"; }
   bool has_f64() const override { return true; }
+  bool has_int8_matrices() const override { return true; }
 
   PageBuffer::Allocate allocator() const override { return allocate_managed; }
   Status load(std::span<const std::byte> weights) override {

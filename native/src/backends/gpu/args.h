@@ -22,7 +22,6 @@ EDGE_CONSTANT int kPageTokens = 16;
 EDGE_CONSTANT int kFirstTokens = 32;
 EDGE_CONSTANT int kSegmentTokens = 256;
 EDGE_CONSTANT int kMostHeadDim = 1024;
-EDGE_CONSTANT int kMostScales = kMostHeadDim / 16;
 
 // Threads of a group.
 EDGE_CONSTANT int kWarp = 32;
@@ -31,6 +30,11 @@ EDGE_CONSTANT int kRowThreads = 256;
 EDGE_CONSTANT int kHeadThreads = 128;
 EDGE_CONSTANT int kMatmulThreads = 256;
 EDGE_CONSTANT int kMatmulF32Threads = 64;
+EDGE_CONSTANT int kGemmTiles = 4;  // of a strip at a time
+EDGE_CONSTANT int kGemmStripThreads = 16 * kGemmTiles;
+EDGE_CONSTANT int kFloatThreads = 128;
+EDGE_CONSTANT int kFloatRows = 32;  // of activations, of a group of gemm_float
+EDGE_CONSTANT int kFloatStrips = 2;
 
 EDGE_CONSTANT int kMostExperts = 1024;  // of a layer
 
@@ -152,6 +156,7 @@ struct LogitsArgs {
 // ---- matmul: y[r][row] of all strips' rows.
 struct MatmulArgs {
   Matrix w;
+  int64_t n_strips;
   Panels act;
   EDGE_GLOBAL const float* f;  // for matmul_f32, [][f_stride]
   int64_t f_stride;
@@ -214,10 +219,16 @@ struct StoreArgs {
 };
 
 // ---- attention
+// Rows that read the same slots: of one sequence and no tree of drafts, or one alone.
+struct RowGroup {
+  int32_t first;
+  int32_t n;
+};
 // Segments of positions of rows from row0 on, each for itself, to partials
 // [n_rows][n_heads][n_segments][2 + head_dim] (m, l, o); then their sums, in order, to q.
 struct AttentionArgs {
   Rows rows;
+  EDGE_GLOBAL const RowGroup* groups;
   PagesArgs pages;
   EDGE_GLOBAL float* q;
   EDGE_GLOBAL float* partials;
@@ -230,6 +241,7 @@ struct AttentionArgs {
   int32_t window;
   int32_t first_segment;
   int32_t n_segments;
+  int32_t n_parts;  // of a group's queries of a kv head
   int32_t row0;
   float scale;
   float softcap;

@@ -28,6 +28,9 @@ class Device {
   virtual const char* title() const = 0;  // in messages: "CUDA"
   // Whether kernels can compute in f64, such as rope_table.
   virtual bool has_f64() const = 0;
+  // Matrix units: those with gemm_a8 (cuda/gemm.cu) and with gemm_float (metal/gemm.metal).
+  virtual bool has_int8_matrices() const { return false; }
+  virtual bool has_float_matrices() const { return false; }
 
   // ---- memory
   // Zero-filled, for host and device: the host may touch it while nothing is queued.

@@ -11,6 +11,7 @@
 #include "backends/backend.h"
 #include "backends/gpu/args.h"
 #include "backends/gpu/device.h"
+#include "backends/gpu/matmul_plan.h"
 
 namespace edge::gpu {
 
@@ -111,6 +112,7 @@ class Launcher {
   void multiply_a8(const Tensor& weight, const MatmulArgs& args);
 
   std::unique_ptr<Device> device_;
+  const MatmulChoice matmul_choice_ = matmul_choice();
   Status status_;
 };
 

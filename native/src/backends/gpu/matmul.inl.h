@@ -6,11 +6,11 @@
 // the chain. So a row has the CPU's bits whatever else is in the call, and what takes the time,
 // reading and dot products, is parallel over the whole strip. A tile's words of 16 rows are 64
 // bytes that 16 threads read side by side.
+#include "backends/gpu/act_blocks.inl.h"
 #include "backends/gpu/weight_tiles.inl.h"
 
 namespace EDGE_DEVICE {
 
-EDGE_CONSTANT int kPanel = 16;
 EDGE_CONSTANT int kSlots = kMatmulThreads / kTileRows;      // tiles at once
 EDGE_CONSTANT int kChunkTiles = 32;                         // whose sums are kept
 EDGE_CONSTANT int kChains = kMatmulF32Threads / kTileRows;  // of columns k mod 4

@@ -1,19 +1,11 @@
-// Products of a matrix with rows of activations: which kernel makes them.
+// Products of a matrix with rows of activations.
 #include "backends/gpu/launcher.h"
 
 namespace edge::gpu {
-namespace {
-
-// Rows of activations that a kernel of matmul_a8 takes together.
-int rows_at_once(int64_t n_rows) {
-  return n_rows <= 2 ? static_cast<int>(n_rows) : n_rows <= 4 ? 4 : 8;
-}
-
-}  // namespace
-
 void Launcher::multiply(const Tensor& weight, const ActRows& act, float* y, int64_t stride) {
   MatmulArgs args = {};
   args.w = matrix_of(weight);
+  args.n_strips = weight.n_strips();
   args.y = y;
   args.stride = stride;
   switch (weight.act) {
@@ -39,9 +31,8 @@ void Launcher::multiply(const Tensor& weight, const ActRows& act, float* y, int6
 }
 
 void Launcher::multiply_a8(const Tensor& weight, const MatmulArgs& args) {
-  const int n = rows_at_once(args.act.n_rows);
-  launch(kernel_of("matmul_a8_" + std::to_string(n) + '_', weight), args,
-         {weight.n_strips(), groups_of(args.act.n_rows, n)}, kMatmulThreads);
+  const MatmulPlan plan = plan_matmul(weight, args.act.n_rows, *device_, matmul_choice_);
+  launch(plan.kernel, args, plan.grid, plan.n_threads);
 }
 
 }  // namespace edge::gpu

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backends/gpu/attention_plan.h"
+
 namespace edge::gpu {
 namespace {
 
@@ -54,6 +56,7 @@ void StepRows::begin(Launcher& launcher, std::span<const RowInput> inputs) {
   }
   device_rows_ = launcher.send(std::span<const Row>(rows));
   groups_.clear();
+  row_groups_.clear();
 }
 
 Rows StepRows::with_pages(Launcher& launcher, int group) {
@@ -76,6 +79,19 @@ Rows StepRows::with_pages(Launcher& launcher, int group) {
     groups_[number] = launcher.send(std::span<const PageTable>(tables));
   }
   return {device_rows_, groups_[number]};
+}
+
+StepRows::Groups StepRows::groups(Launcher& launcher, int row0, int n_rows, int most_rows) {
+  for (const SentGroups& sent : row_groups_) {
+    if (sent.row0 == row0 && sent.n_rows == n_rows && sent.most_rows == most_rows) {
+      return sent.groups;
+    }
+  }
+  const std::vector<RowGroup> groups = group_rows(rows_, row0, n_rows, most_rows);
+  const Groups sent = {launcher.send(std::span<const RowGroup>(groups)),
+                       static_cast<int64_t>(groups.size())};
+  row_groups_.push_back({row0, n_rows, most_rows, sent});
+  return sent;
 }
 
 }  // namespace edge::gpu

@@ -84,6 +84,13 @@ struct RowBy32 : RowQuads {
   EDGE_MEMBER_FN float value(int k) const { return scale * static_cast<float>(byte(k) - zero); }
 };
 
+// Of which the scale is an integer, so that a weight that is zero has no sign.
+struct RowByInteger32 : RowBy32 {
+  EDGE_MEMBER_FN float value(int k) const {
+    return static_cast<float>(static_cast<int>(scale) * (byte(k) - zero));
+  }
+};
+
 struct E2_16 {
   using Tile = TileE2_16;
   using Row = RowBy16;
@@ -110,7 +117,7 @@ struct E2_16 {
 
 struct E3_32 {
   using Tile = TileE3_32;
-  using Row = RowBy32;
+  using Row = RowByInteger32;
   static EDGE_MEMBER_FN Row row_of(EDGE_GLOBAL const uint8_t* tile, EDGE_GLOBAL const uint8_t*,
                                    int row) {
     const Lut lut = EDGE_LUT(kLutE3);
@@ -150,7 +157,7 @@ struct E4_16 {
 
 struct E4_32 {
   using Tile = TileE4_32;
-  using Row = RowBy32;
+  using Row = RowByInteger32;
   static EDGE_MEMBER_FN Row row_of(EDGE_GLOBAL const uint8_t* tile, EDGE_GLOBAL const uint8_t*,
                                    int row) {
     const Lut lut = EDGE_LUT(kLutE4);
@@ -183,7 +190,7 @@ struct E6_16 {
 
 struct E8_32 {
   using Tile = TileE8_32;
-  using Row = RowBy32;
+  using Row = RowByInteger32;
   static EDGE_MEMBER_FN Row row_of(EDGE_GLOBAL const uint8_t* tile, EDGE_GLOBAL const uint8_t*,
                                    int row) {
     Row out;

@@ -1,2 +1,2 @@
-#include "backends/gpu/experts.inl.h"
 #include "backends/metal/dialect.h"
+#include "backends/gpu/experts.inl.h"

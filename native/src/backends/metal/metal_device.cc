@@ -40,6 +40,7 @@ class MetalDevice final : public gpu::Device {
   const char* name() const override { return "metal"; }
   const char* title() const override { return "Metal"; }
   bool has_f64() const override { return false; }
+  bool has_float_matrices() const override { return true; }
 
   PageBuffer::Allocate allocator() const override { return allocate_shared; }
 

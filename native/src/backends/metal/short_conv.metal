@@ -1,2 +1,2 @@
-#include "backends/gpu/short_conv.inl.h"
 #include "backends/metal/dialect.h"
+#include "backends/gpu/short_conv.inl.h"

@@ -63,6 +63,17 @@ std::vector<OpShape> shapes() {
   add("gelu by tanh", [](OpShape& s) { s.ffn_act = FfnAct::kGeluTanh; });
   add("relu", [](OpShape& s) { s.ffn_act = FfnAct::kRelu, s.has_gate = false; });
   add("a window", [](OpShape& s) { s.window = 20, s.n_past = 290, s.n_rows = 3; });
+  add("eight queries to a key", [](OpShape& s) {
+    s.n_heads = 6, s.n_rows = 7, s.n_past = 252, s.kv_format = KvFormat::kK8V4;
+  });
+  add("more heads to a key than queries at once",
+      [](OpShape& s) { s.n_heads = 10, s.n_kv_heads = 1, s.n_rows = 2, s.n_past = 30; });
+  add("heads of 160, four queries", [](OpShape& s) {
+    s.n_heads = 2, s.n_kv_heads = 1, s.head_dim = 160, s.kv_format = KvFormat::kF16, s.n_rows = 3;
+  });
+  add("heads of 288, alone", [](OpShape& s) {
+    s.n_heads = s.n_kv_heads = 1, s.head_dim = 288, s.n_rows = 2, s.n_past = 20;
+  });
   const auto mix = [](OpShape& s) {
     s.n_experts = 6, s.n_used = 3, s.d_expert = 48, s.d_shared = 32, s.n_taps = 3;
   };
@@ -93,6 +104,21 @@ std::unique_ptr<OpRig> rig_of(const OpShape& shape, const OpWeights& weights,
   auto rig = OpRig::create(shape, weights, std::move(backend));
   REQUIRE(rig.status().message() == "");
   return rig.take();
+}
+
+// What a norm and a feed-forward layer's first products make, and no more of a step.
+std::string products_of(OpRig& rig) {
+  std::string result;
+  rig.backend().begin_step(rig.rows());
+  for (const Op& op : all_ops()) {
+    const std::string_view name = op.name;
+    if (name != "norm_quant" && name != "ffn_in") continue;
+    op.run(rig);
+    rig.backend().wait();
+    result += op.result(rig);
+  }
+  REQUIRE(rig.backend().end_step().message() == "");
+  return result;
 }
 
 void check_equal(OpRig& wanted, OpRig& found) {
@@ -176,6 +202,31 @@ void check_rows_alone(const MakeBackend& make) {
   // Row 0 sees nothing of the others.
   const auto row = [](const OpRig& rig) { return OpRig::bytes_of(rig.delta_, rig.x_stride_); };
   CHECK(row(*together) == row(*alone));
+}
+
+void check_products(const MakeBackend& make) {
+  const auto check = [&](Format format, int n_rows) {
+    OpShape shape = kSmall;
+    shape.format = format;
+    shape.d_model = 290;
+    shape.n_rows = n_rows;
+    const std::string name(format_name(format));
+    CAPTURE(name);
+    CAPTURE(n_rows);
+    const OpWeights weights(shape);
+    const auto wanted = rig_of(shape, weights, scalar_cpu());
+    const auto found = rig_of(shape, weights, make());
+    REQUIRE(products_of(*wanted) == products_of(*found));
+  };
+  for (const Format format :
+       {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32}) {
+    check(format, 18);
+  }
+  for (const Format format : {Format::kE4_16, Format::kK4_32, Format::kL8_32}) {
+    check(format, 12);
+    check(format, 70);
+  }
 }
 
 }  // namespace edge::test

@@ -12,6 +12,9 @@ namespace edge::test {
 using MakeBackend = std::function<std::unique_ptr<Backend>()>;
 
 void check_all_shapes(const MakeBackend& make);
+// Products with enough rows for tensor cores, in every shape of their kernels' groups, with tiles
+// that fill stages of four and a part of one, and pass a head of eight.
+void check_products(const MakeBackend& make);
 // The rows of a step, one by one or in any company, and a step after another one.
 void check_rows_alone(const MakeBackend& make);
 // The likeliest tokens, where the backend chooses them.

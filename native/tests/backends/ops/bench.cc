@@ -7,7 +7,6 @@
 #include "args.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/device_library.h"
-#include "base/os.h"
 #include "kernels/kernels.h"
 #include "ops.h"
 
@@ -20,19 +19,6 @@ constexpr const char* kUsage =
 int fail(const edge::Status& status) {
   std::fprintf(stderr, "%s\n", status.message().c_str());
   return edge_tools::kExitFailure;
-}
-
-// Milliseconds of one run among n that are queued together.
-double time_ms(edge::test::OpRig& rig, const edge::test::Op& op, int n, edge::Status& status) {
-  rig.backend().begin_step(rig.rows());
-  op.run(rig);
-  rig.backend().wait();
-  const int64_t start_ns = edge::monotonic_ns();
-  for (int i = 0; i < n; ++i) op.run(rig);
-  rig.backend().wait();
-  const double ms = static_cast<double>(edge::monotonic_ns() - start_ns) * 1e-6 / n;
-  status = rig.backend().end_step();
-  return ms;
 }
 
 }  // namespace
@@ -79,7 +65,7 @@ int main(int argc, char** argv) {
   std::printf("%s, %d rows behind %d tokens, E4_16, K8V8\n", name.c_str(), n_rows, n_past);
   for (const edge::test::Op& op : edge::test::all_ops()) {
     edge::Status status;
-    const double ms = time_ms(rig, op, n_repeat, status);
+    const double ms = edge::test::time_ms(rig, op, n_repeat, status);
     if (!status.is_ok()) return fail(status);
     std::printf("%-28s %10.1f us %9.1f GB/s %9.1f Gop/s\n", op.name, ms * 1e3,
                 op.bytes(shape) * 1e-6 / ms, op.flops(shape) * 1e-6 / ms);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <numeric>
 
+#include "base/os.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
 
@@ -294,6 +295,18 @@ Result<std::vector<std::string>> run_ops(OpRig& rig) {
   }
   EDGE_RETURN_IF_ERROR(rig.backend().end_step());
   return results;
+}
+
+double time_ms(OpRig& rig, const Op& op, int n, Status& status) {
+  rig.backend().begin_step(rig.rows());
+  op.run(rig);
+  rig.backend().wait();
+  const int64_t start_ns = monotonic_ns();
+  for (int i = 0; i < n; ++i) op.run(rig);
+  rig.backend().wait();
+  const double ms = static_cast<double>(monotonic_ns() - start_ns) * 1e-6 / n;
+  status = rig.backend().end_step();
+  return ms;
 }
 
 }  // namespace edge::test

@@ -30,4 +30,7 @@ TopTokens top_of(std::span<const float> logits);
 // What the ops made of one step, in their order; kNumeric and others as end_step() says.
 Result<std::vector<std::string>> run_ops(OpRig& rig);
 
+// Milliseconds of one run among n that are queued together, behind one that is not timed.
+double time_ms(OpRig& rig, const Op& op, int n, Status& status);
+
 }  // namespace edge::test

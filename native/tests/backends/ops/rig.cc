@@ -1,12 +1,14 @@
 #include "rig.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <random>
 
 #include "kernels/attention.h"
 #include "kernels/encode.h"
 #include "kernels/kernels.h"
+#include "quant/tiles.h"
 
 namespace edge::test {
 namespace {
@@ -19,6 +21,19 @@ std::vector<float> some_floats(std::mt19937& rng, size_t n, float low, float hig
     value = low + (high - low) * static_cast<float>(rng() % 20001) / 20000.0f;
   }
   return values;
+}
+
+// Zero points as files may have them, which go beyond what is encoded here.
+void spread_zero_points(const Tensor& t, std::byte* data, std::mt19937& rng) {
+  const size_t of_strip = strip_bytes(t.format, t.n_tiles()), of_tile = tile_bytes(t.format);
+  const auto n_tiles = static_cast<size_t>(t.n_tiles());
+  for (size_t strip = 0; strip < static_cast<size_t>(t.n_strips()); ++strip) {
+    std::byte* tiles = data + (strip + 1) * of_strip - n_tiles * of_tile;
+    for (size_t tile = 0; tile < n_tiles; ++tile) {
+      auto* zero = tiles + tile * of_tile + offsetof(TileL4_32, zero);
+      for (int row = 0; row < kTileRows; ++row) zero[row] = static_cast<std::byte>(rng() % 256);
+    }
+  }
 }
 
 const Tensor* given(const Tensor& tensor) { return tensor.is_valid() ? &tensor : nullptr; }
@@ -108,6 +123,7 @@ void OpWeights::fill(uint32_t seed) {
       // It can only fail for shapes that do not fit.
       static_cast<void>(
           encode_tensor(t.format, values.data(), t.n_rows, t.n_cols, nullptr, {at, t.n_bytes}, 1));
+      if (t.format == Format::kL4_32) spread_zero_points(t, at, rng);
     }
     t.data = at;
     at += padded(t.n_bytes);

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 
 namespace cuda_on_cpu {
@@ -20,10 +21,16 @@ struct Function {
   size_t args_bytes = 0;
   std::function<void(const void* args)> run;
 };
+// Of all kernels, where they are made.
+inline std::deque<Function>& functions() {
+  static std::deque<Function> all;
+  return all;
+}
 template <class Args>
 const void* function_of(void (*kernel)(Args)) {
-  return new Function{sizeof(Args),
-                      [kernel](const void* args) { kernel(*static_cast<const Args*>(args)); }};
+  functions().push_back(
+      {sizeof(Args), [kernel](const void* args) { kernel(*static_cast<const Args*>(args)); }});
+  return &functions().back();
 }
 
 // What has been called so far, and what is done wrong from now on, for tests.

@@ -1,0 +1,31 @@
+// Which kernel makes a product of int8 activations, and with how many groups.
+#pragma once
+
+#include <string>
+
+#include "backends/gpu/device.h"
+#include "tensor/tensor.h"
+
+namespace edge::gpu {
+
+// What may be chosen from. All kernels but gemm_float give the same bits, so that is for speed.
+struct MatmulChoice {
+  // So many rows of activations and more go through matrix units, where there are some.
+  // matmul_a8 reads the weights once for eight.
+  int64_t matrices_from = 9;
+  // Whether that may be as floats, whose sums have not the CPU's bits.
+  bool allows_float = false;
+};
+// As EDGELLM_GEMM_FROM (a number above 0) and EDGELLM_FLOAT_PRODUCTS (1) say.
+MatmulChoice matmul_choice();
+
+struct MatmulPlan {
+  std::string kernel;
+  Grid grid;
+  int n_threads;
+};
+// n_rows: of activations.
+MatmulPlan plan_matmul(const Tensor& weight, int64_t n_rows, const Device& device,
+                       const MatmulChoice& choice);
+
+}  // namespace edge::gpu
