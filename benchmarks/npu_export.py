@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from edgellm.converters.npu import NpuOptions, export_npu
 
+ROWS = 1024
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -84,11 +85,13 @@ def checkpoint(folder: Path, config: dict[str, Any]) -> Path:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for shape in shapes(config).values():
-            row = rng.standard_normal((1024, shape[-1]), dtype=np.float32) * shape[-1] ** -0.5
-            block = (row if len(shape) == 2 else np.ones((1, shape[0]))).astype(np.float16)
-            n_rows = shape[0] if len(shape) == 2 else 1
-            for first in range(0, n_rows, len(block)):
-                file.write(block[: n_rows - first].tobytes())
+            if len(shape) == 1:
+                file.write(np.ones(shape, dtype=np.float16).tobytes())
+                continue
+            for first in range(0, shape[0], ROWS):  # no two alike: compilers store equal ones once
+                size = min(ROWS, shape[0] - first), shape[1]
+                rows = rng.standard_normal(size, dtype=np.float32) * shape[1] ** -0.5
+                file.write(rows.astype(np.float16).tobytes())
     return folder
 
 

@@ -71,7 +71,7 @@ def _signers(options: LoadOptions) -> Signers | None:
         return None
     from .signature import signers_of
 
-    return signers_of(options.require_signature)
+    return signers_of(options.require_signature, options.backend)
 
 
 def _load(

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .edgefile import header_of
-from .errors import EdgeError, FormatError, IntegrityError, InvalidArgumentError
+from .errors import (
+    EdgeError,
+    FormatError,
+    IntegrityError,
+    InvalidArgumentError,
+    UnsupportedError,
+)
 from .fleet.bundle import (
     MAX_BUNDLE_BYTES,
     bundle_beside,
@@ -28,6 +34,7 @@ from .fleet.signed import key_id, public_key
 from .small_files import read_small
 
 FLEET = "fleet"
+ONE_FILE = ("cpu", "cuda", "metal")  # backends that open nothing besides
 MAX_KEY_BYTES = 65536
 RequireSignature = bool | str | os.PathLike[str] | None
 
@@ -51,15 +58,21 @@ class SignedFile:
     is_bound: bool
 
 
-def signers_of(required: RequireSignature) -> Signers | None:
+def signers_of(required: RequireSignature, backend: str = "cpu") -> Signers | None:
     """None where nothing is required. True or "fleet": who may sign files of the fleets whose roots
     this device trusts; else the one whose public key, ECDSA P-256 as PEM, is in that file.
 
     FormatError where it is no such key, IntegrityError where no root is trusted, UnsupportedError
-    without `cryptography`.
+    without `cryptography`, and for a `backend` that opens files of its own beside the model.
     """
     if required is None or required is False:
         return None
+    if backend not in ONE_FILE:
+        message = (
+            f"backend {backend!r:.60} opens graphs beside the model, which no bundle signs; with "
+            f"require_signature choose one of {', '.join(ONE_FILE)}"
+        )
+        raise UnsupportedError(message, code="backend_unsupported")
     if required is True or required == FLEET:
         return _of_fleets()
     if not isinstance(required, (str, os.PathLike)):

@@ -49,7 +49,8 @@ def test_commands_are_taken(page: Path) -> None:
     [("pull", ["x", "--nosuch"]), ("fleet", ["bild", "x"]), ("fleet", ["sign", "x"])],
 )
 def test_others_are_not(verb: str, words: list[str]) -> None:
-    with pytest.raises(typer.TyperException):
+    # Of click, or of the copy of it that typer has: which one depends on typer's version.
+    with pytest.raises(Exception, match=r"(?i)no such|missing"):
         take(verb, words)
 
 

@@ -160,6 +160,12 @@ def test_an_adapter_must_be_signed_as_well(model: Path, pem: Path, tmp_path: Pat
             loaded.load_adapter(adapter)
 
 
+def test_graphs_beside_a_model_are_not_signed(model: Path, pem: Path) -> None:
+    with pytest.raises(UnsupportedError, match="opens graphs beside the model") as caught:
+        edgellm.load(model, backend="npu:ort", require_signature=pem)
+    assert caught.value.code == "backend_unsupported"
+
+
 def test_a_copy_in_the_store_keeps_its_bundle(
     model: Path, pem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from ..widgets.transcript import Transcript
 from ..widgets.vim import Vim
 from .dialogs import Question
 from .editing import Editing
+from .later import later
 from .slash import SlashCommands
 from .turns import Turns
 from .writing import Writing
@@ -306,7 +307,7 @@ class ChatScreen(KeptScreen):
                 if text is not None:
                     self.prompt.put(text.rstrip("\n"))
 
-        self.set_timer(_QUIET_S, open_if_quiet)
+        later(self, _QUIET_S, open_if_quiet)
 
     def action_new_chat(self) -> None:
         """This one is kept."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from textual.timer import Timer
-
 from edgellm.errors import EdgeError
 
 from .. import attachments, commands
+from .later import later
 
 if TYPE_CHECKING:
     from .chat import ChatScreen
@@ -23,7 +22,7 @@ class Writing:
 
     def __init__(self, screen: ChatScreen) -> None:
         self._screen = screen
-        self._timer: Timer | None = None
+        self._is_due = False  # what was written will be written down
         self._estimated = ""
         self._history: list[str] = []
         self._at = 0  # in it
@@ -52,8 +51,9 @@ class Writing:
 
     def changed(self) -> None:
         """Whatever is typed is safe within the second."""
-        if self._timer is None:
-            self._timer = self._screen.set_timer(_DRAFT_S, self._wrote)
+        if not self._is_due:
+            self._is_due = True
+            later(self._screen, _DRAFT_S, self._wrote)
 
     def save(self) -> None:
         """As a draft, unless it is an edit that was not begun."""
@@ -74,7 +74,7 @@ class Writing:
         return ["@" + path for path in attachments.completions(word[1:], self._screen.owner.folder)]
 
     def _wrote(self) -> None:
-        self._timer = None
+        self._is_due = False
         self.save()
         text = self._screen.prompt.text
         if "@" in text or self._estimated:

@@ -273,8 +273,8 @@ class Backend {
   // Bytes that tensors of later ops are in, such as a mapped file. They stay as and where they are
   // until the backend is gone.
   virtual Status load(std::span<const std::byte> /*weights*/) { return {}; }
-  // Bytes of weights that load() has room for beside what steps take; SIZE_MAX where they stay where
-  // they are.
+  // Bytes of weights that load() has room for beside what steps take; SIZE_MAX where they stay
+  // where they are.
   virtual Result<size_t> weight_room() const { return SIZE_MAX; }
   // The first n layers, and all before them, run on the host: their weights are not loaded.
   virtual void set_host_layers(size_t /*n*/) {}
