@@ -148,6 +148,7 @@ def test_what_is_wrong_with_a_request_is_said_and_leaves_nothing(tiny: Path, tmp
         export_npu(tiny, out, "npu:ort")
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "format"),
     [
