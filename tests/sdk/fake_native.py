@@ -106,6 +106,7 @@ class Model:
         draft_model: object = None,
         draft_layers: int = 0,
         backend: str = "cpu",
+        npu: Sequence[tuple[str, str]] = (),
         header_sha256: str = "",
     ) -> Model:
         return Model(n_threads or 1, kv_format)
