@@ -72,6 +72,7 @@ class Model:
     verified_fraction = 1.0
     expert_load = ([], [])
     backend = "cpu"
+    host_layers = 0
     root = "00" * 32
     spec_json = json.dumps({"layers": [{}, {}]})
     metadata = {  # noqa: RUF012

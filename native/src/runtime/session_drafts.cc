@@ -131,8 +131,8 @@ int Session::most_drafts() const {
   if (!is_decoding_ || n_pending() != 1 || n_recompute() > 0) return 0;
   const int n_slots = n_ctx() - kv_->n_tokens() - 1;
   const int n_positions = model().max_positions() - kept_.position_of(n_done_) - 1;
-  return std::min({TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1,
-                   model().most_drafts()});
+  return std::min(
+      {TokenTree::kMaxNodes, n_slots, n_positions, model().max_rows() - 1, model().most_drafts()});
 }
 
 // Whether so many drafts would stand partly in the first pages and partly behind, where a token has
