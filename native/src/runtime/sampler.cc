@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,19 +15,15 @@
 #include "base/race.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
+#include "runtime/best_candidates.h"
+#include "runtime/top_ids.h"
 
 namespace edge {
 namespace {
 
 constexpr uint32_t kXtcPurpose = 1;  // of random draws; the others are the race's
 
-struct Candidate {
-  float logit = 0;
-  int32_t id = 0;
-  double weight = 0;  // exp((logit - max) / temperature), 1 for the best
-};
-
-// Heap order: the best candidate on top, equal logits by ascending id.
+// Ranked behind the other: by logit, equal ones by id.
 bool is_worse(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
 }
@@ -41,10 +38,9 @@ size_t argmax(std::span<const float> logits) {
   return static_cast<size_t>(kernels().argmax_row(logits.data(), n));
 }
 
-// ln of the sum of exp(logits - max).
-double log_softmax_mass(std::span<const float> logits, double max) {
-  const int64_t n = static_cast<int64_t>(logits.size());
-  return log_positive(kernels().exp_sum(logits.data(), n, max, 1.0, nullptr));
+// The sum of exp((logits - max) * scale), and each of these in `terms` if there is room.
+double exp_sum(std::span<const float> logits, double max, double scale, double* terms) {
+  return kernels().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), max, scale, terms);
 }
 
 double total_weight(std::span<const Candidate> candidates) {
@@ -53,47 +49,20 @@ double total_weight(std::span<const Candidate> candidates) {
   return mass;
 }
 
-// Where a list by falling weight ends: before the first candidate that is one too many, weighs too
-// little, or follows on enough mass. The first one always stays.
-struct Cut {
-  size_t n_most;
-  double min_weight;
-  double mass;
-};
-
-// Moves candidates to `kept`, best first, up to the cut. False if they run out before, though
-// others, each of less weight than `floor`, might follow.
-bool take_best(std::vector<Candidate> heap, double floor, const Cut& cut,
-               std::vector<Candidate>& kept) {
-  std::make_heap(heap.begin(), heap.end(), is_worse);
-  double sum = 0;
-  while (kept.size() < cut.n_most) {
-    if (!kept.empty() && sum >= cut.mass) return true;
-    if (heap.empty()) return floor <= cut.min_weight;
-    if (!kept.empty() && heap.front().weight < cut.min_weight) return true;
-    std::pop_heap(heap.begin(), heap.end(), is_worse);
-    kept.push_back(heap.back());
-    sum += heap.back().weight;
-    heap.pop_back();
-  }
-  return true;
-}
-
-std::vector<Candidate> candidates_from(std::span<const float> logits,
-                                       std::span<const double> weights, double floor) {
+// By ascending id.
+std::vector<Candidate> all_candidates(std::span<const float> logits,
+                                      std::span<const double> weights) {
   std::vector<Candidate> candidates;
-  if (floor == 0) candidates.reserve(logits.size());
+  candidates.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (weights[i] >= floor) candidates.push_back({logits[i], static_cast<int32_t>(i), weights[i]});
+    candidates.push_back({logits[i], static_cast<int32_t>(i), weights[i]});
   }
   return candidates;
 }
 
-// What top_k, top_p and min_p leave of all candidates, in total order. Nearly always a few of them
-// hold nearly all mass, so the others are looked at only if those do not suffice.
+// What top_k, top_p and min_p leave of all candidates, in total order.
 std::vector<Candidate> filtered(std::span<const float> logits, std::span<const double> weights,
                                 double mass, const SamplerParams& params) {
-  constexpr double kFloors[] = {1e-2, 1e-4, 1e-8, 0};
   constexpr double kUnlimited = std::numeric_limits<double>::infinity();
   const bool needs_top_k_mass = params.top_k > 0 && params.top_p < 1;
   Cut cut{params.top_k > 0 ? static_cast<size_t>(params.top_k) : logits.size(), 0, kUnlimited};
@@ -101,11 +70,7 @@ std::vector<Candidate> filtered(std::span<const float> logits, std::span<const d
     cut.min_weight = params.min_p;
     if (params.top_p < 1) cut.mass = params.top_p * mass;
   }
-  std::vector<Candidate> kept;
-  for (const double floor : kFloors) {
-    kept.clear();
-    if (take_best(candidates_from(logits, weights, floor), floor, cut, kept)) break;
-  }
+  std::vector<Candidate> kept = best_candidates(logits, weights, cut);
   if (!needs_top_k_mass) return kept;
   const double enough = params.top_p * total_weight(kept);
   size_t n_kept = 1;
@@ -177,6 +142,8 @@ Drawable drawable_of(std::span<const Candidate> candidates) {
   double best = 0;  // filters may have dropped the best of all
   for (const Candidate& candidate : candidates) best = std::max(best, candidate.weight);
   Drawable drawable;
+  drawable.weights.reserve(candidates.size());
+  drawable.ids.reserve(candidates.size());
   for (const Candidate& candidate : candidates) {
     drawable.weights.push_back(candidate.weight / best);
     drawable.ids.push_back(candidate.id);
@@ -185,13 +152,13 @@ Drawable drawable_of(std::span<const Candidate> candidates) {
   return drawable;
 }
 
-// At a temperature above 0; `best` is the argmax.
+// At a temperature above 0; `best` is the argmax. mass_of_all: before the filters, if it is wanted.
 Drawable drawable(std::span<const float> logits, size_t best, const SamplerParams& params,
-                  uint64_t step) {
-  const double max = static_cast<double>(logits[best]);
+                  uint64_t step, double* mass_of_all = nullptr) {
   std::vector<double> weights(logits.size());
-  const double mass = kernels().exp_sum(logits.data(), static_cast<int64_t>(logits.size()), max,
-                                        1.0 / params.temperature, weights.data());
+  const double mass =
+      exp_sum(logits, static_cast<double>(logits[best]), 1.0 / params.temperature, weights.data());
+  if (mass_of_all != nullptr) *mass_of_all = mass;
   const bool excludes_top = params.xtc_probability > 0 &&
                             uniform_draw(params.seed, step, kXtcPurpose) < params.xtc_probability;
   const bool has_filter = params.top_k > 0 || params.top_p < 1 || params.min_p > 0;
@@ -199,7 +166,7 @@ Drawable drawable(std::span<const float> logits, size_t best, const SamplerParam
     return {.weights = std::move(weights), .ids = {}, .mass = mass};
   }
   std::vector<Candidate> candidates =
-      has_filter ? filtered(logits, weights, mass, params) : candidates_from(logits, weights, 0);
+      has_filter ? filtered(logits, weights, mass, params) : all_candidates(logits, weights);
   if (params.typical_p < 1) keep_typical(candidates, params.typical_p);
   if (excludes_top) exclude_top_choices(candidates, params.xtc_threshold);
   return drawable_of(candidates);
@@ -302,13 +269,17 @@ Result<SampledToken> sample(std::span<const float> logits, const SamplerParams& 
     scores = storage;
   }
   const size_t top = argmax(logits);
-  const size_t best = scores.data() == logits.data() ? top : argmax(scores);
-  const int32_t id = params.temperature == 0
-                         ? static_cast<int32_t>(best)
-                         : draw(drawable(scores, best, params, step), params, step);
+  const bool are_raw = scores.data() == logits.data();
+  const size_t best = are_raw ? top : argmax(scores);
+  auto id = static_cast<int32_t>(best);
+  double mass = 0;
+  if (params.temperature > 0) {
+    id = draw(drawable(scores, best, params, step, &mass), params, step);
+  }
   const double max = static_cast<double>(logits[top]);
-  const double log_mass = log_softmax_mass(logits, max);
-  return SampledToken{id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass};
+  if (!are_raw || params.temperature != 1) mass = exp_sum(logits, max, 1.0, nullptr);
+  const double logit = static_cast<double>(logits[static_cast<size_t>(id)]);
+  return SampledToken{id, logit - max - log_positive(mass)};
 }
 
 bool are_top_enough(const SamplerParams& params, const LogitRuleParams* rules,
@@ -383,18 +354,19 @@ Result<std::vector<SampledToken>> top_logprobs(std::span<const float> logits, in
     return {Code::kInvalidArgument, "logprobs is " + std::to_string(k) + "; it must be from 0 to " +
                                         std::to_string(n_vocab) + ", the size of the vocabulary"};
   }
-  std::vector<Candidate> candidates(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) {
-    candidates[i] = {logits[i], static_cast<int32_t>(i), 0};
+  const auto n = static_cast<size_t>(k);
+  std::vector<int32_t> ids(k <= kMostTopTokens ? n : logits.size());
+  if (k <= kMostTopTokens) {
+    top_ids(logits, ids);
+  } else {
+    std::iota(ids.begin(), ids.end(), 0);
+    rank(logits, ids);
   }
-  const auto end = candidates.begin() + static_cast<std::ptrdiff_t>(k);
-  std::partial_sort(candidates.begin(), end, candidates.end(),
-                    [](const Candidate& a, const Candidate& b) { return is_worse(b, a); });
   const double max = static_cast<double>(logits[argmax(logits)]);
-  const double log_mass = log_softmax_mass(logits, max);
+  const double log_mass = log_positive(exp_sum(logits, max, 1.0, nullptr));
   std::vector<SampledToken> best;
-  for (auto candidate = candidates.begin(); candidate != end; ++candidate) {
-    best.push_back({candidate->id, static_cast<double>(candidate->logit) - max - log_mass});
+  for (const int32_t id : std::span(ids).first(n)) {
+    best.push_back({id, static_cast<double>(logits[static_cast<size_t>(id)]) - max - log_mass});
   }
   return best;
 }

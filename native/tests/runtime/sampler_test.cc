@@ -1,5 +1,6 @@
 #include "runtime/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -10,6 +11,7 @@
 #include "base/philox.h"
 #include "doctest/doctest.h"
 #include "hash_model.h"
+#include "runtime/best_candidates.h"
 
 namespace edge {
 namespace {
@@ -366,6 +368,75 @@ TEST_CASE("the likeliest tokens give the token and the logprob that all logits g
   CHECK_FALSE(are_top_enough({}, &rules, {}));
   CHECK_FALSE(are_top_enough({}, nullptr, std::vector<uint32_t>(16)));
   CHECK(sample_top(top, {.top_p = 2}, 0).status().code() == Code::kInvalidArgument);
+}
+
+// By a sort of all of them.
+std::vector<Candidate> sorted_until(const std::vector<float>& logits,
+                                    const std::vector<double>& weights, const Cut& cut) {
+  std::vector<Candidate> all;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    all.push_back({logits[i], static_cast<int32_t>(i), weights[i]});
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+  double sum = 0;
+  size_t n = 0;
+  for (; n < all.size() && n < cut.n_most; sum += all[n++].weight) {
+    if (n > 0 && (sum >= cut.mass || all[n].weight < cut.min_weight)) break;
+  }
+  all.resize(n);
+  return all;
+}
+
+TEST_CASE("the best candidates of flat, steep and equal logits are those of a sort") {
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  constexpr size_t kAll = 3000;
+  for (const float width : {0.0f, 0.01f, 0.5f, 3.0f, 40.0f, 2000.0f}) {
+    std::vector<float> logits(kAll);
+    std::vector<double> weights(kAll);
+    for (size_t i = 0; i < kAll; ++i) {
+      const auto words = philox4x32({static_cast<uint32_t>(i), 0, 0, 0}, {1, 2});
+      // Some are equal, and some are 0 with a sign.
+      logits[i] = width * static_cast<float>(static_cast<int>(words[0] % 1009) - 1008) / 1008.0f;
+      if (i % 7 == 0 && logits[i] == 0) logits[i] = -0.0f;
+    }
+    const float max = *std::max_element(logits.begin(), logits.end());
+    double mass = 0;
+    for (size_t i = 0; i < kAll; ++i) {
+      weights[i] = exp_nonpositive(static_cast<double>(logits[i]) - static_cast<double>(max));
+      mass += weights[i];
+    }
+    for (const size_t n_most : {size_t{1}, size_t{40}, size_t{2999}, kAll}) {
+      for (const double min_weight : {0.0, 1e-12, 0.004, 0.05, 1.0}) {
+        for (const double share : {1e-9, 0.1, 0.5, 0.95, 1.0, kAny}) {
+          const Cut cut{n_most, min_weight, share * mass};
+          const auto wanted = sorted_until(logits, weights, cut);
+          const auto found = best_candidates(logits, weights, cut);
+          REQUIRE(found.size() == wanted.size());
+          for (size_t i = 0; i < found.size(); ++i) {
+            REQUIRE(found[i].id == wanted[i].id);
+            REQUIRE(found[i].weight == wanted[i].weight);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("as many logprobs as anyone asks for are those of a sort") {
+  std::vector<float> logits;
+  for (int i = 0; i < 500; ++i) logits.push_back(static_cast<float>(i * 7919 % 131) * 0.05f);
+  const auto all = top_logprobs(logits, 500).value();
+  for (const int64_t k : {1, 5, 64, 65, 499}) {
+    const auto some = top_logprobs(logits, k).value();
+    REQUIRE(some.size() == static_cast<size_t>(k));
+    for (size_t i = 0; i < some.size(); ++i) CHECK(some[i].id == all[i].id);
+  }
+  for (size_t i = 1; i < all.size(); ++i) {
+    const float before = logits[static_cast<size_t>(all[i - 1].id)];
+    const float here = logits[static_cast<size_t>(all[i].id)];
+    CHECK((before > here || (before == here && all[i - 1].id < all[i].id)));
+  }
 }
 
 TEST_CASE("a parameter out of range is refused by name") {
