@@ -70,23 +70,6 @@ Result<PageBuffer> PageBuffer::allocate(size_t n_bytes) {
   return buffer;
 }
 
-PageBuffer PageBuffer::adopt(std::byte* data, size_t n_bytes, Release release) {
-  PageBuffer buffer;
-  buffer.data_ = data;
-  buffer.size_bytes_ = n_bytes;
-  buffer.release_ = release;
-  return buffer;
-}
-
-PageBuffer::PageBuffer(PageBuffer&& other) noexcept { *this = std::move(other); }
-
-PageBuffer& PageBuffer::operator=(PageBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_bytes_, other.size_bytes_);
-  std::swap(release_, other.release_);
-  return *this;
-}
-
 PageBuffer::~PageBuffer() {
   if (data_ == nullptr) return;
   if (release_ != nullptr) {
