@@ -11,7 +11,8 @@ HeadDrafter::HeadDrafter(std::unique_ptr<DraftRows> rows, std::span<const int32_
                   .most_passes = kMostPasses,
                   .least_path = kLeastPath,
                   .ids = ids,
-                  .n_logits = ids.size()},
+                  .n_logits = ids.size(),
+                  .temperature = kTemperature},
                  std::move(rows), acceptance, n_head_bytes) {}
 
 void HeadDrafter::observe(const DraftObservation& observation) {

@@ -13,12 +13,12 @@ namespace edge {
 namespace {
 
 constexpr float kNegligible = 16.0F;  // below the largest logit: e^-16 of its probability
-constexpr double kMeanOf = 32;        // that what they take is a mean of
+constexpr double kMeanOf = 32;        // passes
 
 double ms_since(int64_t start_ns) { return static_cast<double>(monotonic_ns() - start_ns) * 1e-6; }
 
-void learn(double& mean_ms, double ms) {
-  mean_ms = mean_ms == 0 ? ms : mean_ms + (ms - mean_ms) / kMeanOf;
+void learn(double& mean, double value) {
+  mean = mean == 0 ? value : mean + (value - mean) / kMeanOf;
 }
 
 }  // namespace
@@ -65,7 +65,7 @@ void RowDrafter::grow(const DraftContext& context, Candidates& out) {
     nodes_[static_cast<size_t>(leaf)].is_expanded = true;
     const int64_t start_ns = monotonic_ns();
     if (!pass(path)) break;
-    branch(leaf, context, out);
+    learn(best_of_pass_, double{branch(leaf, context, out)});
     learn(pass_ms_, ms_since(start_ns));
   }
 }
@@ -99,7 +99,8 @@ bool RowDrafter::pass(std::span<const int> path) {
   return !has_failed_;
 }
 
-void RowDrafter::branch(int parent, const DraftContext& context, Candidates& out) {
+float RowDrafter::branch(int parent, const DraftContext& context, Candidates& out) {
+  float best = 0.0F;
   const float before = parent < 0 ? 1.0F : nodes_[static_cast<size_t>(parent)].path;
   const int place = parent < 0 ? -1 : nodes_[static_cast<size_t>(parent)].place;
   const std::span<const float> logits = std::span(logits_).first(growth_.n_logits);
@@ -119,9 +120,11 @@ void RowDrafter::branch(int parent, const DraftContext& context, Candidates& out
                                .probability = probability,
                                .drafter = growth_.kind,
                                .bucket = static_cast<uint8_t>(bucket)});
-    if (added < 0) return;
+    if (added < 0) break;
+    best = std::max(best, probability);
     nodes_.push_back({one.id, parent, added, before * probability, n_states_ - 1});
   }
+  return best;
 }
 
 // How far a guess can be trusted is counted for each share of 1, of those that will be drawn and
@@ -132,10 +135,12 @@ int RowDrafter::Branch::bucket() const {
   return is_drawn ? kShares + share : share;
 }
 
-// That a pass is worth: it brings no more tokens than its leaf is likely to be right.
+// That a pass is worth: if all before is right, it brings its best guess as often as that is right,
+// and has to pay for the row that this takes, too.
 int RowDrafter::likeliest_leaf(const DraftContext& context, const Candidates& out) const {
-  const auto pass_tokens = static_cast<float>(context.tokens_a_ms * pass_ms_);
-  const float least = std::max(growth_.least_path, pass_tokens);
+  const double price = context.tokens_a_ms * pass_ms_ + context.tokens_a_row;
+  const double is_right = best_of_pass_ > 0 ? best_of_pass_ : 1.0;
+  const float least = std::max(growth_.least_path, static_cast<float>(price / is_right));
   int best = -1;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const Node& node = nodes_[i];
@@ -148,7 +153,9 @@ int RowDrafter::likeliest_leaf(const DraftContext& context, const Candidates& ou
 
 void RowDrafter::find_drawn(std::span<const float> logits, const ComingDraws& draws, int depth) {
   const uint64_t step = draws.step + static_cast<uint64_t>(depth);
-  for (const TokenShare& one : guess(logits, *draws.params, step, growth_.ids, kBranches)) {
+  SamplerParams params = *draws.params;
+  params.temperature *= growth_.temperature;
+  for (const TokenShare& one : guess(logits, params, step, growth_.ids, kBranches)) {
     branches_.push_back({one.id, static_cast<float>(one.probability), true});
   }
 }

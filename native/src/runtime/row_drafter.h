@@ -36,6 +36,7 @@ class RowDrafter : public Drafter {
     float least_path;  // probability of all of it, to go on from, whatever a pass takes
     std::span<const int32_t> ids = {};  // what the logits are of; empty: 0, 1, ..
     size_t n_logits = 0;                // of a row, that count
+    double temperature = 1;             // times the sampler's: below 1 for who is less sure
   };
   // What `growth` and `acceptance` refer to must outlive it. n_bytes: of others' memory that is
   // this sequence's, for memory_bytes().
@@ -75,7 +76,8 @@ class RowDrafter : public Drafter {
   void grow(const DraftContext& context, Candidates& out);
   // A pass behind the committed rows and these nodes, from above; its state and logits.
   bool pass(std::span<const int> path);
-  void branch(int parent, const DraftContext& context, Candidates& out);
+  // What comes below `parent`; returns how likely the best of it is right, if all before is.
+  float branch(int parent, const DraftContext& context, Candidates& out);
   int likeliest_leaf(const DraftContext& context, const Candidates& out) const;
   void find_likeliest(std::span<const float> logits);
   void find_drawn(std::span<const float> logits, const ComingDraws& draws, int depth);
@@ -89,6 +91,7 @@ class RowDrafter : public Drafter {
   double propose_ms_ = 0;
   double once_ms_ = 0;
   double pass_ms_ = 0;
+  double best_of_pass_ = 0;  // probability
   std::vector<Node> nodes_;
   std::vector<int> in_rows_;   // nodes whose rows stand behind the committed ones
   int n_states_ = 0;           // the root's is the first

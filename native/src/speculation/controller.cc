@@ -69,6 +69,13 @@ double Controller::tokens_a_ms(int n_other_rows) const {
   return pace() * n_plain / costs_.ms(n_plain);
 }
 
+double Controller::tokens_a_row(int n_other_rows) const {
+  constexpr int kRows = 8;  // a usual tree
+  const int n_plain = n_other_rows + 1;
+  const double ms = costs_.ms(n_plain + kRows) - costs_.ms(n_plain);
+  return tokens_a_ms(n_other_rows) * ms / kRows;
+}
+
 double Controller::least_probability(int n_other_rows) const {
   const int n_plain = n_other_rows + 1;
   const double plain_ms = costs_.ms(n_plain);

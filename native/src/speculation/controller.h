@@ -32,6 +32,8 @@ class Controller {
 
   // What a millisecond of such a step brings at the pace of late.
   double tokens_a_ms(int n_other_rows) const;
+  // And what the time of one row more does.
+  double tokens_a_row(int n_other_rows) const;
   // A first draft less likely than this, and all others less likely still, are not worth a step.
   double least_probability(int n_other_rows) const;
   // Tokens that the best choice brings beyond a plain step's, less what its time is worth.

@@ -27,6 +27,7 @@ struct DraftContext {
   std::span<const int32_t> tokens = {};
   int max_depth = TokenTree::kMaxNodes;  // drafts further away than this are of no use
   double tokens_a_ms = 0.0;              // that time brings elsewhere; 0: time is free
+  double tokens_a_row = 0.0;             // that the time of one row more of a step brings elsewhere
   const ComingDraws* draws =
       nullptr;  // of what follows `tokens`; null: it is not drawn, or not known
 };

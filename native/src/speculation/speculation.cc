@@ -100,6 +100,7 @@ const TokenTree& SequenceSpeculation::propose(std::span<const int32_t> tokens,
   DraftContext context{.tokens = tokens, .max_depth = max_nodes, .draws = limits.draws};
   if (!limits.is_time_free) {
     context.tokens_a_ms = shared_.controller_.tokens_a_ms(limits.n_other_rows);
+    context.tokens_a_row = shared_.controller_.tokens_a_row(limits.n_other_rows);
   }
   propose_cheap({.tokens = tokens, .max_depth = 1, .draws = limits.draws});
   if (is_worth_more(limits)) {
