@@ -13,12 +13,12 @@ method = "gptq"
 from __future__ import annotations
 
 import json
-import secrets
 import tomllib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from edgellm.durable import write_whole
 from edgellm.errors import EdgeError, FormatError
 from edgellm.small_files import read_small
 
@@ -86,15 +86,7 @@ def recipe_toml(recipe: Recipe) -> str:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Whole or not at all. FormatError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        temporary.write_text(recipe_toml(recipe), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FormatError(
-            f"{path}: cannot be written: {error}", code="file_write_failed"
-        ) from error
+    write_whole(path, recipe_toml(recipe))
 
 
 def _quoted(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgellm.durable import fsync_directory
+from edgellm.durable import replace_whole
 from edgellm.errors import FormatError, InvalidArgumentError
 
 from .keys import keymap
@@ -78,12 +78,9 @@ def write_settings(settings: Settings, path: Path) -> None:
     if settings.keys:
         lines += ["", "[keys]"]
         lines += [f"{name} = {json.dumps(keys)}" for name, keys in sorted(settings.keys.items())]
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
-        fsync_directory(path.parent)
+        replace_whole(path, ("\n".join(lines) + "\n").encode("utf-8"))
     except OSError as error:
         message = f"{path}: settings cannot be written: {error.strerror}"
         raise FormatError(message, code="file_write_failed") from error

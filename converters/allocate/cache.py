@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgellm.durable import replace_whole
 from edgellm.errors import FormatError
 
 from ..calibrate.work import METHODS_VERSION
@@ -52,14 +51,11 @@ class MeasuredCache:
 
     def put(self, kind: str, name: str, format: str, value: float) -> None:
         self._values[f"{kind}|{name}|{format}"] = value
-        temporary = self._path.with_name(f".{secrets.token_hex(6)}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"key": self._key, "values": self._values})
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self._path)
+            replace_whole(self._path, text.encode("utf-8"))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise FormatError(
                 f"{self._path}: cannot be written: {error}; name another --cache-dir",
                 code="file_write_failed",

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from edgellm.durable import write_whole
 from edgellm.errors import FormatError
 
 FILE = "curve.jsonl"
@@ -23,12 +24,7 @@ class Curve:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / FILE
         kept = [line for line in read_curve(folder) if line["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            temporary.write_text("".join(_line(one) for one in kept), encoding="utf-8")
-            temporary.replace(self.path)
-        except OSError as error:
-            raise _not_written(self.path, error) from error
+        write_whole(self.path, "".join(_line(one) for one in kept))
 
     def add(self, value: dict[str, Any]) -> None:
         try:

@@ -11,12 +11,12 @@ import hashlib
 import importlib.metadata
 import json
 import re
-import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgellm import _native
+from edgellm.durable import write_whole
 from edgellm.errors import FormatError, UnsupportedError
 
 from ..calibrate.work import make_folder
@@ -120,16 +120,8 @@ def write_node(work: Path, node: Node) -> None:
     """Whole or not at all."""
     path = node_path(work, node.digest)
     text = json.dumps({"version": VERSION, **asdict(node)}, indent=1)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     make_folder(path.parent)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FormatError(
-            f"{path}: cannot be written: {error}", code="file_write_failed"
-        ) from error
+    write_whole(path, text)
 
 
 def read_node(work: Path, digest: str) -> Node:

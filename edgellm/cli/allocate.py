@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import FormatError, InvalidArgumentError
+from ..durable import write_whole
+from ..errors import InvalidArgumentError
 from ..sanitize import visible_line
 from .output import note
 from .progress import progress_bar
@@ -174,13 +173,7 @@ def _save_plot(found: Any, path: Path) -> None:
     kl = found.predicted_kl if conversion is None else conversion.divergence.kl
     points = [(point.bits_per_weight, point.kl) for point in found.front]
     image = front_image(points, (found.bits_per_weight, kl), path.suffix[1:])
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        temporary.write_bytes(image)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FormatError(f"{path}: cannot be written: {error}", "file_write_failed") from error
+    write_whole(path, image)
     note(f"plot: {path}")
 
 

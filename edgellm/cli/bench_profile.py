@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_whole
 from ..errors import FormatError, InvalidArgumentError
 from ..machine_profile import profile_of
 from ..profiles.writer import profile_toml
@@ -37,8 +37,8 @@ def write(path: Path, data: Mapping[str, Any], others: Sequence[Path]) -> None:
     report = path.with_suffix(".json")
     profile = profile_of(reports, path.stem, title, report.name)
     document = {"schema_version": SCHEMA_VERSION, "command": "bench", "reports": reports}
-    _write(report, json.dumps(document, indent=2) + "\n")
-    _write(path, profile_toml(profile))
+    write_whole(report, json.dumps(document, indent=2) + "\n")
+    write_whole(path, profile_toml(profile))
     note(f"note: {path} rests on {report}; edgellm plan MODEL --device {path}")
 
 
@@ -55,15 +55,3 @@ def _read(path: Path) -> Mapping[str, Any]:
         message = f"{path} is no report of edgellm bench --json"
         raise FormatError(message, code="json_type")
     return data
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        message = f"{path}: {error.strerror or error}"
-        raise FormatError(message, code="file_write_failed") from None

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_whole
 from ..errors import InvalidArgumentError
-from ..evaluation.report import SUFFIXES, write_whole
+from ..evaluation.report import SUFFIXES
 from ..evaluation.report_render import (
     Block,
     Heading,

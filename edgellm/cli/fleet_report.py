@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_whole
 from ..errors import UnsupportedError
-from ..evaluation.report import write_whole
 from ..evaluation.report_render import (
     Block,
     Heading,

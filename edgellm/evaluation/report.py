@@ -5,12 +5,11 @@ The same evaluation gives the same bytes: no dates, no random names.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import FormatError, InvalidArgumentError, UnsupportedError
+from ..durable import write_whole
+from ..errors import InvalidArgumentError, UnsupportedError
 from .bootstrap import Interval
 from .compare import figure
 from .evaluate import Evaluation, TextEvaluation
@@ -193,20 +192,3 @@ def _cut(text: str) -> str:
     if len(text) <= _MAX_SAMPLE_CHARS:
         return text
     return f"{text[:_MAX_SAMPLE_CHARS]}\n[{len(text) - _MAX_SAMPLE_CHARS} more characters]"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A report's text; FormatError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        message = f"{path}: cannot write the report: {error.strerror}"
-        raise FormatError(message, "file_write_failed") from error

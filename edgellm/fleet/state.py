@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..durable import fsync_directory
+from ..durable import replace_whole
 from ..errors import FormatError
 from ..strict_json import Json, parse_json
 
@@ -92,12 +91,7 @@ def write_state(path: Path, state: State) -> None:
     temporary = path.with_name(f".{path.name}.tmp")  # one writer at a time
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(json.dumps(document, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
+        replace_whole(path, json.dumps(document, indent=1).encode(), temporary)
     except OSError as error:
         raise FormatError(f"{path}: cannot be written: {error}", "file_write_failed") from error
 

@@ -7,13 +7,12 @@ file. Its text is checked like that of any other file.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..durable import fsync_directory
+from ..durable import replace_whole
 from ..errors import FormatError
 from ..strict_json import parse_json
 from .names import Reference, as_reference, choose_tag
@@ -159,13 +158,8 @@ def write_index(path: Path, index: Index) -> None:
         "aliases": dict(index.aliases),
         "seen": dict(index.seen),
     }
-    temp = path.with_name(f"{TEMP_PREFIX}tmp")
-    with temp.open("wb") as file:
-        file.write(json.dumps(document, indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temp, path)
-    fsync_directory(path.parent)
+    temporary = path.with_name(f"{TEMP_PREFIX}tmp")
+    replace_whole(path, json.dumps(document, indent=1).encode(), temporary)
 
 
 def _parsed(document: object) -> Index:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..durable import fsync_directory
+from ..durable import fsync_directory, replace_whole
 from ..edgefile import read_header, verify
 from ..errors import FormatError, InvalidArgumentError
 from ..fleet.bundle import MAX_BUNDLE_BYTES, bundle_beside
@@ -107,12 +107,7 @@ class Store:
         path = bundle_beside(self.path(digest))
         temporary = path.with_name(f"{path.name}.tmp")
         with self._writing():  # one at a time
-            with temporary.open("wb") as file:
-                file.write(bundle)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            fsync_directory(self._objects)
+            replace_whole(path, bundle, temporary)
 
     def sign_as(self, digest: str, file: Path) -> None:
         """Takes the bundle beside `file`, if there is one."""

@@ -257,6 +257,8 @@ TEST_CASE("where tokens are drawn the head guesses what would be drawn of its ow
   sequence.observe(7);
   const edge::SamplerParams params{.temperature = 0.8, .top_k = 6, .seed = 5};
   const edge::ComingDraws draws{.seed = params.seed, .step = 40, .params = &params};
+  edge::SamplerParams sharper = params;
+  sharper.temperature *= edge::HeadDrafter::kTemperature;
   const Candidates out = sequence.propose(15, &draws);
   REQUIRE(!out.empty());
   std::vector<Made> made;  // of each node
@@ -269,13 +271,14 @@ TEST_CASE("where tokens are drawn the head guesses what would be drawn of its ow
     const std::vector<uint32_t>& above = node.parent < 0 ? root : hashes[parent];
     const Made before = node.parent < 0 ? made_of(root) : made[parent];
     const uint64_t step = 40 + static_cast<uint64_t>(out.depth(node.parent));
-    // Its logits stand for the model's: what the sampler draws of them is the likeliest guess.
+    // Its logits, sharpened, stand for the model's: what the sampler draws of them is the likeliest
+    // guess.
     std::vector<float> of_all(64, -1e6F);
     for (size_t at = 0; at < sequence.ids.size(); ++at) {
       of_all[static_cast<size_t>(sequence.ids[at])] = before.logits[at];
     }
-    const auto guesses = edge::guess(before.logits, params, step, sequence.ids, 3);
-    CHECK(guesses.front().id == edge::sample(of_all, params, step).value().id);
+    const auto guesses = edge::guess(before.logits, sharper, step, sequence.ids, 3);
+    CHECK(guesses.front().id == edge::sample(of_all, sharper, step).value().id);
     CHECK(std::any_of(guesses.begin(), guesses.end(), [&](const edge::TokenShare& one) {
       return one.id == node.id && node.probability == doctest::Approx(one.probability);
     }));
