@@ -49,9 +49,10 @@ struct Sequence {
     tokens.resize(n);
     drafter.rewind(tokens);
   }
-  Candidates propose(double tokens_a_ms = 0.0) {
+  Candidates propose(double tokens_a_ms = 0.0, double tokens_a_row = 0.0) {
     Candidates out;
-    drafter.propose({.tokens = tokens, .tokens_a_ms = tokens_a_ms}, out);
+    drafter.propose({.tokens = tokens, .tokens_a_ms = tokens_a_ms, .tokens_a_row = tokens_a_row},
+                    out);
     return out;
   }
   // The model's own likeliest continuation stands in its proposal, as far as that goes.
@@ -148,6 +149,19 @@ TEST_CASE("where time brings more elsewhere than a pass can, there is none") {
   CHECK(sequence.model.step_rows.size() == n_steps);
   for (const auto& node : out) CHECK(node.parent == -1);
   CHECK(!out.empty());
+}
+
+TEST_CASE("a pass whose best guess would not pay for its own row is not made") {
+  Sequence sequence;
+  sequence.observe(edge::test::random_ids(20, 8));
+  const auto has_child = [&](double tokens_a_row) {
+    const Candidates out = sequence.propose(0, tokens_a_row);
+    return std::any_of(out.begin(), out.end(), [](const auto& node) { return node.parent >= 0; });
+  };
+  CHECK(has_child(0));
+  CHECK(has_child(0.01));
+  CHECK_FALSE(has_child(1.5));  // it brings one token at most
+  CHECK(has_child(0));
 }
 
 TEST_CASE("a model that fails is silent from then on") {
