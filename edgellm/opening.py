@@ -60,7 +60,10 @@ class Opened:
             return _load(path, path, options, draft, options.verify)
         from .signature import signed_file
 
-        with signed_file(path, self.signers) as signed:
+        remembers = options.verify == "once"
+        with signed_file(
+            path, self.signers, n_threads=options.threads, remembers=remembers
+        ) as signed:
             # Where the name may mean another file by now, its hashes are needed as well.
             verify = options.verify if signed.is_bound else "always"
             return _load(signed.path, path, options, draft, verify, signed.header_sha256)
