@@ -60,7 +60,7 @@ class Opened:
             return _load(path, path, options, draft, options.verify)
         from .signature import signed_file
 
-        remembers = options.verify == "once"
+        remembers = options.verify != "always"
         with signed_file(
             path, self.signers, n_threads=options.threads, remembers=remembers
         ) as signed:

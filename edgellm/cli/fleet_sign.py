@@ -71,8 +71,10 @@ def sign(
                 "--index-key and --revoke are for fleets", "invalid_argument"
             )
         what, path = "bundle", tools.sign_beside(out, model_key)
+    elif not index_key:
+        raise InvalidArgumentError("name a key of the index: --index-key", code="invalid_argument")
     else:
-        what, path = "index", tools.sign_fleet(out, model_key, index_key or (), revoke or ())
+        what, path = "index", tools.sign_fleet(out, model_key, index_key, revoke or ())
     if json:
         print_json("fleet", {what: str(path)})
     else:
