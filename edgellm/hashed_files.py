@@ -75,15 +75,21 @@ def _identity(file: BinaryIO) -> str:
 
 
 def _path_of(identity: str) -> Path | None:
+    folder = _folder()
+    return None if folder is None else folder / hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _folder() -> Path | None:
+    """Beside what the runtime remembers. None where ctime is when a file was made."""
     if sys.platform == "win32":
-        return None  # ctime is when a file was made there
-    return _folder() / hashlib.sha256(identity.encode()).hexdigest()
-
-
-def _folder() -> Path:
-    import platformdirs
-
-    return platformdirs.user_cache_path("edgellm", appauthor=False) / "hashed"
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():
+        home = Path(os.environ.get("HOME", ""))
+        if not home.is_absolute():
+            return None
+        cache = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return cache / "edgellm" / "hashed"
 
 
 def _is_private(*paths: Path) -> bool:

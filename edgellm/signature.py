@@ -30,7 +30,6 @@ from .fleet.bundle import (
     verify_bundle,
 )
 from .fleet.signed import key_id, public_key
-from .fleet.signed_bytes import read_ahead
 from .hashed_files import HashedFile
 from .small_files import read_small
 
@@ -102,7 +101,6 @@ def signed_file(
     """
     bundle = bundle_beside(path)
     with open_itself(path) as file:
-        read_ahead(file)  # while the signature is verified
         files = verify_bundle(_bundle(path, bundle), signers.keys, str(bundle))
         signed = only_file(files, path.name, str(bundle))
         hashed = HashedFile(file) if remembers else None

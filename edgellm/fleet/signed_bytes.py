@@ -10,7 +10,8 @@ import hashlib
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,8 +19,7 @@ from typing import BinaryIO
 from ..errors import FormatError, IntegrityError
 
 SHARD_BYTES = 8 << 20  # of the files that are signed here
-_BLOCK_BYTES = 1 << 20
-_AHEAD_BYTES = 64 << 20
+_BLOCK_BYTES = 256 << 10  # stays in a core's own cache
 _reading = threading.Lock()
 
 
@@ -80,7 +80,6 @@ def sha256_of(file: BinaryIO, path: Path) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_BLOCK_BYTES))
     try:
-        read_ahead(file, 0, 0)
         file.seek(0)
         while n_read := _read_into(file, buffer):
             digest.update(buffer[:n_read])
@@ -89,43 +88,67 @@ def sha256_of(file: BinaryIO, path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_ahead(file: BinaryIO, begin: int = 0, n_bytes: int = _AHEAD_BYTES) -> None:
-    """Lets the disk read while something else is done; 0 bytes: up to the end."""
-    if sys.platform == "linux":
-        os.posix_fadvise(file.fileno(), begin, n_bytes, os.POSIX_FADV_WILLNEED)
-
-
 def _wrong_shard(file: BinaryIO, shards: Shards, n_threads: int) -> int | None:
-    """The number of the first one found whose bytes are others; the rest is not read then."""
+    """The number of the first one found whose bytes are others; the rest is not read then. Each
+    thread has a stretch of the file: of those the system reads ahead."""
     n_shards = len(shards.sha256)
-    n_useful = min(n_threads, n_shards)
+    n_each = -(-n_shards // min(n_threads, n_shards))
+    wrong: list[int] = []
+    failed: list[BaseException] = []
     stop = threading.Event()
 
-    def check(first: int) -> int | None:
-        buffer = memoryview(bytearray(min(_BLOCK_BYTES, shards.size)))
-        for at in range(first, n_shards, n_useful):
-            if stop.is_set():
-                return None
-            if at + n_useful < n_shards:
-                read_ahead(file, *shards.span(at + n_useful))
-            if _shard_sha256(file, shards.span(at), buffer) != shards.sha256[at]:
-                stop.set()
-                return at
-        return None
-
-    with ThreadPoolExecutor(n_useful) as pool:
+    def check(first: int) -> None:
         try:
-            found = [one for one in pool.map(check, range(n_useful)) if one is not None]
-        finally:
+            with _opened_again(file) as own:
+                buffer = memoryview(bytearray(min(_BLOCK_BYTES, shards.size)))
+                for at in range(first, min(first + n_each, n_shards)):
+                    if stop.is_set():
+                        return
+                    if _shard_sha256(own, shards.span(at), buffer) != shards.sha256[at]:
+                        wrong.append(at)
+                        stop.set()
+        except BaseException as error:
+            failed.append(error)
             stop.set()
-    return min(found, default=None)
+
+    threads = [threading.Thread(target=check, args=(at,)) for at in range(0, n_shards, n_each)]
+    for one in threads:
+        one.start()
+    try:
+        for one in threads:
+            one.join()
+    except BaseException:
+        stop.set()  # Ctrl-C: those that run end after their shard
+        raise
+    if failed:
+        raise failed[0]
+    return min(wrong, default=None)
 
 
-def _shard_sha256(file: BinaryIO, span: tuple[int, int], buffer: memoryview) -> str:
+@contextmanager
+def _opened_again(file: BinaryIO) -> Iterator[int]:
+    """A descriptor of the same open file, by no name that may mean another. Where it can be, with
+    a place of its own, from which the system reads ahead."""
+    descriptor = file.fileno()
+    if sys.platform != "linux":
+        yield descriptor
+        return
+    try:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc
+        yield descriptor
+        return
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+def _shard_sha256(descriptor: int, span: tuple[int, int], buffer: memoryview) -> str:
     digest = hashlib.sha256()
     at, n_left = span
     while n_left > 0:
-        n_read = _read_at(file, buffer[:n_left], at)
+        n_read = _read_at(descriptor, buffer[:n_left], at)
         if n_read == 0:
             break  # it shrank: fewer bytes have another digest
         digest.update(buffer[:n_read])
@@ -133,12 +156,14 @@ def _shard_sha256(file: BinaryIO, span: tuple[int, int], buffer: memoryview) -> 
     return digest.hexdigest()
 
 
-def _read_at(file: BinaryIO, buffer: memoryview, at: int) -> int:
+def _read_at(descriptor: int, buffer: memoryview, at: int) -> int:
     if sys.platform != "win32":
-        return os.preadv(file.fileno(), [buffer], at)
+        return os.preadv(descriptor, [buffer], at)
     with _reading:  # no reads at a place there: they take turns, hashes do not
-        file.seek(at)
-        return _read_into(file, buffer)
+        os.lseek(descriptor, at, os.SEEK_SET)
+        data = os.read(descriptor, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def _read_into(file: BinaryIO, buffer: memoryview) -> int:
