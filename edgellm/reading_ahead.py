@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 _BYTES = 128 << 20  # what a disk reads while modules are imported and a signature is verified
@@ -19,15 +21,12 @@ def read_ahead(path: Path) -> None:
 
 def _read(path: Path) -> None:
     """By one call without Python's lock, which would be waited for after each of many."""
-    try:
-        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.sendfile(nowhere, source, 0, _BYTES)
-            finally:
-                os.close(nowhere)
-        finally:
-            os.close(source)
-    except OSError:
-        return
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(OSError), ExitStack() as opened:
+        source = os.open(path, flags)
+        opened.callback(os.close, source)
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        opened.callback(os.close, nowhere)
+        os.sendfile(nowhere, source, 0, _BYTES)

@@ -19,7 +19,8 @@ from edgellm.converters.fleet.ray_engine import RayEngine, run_task
 from fleet.cluster import Cluster, below, cluster_in, listening
 from fleet.kitchen import Inline, files_of, manifest_in, manifest_text, marks_of, models_in
 
-N_KILLS, N_RAY_KILLS = 50, 12
+N_KILLS = 50
+N_RAY_KILLS = int(os.environ.get("EDGELLM_RAY_KILLS", "12"))  # a minute each on two cores
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(7200),

@@ -16,7 +16,7 @@ pytest.importorskip("cryptography")
 
 import edgellm
 from command_line import data_of, failure_of
-from edgellm import hashed_files, signature
+from edgellm import hashed_files, reading_ahead, signature
 from edgellm.cli.exits import Exit
 from edgellm.edgefile import EdgeWriter, read_header, read_tensor
 from edgellm.errors import FormatError, IntegrityError, InvalidArgumentError, UnsupportedError
@@ -343,3 +343,25 @@ def test_shards_are_checked_by_any_number_of_threads(n_threads: int, model: Path
             wrong = Shards(**listed, sha256=(*digests[:at], "0" * 64, *digests[at + 1 :]))
             with pytest.raises(IntegrityError, match=f"other bytes from {at * 4096} to"):
                 SignedBytes("", wrong).check(file, model, "bundle", n_threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files are read ahead on Linux alone")
+def test_reading_ahead_takes_files_only_and_leaves_nothing_open(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    send = os.sendfile
+
+    def counted(*arguments: Any) -> int:
+        sent.append(send(*arguments))
+        return sent[-1]
+
+    monkeypatch.setattr(os, "sendfile", counted)
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(model)
+    os.mkfifo(pipe)
+    before = sorted(os.listdir("/proc/self/fd"))
+    for path in (model, link, pipe, tmp_path, tmp_path / "nowhere"):
+        reading_ahead._read(path)
+    assert sent == [model.stat().st_size]
+    assert sorted(os.listdir("/proc/self/fd")) == before
