@@ -7,6 +7,7 @@ the first failure ends the diagnosis of the file.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,33 +19,55 @@ from .edgefile import read_header, read_tensor
 from .edgeheader import EdgeHeader
 from .errors import FormatError, MemoryBudgetError, NumericError
 from .locate import explained, resolve
-from .model import load
+from .model import Model
+from .opening import Opened
+from .options import LoadOptions
 from .planner import KvGroup, MemoryPlan, mib
 from .strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .signature import RequireSignature
+
 _SMOKE_TOKENS = 16
 _GET_AGAIN = "get the file again, or convert it again"
 MAX_VECTORS = 100_000
 
 
-def check_model(name: str, max_memory: int | None = None) -> Iterator[Check]:
-    """The checks of one model, up to the first failure."""
+def check_model(
+    name: str, max_memory: int | None = None, require_signature: RequireSignature = None
+) -> Iterator[Check]:
+    """The checks of one model, up to the first failure; first whether it is signed, where that is
+    required."""
     path = resolve(name)
+    options = LoadOptions(
+        max_memory=max_memory, verify="never", require_signature=require_signature
+    )
     steps: tuple[tuple[str, str, Callable[[], Iterator[Check]]], ...] = (
+        ("signature", _GET_AGAIN, lambda: _signature(path, require_signature)),
         ("structure", "edgellm convert makes a new one", lambda: _structure(path)),
         ("hashes", _GET_AGAIN, lambda: _hashes(path)),
-        ("memory plan", "free memory, or take a smaller file", lambda: _memory(path, max_memory)),
+        ("memory plan", "free memory, or take a smaller file", lambda: _memory(path, options)),
         ("tokenizer", "convert the model again", lambda: _tokenizer(path)),
-        ("smoke run", "convert the model again", lambda: _smoke_run(path, max_memory)),
+        ("smoke run", "convert the model again", lambda: _smoke_run(path, options)),
     )
     for step, fix, check in steps:
         for finding in guarded(step, fix, check):
             yield finding
             if finding.verdict == "failure":
                 return
+
+
+def _signature(path: Path, required: RequireSignature) -> Iterator[Check]:
+    if required is None:
+        return
+    from .signature import signed_file, signers_of
+
+    signers = signers_of(required)
+    if signers is not None:
+        with signed_file(path, signers):
+            yield Check("signature", "ok", f"every byte is what was signed, as {required} asks for")
 
 
 def _structure(path: Path) -> Iterator[Check]:
@@ -67,12 +90,12 @@ def _hashes(path: Path) -> Iterator[Check]:
     yield Check("hashes", "ok", found)
 
 
-def _memory(path: Path, max_memory: int | None) -> Iterator[Check]:
+def _memory(path: Path, options: LoadOptions) -> Iterator[Check]:
+    max_memory = options.max_memory
     available = load_native().memory_figures()["available_bytes"]
     limit = available if max_memory is None else min(available, max_memory)
-    with load(path, max_memory=max_memory, verify="never"):
-        pass  # refuses with advice what would not fit at all
-    plan = _exact_plan(path, limit)
+    Opened(path, options).close()  # refuses with advice what would not fit at all
+    plan = _exact_plan(path, replace(options, max_memory=None), limit)
     fixed = f"file {mib(plan.file_bytes)}, scratch {mib(plan.scratch_bytes)}, {plan.kv_text}"
     if plan.n_ctx_fit < plan.n_ctx_train:
         found = f"{fixed}; {mib(limit)} hold {plan.n_ctx_fit} of {plan.n_ctx_train} tokens"
@@ -83,9 +106,10 @@ def _memory(path: Path, max_memory: int | None) -> Iterator[Check]:
         yield Check("memory plan", "ok", found)
 
 
-def _exact_plan(path: Path, limit_bytes: int) -> MemoryPlan:
+def _exact_plan(path: Path, options: LoadOptions, limit_bytes: int) -> MemoryPlan:
     """With the runtime's own figures instead of the bounds that the header gives."""
-    native = load_native().Model.load(path, verify="never")
+    opened = Opened(path, options)
+    native = opened.native
     try:
         return MemoryPlan(
             file_bytes=native.file_bytes,
@@ -96,7 +120,7 @@ def _exact_plan(path: Path, limit_bytes: int) -> MemoryPlan:
             limit_bytes=limit_bytes,
         )
     finally:
-        native.close()
+        opened.close()
 
 
 def _tokenizer(path: Path) -> Iterator[Check]:
@@ -149,14 +173,14 @@ def _stored_scores(path: Path) -> StoredScores | None:
     return parse_scores(bytes(read_tensor(header, "scores")), path)
 
 
-def _smoke_run(path: Path, max_memory: int | None) -> Iterator[Check]:
+def _smoke_run(path: Path, options: LoadOptions) -> Iterator[Check]:
     """Some tokens through every layer: the numbers must be finite, and those that the converter got
     if it left them in the file."""
     import numpy as np
 
     stored = _stored_scores(path)
     started = perf_counter()
-    with load(path, kv="F16", max_memory=max_memory, verify="never") as model:
+    with Model(path, replace(options, kv="F16")) as model:
         info = model.info()
         if stored is None:
             n_tokens = min(_SMOKE_TOKENS, info.n_ctx)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .errors import InvalidArgumentError, MemoryBudgetError
 from .locate import explained, resolve
 from .options import DEFAULT_KV, SPECULATE_NAMES, LoadOptions, VerifyMode, uses_graphs
+from .reading_ahead import read_ahead
 
 if TYPE_CHECKING:
     from . import _native
@@ -21,7 +22,7 @@ class Opened:
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
         self._draft: _native.Model | None = None
-        self.signers = _signers(options)
+        self.signers = _signers(path, options)
         try:
             self.native = self._open(path, options, self._draft_model(options))
         except BaseException as error:
@@ -60,15 +61,19 @@ class Opened:
             return _load(path, path, options, draft, options.verify)
         from .signature import signed_file
 
-        with signed_file(path, self.signers) as signed:
+        remembers = options.verify != "always"
+        with signed_file(
+            path, self.signers, n_threads=options.threads, remembers=remembers
+        ) as signed:
             # Where the name may mean another file by now, its hashes are needed as well.
             verify = options.verify if signed.is_bound else "always"
             return _load(signed.path, path, options, draft, verify, signed.header_sha256)
 
 
-def _signers(options: LoadOptions) -> Signers | None:
+def _signers(path: Path, options: LoadOptions) -> Signers | None:
     if options.require_signature is None or options.require_signature is False:
         return None
+    read_ahead(path)  # meanwhile what verifies is imported
     from .signature import signers_of
 
     return signers_of(options.require_signature, options.backend)

@@ -25,12 +25,12 @@ from .errors import (
 from .fleet.bundle import (
     MAX_BUNDLE_BYTES,
     bundle_beside,
-    check_single,
+    only_file,
     open_itself,
-    sha256_of,
     verify_bundle,
 )
 from .fleet.signed import key_id, public_key
+from .hashed_files import HashedFile
 from .small_files import read_small
 
 FLEET = "fleet"
@@ -89,18 +89,26 @@ def signers_of(required: RequireSignature, backend: str = "cpu") -> Signers | No
 
 
 @contextmanager
-def signed_file(path: Path, signers: Signers) -> Iterator[SignedFile]:
+def signed_file(
+    path: Path, signers: Signers, *, n_threads: int | None = None, remembers: bool = False
+) -> Iterator[SignedFile]:
     """A file that one of `signers` has signed, open until the block ends.
 
+    n_threads: that hash it, None: one on each core. remembers: that it was hashed, and does not
+    hash it again before somebody writes to it.
     IntegrityError: not signed by them, other bytes than were signed, or revoked. FormatError: no
     such file, a link, or no `.edge` file.
     """
     bundle = bundle_beside(path)
     with open_itself(path) as file:
         files = verify_bundle(_bundle(path, bundle), signers.keys, str(bundle))
-        digest = sha256_of(file, path)
-        check_single(files, digest, path.name, str(bundle))
-        if digest in signers.revoked:
+        signed = only_file(files, path.name, str(bundle))
+        hashed = HashedFile(file) if remembers else None
+        if hashed is None or signed.claim not in hashed.claims:
+            signed.check(file, path, str(bundle), n_threads)
+            if hashed is not None:
+                hashed.remember(signed.claim)
+        if signed.sha256 in signers.revoked:
             message = f"{path}: is revoked by its fleet; take another version"
             raise IntegrityError(message, code="fleet_revoked")
         file.seek(0)

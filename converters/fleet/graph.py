@@ -87,8 +87,8 @@ class _Builder:
         name = f"{model.name}, {recipe.name}"
         inputs: tuple[str, ...] = ()
         checkpoint = ""
-        for chosen, table in zip(recipe.steps, recipe.tables, strict=True):
-            node = self._step(name, chosen, table, source, inputs, checkpoint)
+        for chosen, table, n_gpus in zip(recipe.steps, recipe.tables, recipe.gpus, strict=True):
+            node = self._step(name, chosen, table, source, inputs, checkpoint, n_gpus)
             inputs = (*inputs, node.digest)
             if chosen.step.gives == CHECKPOINT:
                 checkpoint = node.digest
@@ -110,6 +110,7 @@ class _Builder:
         source: _Source,
         inputs: tuple[str, ...],
         checkpoint: str,
+        n_gpus: int,
     ) -> Node:
         reads = chosen.step.reads
         about = {
@@ -140,6 +141,7 @@ class _Builder:
             stamps=self._stamps_of(source, reads),
             shared=shared,
             n_weights=source.n_weights,
+            gpus=n_gpus,
         )
         cost = cost_of_step(chosen, source.n_weights, calibrated=calibrated)
         return self._added(node, cost)
@@ -182,6 +184,8 @@ class _Builder:
         node = replace(node, seconds=cost.seconds, memory_bytes=cost.memory_bytes)
         known = self.nodes.get(node.digest)
         if known is not None:
+            if node.gpus > known.gpus:
+                known = self.nodes[node.digest] = replace(known, gpus=node.gpus)
             return known
         if node.shared:
             leader = self.leaders.setdefault(node.shared, node.digest)

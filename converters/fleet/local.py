@@ -33,7 +33,8 @@ def default_memory_bytes() -> int:
 
 class LocalEngine:
     """memory_bytes: that all steps together may take, by their estimates; one runs alone even if
-    it may need more. workers: at once, at most. artefacts: a URL that has steps as well."""
+    it may need more. workers: at once, at most; of steps with GPUs one, whichever those are.
+    artefacts: a URL that has steps as well."""
 
     def __init__(self, work: Path, memory_bytes: int, workers: int, artefacts: str = "") -> None:
         self._memory_bytes, self._workers = memory_bytes, workers
@@ -42,8 +43,10 @@ class LocalEngine:
         self._running: dict[str, tuple[Node, subprocess.Popen[bytes], threading.Thread]] = {}
 
     def has_room(self, node: Node) -> bool:
-        taken = sum(one.memory_bytes for one, _, _ in self._running.values())
-        fits = taken + node.memory_bytes <= self._memory_bytes
+        running = [one for one, _, _ in self._running.values()]
+        fits = sum(one.memory_bytes for one in running) + node.memory_bytes <= self._memory_bytes
+        if node.gpus and any(one.gpus for one in running):
+            return False
         return not self._running or (fits and len(self._running) < self._workers)
 
     def start(self, node: Node) -> None:

@@ -20,6 +20,7 @@ from ..tables import read_table
 
 LAYOUTS = ("directory", "oci")
 KV_FORMATS = ("F16", "K8V8", "K8V4", "K6V4")
+MAX_GPUS = 64  # of one step
 MAX_NAMED = 1024
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _NUMBER = r"(?:0|[1-9][0-9]{0,8})"
@@ -66,11 +67,13 @@ class FleetDevice:
 
 @dataclass(frozen=True)
 class FleetRecipe:
-    """steps: as of a compression. tables: the same as they stood in the file."""
+    """steps: as of a compression. tables: the same as they stood in the file. gpus: how many each
+    step is to have for itself."""
 
     name: str
     steps: tuple[ChosenStep, ...]
     tables: tuple[dict[str, Any], ...]
+    gpus: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,18 @@ def _recipe(row: Any, base: Path, where: str) -> FleetRecipe:
         refuse_unknown(rest, (), f"{where}: beside its steps")
     if not isinstance(tables, list) or not tables:
         raise FormatError(f"{where}: 'steps' must be tables", code="json_type")
+    gpus = tuple(_gpus(one, f"{where}: step {n}") for n, one in enumerate(tables, 1))
     steps = tuple(read_step(one, base, f"{where}: step {n}") for n, one in enumerate(tables, 1))
-    return FleetRecipe(row["name"], steps, tuple(tables))
+    return FleetRecipe(row["name"], steps, tuple(tables), gpus)
+
+
+def _gpus(table: Any, where: str) -> int:
+    """Taken out of a step's table: where it runs is nothing to the step."""
+    found = table.pop("gpus", 0) if isinstance(table, dict) else 0
+    if type(found) is not int or not 0 <= found <= MAX_GPUS:
+        message = f"{where}: 'gpus' is a whole number, 0 to {MAX_GPUS}"
+        raise InvalidArgumentError(message, code="invalid_argument")
+    return found
 
 
 def _check_names(what: str, names: list[str]) -> None:

@@ -40,6 +40,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "n_weights": int,
     "seconds": (int, float),
     "memory_bytes": int,
+    "gpus": int,
 }
 
 
@@ -50,7 +51,7 @@ class Node:
     checkpoint: the one of them that made the last checkpoint; "": the source is it. after: digests
     of steps that share what they measure, of which one goes first. stamps: size and time of every
     input file when its digest was taken. shared: a key of what is shared. seconds, memory_bytes:
-    estimates."""
+    estimates. gpus: that it is to have for itself, which are no part of what it gives."""
 
     do: str
     label: str
@@ -67,6 +68,7 @@ class Node:
     n_weights: int = 0
     seconds: float = 0.0
     memory_bytes: int = 0
+    gpus: int = 0
 
     @property
     def digest(self) -> str:

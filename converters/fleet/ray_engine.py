@@ -1,7 +1,7 @@
 """Steps as tasks of Ray, on this machine or a cluster that sees the same folder, or the same URL.
 
-A thin adapter: Ray places tasks by cores and memory and starts them again where a worker or a node
-was lost; what a step is and when it may begin is decided elsewhere. Needs the extra "fleet".
+A thin adapter: Ray places tasks by cores, memory and GPUs and starts them again where a worker or a
+node was lost; what a step is and when it may begin is decided elsewhere. Needs the extra "fleet".
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ class RayEngine:
         if not address:
             self._check_loopback()
         self._task = ray.remote(max_retries=MAX_RETRIES)(run_task)
-        self._most_bytes = max(
-            (int(one["Resources"].get("memory", 0)) for one in ray.nodes() if one["Alive"]),
-            default=0,
-        )
+        self._refused: list[Told] = []
+        self._most_bytes, self._most_gpus = self._most("memory"), self._most("GPU")
+
+    def _most(self, resource: str) -> int:
+        """That any node has of it: what asks for more would wait for ever."""
+        nodes = [one["Resources"] for one in self._ray.nodes() if one["Alive"]]
+        return max((int(one.get(resource, 0)) for one in nodes), default=0)
 
     def _check_loopback(self) -> None:
         """DeviceError where other machines could reach what was started here."""
@@ -76,12 +79,21 @@ class RayEngine:
         return len(self._running) < _MAX_AT_ONCE
 
     def start(self, node: Node) -> None:
-        # More than the largest node has would wait for ever.
+        if node.gpus > self._most_gpus:
+            has = f"no machine of Ray has more than {self._most_gpus}"
+            message = f"{node.label}: is to have {node.gpus} GPUs, and {has}"
+            error = DeviceError(message, code="fleet_worker")
+            self._refused.append(Told(node.digest, error=error))
+            return
         memory = min(node.memory_bytes, self._most_bytes)
-        task = self._task.options(num_cpus=int(node.about["threads"]), memory=memory or None)
+        task = self._task.options(
+            num_cpus=int(node.about["threads"]), memory=memory or None, num_gpus=node.gpus
+        )
         self._running[task.remote(str(self._work), node.digest, self._artefacts)] = node
 
     def wait(self) -> Told:
+        if self._refused:
+            return self._refused.pop()
         (ended,), _ = self._ray.wait(list(self._running), num_returns=1)
         node = self._running.pop(ended)
         try:

@@ -1,22 +1,30 @@
 """Signs the artefacts of a fleet: files, index and roots, with keys that lie on this machine.
 
-Files get bundles of OpenSSF model-signing, written by its own library (extra "sign"); index and
+Files get bundles of OpenSSF model-signing, whose library (extra "sign") lists them; index and
 roots DSSE envelopes. Keys are ECDSA P-256 in PEM; nothing is sent anywhere.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import EdgeError, FormatError, InvalidArgumentError, UnsupportedError
-from edgellm.fleet.bundle import MAX_BUNDLE_BYTES
+from edgellm.fleet.bundle import (
+    MAX_BUNDLE_BYTES,
+    MEDIA_TYPE,
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    SHARDS,
+    STATEMENT_TYPE,
+    bundle_beside,
+)
 from edgellm.fleet.index import (
     FileRef,
     FleetIndex,
@@ -26,6 +34,7 @@ from edgellm.fleet.index import (
     parse_index,
 )
 from edgellm.fleet.signed import Envelope, Signature, key_id, public_key
+from edgellm.fleet.signed_bytes import SHARD_BYTES, Shards
 from edgellm.fleet.source import Artefacts
 from edgellm.fleet.trust import (
     INDEX_TYPE,
@@ -119,7 +128,8 @@ def sign_fleet(
     bundles: dict[str, FileRef] = {}
     for ref in _models(index):
         if ref.sha256 not in bundles:
-            content = content_of(f"{ref.name}.sig", _bundle(out, ref, is_oci, model_key))
+            file = out / (f"blobs/sha256/{ref.sha256}" if is_oci else ref.name)
+            content = content_of(f"{ref.name}.sig", sign_file(file, model_key))
             bundles[ref.sha256] = content.ref
             write_file(_place(out, content, is_oci), content)
     signed = _with_bundles(index, bundles)
@@ -155,21 +165,72 @@ def _signed(payload_type: str, payload: bytes, keys: Sequence[Path]) -> bytes:
     return envelope_bytes(replace(plain, signatures=tuple(signatures)))
 
 
-def _bundle(out: Path, ref: FileRef, is_oci: bool, model_key: Path) -> bytes:
-    """As model-signing writes it."""
+def sign_file(file: Path, model_key: Path) -> bytes:
+    """A bundle of model-signing for one file, with its shards. UnsupportedError without the
+    library, FormatError for no such file and for what is no private key on P-256."""
     try:
-        from model_signing import signing
+        from model_signing import hashing
     except ImportError:
         raise UnsupportedError(HINT, code="feature_unsupported") from None
-    file = out / (f"blobs/sha256/{ref.sha256}" if is_oci else ref.name)
-    _private_key(model_key)  # says what is wrong with it
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "bundle.json"
-        try:
-            signing.Config().use_elliptic_key_signer(private_key=model_key).sign(file, path)
-        except (ValueError, OSError) as error:
-            raise FormatError(f"{file}: cannot be signed: {error}", "signature_format") from error
-        return path.read_bytes()
+    key = _private_key(model_key)
+    try:
+        manifest = hashing.Config().hash(file)
+        shards = _shards(file)
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{file}: cannot be signed: {error}", "signature_format") from error
+    listed = [(one.identifier, one.digest) for one in manifest.resource_descriptors()]
+    whole = hashlib.sha256(b"".join(digest.digest_value for _, digest in listed))
+    statement = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": manifest.model_name, "digest": {"sha256": whole.hexdigest()}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "serialization": manifest.serialization_type,
+            "resources": [
+                {"name": name, "algorithm": digest.algorithm, "digest": digest.digest_hex}
+                for name, digest in listed
+            ],
+            SHARDS: asdict(shards),
+        },
+    }
+    return _bundle_bytes(statement, key)
+
+
+def _shards(file: Path) -> Shards:
+    digests = []
+    with file.open("rb") as opened:
+        while part := opened.read(SHARD_BYTES):
+            digests.append(hashlib.sha256(part).hexdigest())
+        n_bytes = opened.tell()
+    if not digests:
+        raise ValueError("it is empty")
+    return Shards(SHARD_BYTES, n_bytes, tuple(digests))
+
+
+def sign_beside(file: Path, model_key: Path) -> Path:
+    """The bundle of a file, at FILE.sig; its path."""
+    path = bundle_beside(file)
+    write_file(path, content_of(path.name, sign_file(file, model_key)))
+    return path
+
+
+def _bundle_bytes(statement: dict[str, Any], key: EllipticCurvePrivateKey) -> bytes:
+    """As model-signing writes it, which would write its own fields only."""
+    payload = json.dumps(statement, sort_keys=True).encode("ascii")
+    value = _sign(key, Envelope(PAYLOAD_TYPE, payload, ()).signed_bytes)
+    bundle = {
+        "mediaType": MEDIA_TYPE,
+        "verificationMaterial": {
+            "publicKey": {"hint": key_id(_public_pem(key))},
+            "tlogEntries": [],
+        },
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode("ascii"),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"sig": base64.b64encode(value).decode("ascii"), "keyid": ""}],
+        },
+    }
+    return json.dumps(bundle, sort_keys=True).encode("ascii")
 
 
 def _models(index: FleetIndex) -> list[FileRef]:

@@ -19,13 +19,17 @@ from ..adapter import Adapter, native_adapter
 from ..edgefile import read_header
 from ..edgeheader import tensor_bytes
 from ..errors import ContextOverflowError
-from ..locate import explained
 from ..opening import Opened
 from ..options import DEFAULT_KV, LoadOptions
 from ..work import TokenWork, work_of
 from . import bench_profile
 from .allocate import refuse_others
-from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
+from .defaults import (
+    AdapterOption,
+    DraftLayersOption,
+    DraftModelOption,
+    RequireSignatureOption,
+)
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
 from .output import note, note_host_layers, print_json, print_table
 from .stored import model_file
@@ -74,6 +78,7 @@ def command(
         typer.Option(help="With --write-profile: a report of bench --json of another model here."),
     ] = None,
     backend: BackendOption = "cpu",
+    require_signature: RequireSignatureOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Measure; nothing is generated: token ids are arbitrary, or of given texts."""
@@ -83,23 +88,19 @@ def command(
         refuse_others({"calibrate_with": reports}, "only with --write-profile")
     if write_profile is not None:
         bench_profile.check_wishes(write_profile, {"adapter": adapter, "speculate": speculate})
+    options = LoadOptions(
+        threads=threads,
+        kv=kv or DEFAULT_KV,
+        verify="always",
+        speculate=speculate,
+        draft_model=draft_model,
+        draft_layers=draft_layers,
+        backend=backend,
+        require_signature=require_signature,
+    )
     if speculate:
         refuse_others({"adapter": adapter}, "not with --speculate")
-        _speculate(
-            path,
-            texts,
-            plot,
-            LoadOptions(
-                threads=threads,
-                kv=kv or DEFAULT_KV,
-                speculate=True,
-                draft_model=draft_model,
-                draft_layers=draft_layers,
-                backend=backend,
-            ),
-            decode,
-            json,
-        )
+        _speculate(path, texts, plot, replace(options, verify="once"), decode, json)
         return
     others = {
         "texts": texts,
@@ -108,21 +109,16 @@ def command(
         "draft_layers": draft_layers or None,
     }
     refuse_others(others, "only with --speculate")
-    with explained(path):
-        loaded = _native.Model.load(
-            path,
-            n_threads=threads or 0,
-            verify="always",
-            kv_format=kv or DEFAULT_KV,
-            speculate="off",
-            backend=backend,
-        )
-    note_host_layers(loaded.host_layers)
+    opened = Opened(path, options)
+    loaded = opened.native
     try:
-        through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))
+        note_host_layers(loaded.host_layers)
+        through = None
+        if adapter is not None:
+            through = native_adapter(Adapter(loaded, adapter, path, opened.signers))
         data = _measure(loaded, through, _work(path, through), prefill, decode, rounds)
     finally:
-        loaded.close()
+        opened.close()
     data = {"path": str(path), "file_bytes": path.stat().st_size, **data}
     if write_profile is not None:
         bench_profile.write(write_profile, data, reports)

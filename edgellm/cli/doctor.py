@@ -8,7 +8,7 @@ import typer
 
 from ..doctor import Check, check_installation
 from ..doctor_model import check_model
-from .defaults import MaxMemoryOption, size_bytes
+from .defaults import MaxMemoryOption, RequireSignatureOption, size_bytes
 from .exits import Exit, exit_for
 from .flags import JsonFlag
 from .output import print_json, print_text
@@ -21,6 +21,7 @@ def command(
         str | None, typer.Argument(help="A .edge file, a name or demo; left out: the machine.")
     ] = None,
     max_memory: MaxMemoryOption = None,
+    require_signature: RequireSignatureOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Every line says ok, warning or failure; the last two say what to do. Exit code 0 unless
@@ -31,7 +32,7 @@ def command(
         checks.append(check)
         _show(check, json)
     if model is not None and not any(check.verdict == "failure" for check in checks):
-        for check in check_model(model, limit_bytes):
+        for check in check_model(model, limit_bytes, require_signature):
             checks.append(check)
             _show(check, json)
     if json:

@@ -16,6 +16,7 @@ import typer
 from ..errors import FormatError, InvalidArgumentError
 from ..locate import DEMO
 from ..options import EVALUATION_KV
+from .defaults import RequireSignatureOption
 from .eval_tables import print_evaluation
 from .exits import Exit
 from .flags import JsonFlag, ThreadsOption
@@ -88,6 +89,7 @@ def command(
         str | None,
         typer.Option(help="Keys and values of the model, not of what it is held to. Default: F16."),
     ] = None,
+    require_signature: RequireSignatureOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Perplexity and golden questions; next to another model also KL divergence and flips."""
@@ -107,6 +109,7 @@ def command(
         save_logits=save_logits,
         threads=threads,
         kv=kv or EVALUATION_KV,
+        require_signature=require_signature,
     )
     if report is not None:
         from ..evaluation.report import write_report
@@ -132,6 +135,7 @@ def _evaluate(
     save_logits: Path | None,
     threads: int | None,
     kv: str,
+    require_signature: str | None,
 ) -> Evaluation:
     from ..evaluation import EvaluatedModel, Reference, evaluate, read_text, windows_for
 
@@ -140,7 +144,9 @@ def _evaluate(
         reference = file = None
         if against is not None:
             path, shown = _file_of(against)
-            reference = stack.enter_context(Reference(path, threads=threads, name=shown))
+            reference = stack.enter_context(
+                Reference(path, threads=threads, name=shown, require_signature=require_signature)
+            )
             file = reference.file
         if not contents and file is None and not questions:
             raise _usage("nothing to judge by: give --text FILE or --questions FILE")
@@ -148,7 +154,11 @@ def _evaluate(
         if not has_windows and (save_logits is not None or rule is not None):
             raise _usage("--save-logits, --n-ctx and --max-tokens-scored need --text FILE")
         path, shown = _file_of(name)
-        model = stack.enter_context(EvaluatedModel(path, threads=threads, kv=kv, name=shown))
+        model = stack.enter_context(
+            EvaluatedModel(
+                path, threads=threads, kv=kv, name=shown, require_signature=require_signature
+            )
+        )
         windows = windows_for(model, contents, rule, file) if has_windows else []
         show = stack.enter_context(progress_bar())
         return evaluate(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InvalidArgumentError
 from .convert import converters
 from .flags import JsonFlag
 from .output import print_json, print_text
@@ -52,17 +53,29 @@ def root(
 
 
 def sign(
-    out: OutArgument,
+    out: Annotated[Path, typer.Argument(help="The folder of artefacts, or one file.")],
     model_key: Annotated[Path, typer.Option(help="Private, of the role models.")],
-    index_key: Annotated[list[Path], typer.Option(help="Private, of the role index; repeatable.")],
+    index_key: Annotated[
+        list[Path] | None, typer.Option(help="Private, of the role index; repeatable.")
+    ] = None,
     revoke: Annotated[
         list[str] | None, typer.Option(help="SHA-256 of a file nobody may run; repeatable.")
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Sign the files of a fleet, then its index."""
-    path = converters(_TOOLS).sign_fleet(out, model_key, index_key, revoke or ())
+    """Sign the files of a fleet, then its index; or one file, by a bundle beside it: FILE.sig."""
+    tools = converters(_TOOLS)
+    if out.is_file():
+        if index_key or revoke:
+            raise InvalidArgumentError(
+                "--index-key and --revoke are for fleets", "invalid_argument"
+            )
+        what, path = "bundle", tools.sign_beside(out, model_key)
+    elif not index_key:
+        raise InvalidArgumentError("name a key of the index: --index-key", code="invalid_argument")
+    else:
+        what, path = "index", tools.sign_fleet(out, model_key, index_key, revoke or ())
     if json:
-        print_json("fleet", {"index": str(path)})
+        print_json("fleet", {what: str(path)})
     else:
         print_text(f"{path}\n")

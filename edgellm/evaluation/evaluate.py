@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
+from ..signature import RequireSignature
 from .compare import Limits, Verdict, judge
 from .flips import Flips, find_flips
 from .golden import GoldenResult, ask
@@ -111,14 +112,21 @@ class Reference:
     logits. Close it."""
 
     def __init__(
-        self, path: str | Path, *, threads: int | None = None, name: str | None = None
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        name: str | None = None,
+        require_signature: RequireSignature = None,
     ) -> None:
         self.model: EvaluatedModel | None = None
         self.file: LogitFile | None = None
         if Path(path).suffix == SUFFIX:
             self.file = LogitFile(Path(path))
         else:
-            self.model = EvaluatedModel(path, threads=threads, kv="F16", name=name)
+            self.model = EvaluatedModel(
+                path, threads=threads, kv="F16", name=name, require_signature=require_signature
+            )
 
     @property
     def name(self) -> str:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from ..closing import Closing
 from ..errors import ContextOverflowError, InvalidArgumentError, UnsupportedError
-from ..locate import explained, resolve
-from ..options import EVALUATION_KV
+from ..locate import resolve
+from ..opening import Opened
+from ..options import EVALUATION_KV, LoadOptions
 from ..stream import SLICE_MS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .. import _native
+    from ..signature import RequireSignature
 
 _BLOCK_LOGITS = 1 << 21  # in float64 and with a few temporaries: about 100 MB
 _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
@@ -33,8 +35,8 @@ _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
 class EvaluatedModel(Closing):
     """One `.edge` file, loaded. A context manager: leaving the block closes it.
 
-    name: what reports call it; by default that of its file, or its name in the store. Raises what
-    loading raises: FormatError, IntegrityError,
+    name: what reports call it; by default that of its file, or its name in the store.
+    require_signature: as of load(). Raises what loading raises: FormatError, IntegrityError,
     UnsupportedError or MemoryBudgetError.
     """
 
@@ -46,19 +48,18 @@ class EvaluatedModel(Closing):
         max_memory: int | None = None,
         kv: str = EVALUATION_KV,
         name: str | None = None,
+        require_signature: RequireSignature = None,
     ) -> None:
-        from .. import _native
-
         self.path = resolve(path)
         is_stored = isinstance(path, str) and self.path.parent.name == "objects"
         self.name = name or (str(path) if is_stored else self.path.name)
-        with explained(self.path):
-            self.native: _native.Model = _native.Model.load(
-                self.path,
-                n_threads=threads or 0,
-                max_memory_bytes=max_memory or 0,
-                kv_format=kv,
-            )
+        options = LoadOptions(
+            threads=threads,
+            max_memory=max_memory,
+            kv=kv,
+            require_signature=require_signature,
+        )
+        self.native: _native.Model = Opened(self.path, options).native
 
     @property
     def root(self) -> str:

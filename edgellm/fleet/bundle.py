@@ -3,6 +3,9 @@
 A Sigstore bundle with a DSSE envelope around an in-toto statement, which lists every file by its
 SHA-256. Only what `model_signing sign key` writes for ECDSA P-256 is read; bundles signed online
 need a network to be trusted, and are refused. https://github.com/ossf/model-signing-spec
+
+Bundles of one file that are made here list its shards as well, in a field of the predicate that
+other verifiers leave alone, as version 1.0 of it asks them to: those are hashed at once.
 """
 
 from __future__ import annotations
@@ -10,22 +13,21 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import FormatError, IntegrityError
-from ..small_files import read_small
 from ..strict_json import Json, parse_json
-from .signed import Envelope, envelope_of, key_id, verify
+from .signed import Envelope, envelope_of, verify
+from .signed_bytes import Shards, SignedBytes
 
 MAX_BUNDLE_BYTES = 4 << 20
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+SHARDS = "edgellm.shards"  # of the predicate: {"size", "n_bytes", "sha256": [of each, in order]}
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_CHUNK_BYTES = 1 << 20
 
 
 def bundle_beside(path: Path) -> Path:
@@ -33,37 +35,22 @@ def bundle_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sig")
 
 
-def require_signature(path: Path, bundle: Path, pem: str) -> str:
-    """The SHA-256 of the file at `path`, which `bundle` says was signed with the key in `pem`: call
-    it before the file is loaded, and load the same path.
-
-    IntegrityError: not signed with that key, other bytes, or other files than were signed.
-    FormatError: no such file, a link, or no bundle. UnsupportedError without `cryptography`.
-    """
-    files = verify_bundle(read_small(bundle, MAX_BUNDLE_BYTES), {key_id(pem): pem}, str(bundle))
-    digest = file_sha256(path)
-    check_single(files, digest, path.name, str(bundle))
-    return digest
-
-
-def verify_bundle(data: bytes, keys: Mapping[str, str], where: str) -> dict[str, str]:
-    """Files by name -> SHA-256, that one of `keys` (id -> PEM) has signed."""
+def verify_bundle(data: bytes, keys: Mapping[str, str], where: str) -> dict[str, SignedBytes]:
+    """Files by name, and their bytes, that one of `keys` (id -> PEM) has signed."""
     envelope = _envelope(data, where)
     return _files(verify(envelope, PAYLOAD_TYPE, keys, 1, where), where)
 
 
-def check_single(files: Mapping[str, str], sha256: str, name: str, where: str) -> None:
-    """Of a bundle for one file: IntegrityError where it lists others, or another digest. What the
-    file was called when it was signed does not matter ("." for a lone one)."""
+def only_file(files: Mapping[str, SignedBytes], name: str, where: str) -> SignedBytes:
+    """Of a bundle for one file: IntegrityError where it lists others. What the file was called when
+    it was signed does not matter ("." for a lone one)."""
     if len(files) != 1:
         message = f"{where}: signs {len(files)} files, not {name} alone"
         raise IntegrityError(message, code="signature_files")
-    if next(iter(files.values())) != sha256:
-        message = f"{where}: signs another file than {name}; nothing of it is used"
-        raise IntegrityError(message, code="signature_digest")
+    return next(iter(files.values()))
 
 
-def check_directory(files: Mapping[str, str], folder: Path, where: str) -> None:
+def check_directory(files: Mapping[str, SignedBytes], folder: Path, where: str) -> None:
     """IntegrityError unless the files of `folder` are those of a bundle, no more and no fewer."""
     there: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -79,14 +66,8 @@ def check_directory(files: Mapping[str, str], folder: Path, where: str) -> None:
         what = "is not signed" if wrong[0] in there else "is missing"
         raise IntegrityError(f"{where}: {wrong[0][:200]!r} {what}", code="signature_files")
     for name, path in there.items():
-        if file_sha256(path) != files[name]:
-            raise IntegrityError(f"{path}: not the bytes that were signed", code="signature_digest")
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file itself: FormatError for a link."""
-    with open_itself(path) as file:
-        return sha256_of(file, path)
+        with open_itself(path) as file:
+            files[name].check(file, path, where)
 
 
 def open_itself(path: Path) -> BinaryIO:
@@ -99,19 +80,6 @@ def open_itself(path: Path) -> BinaryIO:
         raise FormatError(f"{path}: no such file", code="file_not_found") from None
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
-
-
-def sha256_of(file: BinaryIO, path: Path) -> str:
-    """Of what is left of an open file, which is called `path`."""
-    digest = hashlib.sha256()
-    try:
-        if sys.platform == "linux":  # so that the disk reads on while this hashes
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error}", code="file_unreadable") from error
-    return digest.hexdigest()
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -137,7 +105,7 @@ def _envelope(data: bytes, where: str) -> Envelope:
     return envelope_of(envelope, where)
 
 
-def _files(payload: bytes, where: str) -> dict[str, str]:
+def _files(payload: bytes, where: str) -> dict[str, SignedBytes]:
     """The statement's list. Its subject repeats the digests; both must agree."""
     value = parse_json(payload, where)
     if not isinstance(value, dict) or value.get("_type") != STATEMENT_TYPE:
@@ -145,7 +113,8 @@ def _files(payload: bytes, where: str) -> dict[str, str]:
     if value.get("predicateType") != PREDICATE_TYPE:
         raise _bad(where, f"what is signed is no {PREDICATE_TYPE}")
     predicate = value.get("predicate")
-    rows = predicate.get("resources") if isinstance(predicate, dict) else None
+    table = predicate if isinstance(predicate, dict) else {}
+    rows = table.get("resources")
     if not isinstance(rows, list) or not rows:
         raise _bad(where, "it lists no files")
     files: dict[str, str] = {}
@@ -158,19 +127,43 @@ def _files(payload: bytes, where: str) -> dict[str, str]:
         digests.update(bytes.fromhex(digest))
     if _subject(value) != digests.hexdigest():
         raise _bad(where, "its list of files does not match its subject")
-    return files
+    shards = _shards(table[SHARDS], where) if SHARDS in table else None
+    if shards is not None and len(files) != 1:
+        raise _bad(where, "shards are of one file alone")
+    return {name: SignedBytes(digest, shards) for name, digest in files.items()}
 
 
 def _resource(row: Json, where: str) -> tuple[str, str]:
     table = row if isinstance(row, dict) else {}
     name, digest = table.get("name"), table.get("digest")
-    is_digest = isinstance(digest, str) and len(digest) == 64 and not set(digest) - _HEX
-    if table.get("algorithm") != "sha256" or not isinstance(name, str) or not is_digest:
+    if table.get("algorithm") != "sha256" or not isinstance(name, str) or not _is_digest(digest):
         raise _bad(where, "a file must have a name, and a SHA-256 as digest")
     parts = name.split("/")
     if name != "." and (not name or ".." in parts or "" in parts or "\\" in name or "\0" in name):
         raise _bad(where, f"{name[:80]!r} is no name of a file")
     return name, str(digest)
+
+
+def _shards(value: Json, where: str) -> Shards:
+    """All of a file: of one size, only the last one may be shorter."""
+    table = value if isinstance(value, dict) else {}
+    size, n_bytes, digests = table.get("size"), table.get("n_bytes"), table.get("sha256")
+    if (
+        table.keys() != {"size", "n_bytes", "sha256"}
+        or type(size) is not int
+        or type(n_bytes) is not int
+        or not isinstance(digests, list)
+        or not all(_is_digest(one) for one in digests)
+        or size < 1
+        or len(digests) != -(-n_bytes // size)
+        or not digests
+    ):
+        raise _bad(where, "shards must have a size, and a SHA-256 for each of a whole file")
+    return Shards(size, n_bytes, tuple(str(one) for one in digests))
+
+
+def _is_digest(value: Json) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - _HEX
 
 
 def _subject(value: dict[str, Json]) -> object:

@@ -18,11 +18,12 @@ from ..errors import EdgeError, FormatError, IntegrityError
 from ..store.locks import exclusive
 from ..store.names import Reference
 from ..store.store import Store, Stored
-from .bundle import MAX_BUNDLE_BYTES, check_single, verify_bundle
+from .bundle import MAX_BUNDLE_BYTES, only_file, open_itself, verify_bundle
 from .delta import Fetched, OnBytes, fetch_file
 from .health import LEAST_SPEED, Health, check_health
 from .index import FleetIndex, Release, Variant, parse_index
 from .rollout import choose
+from .signed_bytes import SignedBytes
 from .source import Artefacts
 from .state import Known, State, read_state, write_state
 from .trust import Root, check_sequence, clock_now, first_root, next_root, trusted_index
@@ -44,6 +45,15 @@ class Updated:
     notes: tuple[str, ...]
     fetched: Fetched | None = None
     health: Health | None = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A bundle from `where`, and what it signs."""
+
+    bundle: bytes
+    signed: SignedBytes
+    where: str
 
 
 class FleetDevice:
@@ -152,15 +162,19 @@ class FleetDevice:
         # Also of what is here: by keys that are trusted now.
         signature = None if root is None else self._signature(artefacts, root, variant)
         if active is not None and active.model.digest == digest:
-            self._keep(signature, digest)
+            self._keep(signature, active)
             return self._said("same", model, state, [])
         state = self._save(state.with_known(digest, known))
         if previous is not None and previous.model.digest == digest:
-            self._keep(signature, digest)
+            self._keep(signature, previous)
             self._switch(model, digest)
             return self._said("again", model, state, [])
         fetched, stored = self._fetched(artefacts, model, variant, on_bytes)
-        self._keep(signature, digest)
+        try:
+            self._keep(signature, stored)
+        except EdgeError:
+            self._switch(model, None)
+            raise
         health = self._tried(state, stored.path, digest)
         if health.failure:
             self._switch(model, None)
@@ -168,7 +182,7 @@ class FleetDevice:
         self._switch(model, digest)
         return replace(self._said("new", model, state, []), fetched=fetched, health=health)
 
-    def _signature(self, artefacts: Artefacts, root: Root, variant: Variant) -> bytes:
+    def _signature(self, artefacts: Artefacts, root: Root, variant: Variant) -> Signature:
         """The bundle of a variant, before a byte of the file is fetched: it must be for the SHA-256
         that the file must have. The one that is here is not fetched."""
         ref, where = variant.signature, f"{artefacts.location}: {variant.file.name}"
@@ -178,13 +192,19 @@ class FleetDevice:
         if data is None or hashlib.sha256(data).hexdigest() != ref.sha256:
             data = artefacts.small(ref, MAX_BUNDLE_BYTES)
         files = verify_bundle(data, root.keys_of("models"), where)
-        check_single(files, variant.file.sha256, variant.file.name, where)
-        return data
+        signed = only_file(files, variant.file.name, where)
+        signed.check_sha256(variant.file.sha256, variant.file.name, where)
+        return Signature(data, signed, where)
 
-    def _keep(self, signature: bytes | None, digest: str) -> None:
-        """Beside the file, for `load(require_signature=)`."""
-        if signature is not None and self._store.signature(digest) != signature:
-            self._store.sign(digest, signature)
+    def _keep(self, signature: Signature | None, stored: Stored) -> None:
+        """Beside the file, which it signs, for `load(require_signature=)`."""
+        digest = stored.model.digest
+        if signature is None or self._store.signature(digest) == signature.bundle:
+            return
+        if signature.signed.shards is not None:  # the whole is what was fetched
+            with open_itself(stored.path) as file:
+                signature.signed.check(file, stored.path, signature.where)
+        self._store.sign(digest, signature.bundle)
 
     def _fetched(
         self, artefacts: Artefacts, model: str, variant: Variant, on_bytes: OnBytes

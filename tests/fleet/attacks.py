@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -25,15 +26,23 @@ from fleet.scene import (
     revoke_key,
     revoke_model_key,
     seized,
+    sharded,
     signed_of,
     swapped_file,
 )
 from fleet.signing import (
+    SHARD,
     bundle,
     new_key,
     put,
+    shards_of,
     statement,
 )
+
+
+def no_shard(at: int) -> Callable[[dict[str, Any], bytes], None]:
+    return lambda shards, _: shards["sha256"].pop(at) and None
+
 
 Attack = Callable[[Scene], None]
 ATTACKS: dict[str, tuple[Attack, str]] = {
@@ -259,6 +268,89 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
             )
         ),
         "signature_format",
+    ),
+    # bundles that list shards
+    "shards: the first missing": (lambda s: sharded(s, no_shard(0)), "signature_format"),
+    "shards: one missing": (lambda s: sharded(s, no_shard(1)), "signature_format"),
+    "shards: the last missing": (lambda s: sharded(s, no_shard(-1)), "signature_format"),
+    "shards: one twice": (
+        lambda s: sharded(s, lambda v, _: v["sha256"].insert(1, v["sha256"][0])),
+        "signature_format",
+    ),
+    "shards: reordered": (
+        lambda s: sharded(s, lambda v, _: v["sha256"].reverse()),
+        "signature_digest",
+    ),
+    "shards: of another file": (
+        lambda s: sharded(s, lambda _, data: shards_of(bytes(len(data)))),
+        "signature_digest",
+    ),
+    "shards: the last of another file": (
+        lambda s: sharded(s, lambda v, _: v["sha256"].__setitem__(-1, "0" * 64)),
+        "signature_digest",
+    ),
+    "shards: a tail past the last": (
+        lambda s: sharded(s, lambda _, data: shards_of(data[:-1])),
+        "signature_digest",
+    ),
+    "shards: a whole shard less": (
+        lambda s: sharded(s, lambda _, data: shards_of(data[:SHARD])),
+        "signature_digest",
+    ),
+    "shards: more than the file": (
+        lambda s: sharded(s, lambda _, data: shards_of(data + b"x")),
+        "signature_digest",
+    ),
+    "shards: of another size": (
+        lambda s: sharded(s, lambda v, _: v.update(size=SHARD + 1)),
+        "signature_digest",
+    ),
+    "shards: of half the size": (
+        lambda s: sharded(s, lambda v, _: v.update(size=SHARD // 2)),
+        "signature_format",
+    ),
+    "shards: of no size": (
+        lambda s: sharded(s, lambda v, _: v.update(size=0)),
+        "signature_format",
+    ),
+    "shards: of true size": (
+        lambda s: sharded(s, lambda v, _: v.update(size=True)),
+        "signature_format",
+    ),
+    "shards: of negative bytes": (
+        lambda s: sharded(s, lambda v, _: v.update(size=-SHARD, n_bytes=-v["n_bytes"])),
+        "signature_format",
+    ),
+    "shards: none": (
+        lambda s: sharded(s, lambda v, _: v.update(n_bytes=0, sha256=[])),
+        "signature_format",
+    ),
+    "shards: no list": (lambda s: sharded(s, lambda v, _: [v]), "signature_format"),
+    "shards: no digests": (
+        lambda s: sharded(s, lambda v, _: v.update(sha256=["x"] * len(v["sha256"]))),
+        "signature_format",
+    ),
+    "shards: unknown key": (lambda s: sharded(s, lambda v, _: v.update(x=1)), "signature_format"),
+    "shards: of two files": (
+        lambda s: s.bundled(
+            bundle(
+                statement({"a": s.new.file.sha256, "b": "0" * 64}, shards_of(b"a")), s.keys.models
+            )
+        ),
+        "signature_format",
+    ),
+    "shards: without the whole": (
+        lambda s: s.bundled(bundle(statement({}, shards_of(b"a")), s.keys.models)),
+        "signature_format",
+    ),
+    "whole: another than the shards": (
+        lambda s: s.bundled(
+            bundle(
+                statement({".": "0" * 64}, shards_of(s.path(s.new.file).read_bytes())),
+                s.keys.models,
+            )
+        ),
+        "signature_digest",
     ),
     # files
     "file: one bit": (lambda s: changed(s.path(s.new.file), -2000), "fleet_digest"),

@@ -26,11 +26,14 @@ def free_port() -> int:
 class Cluster:
     """address: of the head. Nodes see the same folders, as on a shared file system."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, n_gpus: int) -> None:
         self._log = (folder / "ray.log").open("wb")
         self._port = free_port()
+        self._n_gpus = n_gpus
         self.address = f"127.0.0.1:{self._port}"
-        self.head = self._start("--head", f"--port={self._port}", "--include-dashboard=false")
+        self.head = self._start(
+            "--head", f"--port={self._port}", "--include-dashboard=false", "--num-gpus=0"
+        )
         try:
             self.second = self.start_second()
         except BaseException:
@@ -38,7 +41,7 @@ class Cluster:
             raise
 
     def start_second(self) -> subprocess.Popen[bytes]:
-        return self._start(f"--address={self.address}")
+        return self._start(f"--address={self.address}", f"--num-gpus={self._n_gpus}")
 
     def kill_second(self) -> None:
         """As a machine that lost its power; another takes its place."""
@@ -134,14 +137,15 @@ def below(pid: int) -> list[int]:
 
 
 @contextmanager
-def cluster_in(folder: Path) -> Iterator[Cluster]:
+def cluster_in(folder: Path, n_gpus: int = 0) -> Iterator[Cluster]:
+    """n_gpus: that the second node says to have."""
     token = folder / "token"
     token.write_text(secrets.token_hex(32), encoding="ascii")
     with pytest.MonkeyPatch.context() as patch:
         # Else whether nodes ask each other for one depends on what is in the user's folder.
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        cluster = Cluster(folder)
+        cluster = Cluster(folder, n_gpus)
         try:
             yield cluster
         finally:

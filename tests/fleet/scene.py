@@ -24,6 +24,7 @@ from fleet.signing import (
     new_keys,
     publish,
     put,
+    shards_of,
     statement,
     variant_of,
 )
@@ -156,3 +157,12 @@ def own_bundle(scene: Scene, **changes: Any) -> dict[str, Any]:
 def names_with(scene: Scene, name: str) -> None:
     files = {name: scene.new.file.sha256}
     scene.bundled(bundle(statement(files), scene.keys.models))
+
+
+def sharded(scene: Scene, change: Callable[[dict[str, Any], bytes], object]) -> None:
+    """A bundle of the new file with its shards changed, signed by whom it must."""
+    data = scene.path(scene.new.file).read_bytes()
+    shards = shards_of(data)
+    changed_to = change(shards, data)
+    made = statement({".": scene.new.file.sha256}, shards if changed_to is None else changed_to)
+    scene.bundled(bundle(made, scene.keys.models))

@@ -21,10 +21,18 @@ from edgellm.converters.fleet.sign import envelope_bytes
 
 from edgellm.edgechunks import chunk_digests
 from edgellm.edgefile import EdgeWriter, read_header
-from edgellm.fleet.bundle import MEDIA_TYPE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from edgellm.fleet.bundle import (
+    MEDIA_TYPE,
+    PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    SHARDS,
+    STATEMENT_TYPE,
+)
 from edgellm.fleet.index import FileRef, FleetIndex, Release, Variant, index_bytes
 from edgellm.fleet.signed import Envelope, Signature, key_id
 from edgellm.fleet.trust import INDEX_TYPE, ROOT_TYPE, Role, Root, root_bytes
+
+SHARD = 8192  # small, so that small files have several
 
 
 @dataclass(frozen=True)
@@ -51,17 +59,26 @@ def envelope(kind: str, payload: bytes, *keys: Key) -> bytes:
     return envelope_bytes(replace(plain, signatures=made))
 
 
-def statement(files: dict[str, str], **changes: Any) -> dict[str, Any]:
+def statement(files: dict[str, str], shards: object = None, **changes: Any) -> dict[str, Any]:
+    """shards: of the only file, as shards_of() lists them."""
     digests = hashlib.sha256(b"".join(bytes.fromhex(one) for one in files.values()))
     rows = [{"name": n, "algorithm": "sha256", "digest": one} for n, one in files.items()]
     serialization = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
+    more = {} if shards is None else {SHARDS: shards}
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": "model", "digest": {"sha256": digests.hexdigest()}}],
         "predicateType": PREDICATE_TYPE,
-        "predicate": {"serialization": serialization, "resources": rows},
+        "predicate": {"serialization": serialization, "resources": rows, **more},
         **changes,
     }
+
+
+def shards_of(data: bytes, size: int = SHARD) -> dict[str, Any]:
+    """The shards of a file, as bundles made here list them."""
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    digests = [hashlib.sha256(part).hexdigest() for part in parts]
+    return {"size": size, "n_bytes": len(data), "sha256": digests}
 
 
 def bundle(document: dict[str, Any], key: Key, **changes: Any) -> dict[str, Any]:
@@ -129,7 +146,7 @@ def variant_of(folder: Path, stem: str, file: Path, keys: Keys | None) -> Varian
     ref = put(folder, f"models/{stem}.edge", file.read_bytes())
     signature = None
     if keys is not None:
-        made = bundle(statement({".": ref.sha256}), keys.models)
+        made = bundle(statement({".": ref.sha256}, shards_of(file.read_bytes())), keys.models)
         signature = put(folder, f"models/{stem}.sig", json.dumps(made).encode())
     return Variant(
         "plain",

@@ -25,14 +25,15 @@ from edgellm.fleet import device as device_module
 from edgellm.fleet.bundle import (
     bundle_beside,
     check_directory,
-    require_signature,
     verify_bundle,
 )
 from edgellm.fleet.device import FleetDevice
 from edgellm.fleet.health import Health
 from edgellm.fleet.index import index_bytes, parse_index
+from edgellm.fleet.signed import key_id
 from edgellm.fleet.source import Artefacts
 from edgellm.fleet.trust import ROOT_TYPE, root_bytes
+from edgellm.signature import Signers, signed_file
 from edgellm.store.store import Store
 from fleet.attacks import ATTACKS
 from fleet.scene import MEMORY, Scene, changed, scene_in
@@ -45,6 +46,7 @@ from fleet.signing import (
     new_keys,
     publish,
     put,
+    shards_of,
     statement,
 )
 
@@ -116,14 +118,14 @@ def test_an_attack_is_refused_and_the_old_model_runs(
     with pytest.raises(Opened):
         load("kitchen/m", require_signature=True)
     assert opened == [scene.old.header_sha256]
-    if name.startswith(("bundle:", "file:", "symlink: of the file")):
+    if name.startswith(("bundle:", "shards:", "file:", "symlink: of the file")):
         with pytest.raises(EdgeError):
             load(by_hand(scene), require_signature=True)
         assert opened == [scene.old.header_sha256]
 
 
 def test_there_are_sixty_attacks_and_the_fleet_is_taken_without_them(scene: Scene) -> None:
-    assert len(ATTACKS) >= 60
+    assert len(ATTACKS) >= 90
     done = scene.device.update(Artefacts(str(scene.folder)), "pi", "m", memory_bytes=MEMORY)
     assert (done.what, done.version) == ("new", "2.0.0")
 
@@ -223,27 +225,40 @@ def test_too_many_revoked_files_are_refused(scene: Scene) -> None:
         parse_index(index_bytes(index), "index")
 
 
-def test_a_file_beside_its_bundle(tmp_path: Path) -> None:
-    """require_signature(), for a file that no index names."""
+@pytest.mark.parametrize("by_shards", [True, False])
+def test_a_file_beside_its_bundle(by_shards: bool, tmp_path: Path) -> None:
+    """signed_file(), for a file that no index names."""
     keys = new_keys()
     file = layered_edge(tmp_path / "m.edge", [1], 500)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    path = tmp_path / "m.sig"
-    path.write_text(json.dumps(bundle(statement({"m.edge": digest}), keys.models)))
-    assert require_signature(file, path, keys.models.pem) == digest
+    data = file.read_bytes()
+    shards = shards_of(data) if by_shards else None
+    made = statement({"m.edge": hashlib.sha256(data).hexdigest()}, shards)
+    bundle_beside(file).write_text(json.dumps(bundle(made, keys.models)))
+
+    def opened(pem: str, path: Path = file) -> str:
+        with signed_file(path, Signers({key_id(pem): pem})) as signed:
+            return signed.header_sha256
+
+    assert opened(keys.models.pem) == read_header(file).metadata["edgellm.header_sha256"]
     with pytest.raises(IntegrityError, match="signed by 0 of the 1 keys"):
-        require_signature(file, path, keys.index.pem)
+        opened(keys.index.pem)
     with pytest.raises(FormatError, match="not an ECDSA key on P-256"):
-        require_signature(file, path, new_key(ec.SECP384R1()).pem)
+        opened(new_key(ec.SECP384R1()).pem)
     with pytest.raises(FormatError, match="no public key"):
-        require_signature(file, path, "hello")
+        opened("hello")
     link = tmp_path / "link.edge"
     link.symlink_to(file)
     with pytest.raises(FormatError, match="no file of its own"):
-        require_signature(link, path, keys.models.pem)
-    changed(file, 40)
-    with pytest.raises(IntegrityError, match="signs another file"):
-        require_signature(file, path, keys.models.pem)
+        opened(keys.models.pem, link)
+    for at in (40, -1):
+        file.write_bytes(data)
+        changed(file, at)
+        with pytest.raises(IntegrityError, match="signs another file"):
+            opened(keys.models.pem)
+    for wrong in (data[:-1], data + b"\0", b""):
+        file.write_bytes(wrong)
+        with pytest.raises(IntegrityError, match="signs another file"):
+            opened(keys.models.pem)
 
 
 def test_a_directory_has_the_files_that_were_signed(tmp_path: Path) -> None:
@@ -264,7 +279,7 @@ def test_a_directory_has_the_files_that_were_signed(tmp_path: Path) -> None:
         check_directory(signed, folder, "bundle")
     (folder / "a").unlink()
     put(folder, "a", b"A")
-    with pytest.raises(IntegrityError, match="not the bytes that were signed"):
+    with pytest.raises(IntegrityError, match="signs another file than a"):
         check_directory(signed, folder, "bundle")
 
 

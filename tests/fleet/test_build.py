@@ -20,6 +20,7 @@ from edgellm.converters.fleet import (
     run_step,
     write_steps,
 )
+from edgellm.converters.fleet.graph import plan_graph
 from edgellm.converters.fleet.local import LocalEngine
 from edgellm.converters.fleet.node import Node, read_node, write_node
 from edgellm.converters.fleet.schedule import Schedule
@@ -280,8 +281,6 @@ def test_what_a_dry_run_cannot_plan_is_said(
 
 def schedule_of(manifest: FleetManifest) -> Schedule:
     """Its steps are written, none is done."""
-    from edgellm.converters.fleet.graph import plan_graph
-
     return Schedule(manifest.work_dir, plan_graph(manifest), None)
 
 

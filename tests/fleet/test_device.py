@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +175,24 @@ def test_two_slots_and_the_way_back(fleet: Fleet) -> None:
     assert fleet.update().version == "1.3.0"
     with pytest.raises(FormatError, match="kitchen/x: nothing of this fleet runs here"):
         fleet.device.check("x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what is mapped is not deleted there")
+def test_a_file_that_is_mapped_stays_what_it_was(fleet: Fleet) -> None:
+    """While its slot is filled anew, and after nothing names it any more."""
+    one, two, three = (fleet.variant(str(at), [at]) for at in (1, 2, 3))
+    fleet.publish(("1.0.0", 100, one))
+    fleet.update()
+    path = fleet.device.active("m").path
+    before = path.read_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        for version, variant in (("1.1.0", two), ("1.2.0", three)):
+            fleet.publish((version, 100, variant))
+            fleet.update()
+            assert fleet.device.active("m").path != path
+            assert mapped[:] == before
+            assert not path.exists() or path.read_bytes() == before
+    assert not path.exists()
 
 
 def test_a_switch_to_the_other_slot_fetches_nothing(fleet: Fleet) -> None:

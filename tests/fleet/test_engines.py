@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from edgellm.converters.fleet import FleetManifest, build_fleet
+from edgellm.converters.fleet.ray_engine import RayEngine, run_task
 
 from fleet.cluster import Cluster, below, cluster_in, listening
 from fleet.kitchen import Inline, files_of, manifest_in, manifest_text, marks_of, models_in
 
-N_KILLS, N_RAY_KILLS = 50, 12
+N_KILLS = 50
+N_RAY_KILLS = int(os.environ.get("EDGELLM_RAY_KILLS", "12"))  # a minute each on two cores
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(7200),
@@ -128,6 +130,37 @@ def test_two_nodes_of_ray_give_the_same_bytes(
         _, said = process.communicate()
         assert process.returncode == 0, said.decode()
         assert files_of(manifest.out) == plain
+
+
+def test_ray_gives_gpus_to_steps_that_ask_for_them(models: list[Path], tmp_path: Path) -> None:
+    """The node with two says so only: no step computes on them. Who asks for more fails alone."""
+    pytest.importorskip("ray", reason="the engine ray is not tested: pip install 'edgellm[fleet]'")
+    text = manifest_text(models[:1], 1, 3)
+    for name, n_gpus in (("e8_32", 2), ("e4_16", 3)):
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\ngpus = {n_gpus}')
+    manifest = manifest_in(tmp_path / "gpus", text)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+
+    def told(work: str, digest: str, artefacts: str) -> object:
+        import ray
+
+        (seen / digest).write_text(f"{len(ray.get_gpu_ids())}", encoding="ascii")
+        return run_task(work, digest, artefacts)
+
+    def watched() -> RayEngine:
+        engine = RayEngine(manifest.work_dir, cluster.address)
+        engine._task = engine._ray.remote(max_retries=3)(told)
+        return engine
+
+    with cluster_in(tmp_path, n_gpus=2) as cluster:
+        report = build_fleet(manifest, engine=watched)
+    states = {one.recipe: one.state for one in report.variants}
+    assert states == {"e8_32": "done", "e4_16": "failed", "e6_16": "done"}
+    (failed,) = [one for one in report.variants if one.state == "failed"]
+    assert "is to have 3 GPUs, and no machine of Ray has more than 2" in str(failed)
+    # Two files, each of which is made and described; one of the four steps had both GPUs.
+    assert sorted(path.read_text() for path in seen.iterdir()) == ["0", "0", "0", "2"]
 
 
 def test_kills_of_nodes_workers_and_drivers_of_ray(

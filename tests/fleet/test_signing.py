@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +23,14 @@ from edgellm.converters.fleet.sign import make_key, make_root, sign_fleet
 from command_line import data_of, failure_of
 from edgellm.cli.exits import Exit
 from edgellm.errors import FormatError, InvalidArgumentError, UnsupportedError
-from edgellm.fleet.bundle import require_signature, verify_bundle
+from edgellm.fleet.bundle import bundle_beside, verify_bundle
+from edgellm.fleet.signed import key_id
+from edgellm.fleet.signed_bytes import SHARD_BYTES
 from edgellm.fleet.trust import clock_now, first_root, next_root
+from edgellm.locate import find
+from edgellm.signature import Signers, signed_file
 from fleet.kitchen import Inline, manifest_in, manifest_text, models_in, share_tokenizer
-from fleet.signing import bundle, new_key, statement
+from fleet.signing import bundle, statement
 from store.in_process import CommandLine
 
 HAS_LIBRARY = importlib.util.find_spec("model_signing") is not None
@@ -122,7 +129,7 @@ def test_a_signed_fleet_from_build_to_roll_back(
 ) -> None:
     """With bundles as the library makes them; test_bundles_of_the_library has its own."""
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sign_module, "_bundle", our_bundle)
+    monkeypatch.setattr(sign_module, "sign_file", our_bundle)
     manifest = built(tmp_path / "fleet", tiny_checkpoint, head=f'layout = "{layout}"')
     out = manifest.out
     make_root(out, 1, roles_of(keys), {"root": 2}, [keys["one"], keys["two"]])
@@ -154,11 +161,15 @@ def index_in(out: Path):
     return parse_index(Artefacts(str(out)).index(), "index")
 
 
-def our_bundle(out: Path, ref, is_oci: bool, model_key: Path) -> bytes:
+def our_bundle(file: Path, model_key: Path) -> bytes:
     from fleet.signing import Key
 
     key = Key(sign_module._private_key(model_key))
-    return json.dumps(bundle(statement({".": ref.sha256}), key)).encode()
+    return json.dumps(bundle(statement({".": file_digest(file)}), key)).encode()
+
+
+def file_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_options_that_would_have_no_effect_are_refused(cli: CommandLine) -> None:
@@ -173,24 +184,51 @@ def test_options_that_would_have_no_effect_are_refused(cli: CommandLine) -> None
 
 @needs_library
 @pytest.mark.slow
-def test_bundles_of_the_library(
-    keys: dict[str, Path], tiny_checkpoint: Path, tmp_path: Path
+def test_bundles_are_read_by_the_library_and_its_own_here(
+    keys: dict[str, Path], tmp_path: Path, cli: CommandLine
 ) -> None:
-    """Theirs are verified here, ours there; what ours say is what theirs do."""
-    from model_signing import verifying
+    """Also by its command line, which reads the digest of the whole file."""
+    from model_signing import signing
 
-    manifest = built(tmp_path / "fleet", tiny_checkpoint)
-    sign_fleet(manifest.out, keys["models"], [keys["index"]])
-    file = sorted(manifest.out.glob("models/*.edge"))[0]
-    theirs = file.with_name(f"{file.name}.sig")
+    file = Path(shutil.copyfile(find("demo").path, tmp_path / "demo.edge"))
+    with file.open("r+b") as grown:  # to three shards: nothing here opens it as a model
+        grown.truncate(2 * SHARD_BYTES + 12_345)
+    theirs, beside = tmp_path / "theirs.sig", bundle_beside(file)
     pem = public(keys["models"]).read_text(encoding="ascii")
-    assert require_signature(file, theirs, pem)
-    key = new_key()
-    files = verify_bundle(theirs.read_bytes(), {"": pem}, "theirs")
-    ours = tmp_path / "ours.sig"
-    made = bundle(statement(files), key)
-    ours.write_text(json.dumps(made), encoding="utf-8")
-    key_file = tmp_path / "ours.pub"
-    key_file.write_text(key.pem, encoding="ascii")
-    verifying.Config().use_elliptic_key_verifier(public_key=key_file).verify(file, ours)
-    assert json.loads(theirs.read_bytes()).keys() == made.keys()
+    signing.Config().use_elliptic_key_signer(private_key=keys["models"]).sign(file, theirs)
+    done = cli("fleet", "sign", file, "--model-key", keys["models"], "--json")
+    assert data_of(done, "fleet") == {"bundle": str(beside)}
+    read = [verify_bundle(one.read_bytes(), {"": pem}, "it")["."] for one in (theirs, beside)]
+    assert read[0].sha256 == read[1].sha256 == file_digest(file)
+    assert read[0].shards is None
+    assert read[1].shards is not None
+    assert len(read[1].shards.sha256) == 3
+    with file.open("rb", buffering=0) as opened:
+        for signed in read:
+            signed.check(opened, file, "it")
+    assert json.loads(theirs.read_bytes()).keys() == json.loads(beside.read_bytes()).keys()
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(file)]
+    command += ["--signature", str(beside), "--public_key", str(public(keys["models"]))]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with file.open("r+b") as changed:
+        changed.seek(SHARD_BYTES + 5)
+        changed.write(b"x")
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+@needs_library
+def test_a_lone_file_is_signed_beside_it(
+    keys: dict[str, Path], tmp_path: Path, cli: CommandLine
+) -> None:
+    file = Path(shutil.copyfile(find("demo").path, tmp_path / "demo.edge"))
+    sign = ["fleet", "sign", file, "--model-key", keys["models"]]
+    assert cli(*sign).stdout == f"{bundle_beside(file)}\n"
+    pem = public(keys["models"]).read_text(encoding="ascii")
+    with signed_file(file, Signers({key_id(pem): pem})):
+        pass
+    assert cli(*sign, "--index-key", keys["index"]).returncode == Exit.USAGE
+    assert cli("fleet", "sign", tmp_path, "--model-key", keys["models"]).returncode == Exit.USAGE
+    file.write_bytes(b"")
+    assert "it is empty" in failure_of(cli(*sign), Exit.BAD_INPUT)
+    file.unlink()
+    assert cli(*sign).returncode in (Exit.BAD_INPUT, Exit.USAGE)
