@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgellm.npu.qnn import compile_qnn
 
-from .ir import Graph
-from .onnx_lowering import OnnxWriter
+from ..export.onnx_graph import Initializers
+from .ir import Graph, Op
+from .onnx_lowering import OnnxLowering, OnnxWriter
 from .qdq import QdqWriter
 from .ranges import measure_ranges
 from .split import StepPlan
@@ -46,5 +47,21 @@ class QualcommWriter:
 
     def _sources(self, scratch: Path) -> OnnxWriter:
         if self._bits == HALF:
-            return OnnxWriter(scratch)
+            return HalfWriter(scratch)
         return QdqWriter(scratch, self._ranges, self._bits)
+
+
+class HalfWriter(OnnxWriter):
+    """Graphs in floats, for the HTP's half precision."""
+
+    def lowering(self, graph: Graph, constants: Initializers) -> OnnxLowering:
+        return HalfLowering(graph, constants)
+
+
+class HalfLowering(OnnxLowering):
+    """The HTP's sigmoid behind a product keeps 8 bits of its 11, its tanh all of them."""
+
+    def silu(self, op: Op, x: str) -> None:
+        half = self.node("Mul", [x, self.number(0.5)])
+        tanh = self.node("Tanh", [half])
+        self.node("Mul", [half, self.node("Add", [tanh, self.number(1.0)])], op.output)

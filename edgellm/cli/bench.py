@@ -27,7 +27,7 @@ from . import bench_profile
 from .allocate import refuse_others
 from .defaults import AdapterOption, DraftLayersOption, DraftModelOption
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, note_host_layers, print_json, print_table
+from .output import note, note_placement, print_json, print_table
 from .stored import model_file
 
 _TEXTS_EACH = 4  # of each kind
@@ -117,7 +117,7 @@ def command(
             speculate="off",
             backend=backend,
         )
-    note_host_layers(loaded.host_layers)
+    note_placement(loaded)
     try:
         through = None if adapter is None else native_adapter(Adapter(loaded, adapter, path))
         data = _measure(loaded, through, _work(path, through), prefill, decode, rounds)

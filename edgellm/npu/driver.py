@@ -129,7 +129,9 @@ class Placement:
         where = f"{', '.join(on_npu)} in graphs"
         where += f"; {', '.join(on_cpu)} on the CPU" if on_cpu else ""
         rows, slots = ", ".join(map(str, self.rows)), ", ".join(map(str, self.slots))
-        return f"{where}; {rows} rows beside {slots} slots, {self.n_bytes / 1e6:.2f} MB"
+        shapes = f"{rows} rows beside {slots} slots, {self.n_bytes / 1e6:.2f} MB"
+        behind = f"behind {max(self.slots)} tokens the CPU, where load(n_ctx=) asks for more"
+        return f"{where}; {shapes}; {behind}"
 
 
 def placements(model: Path) -> list[Placement]:

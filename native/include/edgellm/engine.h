@@ -128,7 +128,8 @@ struct LoadOptions {
   uint64_t max_memory_bytes = 0;
   // Check the cap for a session of this size now; 0: one KV page. Where a file has rotary tables
   // for short and for long contexts it decides between them for good, 0 like n_ctx_train; no
-  // session is longer than the table is meant for.
+  // session is longer than the table is meant for. With graphs of an NPU: more than they hold runs
+  // on the CPU, and nothing is longer than they are where this is not said.
   int n_ctx = 0;
   // What a step may take that reads a prompt while other sessions decode, as far as the rows of
   // those leave time; 0: twice as long as a step without.
@@ -174,7 +175,8 @@ struct ModelInfo {
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
   int n_threads = 0;
-  int n_host_layers = 0;  // the first so many run on the CPU: the device's memory is short
+  int n_host_layers = 0;   // the first so many run on the CPU: the device's memory is short
+  int n_graph_tokens = 0;  // with graphs of an NPU: tokens behind these run on the CPU; 0: none do
   double load_ms = 0;
 };
 
