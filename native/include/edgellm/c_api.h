@@ -141,26 +141,9 @@ typedef struct edgellm_load_options {
   const edgellm_setting* npu;
   size_t n_npu;
 } edgellm_load_options;
+/* Every EDGELLM_..._DEFAULT is 0, and so is EDGELLM_VERIFY_ONCE. */
 #define EDGELLM_LOAD_OPTIONS_INIT \
-  {sizeof(edgellm_load_options),  \
-   0,                             \
-   EDGELLM_VERIFY_ONCE,           \
-   0,                             \
-   0,                             \
-   EDGELLM_KV_DEFAULT,            \
-   0,                             \
-   0,                             \
-   NULL,                          \
-   0,                             \
-   0,                             \
-   EDGELLM_SPECULATE_DEFAULT,     \
-   NULL,                          \
-   0,                             \
-   EDGELLM_BACKEND_DEFAULT,       \
-   NULL,                          \
-   0,                             \
-   NULL,                          \
-   0}
+  {sizeof(edgellm_load_options), 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, 0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
