@@ -135,8 +135,8 @@ typedef struct edgellm_load_options {
    * check a signature of them first (docs/C_API.md). */
   const char* header_sha256;
   size_t n_header_sha256_bytes;
-  /* Of EDGELLM_BACKEND_NPU, whose KV is F16: "bundle", the folder of the graphs, and "library",
-   * onnxruntime's; "provider", "provider_library" and "provider.NAME" for a provider of its own.
+  /* Of EDGELLM_BACKEND_NPU, whose KV is F16: "bundle", the folder of the graphs, "generation" where
+   * there are several, "library", onnxruntime's, "provider", "provider_library", "provider.NAME".
    * Sessions are as long as the graphs, or n_ctx: the CPU goes on behind them. */
   const edgellm_setting* npu;
   size_t n_npu;

@@ -151,8 +151,8 @@ struct LoadOptions {
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
   std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
   // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
-  // and "library", onnxruntime's; for an execution provider of a library of its own "provider",
-  // "provider_library", and its options as "provider.NAME".
+  // "generation" where it is for several, "library", onnxruntime's, and for an execution provider
+  // "provider", the "provider_library" of its own, if there is one, and options as "provider.NAME".
   Metadata npu = {};
   // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
   // of a file that is verified. "": anything.

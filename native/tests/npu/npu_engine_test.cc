@@ -287,6 +287,28 @@ TEST_CASE("a bundle that is broken is refused") {
   check_starts(refusal(changed, file), "leaf_hash: ");
 }
 
+TEST_CASE("of graphs for several generations those of one are opened") {
+  const TinyFile file;
+  const BundleFolder bundle({.generations = {"73", "75"}}), alone;
+  const auto wanted = text_of(Model::load(file.path(), options_for(alone)), 50, 20);
+  LoadOptions options = options_for(bundle);
+  const auto load = [&] { return error_of([&] { Model::load(file.path(), options); }); };
+  const std::string unnamed = load();
+  check_starts(unnamed, "invalid_argument: ");
+  CHECK(unnamed.find("73, 75") != std::string::npos);
+  options.npu.emplace_back("generation", "79");
+  check_starts(load(), "invalid_argument: ");
+  options.npu.back().second = "75";
+  CHECK(text_of(Model::load(file.path(), options), 50, 20) == wanted);
+  std::filesystem::remove_all(bundle.path() + "/v73");  // a device needs its own only
+  CHECK(text_of(Model::load(file.path(), options), 50, 20) == wanted);
+  bundle.write("v75/" + bundle.first_graph(), "input ids 6 1\n");
+  check_starts(load(), "leaf_hash: ");
+  options.npu.back().second = "73";
+  check_starts(load(), "file_not_found: ");
+  check_starts(refusal(BundleFolder({.generations = {"../73"}}), file), "json_type: ");
+}
+
 TEST_CASE("a library that is not there, or too old, is named") {
   const TinyFile file;
   const BundleFolder bundle;
