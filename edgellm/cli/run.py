@@ -118,8 +118,8 @@ def command(
     context: Annotated[
         int | None,
         typer.Option(
-            help="Tokens that a text may have. Default: all the model can, or its graphs for an "
-            "NPU, behind which the CPU goes on.",
+            help="The longest context meant, for which there must be memory. Default: all the "
+            "model can, or its graphs for an NPU: behind those the CPU goes on.",
             min=1,
         ),
     ] = None,
