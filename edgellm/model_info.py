@@ -35,6 +35,7 @@ def model_info(native: native_module.Model, path: Path) -> ModelInfo:
         kv_bytes=native.kv_bytes(),
         backend=native.backend,
         host_layers=native.host_layers,
+        graph_tokens=native.graph_tokens,
         isa=_native.active_isa(),
         threads=native.n_threads,
         load_ms=native.load_ms,

@@ -68,7 +68,8 @@ class LoadOptions:
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest
     context meant, None for all that the model was trained for; its KV cache must fit as well, and a
-    model that turns short and long contexts by different tables gets the right one for good.
+    model that turns short and long contexts by different tables gets the right one for good. With
+    graphs for an NPU None stands for what they hold; what is beyond runs on the CPU.
     `kv`: how keys and values are kept: "K8V8"; "F16", which takes twice as much; "K8V4" or "K6V4",
     three quarters and two thirds, of which answers differ a little more (docs/KV.md).
     `prefix_cache`: bytes of KV of ended texts that are kept for texts that begin alike, None for an

@@ -118,6 +118,7 @@ class ModelInfo:
     verified_fraction: float
     root: str  # SHA-256 over all weights, hex
     host_layers: int = 0  # that run on the CPU, because the GPU's memory is short
+    graph_tokens: int = 0  # that graphs hold, where the CPU computes those behind them; else 0
     source: dict[str, Any] = field(default_factory=dict)
     # Tokens that went to each expert since load(), by layer; layers without experts are left out.
     expert_load: dict[int, list[int]] = field(default_factory=dict)

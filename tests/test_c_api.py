@@ -65,6 +65,7 @@ def test_the_example_runs_on_an_installed_library(tmp_path, demo_path):
     subprocess.run(["cmake", "--build", str(build)], check=True)
     subprocess.run(["cmake", "--install", str(build), "--prefix", str(prefix)], check=True)
     shutil.rmtree(build)
+    assert len(list((prefix / "lib").glob("libedgellm_npu.*"))) == 1
     example = tmp_path / "c"
     shutil.copytree(ROOT / "examples" / "c", example, ignore=shutil.ignore_patterns("complete"))
     subprocess.run(["make", "-C", str(example), f"PREFIX={prefix}"], check=True)

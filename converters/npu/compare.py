@@ -38,7 +38,7 @@ class Difference:
 def compare_with_cpu(session: GraphSession, edge: Path, n_tokens: int = N_TOKENS) -> Difference:
     """On text that the CPU runtime makes, from id 1 on, in the largest steps but for its end."""
     n_tokens = min(n_tokens, session.capacity)
-    ids, wanted = _written_by_cpu(edge, n_tokens)
+    ids, wanted = _written_by_cpu(edge, n_tokens, session.capacity)
     n_first = max(n_tokens - N_SINGLE, 1)
     got = [session.append(ids[:n_first]), *(session.append([one]) for one in ids[n_first:])]
     return difference(np.concatenate(got), wanted)
@@ -50,10 +50,10 @@ def cpu_logits(edge: Path, ids: Sequence[int]) -> F32Array:
         return _logits(session, ids)
 
 
-def _written_by_cpu(edge: Path, n_tokens: int) -> tuple[list[int], F32Array]:
+def _written_by_cpu(edge: Path, n_tokens: int, n_ctx: int) -> tuple[list[int], F32Array]:
     """The likeliest tokens after id 1, and the logits after each."""
     ids, rows = [1], []
-    with _cpu_session(edge, n_tokens) as session:
+    with _cpu_session(edge, n_tokens, n_ctx) as session:
         while True:
             rows.append(_logits(session, ids[-1:]))
             if len(ids) == n_tokens:
@@ -62,10 +62,11 @@ def _written_by_cpu(edge: Path, n_tokens: int) -> tuple[list[int], F32Array]:
 
 
 @contextmanager
-def _cpu_session(edge: Path, n_tokens: int) -> Iterator[Session]:
+def _cpu_session(edge: Path, n_tokens: int, n_ctx: int = 0) -> Iterator[Session]:
+    """n_ctx: the context planned, which chooses a table of LongRoPE; 0: all of the model's."""
     from edgellm._native import Model, Session
 
-    model = Model.load(edge, kv_format="F16")
+    model = Model.load(edge, kv_format="F16", n_ctx=n_ctx)
     try:
         session = Session(model, n_tokens, None, reuse_prefix=False)
         yield session

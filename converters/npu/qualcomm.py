@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edgellm.npu.qnn import compile_qnn
+from edgellm.npu.bundle import GENERATION
+from edgellm.npu.qnn import Compiled, compile_qnn
 
-from .ir import Graph
-from .onnx_lowering import OnnxWriter
+from ..export.onnx_graph import Initializers
+from .ir import Graph, Op
+from .onnx_lowering import OnnxLowering, OnnxWriter
 from .qdq import QdqWriter
 from .ranges import measure_ranges
 from .split import StepPlan
@@ -20,12 +22,13 @@ HALF = 16
 
 
 class QualcommWriter:
-    """weight_bits: 4 or 8, beside activations of 16; or 16 for half precision. settings: as
-    edgellm/npu/qnn.py takes them. share: graphs of a part are one context binary."""
+    """folders: of the graphs, by the generation of the HTP. weight_bits: 4 or 8, beside activations
+    of 16; or 16 for half precision. settings: as edgellm/npu/qnn.py takes them. share: graphs of a
+    part are one context binary."""
 
     def __init__(
         self,
-        folder: Path,
+        folders: Mapping[str, Path],
         weights: NpuWeights,
         plan: StepPlan,
         weight_bits: int,
@@ -33,7 +36,7 @@ class QualcommWriter:
         *,
         share: bool,
     ) -> None:
-        self._folder, self._bits, self._settings = folder, weight_bits, settings
+        self._folders, self._bits, self._settings = folders, weight_bits, settings
         self._share = share
         self._ranges = {} if weight_bits == HALF else measure_ranges(weights, plan)
 
@@ -41,10 +44,40 @@ class QualcommWriter:
         with tempfile.TemporaryDirectory() as scratch:
             sources = self._sources(Path(scratch)).write(part, graphs)
             entries = {name: one.entry for name, one in sources.items()}
-            made = compile_qnn(entries, self._folder, self._settings, share=self._share)
-        return {name: Written(one.entry, one.files, one.runner) for name, one in made.items()}
+            made = [self._compile(entries, arch) for arch in self._folders]
+        last = list(self._folders.values())[-1]
+        return {
+            name: Written(
+                one.entry,
+                tuple(path for each in made for path in each[name].files),
+                one.runner,
+                last,
+            )
+            for name, one in made[-1].items()
+        }
+
+    def _compile(self, sources: Mapping[str, Path], arch: str) -> dict[str, Compiled]:
+        folder = self._folders[arch]
+        folder.mkdir(exist_ok=True)
+        return compile_qnn(sources, folder, {**self._settings, GENERATION: arch}, share=self._share)
 
     def _sources(self, scratch: Path) -> OnnxWriter:
         if self._bits == HALF:
-            return OnnxWriter(scratch)
+            return HalfWriter(scratch)
         return QdqWriter(scratch, self._ranges, self._bits)
+
+
+class HalfWriter(OnnxWriter):
+    """Graphs in floats, for the HTP's half precision."""
+
+    def lowering(self, graph: Graph, constants: Initializers) -> OnnxLowering:
+        return HalfLowering(graph, constants)
+
+
+class HalfLowering(OnnxLowering):
+    """The HTP's sigmoid behind a product keeps 8 bits of its 11, its tanh all of them."""
+
+    def silu(self, op: Op, x: str) -> None:
+        half = self.node("Mul", [x, self.number(0.5)])
+        tanh = self.node("Tanh", [half])
+        self.node("Mul", [half, self.node("Add", [tanh, self.number(1.0)])], op.output)

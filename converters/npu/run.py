@@ -291,9 +291,18 @@ def _bundle(
     if tokenizer is not None:
         files.append(folder / TOKENIZER)
         files[-1].write_bytes(tokenizer)
-    entry = {name: one.entry.relative_to(folder).as_posix() for name, one in written.items()}
-    listed = hashed(folder, files)
-    return Bundle(target.name, plan.facts, plan.graph_facts, entry, listed, target.settings(bits))
+    entry = {
+        name: one.entry.relative_to(one.base or folder).as_posix() for name, one in written.items()
+    }
+    return Bundle(
+        target.name,
+        plan.facts,
+        plan.graph_facts,
+        entry,
+        hashed(folder, files),
+        target.settings(bits),
+        generations=target.generations,
+    )
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgellm.errors import InvalidArgumentError
-from edgellm.npu.bundle import Bundle
+from edgellm.npu.bundle import GENERATION, Bundle, generation_folder
 from edgellm.npu.host import MASKED
 from edgellm.npu.providers import PROVIDER, PROVIDERS, default_settings
 from edgellm.npu.session import Runner
@@ -45,7 +45,7 @@ class Target:
     the source. masked: by the bits of weights. settings: what its executor is told, by those bits.
     on_host: stages that stay there unless a caller says otherwise; host_writer: of those, None: as
     the others. may_share: graphs of a part share their weights only if a caller says so; else they
-    always do.
+    always do. generations: of NPUs, each of which has graphs of its own; none: all have the same.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Target:
     host_writer: MakeWriter | None = None
     may_share: bool = False
     check_runners: Callable[[Path, Bundle], Mapping[str, Runner]] | None = None
+    generations: tuple[str, ...] = ()
 
 
 def _onnx(writing: Writing) -> GraphWriter:
@@ -93,21 +94,26 @@ def _plain_onnx(writing: Writing) -> GraphWriter:
     return OnnxWriter(writing.folder)
 
 
-def _qualcomm(arch: str) -> Target:
+def _qualcomm(name: str, *archs: str) -> Target:
+    """Of one generation of the HTP, or of several in one bundle."""
+    is_one = len(archs) == 1
+
     def settings(bits: int) -> dict[str, str]:
-        return {"htp_arch": arch, "half": "1" if bits == 16 else "0"}
+        half = {"half": "1" if bits == 16 else "0"}
+        return {GENERATION: archs[0], **half} if is_one else half
 
     def writer(writing: Writing) -> GraphWriter:
         from .qualcomm import QualcommWriter
 
-        one = writing
+        one, root = writing, writing.folder
+        folders = {arch: root if is_one else root / generation_folder(arch) for arch in archs}
         chosen = settings(one.bits)
-        return QualcommWriter(one.folder, one.weights, one.plan, one.bits, chosen, share=one.share)
+        return QualcommWriter(folders, one.weights, one.plan, one.bits, chosen, share=one.share)
 
     return Target(
-        f"qualcomm-v{arch}",
+        name,
         "npu,npu-qualcomm",
-        "Qualcomm's HTP simulator, or the chip",
+        f"Qualcomm's HTP simulator (v{archs[-1]}), or the chip",
         writer,
         max_bytes=3 * GIB,  # a context binary is mapped into 32-bit addresses of the HTP
         kv_dtype="f32",
@@ -115,9 +121,11 @@ def _qualcomm(arch: str) -> Target:
         rounds=True,
         masked=lambda bits: MASKED if bits == 16 else MASKED_INTEGERS,
         settings=settings,
+        check_settings={} if is_one else {GENERATION: archs[-1]},
         may_share=True,
         on_host=frozenset({EMBED}),  # looking up a row needs no NPU, and a table fills its memory
         host_writer=_onnx,
+        generations=() if is_one else archs,
     )
 
 
@@ -160,7 +168,8 @@ TARGETS = {
             stateful=True,
             check_runners=_interpreted,
         ),
-        *map(_qualcomm, HTP_GENERATIONS),
+        *(_qualcomm(f"qualcomm-v{arch}", arch) for arch in HTP_GENERATIONS),
+        _qualcomm("qualcomm", *HTP_GENERATIONS),
     )
 }
 PREFIX = "npu:"

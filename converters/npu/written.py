@@ -15,11 +15,13 @@ from .ir import Graph
 @dataclass(frozen=True)
 class Written:
     """What a graph became: what its executor opens, and all files of it. runner: what runs it on
-    this machine, where nothing here opens the files."""
+    this machine, where nothing here opens the files. base: the folder that `entry` is in of every
+    generation's, where there are several; None: the bundle's."""
 
     entry: Path
     files: tuple[Path, ...]
     runner: Runner | None = None
+    base: Path | None = None
 
 
 class GraphWriter(Protocol):

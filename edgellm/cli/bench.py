@@ -31,7 +31,7 @@ from .defaults import (
     RequireSignatureOption,
 )
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, note_host_layers, print_json, print_table
+from .output import note, note_placement, print_json, print_table
 from .stored import model_file
 
 _TEXTS_EACH = 4  # of each kind
@@ -112,7 +112,7 @@ def command(
     opened = Opened(path, options)
     loaded = opened.native
     try:
-        note_host_layers(loaded.host_layers)
+        note_placement(loaded)
         through = None
         if adapter is not None:
             through = native_adapter(Adapter(loaded, adapter, path, opened.signers))

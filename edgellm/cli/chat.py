@@ -16,7 +16,7 @@ from ..chat_template import CHATML_NAME
 from ..errors import InvalidArgumentError
 from ..locate import DEMO
 from ..model import Model, load
-from ..options import DEFAULT_KV, GenerateOptions, as_stops
+from ..options import DEFAULT_KV, GenerateOptions, as_stops, uses_graphs
 from ..sampling import SamplingArguments, SamplingRules
 from . import sampling as flags
 from .defaults import (
@@ -31,7 +31,7 @@ from .defaults import (
     size_bytes,
 )
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, note_host_layers, print_json
+from .output import note, note_placement, print_json
 from .stored import model_file
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ def command(
         str, typer.Option(help="When the context is full: error, drop_oldest_turns, shift.")
     ] = "error",
     context: Annotated[
-        int | None, typer.Option(help="Tokens that a chat may hold. Default: all the model can.")
+        int | None,
+        typer.Option(
+            help="Tokens that a chat may hold. Default: all the model can, or its graphs for an "
+            "NPU, behind which the CPU goes on."
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -140,6 +144,7 @@ def command(
             threads=threads,
             kv=kv or DEFAULT_KV,
             max_memory=limit_bytes,
+            n_ctx=context if uses_graphs(backend) else None,
             draft_model=draft_model,
             draft_layers=draft_layers,
             backend=backend,
@@ -160,7 +165,7 @@ def command(
                 cache = {"kv_cache_dir": kv_directory()}
         loaded = stack.enter_context(opened(model or DEMO))
         if backend != "cpu":
-            note_host_layers(loaded.info().host_layers)
+            note_placement(loaded.info())
         through = None if adapter is None else loaded.load_adapter(adapter)
         options: dict[str, Any] = {
             "template": named,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..sanitize import visible, visible_line
 
@@ -54,11 +54,23 @@ def note(message: str) -> None:
     sys.stderr.write(visible_line(message) + "\n")
 
 
-def note_host_layers(n_on_host: int) -> None:
-    """Says of a model on a GPU that not all of it is there."""
-    if n_on_host:
+class Placed(Protocol):
+    """A model, or what is known of it."""
+
+    @property
+    def host_layers(self) -> int: ...
+    @property
+    def graph_tokens(self) -> int: ...
+
+
+def note_placement(model: Placed) -> None:
+    """Says of a model on a GPU or an NPU that not all of it is there."""
+    if model.host_layers:
         why = "the GPU's memory is short (docs/backends.md)"
-        note(f"the first {n_on_host} layers run on the CPU: {why}")
+        note(f"the first {model.host_layers} layers run on the CPU: {why}")
+    if model.graph_tokens:
+        why = "its graphs hold no more (docs/NPU.md)"
+        note(f"tokens behind the first {model.graph_tokens} run on the CPU: {why}")
 
 
 def print_error(message: str) -> None:

@@ -32,7 +32,7 @@ from .defaults import (
     size_bytes,
 )
 from .flags import BackendOption, JsonFlag, KvOption, ThreadsOption
-from .output import note, note_host_layers, print_json, print_text
+from .output import note, note_placement, print_json, print_text
 from .progress import PromptBar
 from .prompt import whole_prompt
 from .stored import model_file
@@ -115,6 +115,14 @@ def command(
     require_signature: RequireSignatureOption = None,
     govern: GovernFlag = False,
     backend: BackendOption = "cpu",
+    context: Annotated[
+        int | None,
+        typer.Option(
+            help="The longest context meant, for which there must be memory. Default: all the "
+            "model can, or its graphs for an NPU: behind those the CPU goes on.",
+            min=1,
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Load, generate, report."""
@@ -133,6 +141,7 @@ def command(
                 threads=threads,
                 kv=kv or DEFAULT_KV,
                 max_memory=limit_bytes,
+                n_ctx=context,
                 draft_model=draft_model,
                 draft_layers=draft_layers,
                 backend=backend,
@@ -141,7 +150,7 @@ def command(
             )
         )
         if backend != "cpu":
-            note_host_layers(loaded.info().host_layers)
+            note_placement(loaded.info())
         if govern:
             from ..governor import Governor
 

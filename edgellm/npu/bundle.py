@@ -10,24 +10,26 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError
+from ..errors import FormatError, IntegrityError, InvalidArgumentError
 from ..strict_json import parse_json
 from . import DESCRIPTION as DESCRIPTION
-from .facts import NPU, PLACEMENTS, Facts, GraphFacts, LayerFacts
+from .facts import HOST, NPU, PLACEMENTS, Facts, GraphFacts, LayerFacts
 from .host import Rotation
 
 TOKENIZER = "tokenizer.bin"
+GENERATION = "htp_arch"  # the setting that names one
 VERSION = 1
 _MAX_DESCRIPTION_BYTES = 16 << 20
 _MAX_SIZE = 1 << 24
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 1 << 20
+_MAX_NAMES = 16  # of generations
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class BundleFile:
 @dataclass(frozen=True)
 class Bundle:
     """target: as `edgellm convert --target` names it. entry: of each graph, the file or folder
-    that its executor opens. report: what the conversion measured."""
+    that its executor opens. report: what the conversion measured. generations: of a vendor's NPUs,
+    where each has graphs of its own for them, in a folder; the setting `htp_arch` says which."""
 
     target: str
     facts: Facts
@@ -51,6 +54,34 @@ class Bundle:
     files: tuple[BundleFile, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    generations: tuple[str, ...] = ()
+
+    def for_generation(self, name: str) -> Bundle:
+        """With the graphs and files of one generation. InvalidArgumentError: it has none of it."""
+        if not self.generations:
+            return self
+        if name not in self.generations:
+            known = ", ".join(f"{self.target}-v{one}" for one in self.generations)
+            raise InvalidArgumentError(
+                f"graphs for several generations of {self.target}: name one of {known}, such as "
+                f"backend='npu:{self.target}-v{self.generations[0]}' of load(), or the setting "
+                "'htp_arch'",
+                code="invalid_argument",
+            )
+        others = tuple(f"{generation_folder(one)}/" for one in self.generations if one != name)
+        on_host = {graph.name for graph in self.graphs if graph.placement == HOST}
+        entry = {
+            graph: path if graph in on_host else f"{generation_folder(name)}/{path}"
+            for graph, path in self.entry.items()
+        }
+        files = tuple(one for one in self.files if not one.name.startswith(others))
+        settings = {**self.settings, GENERATION: name}
+        return replace(self, entry=entry, files=files, settings=settings, generations=())
+
+
+def generation_folder(name: str) -> str:
+    """In the bundle's."""
+    return f"v{name}"
 
 
 def write_description(directory: Path, bundle: Bundle) -> None:
@@ -78,6 +109,8 @@ def write_description(directory: Path, bundle: Bundle) -> None:
         "settings": dict(bundle.settings),
         "report": dict(bundle.report),
     }
+    if bundle.generations:
+        value["generations"] = list(bundle.generations)
     (directory / DESCRIPTION).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
@@ -89,9 +122,10 @@ def hashed(directory: Path, paths: Iterable[Path]) -> tuple[BundleFile, ...]:
     )
 
 
-def read_bundle(directory: Path) -> Bundle:
-    """FormatError: no bundle, or a broken one. IntegrityError: a file is not what was written."""
-    bundle = read_description(directory)
+def read_bundle(directory: Path, generation: str = "") -> Bundle:
+    """FormatError: no bundle, or a broken one. IntegrityError: a file is not what was written.
+    generation: see Bundle.for_generation(); files of others need not be there."""
+    bundle = read_description(directory).for_generation(generation)
     for one in bundle.files:
         _check_file(directory, one)
     return bundle
@@ -110,12 +144,17 @@ def read_description(directory: Path) -> Bundle:
     if len(data) > _MAX_DESCRIPTION_BYTES:
         raise FormatError(f"{path}: too large", code="header_too_large")
     bundle = _parse(_Fields(parse_json(data, str(path)), str(path)))
+    for generation in bundle.generations or ("",):
+        _check_entries(bundle.for_generation(generation), path)
+    return bundle
+
+
+def _check_entries(bundle: Bundle, path: Path) -> None:
     for name, entry in bundle.entry.items():
         if not any(f"{one.name}/".startswith(f"{entry}/") for one in bundle.files):
             raise FormatError(
                 f"{path}: graph '{name[:80]}' is in no file that is listed", code="tensor_missing"
             )
-    return bundle
 
 
 def _check_file(directory: Path, one: BundleFile) -> None:
@@ -158,6 +197,7 @@ def _parse(root: _Fields) -> Bundle:
         ),
         root.texts_by_name("settings"),
         root.value("report", dict),
+        root.plain_names("generations"),
     )
 
 
@@ -244,6 +284,14 @@ class _Fields:
         if not all(_PLAIN_NAME.fullmatch(part) for part in text.split("/")):
             raise self._wrong(key)
         return text
+
+    def plain_names(self, key: str) -> tuple[str, ...]:
+        """Parts of paths, each once; bundles without them do not have the key."""
+        names = tuple(self.items(key)) if key in self._value else ()
+        is_plain = all(isinstance(one, str) and _PLAIN_NAME.fullmatch(one) for one in names)
+        if not is_plain or len(set(names)) < len(names) or len(names) > _MAX_NAMES:
+            raise self._wrong(key)
+        return names
 
     def texts_by_name(self, key: str) -> dict[str, str]:
         found = self.value(key, dict)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BACKEND = "npu"
 KV = "F16"  # what graphs keep: pages that round would make a text depend on how it was cut
 LIBRARY_VARIABLE = "EDGELLM_ONNXRUNTIME_LIBRARY"
+_GENERATION = "-v"  # before it, in the name of a target
 _INSTALL = "pip install 'edgellm[npu]'"
 _LIBRARIES = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 
@@ -34,8 +35,15 @@ def settings_for(model: Path, backend: str) -> list[tuple[str, str]]:
 
     folder = bundle_of(model, backend)
     bundle = read_description(folder)
+    target = _target_of(backend)
+    if not bundle.generations and target and folder != bundles_beside(model).get(target):
+        raise _no_graphs(model, target)
+    generation = target.partition(_GENERATION)[2] if bundle.generations else ""
+    bundle = bundle.for_generation(generation)
     settings = [("bundle", str(folder)), ("library", str(onnxruntime_library()))]
-    if bundle.target.startswith("qualcomm-"):
+    if generation:
+        settings += [("generation", generation)]
+    if bundle.target.startswith("qualcomm"):
         from .qnn import PROVIDER, provider_library, provider_options
 
         settings += [("provider", PROVIDER), ("provider_library", provider_library())]
@@ -66,24 +74,34 @@ def bundles_beside(model: Path) -> dict[str, Path]:
 
 def bundle_of(model: Path, backend: str) -> Path:
     """The folder that `backend` means."""
-    found, target = bundles_beside(model), backend.partition(":")[2]
-    names = ", ".join(found) or "none"
-    if target in found:
-        return found[target]
+    found, target = bundles_beside(model), _target_of(backend)
+    family = target.partition(_GENERATION)[0]
+    for name in (target, family):  # graphs for one generation, or for several
+        if name in found:
+            return found[name]
     if target or not found:
-        wanted = target or "ort"
-        raise FormatError(
-            f"{model}: there are no graphs for '{wanted[:40]}' beside it (found: {names}); make "
-            f"them: edgellm convert SRC {model.name} --target npu:{wanted[:40]}",
-            code="file_not_found",
-        )
+        raise _no_graphs(model, target or "ort")
     if len(found) > 1:
         raise InvalidArgumentError(
-            f"{model}: there are graphs for several targets beside it; name one of {names}, such "
+            f"{model}: there are graphs for several targets beside it; name one of "
+            f"{', '.join(found)}, such "
             f"as backend='npu:{next(iter(found))}'",
             code="invalid_argument",
         )
     return next(iter(found.values()))
+
+
+def _target_of(backend: str) -> str:
+    return backend.partition(":")[2]
+
+
+def _no_graphs(model: Path, wanted: str) -> FormatError:
+    names = ", ".join(bundles_beside(model)) or "none"
+    return FormatError(
+        f"{model}: there are no graphs for '{wanted[:40]}' beside it (found: {names}); make "
+        f"them: edgellm convert SRC {model.name} --target npu:{wanted[:40]}",
+        code="file_not_found",
+    )
 
 
 def onnxruntime_library() -> Path:
@@ -118,6 +136,7 @@ class Placement:
     rows: tuple[int, ...]
     slots: tuple[int, ...]
     n_bytes: int
+    generations: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         return {**vars(self), "parts": dict(self.parts)}
@@ -129,7 +148,11 @@ class Placement:
         where = f"{', '.join(on_npu)} in graphs"
         where += f"; {', '.join(on_cpu)} on the CPU" if on_cpu else ""
         rows, slots = ", ".join(map(str, self.rows)), ", ".join(map(str, self.slots))
-        return f"{where}; {rows} rows beside {slots} slots, {self.n_bytes / 1e6:.2f} MB"
+        shapes = f"{rows} rows beside {slots} slots, {self.n_bytes / 1e6:.2f} MB"
+        behind = f"behind {max(self.slots)} tokens the CPU, where load(n_ctx=) asks for more"
+        which = ", ".join(f"v{one}" for one in self.generations)
+        where += f", for each of {which}" if which else ""
+        return f"{where}; {shapes}; {behind}"
 
 
 def placements(model: Path) -> list[Placement]:
@@ -157,4 +180,5 @@ def placement(bundle: Bundle) -> Placement:
         tuple(sorted({graph.n_rows for graph in bundle.graphs})),
         tuple(sorted({graph.n_past for graph in bundle.graphs})),
         sum(one.n_bytes for one in bundle.files),
+        bundle.generations,
     )

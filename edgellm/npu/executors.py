@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import UnsupportedError
-from .bundle import Bundle
+from .bundle import GENERATION, Bundle
 from .facts import HOST
 from .session import Runner
 
@@ -57,6 +57,7 @@ def runners_of(
             code="feature_unsupported",
         )
     chosen = {**bundle.settings, **(settings or {})}
+    bundle = bundle.for_generation(chosen.get(GENERATION, ""))
     return {
         graph.name: (_host if graph.placement == HOST else found)(
             folder / bundle.entry[graph.name], chosen, threads

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InvalidArgumentError, UnsupportedError
-from .bundle import TOKENIZER, Bundle, read_bundle
+from .bundle import GENERATION, TOKENIZER, Bundle, read_bundle
 from .executors import runners_of
 from .host import F32Array
 from .session import Choose, GraphSession, generate, most_likely
@@ -25,7 +25,7 @@ class NpuModel:
     def __init__(
         self, folder: Path, *, threads: int = 0, settings: Mapping[str, str] | None = None
     ) -> None:
-        self.bundle: Bundle = read_bundle(folder)
+        self.bundle: Bundle = read_bundle(folder, (settings or {}).get(GENERATION, ""))
         runners = runners_of(folder, self.bundle, threads, settings)
         self._session = GraphSession(self.bundle.facts, self.bundle.graphs, runners)
         blob = folder / TOKENIZER

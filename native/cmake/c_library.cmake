@@ -31,6 +31,11 @@ if(EDGE_BUILD_SHARED)
   file(RELATIVE_PATH EDGELLM_PC_TO_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
   configure_file(${CMAKE_CURRENT_SOURCE_DIR}/cmake/edgellm.pc.in edgellm.pc @ONLY)
   install(TARGETS edgellm)
+  if(WIN32)  # which opens this beside itself
+    install(TARGETS edgellm_npu LIBRARY DESTINATION ${CMAKE_INSTALL_BINDIR})
+  elseif(NOT EDGE_APPLE_FRAMEWORK)
+    install(TARGETS edgellm_npu LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  endif()
   install(FILES include/edgellm/c_api.h include/edgellm/c_codes.h
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/edgellm)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/edgellm.pc

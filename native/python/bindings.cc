@@ -389,7 +389,8 @@ void bind_model(py::module_& m) {
       .def_property_readonly("expert_load", py::cpp_function(&Model::expert_load, Unlocked()))
       .def_property_readonly("n_threads", info(&edgellm::ModelInfo::n_threads))
       .def_property_readonly("backend", info(&edgellm::ModelInfo::backend))
-      .def_property_readonly("host_layers", info(&edgellm::ModelInfo::n_host_layers));
+      .def_property_readonly("host_layers", info(&edgellm::ModelInfo::n_host_layers))
+      .def_property_readonly("graph_tokens", info(&edgellm::ModelInfo::n_graph_tokens));
 }
 
 void bind_session(py::module_& m) {

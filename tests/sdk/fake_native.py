@@ -73,6 +73,7 @@ class Model:
     expert_load = ([], [])
     backend = "cpu"
     host_layers = 0
+    graph_tokens = 0
     root = "00" * 32
     spec_json = json.dumps({"layers": [{}, {}]})
     metadata = {  # noqa: RUF012

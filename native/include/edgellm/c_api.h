@@ -95,8 +95,17 @@ enum {
   EDGELLM_BACKEND_DEFAULT = 0, /* CPU */
   EDGELLM_BACKEND_CPU = 1,
   EDGELLM_BACKEND_CUDA = 2,
-  EDGELLM_BACKEND_METAL = 3
+  EDGELLM_BACKEND_METAL = 3,
+  EDGELLM_BACKEND_NPU = 4 /* graphs, which edgellm_load_options.npu names: docs/NPU.md */
 };
+
+/* UTF-8. */
+typedef struct edgellm_setting {
+  const char* name;
+  size_t n_name_bytes;
+  const char* value;
+  size_t n_value_bytes;
+} edgellm_setting;
 
 typedef struct edgellm_load_options {
   size_t struct_size;
@@ -126,25 +135,15 @@ typedef struct edgellm_load_options {
    * check a signature of them first (docs/C_API.md). */
   const char* header_sha256;
   size_t n_header_sha256_bytes;
+  /* Of EDGELLM_BACKEND_NPU, whose KV is F16: "bundle", the folder of the graphs, "generation" where
+   * there are several, "library", onnxruntime's, "provider", "provider_library", "provider.NAME".
+   * Sessions are as long as the graphs, or n_ctx: the CPU goes on behind them. */
+  const edgellm_setting* npu;
+  size_t n_npu;
 } edgellm_load_options;
+/* Every EDGELLM_..._DEFAULT is 0, and so is EDGELLM_VERIFY_ONCE. */
 #define EDGELLM_LOAD_OPTIONS_INIT \
-  {sizeof(edgellm_load_options),  \
-   0,                             \
-   EDGELLM_VERIFY_ONCE,           \
-   0,                             \
-   0,                             \
-   EDGELLM_KV_DEFAULT,            \
-   0,                             \
-   0,                             \
-   NULL,                          \
-   0,                             \
-   0,                             \
-   EDGELLM_SPECULATE_DEFAULT,     \
-   NULL,                          \
-   0,                             \
-   EDGELLM_BACKEND_DEFAULT,       \
-   NULL,                          \
-   0}
+  {sizeof(edgellm_load_options), 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, 0}
 #define EDGELLM_NO_PREFIX_CACHE UINT64_MAX
 
 typedef struct edgellm_model_info {
@@ -160,12 +159,13 @@ typedef struct edgellm_model_info {
   uint64_t file_bytes;
   double load_ms;
   char root[72];          /* 64 hex digits and NUL: the identity of the model */
-  char backend[16];       /* "cpu", "cuda" or "metal", and NUL */
+  char backend[16];       /* "cpu", "cuda", "metal" or "npu", and NUL */
   char kv_format[16];     /* "F16", "K8V8", ... and NUL */
   uint64_t session_bytes; /* that a session reserves besides its KV, for logits */
+  int64_t n_graph_tokens; /* that graphs hold, where the CPU computes those behind them; else 0 */
 } edgellm_model_info;
 #define EDGELLM_MODEL_INFO_INIT \
-  {sizeof(edgellm_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, 0}
+  {sizeof(edgellm_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, 0, 0}
 
 /* KV pages of a model in bytes, and what became of those of earlier texts. */
 typedef struct edgellm_kv_figures {

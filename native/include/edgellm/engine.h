@@ -128,7 +128,8 @@ struct LoadOptions {
   uint64_t max_memory_bytes = 0;
   // Check the cap for a session of this size now; 0: one KV page. Where a file has rotary tables
   // for short and for long contexts it decides between them for good, 0 like n_ctx_train; no
-  // session is longer than the table is meant for.
+  // session is longer than the table is meant for. With graphs of an NPU: more than they hold runs
+  // on the CPU, and nothing is longer than they are where this is not said.
   int n_ctx = 0;
   // What a step may take that reads a prompt while other sessions decode, as far as the rows of
   // those leave time; 0: twice as long as a step without.
@@ -150,8 +151,8 @@ struct LoadOptions {
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
   std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
   // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
-  // and "library", onnxruntime's; for an execution provider of a library of its own "provider",
-  // "provider_library", and its options as "provider.NAME".
+  // "generation" where it is for several, "library", onnxruntime's, and for an execution provider
+  // "provider", the "provider_library" of its own, if there is one, and options as "provider.NAME".
   Metadata npu = {};
   // What edgellm.header_sha256 of the file must be, or "signature_digest"; it stands for every byte
   // of a file that is verified. "": anything.
@@ -174,7 +175,8 @@ struct ModelInfo {
   uint64_t scratch_bytes = 0;
   uint64_t file_bytes = 0;
   int n_threads = 0;
-  int n_host_layers = 0;  // the first so many run on the CPU: the device's memory is short
+  int n_host_layers = 0;   // the first so many run on the CPU: the device's memory is short
+  int n_graph_tokens = 0;  // with graphs of an NPU: tokens behind these run on the CPU; 0: none do
   double load_ms = 0;
 };
 

@@ -11,6 +11,7 @@ using edge::api::raise;
 using edge::capi::check_buffer;
 using edge::capi::copy_name;
 using edge::capi::guarded;
+using edge::capi::input;
 using edge::capi::path_input;
 using edge::capi::read_struct;
 using edge::capi::refuse;
@@ -115,6 +116,8 @@ std::string backend_of(int64_t backend) {
       return "cuda";
     case EDGELLM_BACKEND_METAL:
       return "metal";
+    case EDGELLM_BACKEND_NPU:
+      return "npu";
     default:
       refuse("options->backend is " + std::to_string(backend) + "; it must be EDGELLM_BACKEND_...");
   }
@@ -151,6 +154,15 @@ std::string digest_of(const char* digits, size_t n_bytes) {
          " bytes; it must be 64 hex digits, or NULL");
 }
 
+edgellm::Metadata npu_of(const edgellm_load_options& options) {
+  edgellm::Metadata settings;
+  for (const edgellm_setting& one : input(options.npu, options.n_npu, "options->npu")) {
+    settings.emplace_back(text_input(one.name, one.n_name_bytes, "options->npu: a name"),
+                          text_input(one.value, one.n_value_bytes, "options->npu: a value"));
+  }
+  return settings;
+}
+
 uint64_t prefix_cache_of(uint64_t n_bytes) {
   if (n_bytes == EDGELLM_NO_PREFIX_CACHE) return 0;
   return n_bytes == 0 ? edgellm::LoadOptions{}.prefix_cache_bytes : n_bytes;
@@ -171,6 +183,10 @@ edgellm::LoadOptions load_options(const edgellm_load_options* given) {
   }
   out.speculate = speculate_of(options.speculate);
   out.backend = backend_of(options.backend);
+  out.npu = npu_of(options);
+  if (options.backend == EDGELLM_BACKEND_NPU && options.kv_format == EDGELLM_KV_DEFAULT) {
+    out.kv_format = "F16";  // what graphs compute with
+  }
   if (options.draft_model != nullptr) {
     out.draft_model = std::make_shared<const edgellm::Model>(options.draft_model->model);
   }
@@ -251,6 +267,7 @@ edgellm_status edgellm_model_get_info(const edgellm_model* model, edgellm_model_
     copy_name(facts.backend, out.backend);
     copy_name(facts.kv_format, out.kv_format);
     out.session_bytes = facts.session_bytes;
+    out.n_graph_tokens = facts.n_graph_tokens;
     write_struct(out, info, "info");
   });
 }

@@ -35,9 +35,23 @@ Status Model::Impl::open_graphs(const LoadOptions& options) {
           "the graphs are of another model: they were made with another tokenizer; convert again"};
 }
 
+// n_ctx: of load(). The rotary table is the graphs', on the CPU behind them, too.
+void Model::Impl::plan_graph_context(int n_ctx) {
+  n_ctx_planned = std::min(spec.n_ctx_train, graph_facts->capacity);
+  n_ctx_most = std::clamp(n_ctx, n_ctx_planned, spec.n_ctx_train);
+}
+
+bool Model::Impl::goes_on_behind_graphs() const {
+  return graph_facts && n_ctx_most > graph_facts->capacity;
+}
+
+bool Model::Impl::has_host_part() const {
+  return !graph_facts->has_embedding || !graph_facts->has_head || goes_on_behind_graphs();
+}
+
 edge::Result<size_t> Model::Impl::steps_bytes() const {
   size_t n_bytes = 0;
-  if (!graph_facts || !graph_facts->has_embedding || !graph_facts->has_head) {
+  if (!graph_facts || has_host_part()) {
     EDGE_ASSIGN_OR_RETURN(n_bytes, edge::Decoder::scratch_bytes_of(spec, weights));
   }
   return n_bytes + (graph_facts ? graph_facts->n_bytes : 0);
@@ -50,7 +64,7 @@ Status Model::Impl::make_graph_decoder() {
   }
   EDGE_RETURN_IF_ERROR(graphs->start());
   std::unique_ptr<edge::Decoder> host;
-  if (!graph_facts->has_embedding || !graph_facts->has_head) {
+  if (has_host_part()) {
     auto made = edge::Decoder::create(
         spec, weights, edge::create_cpu_backend(edge::active_kernels(), info.n_threads),
         n_ctx_planned, kv_format);

@@ -128,6 +128,9 @@ struct Model::Impl final : edge::StepModel, edge::api::ForkAware {
   edge::Status make_decoder();
   edge::Status load_weights(edge::Backend& backend);  // on a device
   edge::Status open_graphs(const LoadOptions& options);
+  void plan_graph_context(int n_ctx);
+  bool goes_on_behind_graphs() const;
+  bool has_host_part() const;  // that steps in graphs leave to the CPU
   edge::Status make_graph_decoder();
   edge::Result<size_t> steps_bytes() const;  // scratch that make_decoder() takes
   edge::PageBuffer::Allocate page_allocator =

@@ -139,6 +139,7 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.d_model = model.spec.d_model;
   info.n_ctx_train = model.spec.n_ctx_train;
   if (model.graph_facts) info.n_ctx_train = model.n_ctx_most;
+  if (model.goes_on_behind_graphs()) info.n_graph_tokens = model.graph_facts->capacity;
   info.bos_id = model.spec.bos_id;
   info.eos_ids = model.spec.eos_ids;
   for (const edge::KvGroup& group : kv.groups) {
@@ -149,6 +150,15 @@ void fill_info(Model::Impl& model, const edge::KvLayout& kv) {
   info.session_bytes = edge::Session::bytes_besides_kv(model);
   info.scratch_bytes = model.decoder->scratch_bytes();
   info.file_bytes = model.file->file_bytes();
+}
+
+void plan_context(Model::Impl& model, int n_ctx) {
+  model.n_ctx_planned = n_ctx > 0 ? n_ctx : model.spec.n_ctx_train;
+  model.n_ctx_most = model.spec.n_ctx_train;
+  if (model.graph_facts) model.plan_graph_context(n_ctx);
+  if (model.n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
+    model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
+  }
 }
 
 uint64_t draft_bytes(const Model::Impl* draft) {
@@ -175,6 +185,7 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
   model.draft_head = take_or_throw(edge::DraftHead::open(*model.file, model.spec, model.weights));
 
   if (options.backend == kGraphs) check(model.open_graphs(options));
+  plan_context(model, options.n_ctx);
   model.take_draft_options(options);
 
   const edge::KvLayout kv = model.spec.kv_layout(model.kv_format);
@@ -191,15 +202,6 @@ void load_into(Model::Impl& model, const std::string& path, LoadOptions options)
                         .kv_groups = kv.groups};
   // Before scratch is taken and any weight is read.
   const uint64_t kv_budget_bytes = take_or_throw(kv_budget(need, limit));
-  model.n_ctx_planned = options.n_ctx > 0 ? options.n_ctx : model.spec.n_ctx_train;
-  model.n_ctx_most = model.spec.n_ctx_train;
-  if (model.graph_facts) {  // whose rotary table is for all they hold
-    model.n_ctx_most = std::min(model.n_ctx_most, model.graph_facts->capacity);
-    model.n_ctx_planned = model.n_ctx_most;
-  }
-  if (model.n_ctx_planned <= model.spec.n_ctx_original) {  // the rotary table for short contexts
-    model.n_ctx_most = std::min(model.n_ctx_most, model.spec.n_ctx_original);
-  }
   model.info.n_threads = options.n_threads;
   model.info.backend = options.backend;
   check(model.make_decoder());

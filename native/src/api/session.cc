@@ -50,7 +50,7 @@ Session::Session(const Model& model, int n_ctx, const std::optional<Adapter>& ad
     owner->check_open();
     const int n_ctx_most = owner->n_ctx_most;
     if (n_ctx < 0 || n_ctx > n_ctx_most) {
-      const bool is_short = n_ctx_most < owner->info.n_ctx_train;
+      const bool is_short = n_ctx_most < owner->spec.n_ctx_train;
       raise(Code::kInvalidArgument,
             "n_ctx is " + std::to_string(n_ctx) + "; it must be from 0 (the most) to " +
                 std::to_string(n_ctx_most) +

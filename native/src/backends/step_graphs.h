@@ -75,8 +75,8 @@ class StepGraphs {
                           const float* value) = 0;
 };
 
-// What to open, by name: "bundle" (a folder), "library" (onnxruntime's), "threads", "provider",
-// "provider_library", and options of the provider as "provider.NAME".
+// What to open, by name: "bundle" (a folder), "generation" (of several in it), "library"
+// (onnxruntime's), "threads", "provider", "provider_library", and its options as "provider.NAME".
 using GraphSettings = std::vector<std::pair<std::string, std::string>>;
 
 // Reads the bundle's description and hashes its files. kDeviceUnavailable where libedgellm_npu is

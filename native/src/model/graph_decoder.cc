@@ -16,14 +16,8 @@ Status lacks(const char* what) {
           "the backend 'npu' has no " + std::string(what) + "; load the model with backend 'cpu'"};
 }
 
-// Rows at the beginning that are of one sequence, one behind the other.
-size_t n_of_first(std::span<const RowInput> rows) {
-  size_t n = 1;
-  while (n < rows.size() && rows[n].kv.tables == rows.front().kv.tables &&
-         rows[n].slot == rows[n - 1].slot + 1) {
-    ++n;
-  }
-  return n;
+bool stands_behind(const RowInput& row, const RowInput& before) {
+  return row.kv.tables == before.kv.tables && row.slot == before.slot + 1;
 }
 
 bool is_plain(const RowInput& row) {
@@ -117,11 +111,31 @@ Status GraphDecoder::step(std::span<const RowInput> rows, const StepOutputs& out
   if (!std::ranges::all_of(rows, is_plain)) return lacks("rows with adapters, trees or shifts");
   Handout handout(outputs);
   while (!rows.empty()) {
-    const size_t n = n_of_first(rows);
-    EDGE_RETURN_IF_ERROR(run_sequence(rows.first(n), handout, should_stop));
-    rows = rows.subspan(n);
+    const std::span<const RowInput> first = rows.first(n_at_once(rows));
+    if (is_in_graphs(first.front())) {
+      EDGE_RETURN_IF_ERROR(run_sequence(first, handout, should_stop));
+    } else {
+      const StepOutputs wanted = handout.take(static_cast<int>(first.size()));
+      EDGE_RETURN_IF_ERROR(host_->step(first, wanted, should_stop));
+    }
+    rows = rows.subspan(first.size());
   }
   return {};
+}
+
+bool GraphDecoder::is_in_graphs(const RowInput& row) const {
+  return row.slot < graphs_->facts().capacity;
+}
+
+// Graphs take rows of one sequence, one behind the other; the host any.
+size_t GraphDecoder::n_at_once(std::span<const RowInput> rows) const {
+  const bool in_graphs = is_in_graphs(rows.front());
+  size_t n = 1;
+  while (n < rows.size() && is_in_graphs(rows[n]) == in_graphs &&
+         (!in_graphs || stands_behind(rows[n], rows[n - 1]))) {
+    ++n;
+  }
+  return n;
 }
 
 Status GraphDecoder::run_sequence(std::span<const RowInput> rows, Handout& handout,

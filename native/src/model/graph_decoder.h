@@ -5,7 +5,9 @@
 // forked needs to know of no buffer. Where pages round, the buffer gets what they then hold: a text
 // goes on alike from either. Buffers are filled from pages only where another sequence comes in.
 //
-// What stands before the first layer and behind the last one may be left to a Decoder on the CPU.
+// What stands before the first layer and behind the last one may be left to a Decoder on the CPU,
+// and so may whole tokens behind those that graphs have room for: it finds the others in pages. A
+// token's place alone says who computes it, so that what is reused is what would be computed.
 #pragma once
 
 #include <array>
@@ -27,8 +29,8 @@ class GraphDecoder final : public Stepper {
   // does.
   static Status check(const GraphFacts& facts, const ModelSpec& spec);
 
-  // graphs: started, and checked. host: for the embedding and the head where graphs lack them; else
-  // null.
+  // graphs: started, and checked. host: for the embedding and the head where graphs lack them, and
+  // for tokens behind their capacity; null: there are none.
   GraphDecoder(const ModelSpec& spec, KvFormat kv_format, const KernelTable& kernels,
                std::unique_ptr<StepGraphs> graphs, std::unique_ptr<Decoder> host);
 
@@ -51,6 +53,9 @@ class GraphDecoder final : public Stepper {
   };
   class Handout;  // of a step's logits
 
+  // The first of the rows that one processor takes at once.
+  size_t n_at_once(std::span<const RowInput> rows) const;
+  bool is_in_graphs(const RowInput& row) const;
   Status run_sequence(std::span<const RowInput> rows, Handout& handout,
                       const StopCheck& should_stop);
   Result<std::vector<float>> embedded(std::span<const RowInput> rows);

@@ -24,6 +24,7 @@ struct BundleWish {
   std::string target = "ort";
   std::string trouble = {};                      // a line in every graph
   std::map<std::string, std::string> lies = {};  // in graphs: line -> another line
+  std::vector<std::string> generations = {};     // each with the graphs in a folder of its own
 };
 
 class BundleFolder {
@@ -58,7 +59,8 @@ class BundleFolder {
            (wish_.is_half ? "f16" : "f32") + R"(","layers":[)" + layers +
            R"(],"rotations":{"full":{"factor":1.0,"inv_freq":[1,0.5,0.25,0.1,0.05,0.01,0.005,0]}}},)"
            R"("graphs":[)" +
-           graphs_ + R"(],"files":[)" + files_ + R"(],"settings":{},"report":{}})";
+           graphs_ + R"(],"files":[)" + files_ + "]," + generations() +
+           R"("settings":{},"report":{}})";
   }
   void write(const std::string& name, const std::string& text) const {
     std::ofstream(path_ / name, std::ios::binary) << text;
@@ -107,14 +109,31 @@ class BundleFolder {
     if (!wish_.trouble.empty()) graph.lines += wish_.trouble + "\n";
     const std::string name =
         "r" + std::to_string(n_rows) + "_s" + std::to_string(n_slots) + "_p" + std::to_string(part);
-    write(name, graph.lines);
-    const std::string digest = to_hex(sha256(std::as_bytes(std::span(graph.lines))));
+    if (wish_.generations.empty()) write_file(name, graph.lines);
+    for (const std::string& one : wish_.generations)
+      write_file("v" + one + "/" + name, graph.lines);
     graphs_ += std::string(graphs_.empty() ? "" : ",") + R"({"name":")" + name + R"(","entry":")" +
                name + R"(","n_rows":)" + std::to_string(n_rows) + R"(,"n_past":)" +
                std::to_string(n_slots) + R"(,"part":)" + std::to_string(part) + R"(,"inputs":[)" +
                graph.inputs + R"(],"outputs":[)" + graph.outputs + "]}";
+  }
+
+  void write_file(const std::string& name, const std::string& text) {
+    if (name.find("..") == std::string::npos) {
+      std::filesystem::create_directories((path_ / name).parent_path());
+      write(name, text);
+    }
+    const std::string digest = to_hex(sha256(std::as_bytes(std::span(text))));
     files_ += std::string(files_.empty() ? "" : ",") + R"({"name":")" + name + R"(","n_bytes":)" +
-              std::to_string(graph.lines.size()) + R"(,"sha256":")" + digest + R"("})";
+              std::to_string(text.size()) + R"(,"sha256":")" + digest + R"("})";
+  }
+
+  std::string generations() const {
+    std::string names;
+    for (const std::string& one : wish_.generations) {
+      names += (names.empty() ? "\"" : ",\"") + one + "\"";
+    }
+    return names.empty() ? "" : R"("generations":[)" + names + "],";
   }
 
   const BundleWish wish_;

@@ -1,22 +1,23 @@
 // load(backend = "npu") through the public interface: the library opened as a real one is, with a
 // stand-in for onnxruntime whose graphs compute in whole numbers, so that everything that can be
 // done in two ways is compared bit for bit.
-#include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "api/tiny_model.h"
-#include "doctest/doctest.h"
-#include "edgellm/engine.h"
-#include "npu/bundle_fixture.h"
+#include "npu/graph_sessions.h"
 
 namespace {
 
+using edge::test::answers;
 using edge::test::BundleFolder;
-using edge::test::BundleWish;
-using edge::test::kTinyVocab;
+using edge::test::check_starts;
+using edge::test::error_of;
+using edge::test::greedy;
+using edge::test::kAlone;
+using edge::test::options_for;
+using edge::test::some_ids;
+using edge::test::text_of;
 using edge::test::tiny_spec;
 using edge::test::TinyFile;
 using edgellm::LoadOptions;
@@ -25,73 +26,9 @@ using edgellm::Model;
 using edgellm::Session;
 using edgellm::Speculate;
 
-const edgellm::PrefixReuse kAlone = {.is_on = false, .name_space = {}};
-
-LoadOptions options_for(const BundleFolder& bundle) {
-  setenv("EDGELLM_NPU_LIBRARY", EDGE_NPU_LIBRARY, 1);
-  LoadOptions options;
-  options.n_threads = 1;
-  options.kv_format = "F16";
-  options.backend = "npu";
-  options.speculate = Speculate::kOff;
-  options.npu = {{"bundle", bundle.path()}, {"library", EDGE_FAKE_ORT}};
-  return options;
-}
-
-std::vector<int32_t> some_ids(int n, int seed = 0) {
-  std::vector<int32_t> ids;
-  for (int i = 0; i < n; ++i) ids.push_back((i * 29 + i / 3 + seed) % kTinyVocab);
-  return ids;
-}
-
-std::vector<int32_t> greedy(Session& session, int n) {
-  std::vector<int32_t> ids;
-  for (int i = 0; i < n; ++i) {
-    while (!session.run(1e9)) {
-    }
-    ids.push_back(session.sample({}).id);
-    session.append({&ids.back(), 1});
-  }
-  return ids;
-}
-
-std::vector<int32_t> text_of(const Model& model, int n_prompt, int n, int seed = 0) {
-  Session session(model, 0, std::nullopt, kAlone);
-  session.append(some_ids(n_prompt, seed));
-  return greedy(session, n);
-}
-
-// What comes after each token of a text that repeats itself, and is therefore guessed.
-std::vector<int32_t> answers(Session& session) {
-  session.append(some_ids(7));
-  std::vector<int32_t> ids;
-  for (int i = 0; i < 90; ++i) {
-    const int32_t next = 3 + i % 6;
-    session.append({&next, 1});
-    while (!session.run(1e9)) {
-    }
-    ids.push_back(session.sample({}).id);
-  }
-  return ids;
-}
-
-std::string error_of(const std::function<void()>& does) {
-  try {
-    does();
-  } catch (const edgellm::Error& error) {
-    return error.code() + ": " + error.what();
-  }
-  return "";
-}
-
 // What loading says of a bundle.
 std::string refusal(const BundleFolder& bundle, const TinyFile& file) {
   return error_of([&] { Model::load(file.path(), options_for(bundle)); });
-}
-
-void check_starts(const std::string& text, const std::string& start) {
-  CAPTURE(text);
-  CHECK(text.starts_with(start));
 }
 
 }  // namespace
@@ -348,6 +285,28 @@ TEST_CASE("a bundle that is broken is refused") {
   const BundleFolder changed;
   changed.write(changed.first_graph(), "input ids 6 1\n");
   check_starts(refusal(changed, file), "leaf_hash: ");
+}
+
+TEST_CASE("of graphs for several generations those of one are opened") {
+  const TinyFile file;
+  const BundleFolder bundle({.generations = {"73", "75"}}), alone;
+  const auto wanted = text_of(Model::load(file.path(), options_for(alone)), 50, 20);
+  LoadOptions options = options_for(bundle);
+  const auto load = [&] { return error_of([&] { Model::load(file.path(), options); }); };
+  const std::string unnamed = load();
+  check_starts(unnamed, "invalid_argument: ");
+  CHECK(unnamed.find("73, 75") != std::string::npos);
+  options.npu.emplace_back("generation", "79");
+  check_starts(load(), "invalid_argument: ");
+  options.npu.back().second = "75";
+  CHECK(text_of(Model::load(file.path(), options), 50, 20) == wanted);
+  std::filesystem::remove_all(bundle.path() + "/v73");  // a device needs its own only
+  CHECK(text_of(Model::load(file.path(), options), 50, 20) == wanted);
+  bundle.write("v75/" + bundle.first_graph(), "input ids 6 1\n");
+  check_starts(load(), "leaf_hash: ");
+  options.npu.back().second = "73";
+  check_starts(load(), "file_not_found: ");
+  check_starts(refusal(BundleFolder({.generations = {"../73"}}), file), "json_type: ");
 }
 
 TEST_CASE("a library that is not there, or too old, is named") {

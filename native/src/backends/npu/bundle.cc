@@ -18,6 +18,7 @@ constexpr size_t kMostDescriptionBytes = size_t{16} << 20;
 constexpr int kMostRows = 1024;        // of a graph
 constexpr int kMostContext = 1 << 20;  // slots
 constexpr int kMostDraftRows = 16;
+constexpr size_t kMostGenerations = 16;
 constexpr const char* kTokenizer = "tokenizer.bin";
 
 Status read_layers(const Json& model, const std::string& where, GraphFacts& facts) {
@@ -77,6 +78,22 @@ Status read_model(const Json& root, const std::string& where, Bundle& bundle) {
   return read_rotations(*model, where, bundle);
 }
 
+Status read_generations(const Json& root, const std::string& where, const std::string& wanted,
+                        Bundle& bundle) {
+  if (root.find("generations") == nullptr) return {};
+  EDGE_ASSIGN_OR_RETURN(const auto names, get_texts(root, "generations", where));
+  if (names.size() > kMostGenerations) return wrong_field(where, "generations");
+  std::string known;
+  for (const std::string& name : names) {
+    if (!is_plain_name(name)) return wrong_field(where, "generations");
+    (name == wanted ? bundle.folder : bundle.other_folders.emplace_back()) = "v" + name + '/';
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  if (!bundle.folder.empty()) return {};
+  return {Code::kInvalidArgument, where + ": graphs for the generations " + printable(known) +
+                                      "; name one in the setting 'generation'"};
+}
+
 Status read_graphs(const Json& root, const std::string& where, const std::string& directory,
                    Bundle& bundle) {
   EDGE_ASSIGN_OR_RETURN(const Json* graphs, root.get_array("graphs", where));
@@ -85,7 +102,6 @@ Status read_graphs(const Json& root, const std::string& where, const std::string
     GraphPart part;
     EDGE_ASSIGN_OR_RETURN(part.name, get_text(one, "name", at));
     EDGE_ASSIGN_OR_RETURN(const std::string entry, get_path(one, "entry", at));
-    part.path = directory + '/' + entry;
     EDGE_ASSIGN_OR_RETURN(part.n_rows, get_size(one, "n_rows", at, kMostRows));
     EDGE_ASSIGN_OR_RETURN(part.n_past, get_size(one, "n_past", at, kMostContext));
     EDGE_ASSIGN_OR_RETURN(part.part, get_size(one, "part", at));
@@ -97,6 +113,7 @@ Status read_graphs(const Json& root, const std::string& where, const std::string
       part.is_host = placement == "host";
       if (!part.is_host && placement != "npu") return wrong_field(at, "placement");
     }
+    part.path = directory + '/' + (part.is_host ? "" : bundle.folder) + entry;
     bundle.graphs.push_back(std::move(part));
   }
   std::ranges::sort(bundle.graphs, {}, [](const GraphPart& part) {
@@ -117,6 +134,8 @@ Status read_settings(const Json& root, const std::string& where, Bundle& bundle)
 Status check_file(const std::string& directory, const Json& one, const std::string& where,
                   Bundle& bundle) {
   EDGE_ASSIGN_OR_RETURN(const std::string name, get_path(one, "name", where));
+  const auto is_in = [&](const std::string& folder) { return name.starts_with(folder); };
+  if (std::ranges::any_of(bundle.other_folders, is_in)) return {};
   EDGE_ASSIGN_OR_RETURN(const int64_t n_bytes, one.get_int("n_bytes", where));
   EDGE_ASSIGN_OR_RETURN(const std::string sha256, get_text(one, "sha256", where));
   EDGE_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(directory + '/' + name));
@@ -240,7 +259,7 @@ Status check_graphs(const std::string& where, Bundle& bundle) {
 }
 
 Status parse(const Json& root, const std::string& where, const std::string& directory,
-             Bundle& bundle) {
+             const std::string& generation, Bundle& bundle) {
   EDGE_ASSIGN_OR_RETURN(const int64_t version, root.get_int("version", where));
   if (version != kVersion) {
     return {Code::kVersionUnsupported, where + ": version " + std::to_string(version) +
@@ -248,6 +267,7 @@ Status parse(const Json& root, const std::string& where, const std::string& dire
   }
   EDGE_ASSIGN_OR_RETURN(bundle.facts.target, get_text(root, "target", where));
   EDGE_RETURN_IF_ERROR(read_model(root, where, bundle));
+  EDGE_RETURN_IF_ERROR(read_generations(root, where, generation, bundle));
   EDGE_RETURN_IF_ERROR(read_graphs(root, where, directory, bundle));
   EDGE_RETURN_IF_ERROR(read_settings(root, where, bundle));
   EDGE_RETURN_IF_ERROR(check_graphs(where, bundle));
@@ -262,7 +282,7 @@ int Bundle::most_rows() const {
   return most;
 }
 
-Result<Bundle> read_bundle(const std::string& directory) {
+Result<Bundle> read_bundle(const std::string& directory, const std::string& generation) {
   const std::string path = directory + "/bundle.json";
   EDGE_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::open(path));
   if (file.bytes().size() > kMostDescriptionBytes) return {Code::kHeaderTooLarge, path};
@@ -271,7 +291,7 @@ Result<Bundle> read_bundle(const std::string& directory) {
   Result<Json> root = Json::parse(text);
   if (!root.is_ok()) return root.status().with_context(path);
   Bundle bundle;
-  EDGE_RETURN_IF_ERROR(parse(root.value(), path, directory, bundle));
+  EDGE_RETURN_IF_ERROR(parse(root.value(), path, directory, generation, bundle));
   return bundle;
 }
 

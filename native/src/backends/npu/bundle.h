@@ -31,7 +31,9 @@ struct GraphPart {
 
 struct Bundle {
   GraphFacts facts;
-  std::vector<GraphPart> graphs;  // by n_past, n_rows, part; without those for a CPU
+  std::vector<GraphPart> graphs;           // by n_past, n_rows, part; without those for a CPU
+  std::string folder;                      // of those, in the bundle's, with "/"; "": in itself
+  std::vector<std::string> other_folders;  // of other generations
   std::map<std::string, Rotation> rotations;
   int n_positions = 0;                          // that are learned; 0: none are
   float masked = 0;                             // added to a score that does not count
@@ -44,6 +46,8 @@ struct Bundle {
 // kJson..., kFileUnreadable, kTensorMissing and kTensorUnexpected for graphs that do not make a
 // model, kFeatureUnsupported for a bundle that keeps its own keys and values, kLeafHash for a file
 // that is not what was written.
-Result<Bundle> read_bundle(const std::string& directory);
+// generation: of the vendor's NPUs, where each has graphs of its own in a folder, "v" and its name;
+// files of others need not be there. kInvalidArgument where it is none of them.
+Result<Bundle> read_bundle(const std::string& directory, const std::string& generation = "");
 
 }  // namespace edge::npu

@@ -12,12 +12,12 @@ bool is_plain(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
+}  // namespace
+
 bool is_plain_name(std::string_view name) {
   return !name.empty() && name.size() <= kMostName && is_plain(name.front()) &&
          std::ranges::all_of(name, [](char c) { return is_plain(c) || c == '.' || c == '-'; });
 }
-
-}  // namespace
 
 Status wrong_field(std::string_view where, std::string_view key) {
   return {Code::kJsonType, std::string(where) + ": '" + std::string(key) +

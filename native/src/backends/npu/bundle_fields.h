@@ -21,6 +21,8 @@ Result<int> get_size(const Json& object, std::string_view key, std::string_view 
 Result<std::string> get_text(const Json& object, std::string_view key, std::string_view where);
 Result<std::vector<std::string>> get_texts(const Json& object, std::string_view key,
                                            std::string_view where);
+// A part of a path.
+bool is_plain_name(std::string_view name);
 // A relative path that stays in the folder.
 Result<std::string> get_path(const Json& object, std::string_view key, std::string_view where);
 

@@ -9,6 +9,11 @@ namespace {
 
 constexpr std::string_view kOption = "provider.";
 
+std::string setting_of(const GraphSettings& settings, std::string_view name) {
+  const auto found = std::ranges::find(settings, name, &GraphSettings::value_type::first);
+  return found == settings.end() ? "" : found->second;
+}
+
 }  // namespace
 
 OrtGraphs::OrtGraphs(Bundle bundle) : bundle_(std::move(bundle)), memory_(bundle_) {
@@ -19,9 +24,9 @@ OrtGraphs::OrtGraphs(Bundle bundle) : bundle_(std::move(bundle)), memory_(bundle
 }
 
 Result<std::unique_ptr<StepGraphs>> OrtGraphs::open(const GraphSettings& settings) {
-  const auto found = std::ranges::find(settings, "bundle", &GraphSettings::value_type::first);
-  if (found == settings.end()) return {Code::kInvalidArgument, "there is no setting 'bundle'"};
-  EDGE_ASSIGN_OR_RETURN(Bundle bundle, read_bundle(found->second));
+  const std::string folder = setting_of(settings, "bundle");
+  if (folder.empty()) return {Code::kInvalidArgument, "there is no setting 'bundle'"};
+  EDGE_ASSIGN_OR_RETURN(Bundle bundle, read_bundle(folder, setting_of(settings, "generation")));
   std::unique_ptr<OrtGraphs> graphs(new OrtGraphs(std::move(bundle)));
   EDGE_RETURN_IF_ERROR(graphs->take(settings));
   EDGE_RETURN_IF_ERROR(graphs->check_target());
@@ -30,7 +35,7 @@ Result<std::unique_ptr<StepGraphs>> OrtGraphs::open(const GraphSettings& setting
 
 Status OrtGraphs::take(const GraphSettings& settings) {
   for (const auto& [name, value] : settings) {
-    if (name == "bundle") continue;
+    if (name == "bundle" || name == "generation") continue;
     if (name == "library") {
       library_ = value;
     } else if (name == "provider") {
