@@ -79,15 +79,36 @@ struct Group {
   using Taken = Unpacked<Way, kStrips>;
   static constexpr int kThreads = kGemmStripThreads * kStrips;
   static constexpr int kParts = kRows / 16;  // of 8 rows, of a warp
+  // A thread copies a half of a row's block, of so many rows and so many tiles.
+  static constexpr int kTilesAtOnce = kThreads > 2 * kRows ? kThreads / (2 * kRows) : 1;
+  static constexpr int kOwnTiles = kGemmTiles / kTilesAtOnce;
+  static constexpr int kOwnRows = 2 * kRows > kThreads ? 2 * kRows / kThreads : 1;
+  static_assert(kOwnTiles * kOwnRows * kThreads == 2 * kGemmTiles * kRows);
 
   const Work& work;
   int thread;
   int64_t strip0;
+  const uint8_t* own_strip;  // of which it copies and unpacks
+  RowBlocks own[kOwnRows];
   float f[kParts][4];
+
+  __device__ Group(const Work& of, int index, int64_t first)
+      : work(of),
+        thread(index),
+        strip0(first),
+        own_strip(strip_at(index / kGemmStripThreads)),
+        f{} {
+    EDGE_UNROLL
+    for (int i = 0; i < kOwnRows; ++i) {
+      if (work.has(own_row(i))) own[i] = blocks_of(work.act(), work.act_row(own_row(i)));
+    }
+  }
 
   __device__ int lane() const { return thread % kWarp; }
   __device__ int strip() const { return thread / kWarp / 2; }
   __device__ int row_of_part(int part) const { return thread / kWarp % 2 * (kRows / 2) + 8 * part; }
+  __device__ int own_row(int i) const { return thread / 2 % kRows + i * (kThreads / 2); }
+  __device__ int own_tile(int i) const { return thread / 2 / kRows + i * kTilesAtOnce; }
   __device__ int n_tiles_from(int64_t tile) const {
     const int64_t left = work.matrix().n_tiles - tile;
     return left < kGemmTiles ? static_cast<int>(left) : kGemmTiles;
@@ -98,40 +119,49 @@ struct Group {
     return work.strip(strip0 + (number < last ? number : last));
   }
 
+  // Of rows that are not there, which nobody copies.
+  __device__ void clear_rows(Copied& to) const {
+    for (int i = thread; i < kRows; i += kThreads) {
+      if (work.has(i)) continue;
+      for (int tile = 0; tile < kGemmTiles; ++tile) {
+        to.acts[tile][i][0] = to.acts[tile][i][1] = {0, 0, 0, 0};
+        if constexpr (Way::kHasRest) to.bias[tile][i] = 0;
+      }
+      for (int tile = 0; tile < Way::kScales; ++tile) to.scale[tile][i] = 0;
+    }
+  }
+  // A strip's tiles follow each other.
   __device__ void copy_tiles(int64_t tile0, int n_tiles, Copied& to) const {
     constexpr int kChunks = Copied::kChunks;
-    for (int i = thread; i < kStrips * kGemmTiles * kChunks; i += kThreads) {
-      const int number = i / (kGemmTiles * kChunks), tile = i / kChunks % kGemmTiles;
-      if (tile >= n_tiles) continue;
-      const uint8_t* from = strip_at(number) + work.matrix().tiles_offset +
-                            static_cast<int64_t>(sizeof(typename F::Tile)) * (tile0 + tile);
-      copy_async<16>(&to.tiles[number][tile][i % kChunks], from + 16 * (i % kChunks));
+    const int number = thread / kGemmStripThreads;
+    const uint8_t* from = own_strip + work.matrix().tiles_offset +
+                          static_cast<int64_t>(sizeof(typename F::Tile)) * tile0;
+    EDGE_UNROLL
+    for (int first = 0; first < kGemmTiles * kChunks; first += kGemmStripThreads) {
+      const int i = first + thread % kGemmStripThreads;
+      if (i < n_tiles * kChunks) copy_async<16>(to.tiles[number][0] + i, from + 16 * i);
     }
   }
+  // Activations, and with one half of a block its scale, with the other its sums.
   __device__ void copy_acts(int64_t tile0, int n_tiles, Copied& to) const {
-    for (int i = thread; i < 2 * n_tiles * kRows; i += kThreads) {
-      const int tile = i / (2 * kRows), row = i / 2 % kRows, half = i % 2;
-      int4& chunk = to.acts[tile][row][chunk_of(row, half)];
-      if (!work.has(row)) {
-        chunk = {0, 0, 0, 0};
-      } else {
-        const int64_t block = block_index(work.act(), work.act_row(row), tile0 + tile);
-        copy_async<16>(&chunk, work.act().q + kBlockCols * block + 16 * half);
-      }
-    }
-  }
-  __device__ void copy_scales(int64_t tile0, int n_tiles, Copied& to) const {
-    const int n_scales = n_tiles < Way::kScales ? n_tiles : Way::kScales;
-    for (int i = thread; i < n_scales * kRows; i += kThreads) {
-      const int tile = i / kRows, row = i % kRows;
-      if (!work.has(row)) {
-        to.scale[tile][row] = 0;
-        if constexpr (Way::kHasRest) to.bias[tile][row] = 0;
-      } else {
-        const int64_t block = block_index(work.act(), work.act_row(row), tile0 + tile);
-        copy_async<4>(&to.scale[tile][row], work.act().d + block);
-        if constexpr (Way::kHasRest)
-          copy_async<8>(&to.bias[tile][row], work.act().bias + 2 * block);
+    const int half = thread % 2;
+    EDGE_UNROLL
+    for (int i = 0; i < kOwnRows; ++i) {
+      const int row = own_row(i);
+      if (!work.has(row)) continue;
+      EDGE_UNROLL
+      for (int j = 0; j < kOwnTiles; ++j) {
+        const int tile = own_tile(j);
+        if (tile >= n_tiles) continue;
+        const int64_t block = own[i].at(tile0 + tile);
+        copy_async<16>(&to.acts[tile][row][chunk_of(row, half)],
+                       work.act().q + kBlockCols * block + 16 * half);
+        if (half == 0 && tile < Way::kScales) {
+          copy_async<4>(&to.scale[tile][row], work.act().d + block);
+        }
+        if constexpr (Way::kHasRest) {
+          if (half == 1) copy_async<8>(&to.bias[tile][row], work.act().bias + 2 * block);
+        }
       }
     }
   }
@@ -139,15 +169,14 @@ struct Group {
     const int n_tiles = n_tiles_from(tile0);
     copy_tiles(tile0, n_tiles, to);
     copy_acts(tile0, n_tiles, to);
-    copy_scales(tile0, n_tiles, to);
   }
 
   __device__ void unpack(int64_t tile0, int n_tiles, const Copied& from, Taken& to) const {
     const int row = thread % kTileRows, tile = thread / kTileRows % kGemmTiles;
     const int number = thread / kGemmStripThreads;
     if (tile >= n_tiles) return;
-    const uint8_t* head = strip_at(number) + kStripHeaderBytes +
-                          sizeof(HeadK4_32) * static_cast<size_t>(tile0 / kHeadTiles);
+    const uint8_t* head =
+        own_strip + kStripHeaderBytes + sizeof(HeadK4_32) * static_cast<size_t>(tile0 / kHeadTiles);
     uint32_t quads[8];
     to.factors[number][tile][row] = Way::unpack(
         {reinterpret_cast<const uint8_t*>(from.tiles[number]), head, n_tiles}, tile, row, quads);
@@ -193,7 +222,9 @@ EDGE_FN void multiply_strips(const Work& work, int thread, int64_t strip0) {
   using Taken = typename Grouped::Taken;
   EDGE_SHARED(Copied, stages, [2]);
   EDGE_SHARED(Taken, unpacked, [1]);
-  Grouped group = {work, thread, strip0, {}};
+  Grouped group(work, thread, strip0);
+  group.clear_rows(stages[0]);
+  group.clear_rows(stages[1]);
   group.copy(0, stages[0]);
   int number = 0;
   const int64_t n_tiles = work.matrix().n_tiles;

@@ -60,7 +60,7 @@ class Pairs {
   void multiply_a8(const Tensor& stacked, int64_t n_strips, ExpertsArgs& args) {
     const ExpertsPlan plan =
         plan_experts(stacked, {n_strips, n_rows_, count(), order_.n_experts, args.halves},
-                     launcher_.device(), launcher_.matmul_choice());
+                     launcher_.device(), launcher_.choice());
     order_as(plan);
     args.order = order_.order;
     args.parts = order_.parts;

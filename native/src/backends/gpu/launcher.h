@@ -25,7 +25,7 @@ class Launcher {
   explicit Launcher(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
   Device& device() const { return *device_; }
-  const MatmulChoice& matmul_choice() const { return matmul_choice_; }
+  const MatmulChoice& choice() const { return choice_; }
   int32_t* flag() const { return device_->flag(); }
 
   // ---- the step's status: the first failure stays, and after it nothing more is queued.
@@ -114,7 +114,7 @@ class Launcher {
   Panels fp8_of(const Panels& act, int halves);
 
   std::unique_ptr<Device> device_;
-  const MatmulChoice matmul_choice_ = matmul_choice();
+  const MatmulChoice choice_ = matmul_choice();
   Status status_;
 };
 

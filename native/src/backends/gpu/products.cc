@@ -32,7 +32,7 @@ void Launcher::multiply(const Tensor& weight, const ActRows& act, float* y, int6
 }
 
 void Launcher::multiply_a8(const Tensor& weight, MatmulArgs args) {
-  const MatmulPlan plan = plan_matmul(weight, args.act.n_rows, *device_, matmul_choice_);
+  const MatmulPlan plan = plan_matmul(weight, args.act.n_rows, *device_, choice_);
   if (plan.is_fp8) args.act = fp8_of(args.act, halves_of(weight));
   launch(plan.kernel, args, plan.grid, plan.n_threads);
 }

@@ -17,17 +17,6 @@ EDGE_CONSTANT int kSlots = kMatmulThreads / kTileRows;      // tiles at once
 EDGE_CONSTANT int kChunkTiles = 32;                         // whose x are kept
 EDGE_CONSTANT int kChains = kMatmulF32Threads / kTileRows;  // of columns k mod 4
 
-// Where the blocks of a row of activations stand: so many blocks apart.
-struct RowBlocks {
-  int64_t first;
-  int step;
-  EDGE_MEMBER_FN int64_t at(int64_t tile) const { return first + tile * step; }
-};
-EDGE_FN RowBlocks blocks_of(EDGE_ARGS Panels& act, int64_t row) {
-  const int64_t first = block_index(act, row, 0);
-  return {first, static_cast<int>(block_index(act, row, 1) - first)};
-}
-
 // Of kMatmulThreads threads: the sum of the strip's row `index % 16` with activations `own`, those
 // of rows[index / 16] where there are so many. x: kChunkTiles * K * kTileRows floats.
 template <class F, int K>
