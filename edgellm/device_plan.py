@@ -13,7 +13,7 @@ from .edgeheader import EdgeHeader
 from .errors import ContextOverflowError, FormatError, InvalidArgumentError, UnsupportedError
 from .layer_split import STEP_BYTES, host_layers
 from .long_context import context_of
-from .options import BACKENDS, DEFAULT_KV, KV_FORMATS
+from .options import BACKENDS, DEFAULT_KV, KV_FORMATS, device_of
 from .planner import (
     ADVISED_FORMATS,
     PAGE_TOKENS,
@@ -216,7 +216,7 @@ def _backend(profile: HardwareProfile | None, backend: str | None) -> str:
             BACKENDS
         )
         raise UnsupportedError(message, code="backend_unsupported")
-    if backend != "cpu" and profile is not None and profile.accelerator(backend) is None:
+    if backend != "cpu" and profile is not None and profile.accelerator(device_of(backend)) is None:
         message = f"{profile.name} has nothing that backend {backend!r} drives; take cpu"
         raise UnsupportedError(message, code="backend_unsupported")
     return backend
@@ -242,7 +242,7 @@ def _limit(
 
 
 def _own_memory(profile: HardwareProfile | None, backend: str) -> int | None:
-    accelerator = None if profile is None else profile.accelerator(backend)
+    accelerator = None if profile is None else profile.accelerator(device_of(backend))
     if accelerator is None or accelerator.memory_bytes is None:
         return None
     return accelerator.memory_bytes.value

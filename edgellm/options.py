@@ -29,7 +29,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu", "cuda", "metal", "npu")
+BACKENDS = ("cpu", "cuda", "cuda-fp8", "metal", "npu")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -48,6 +48,11 @@ def speculate_as(asked: Speculate | None, has_drafts: bool) -> Speculate:
     return True if has_drafts else DEFAULT_SPECULATE
 
 
+def device_of(backend: str) -> str:
+    """What a backend drives, as hardware profiles name it: "cuda" of "cuda-fp8"."""
+    return backend.removesuffix("-fp8")
+
+
 def uses_graphs(backend: str) -> bool:
     """ "npu", or "npu:TARGET" where a model has graphs for several targets."""
     return backend.partition(":")[0] == "npu"
@@ -63,7 +68,8 @@ class LoadOptions:
 
     `backend`: "cpu", "cuda", "metal", or "npu" for graphs beside the file, "npu:TARGET" where there
     are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for that there,
-    and others are refused.
+    and others are refused. "cuda-fp8" is "cuda" that reads prompts with 8-bit floats, which changes
+    answers a little (docs/backends.md).
     `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest

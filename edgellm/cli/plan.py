@@ -47,7 +47,7 @@ def command(
     kv: KvOption = None,
     parallel: Annotated[int, typer.Option(help="Texts at once.", min=1)] = 1,
     backend: Annotated[
-        str | None, typer.Option(help="cpu or cuda. Default: the device's best.")
+        str | None, typer.Option(help="cpu, cuda or cuda-fp8. Default: the device's best.")
     ] = None,
     max_memory: Annotated[
         str | None, typer.Option(help="Instead of what the device has: 800MiB, 2GB.")

@@ -70,6 +70,22 @@ def test_short_convolutions_have_the_bits_of_the_cpu(device: str, tmp_path: Path
     check(device, tmp_path / "model.edge", [(31 * t + 3) % 97 for t in range(24)])
 
 
+def test_a_prompt_read_with_8_bit_floats_is_near_the_cpus(
+    demo_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step of many rows differs a little, those of one row by what they read of it."""
+    if not LIBRARY["cuda"].exists():
+        pytest.skip("NOT TESTED: the editable install builds the emulated library")
+    monkeypatch.setenv("EDGELLM_CUDA_LIBRARY", str(LIBRARY["cuda"]))
+    ids = [(37 * t + 11) % 500 for t in range(24)]
+    wanted = logits_on("cpu", demo_path, ids).astype(np.float64)
+    found = logits_on("cuda-fp8", demo_path, ids).astype(np.float64)
+    spread = (wanted - wanted.mean(axis=1, keepdims=True)).std(axis=1)
+    distance = np.sqrt(((found - wanted) ** 2).mean(axis=1)) / spread
+    assert (distance > 0).all()
+    assert distance.mean() < 0.2
+
+
 def _native_model(path: Path) -> AbstractContextManager[_native.Model]:
     return closing(_native.Model.load(path, n_threads=1, verify="never", backend="cuda"))
 

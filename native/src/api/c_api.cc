@@ -118,6 +118,8 @@ std::string backend_of(int64_t backend) {
       return "metal";
     case EDGELLM_BACKEND_NPU:
       return "npu";
+    case EDGELLM_BACKEND_CUDA_FP8:
+      return "cuda-fp8";
     default:
       refuse("options->backend is " + std::to_string(backend) + "; it must be EDGELLM_BACKEND_...");
   }

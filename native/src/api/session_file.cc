@@ -46,6 +46,12 @@ std::string rope_choice(const Model::Impl& model) {
   return model.n_ctx_planned > model.spec.n_ctx_original ? "long" : "short";
 }
 
+// What is kept of a prompt is not the same where it was read with 8-bit floats.
+std::string kv_choice(const Model::Impl& model) {
+  const bool is_fp8 = model.info.backend == "cuda-fp8";
+  return is_fp8 ? model.info.kv_format + " of cuda-fp8" : model.info.kv_format;
+}
+
 }  // namespace
 
 edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
@@ -56,7 +62,7 @@ edge::SessionIdentity Model::Impl::identity_with(const Adapter::Impl* adapter) {
         edge::SessionIdentity{.model = info.root,
                               .spec = sha256_text(info.spec_json),
                               .tokenizer = tokenizer_digest(*file),
-                              .kv_format = info.kv_format,
+                              .kv_format = kv_choice(*this),
                               .kv_layout = sha256_text(layout_text(spec.kv_layout(kv_format))),
                               .rope = rope_choice(*this),
                               .adapter = ""};

@@ -24,6 +24,8 @@ struct DeviceBackend {
 constexpr DeviceBackend kBackends[] = {
     {"cuda", "CUDA", "EDGELLM_CUDA_LIBRARY", "libedgellm_cuda.so", "edgellm_cuda_open",
      "-DEDGE_BUILD_CUDA=ON"},
+    {"cuda-fp8", "CUDA", "EDGELLM_CUDA_LIBRARY", "libedgellm_cuda.so", "edgellm_cuda_fp8_open",
+     "-DEDGE_BUILD_CUDA=ON"},
     {"metal", "Metal", "EDGELLM_METAL_LIBRARY", "libedgellm_metal.dylib", "edgellm_metal_open",
      "-DEDGE_BUILD_METAL=ON on macOS"},
 };

@@ -11,7 +11,7 @@
 
 namespace edge {
 
-// Whether there is such a backend, here or elsewhere: "cuda", "metal".
+// Whether there is such a backend, here or elsewhere: "cuda", "cuda-fp8", "metal".
 bool is_device_backend(std::string_view name);
 
 // Takes `host`, a CPU backend, as create_gpu_backend() does. kDeviceUnavailable, saying what to do,
@@ -19,7 +19,7 @@ bool is_device_backend(std::string_view name);
 Result<std::unique_ptr<Backend>> open_device_backend(std::string_view name,
                                                      std::unique_ptr<Backend> host);
 
-// What a library exports as "edgellm_NAME_open": a backend, or null and why. Takes `host` in both
+// What a library exports as "edgellm_NAME_open" (cuda_fp8 for "cuda-fp8"): a backend, or null and why. Takes `host` in both
 // cases. abi: EDGE_BACKEND_ABI of the caller.
 using OpenBackendFn = Backend*(const char* abi, Backend* host, Status* why);
 

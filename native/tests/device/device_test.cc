@@ -6,7 +6,7 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/device_library.h"
 #include "doctest/doctest.h"
-#include "float_products_check.h"
+#include "fp8_products_check.h"
 #include "kernels/kernels.h"
 #include "model_check.h"
 
@@ -14,11 +14,15 @@ using namespace edge;
 
 namespace {
 
+Result<std::unique_ptr<Backend>> open(const char* backend) {
+  return open_device_backend(backend, create_cpu_backend(active_kernels(), 1));
+}
 std::unique_ptr<Backend> on_device() {
-  auto made = open_device_backend(EDGE_DEVICE_BACKEND, create_cpu_backend(active_kernels(), 1));
+  auto made = open(EDGE_DEVICE_BACKEND);
   REQUIRE(made.status().message() == "");
   return made.take();
 }
+std::unique_ptr<Backend> in_fp8() { return open("cuda-fp8").take(); }
 
 }  // namespace
 
@@ -44,4 +48,15 @@ TEST_CASE("whole models have the CPU's bits on this GPU") {
 TEST_CASE("float matrices on this GPU, where it has them, are near the CPU's sums") {
   if (std::string_view(EDGE_DEVICE_BACKEND) != "metal") return;
   test::check_float_products(on_device, test::kIntegerFormats);
+}
+
+TEST_CASE("products of 8-bit floats on this GPU, where it has them, are those of rounded numbers") {
+  if (std::string_view(EDGE_DEVICE_BACKEND) != "cuda") return;
+  const auto opened = open("cuda-fp8");
+  if (!opened.is_ok()) {
+    MESSAGE("NOT RUN: " << opened.status().message());
+    return;
+  }
+  test::check_fp8_products(in_fp8, test::kIntegerFormats, test::kTensorCoreSums);
+  test::check_fp8_not_finite(in_fp8);
 }

@@ -18,6 +18,7 @@ std::unique_ptr<Backend> backend_of(Result<std::unique_ptr<gpu::Device>> device)
 }  // namespace
 
 std::unique_ptr<Backend> emulated_cuda() { return backend_of(cuda::open_device()); }
+std::unique_ptr<Backend> emulated_cuda_fp8() { return backend_of(cuda::open_fp8_device()); }
 std::unique_ptr<Backend> emulated_metal() { return backend_of(metal::open_device()); }
 
 }  // namespace edge::test

@@ -82,3 +82,34 @@ TEST_CASE("many rows go through matrices, and through those of floats where it i
   choice.matrices_from = 4;
   CHECK(kernel_for(4, *cuda, choice) == "gemm_a8_16_E4_16 1 4");
 }
+
+TEST_CASE("many rows are of 8-bit floats, where the device is opened for them") {
+  const auto fp8 = cuda::open_fp8_device().take();
+  CHECK(kernel_for(8, *fp8, {}) == "matmul_a8_8_E4_16 7 1");
+  CHECK(kernel_for(16, *fp8, {}) == "gemm_a8_16_E4_16 1 4");
+  CHECK(kernel_for(17, *fp8, {}) == "gemm_fp8_32_E4_16 1 4");
+  CHECK(kernel_for(200, *fp8, {}) == "gemm_fp8_128_E4_16 2 4");
+  CHECK(kernel_for(17, *fp8, {.matrices_from = 30}) == "matmul_a8_8_E4_16 7 3");
+}
+
+TEST_CASE("experts with many rows each go through matrices") {
+  const auto cuda = cuda::open_device().take();
+  const auto metal = metal::open_device().take();
+  Tensor stacked;
+  stacked.format = Format::kE4_32;
+  const auto plan = [&](const gpu::Device& device, int n_rows, int halves) {
+    // Of eight experts, two for each row.
+    const gpu::ExpertsPlan made =
+        gpu::plan_experts(stacked, {10, n_rows, 2 * n_rows, 8, halves}, device, {});
+    return made.product.kernel + " " + std::to_string(made.product.grid.x) + " " +
+           std::to_string(made.product.grid.y) + " " + std::to_string(made.part_pairs) + " " +
+           std::to_string(made.n_parts);
+  };
+  CHECK(plan(*cuda, 1, 1) == "experts_a8_1_E4_32 10 4 1 4");
+  CHECK(plan(*cuda, 1, 2) == "experts_a8_2_E4_32 10 4 1 4");
+  CHECK(plan(*cuda, 35, 1) == "experts_a8_8_E4_32 10 16 8 16");
+  CHECK(plan(*cuda, 36, 1) == "gemm_experts_16_E4_32 12 5 16 12");
+  CHECK(plan(*cuda, 18, 2) == "gemm_experts_16_E4_32 12 5 8 12");
+  CHECK(plan(*cuda, 512, 1) == "gemm_experts_64_E4_32 24 3 64 24");
+  CHECK(plan(*metal, 512, 1) == "experts_a8_8_E4_32 10 136 8 136");
+}

@@ -11,12 +11,13 @@
 namespace edge::cuda {
 namespace {
 
-constexpr int kLeastMajor = 8;  // compute capability: what our PTX is for
+// Compute capabilities, times ten: what our PTX is for, and what has 8-bit floats.
+constexpr int kLeast = 80, kLeastFp8 = 89;
 
 // A step is recorded while it is made, and queued when something waits for it (StepGraphs).
 class CudaDevice final : public gpu::Device {
  public:
-  CudaDevice() = default;
+  explicit CudaDevice(bool takes_fp8) : takes_fp8_(takes_fp8) {}
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
   ~CudaDevice() override {
@@ -27,10 +28,11 @@ class CudaDevice final : public gpu::Device {
 
   Status open() { return status_of(cudaStreamCreate(&stream_), "a stream"); }
 
-  const char* name() const override { return "cuda"; }
+  const char* name() const override { return takes_fp8_ ? "cuda-fp8" : "cuda"; }
   const char* title() const override { return "CUDA"; }
   bool has_f64() const override { return true; }
   bool has_int8_matrices() const override { return true; }
+  bool takes_fp8() const override { return takes_fp8_; }
 
   PageBuffer::Allocate allocator() const override { return allocate_managed; }
   Status load(std::span<const std::byte> weights) override {
@@ -106,6 +108,7 @@ class CudaDevice final : public gpu::Device {
   // Rooms, of which that of attention takes 64 MiB, mail, and what a driver allocates in parts.
   static constexpr size_t kStepBytes = size_t{384} << 20;
 
+  const bool takes_fp8_;
   cudaStream_t stream_ = nullptr;
   LoadedRanges loaded_;
   Mailbox mailbox_;
@@ -116,9 +119,8 @@ class CudaDevice final : public gpu::Device {
   int32_t* flag_ = nullptr;  // in the mailbox, of the step
 };
 
-}  // namespace
-
-Result<std::unique_ptr<gpu::Device>> open_device() {
+// kDeviceUnavailable where the chip's capability is less than `least`.
+Result<std::unique_ptr<gpu::Device>> open(bool takes_fp8, int least, const char* other) {
   int n_devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&n_devices);
   if (error != cudaSuccess || n_devices == 0) {
@@ -128,16 +130,25 @@ Result<std::unique_ptr<gpu::Device>> open_device() {
   }
   cudaDeviceProp properties;
   EDGE_RETURN_IF_ERROR(status_of(cudaGetDeviceProperties(&properties, 0), "device 0"));
-  if (properties.major < kLeastMajor) {
+  const auto text = [](int major, int minor) {
+    return std::to_string(major) + '.' + std::to_string(minor);
+  };
+  if (10 * properties.major + properties.minor < least) {
     return {Code::kDeviceUnavailable,
             "CUDA: " + std::string(properties.name) + " has compute capability " +
-                std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-                " and 8.0 is the least; load with backend 'cpu'"};
+                text(properties.major, properties.minor) + " and " + text(least / 10, least % 10) +
+                " is the least" + (takes_fp8 ? " with 8-bit floats" : "") +
+                "; load with backend '" + other + "'"};
   }
   EDGE_RETURN_IF_ERROR(status_of(cudaSetDevice(0), "device 0"));
-  auto device = std::make_unique<CudaDevice>();
+  auto device = std::make_unique<CudaDevice>(takes_fp8);
   EDGE_RETURN_IF_ERROR(device->open());
   return std::unique_ptr<gpu::Device>(std::move(device));
 }
+
+}  // namespace
+
+Result<std::unique_ptr<gpu::Device>> open_device() { return open(false, kLeast, "cpu"); }
+Result<std::unique_ptr<gpu::Device>> open_fp8_device() { return open(true, kLeastFp8, "cuda"); }
 
 }  // namespace edge::cuda

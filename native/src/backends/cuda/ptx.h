@@ -10,6 +10,13 @@
 #if defined(__CUDACC__)
 namespace edge::cuda {
 
+// Whether this code is for a chip that multiplies 8-bit floats.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+constexpr bool kHasFp8 = false;
+#else
+constexpr bool kHasFp8 = true;
+#endif
+
 EDGE_FN uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
@@ -58,6 +65,19 @@ EDGE_FN void multiply_add(int (&d)[4], const uint32_t (&a)[2], uint32_t b, int s
       "{%7, %7, %7, %7};"
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(b), "r"(start));
+}
+// d += a b of E4M3, 16 x 32 and 32 x 8, which stand as int8 do above.
+EDGE_FN void multiply_add_fp8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// The nearest E4M3, ties to even, at most 448, of `low` in bits 0 to 7 and of `high` above.
+EDGE_FN uint32_t fp8_pair(float low, float high) {
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 
 }  // namespace edge::cuda

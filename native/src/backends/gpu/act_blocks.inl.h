@@ -16,6 +16,17 @@ EDGE_FN int64_t block_index(EDGE_ARGS Panels& panels, int64_t row, int64_t block
   return panel * kPanel * panels.n_blocks + block * panel_rows + row % kPanel;
 }
 
+// Where the blocks of a row of activations stand: so many blocks apart.
+struct RowBlocks {
+  int64_t first;
+  int step;
+  EDGE_MEMBER_FN int64_t at(int64_t tile) const { return first + tile * step; }
+};
+EDGE_FN RowBlocks blocks_of(EDGE_ARGS Panels& act, int64_t row) {
+  const int64_t first = block_index(act, row, 0);
+  return {first, static_cast<int>(block_index(act, row, 1) - first)};
+}
+
 EDGE_FN int level(float x, float inverse) {
   const int q = scalar::lane_to_int(x * inverse);
   return q > 127 ? 127 : q < -127 ? -127 : q;

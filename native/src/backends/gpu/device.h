@@ -18,8 +18,8 @@ struct Grid {
 };
 
 // Scratch of an op, on the device alone.
-enum class Room { kQueries, kKeys, kValues, kParts, kShared, kOrder, kExpertParts };
-constexpr size_t kRooms = 7;
+enum class Room { kQueries, kKeys, kValues, kParts, kShared, kOrder, kExpertParts, kFp8 };
+constexpr size_t kRooms = 8;
 
 class Device {
  public:
@@ -31,6 +31,9 @@ class Device {
   // Matrix units: those with gemm_a8 (cuda/gemm.cu) and with gemm_float (metal/gemm.metal).
   virtual bool has_int8_matrices() const { return false; }
   virtual bool has_float_matrices() const { return false; }
+  // Whether it was opened for those of 8-bit floats (cuda/gemm_fp8.cu), which have not the CPU's
+  // bits.
+  virtual bool takes_fp8() const { return false; }
 
   // ---- memory
   // Zero-filled, for host and device: the host may touch it while nothing is queued.

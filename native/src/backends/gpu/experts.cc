@@ -58,20 +58,19 @@ class Pairs {
 
  private:
   void multiply_a8(const Tensor& stacked, int64_t n_strips, ExpertsArgs& args) {
-    // An expert has one row of a step of one row.
-    const int at_once = n_rows_ == 1 ? args.halves : 8;
-    order_by(at_once / args.halves);
+    const ExpertsPlan plan =
+        plan_experts(stacked, {n_strips, n_rows_, count(), order_.n_experts, args.halves},
+                     launcher_.device(), launcher_.choice());
+    order_as(plan);
     args.order = order_.order;
     args.parts = order_.parts;
-    const std::string prefix = "experts_a8_" + std::to_string(at_once) + '_';
-    launcher_.launch(Launcher::kernel_of(prefix, stacked), args, {n_strips, order_.n_parts},
-                     kMatmulThreads);
+    launcher_.launch(plan.product.kernel, args, plan.product.grid, plan.product.n_threads);
   }
   // Once for all matrices that take as many pairs together.
-  void order_by(int part_pairs) {
-    if (order_.part_pairs == part_pairs) return;
-    order_.part_pairs = part_pairs;
-    order_.n_parts = count() / part_pairs + std::min(order_.n_experts, count());
+  void order_as(const ExpertsPlan& plan) {
+    if (order_.part_pairs == plan.part_pairs) return;
+    order_.part_pairs = plan.part_pairs;
+    order_.n_parts = plan.n_parts;
     order_.parts = launcher_.take<ExpertPart>(Room::kExpertParts, order_.n_parts);
     launcher_.launch("order_pairs", order_, {}, kRowThreads);
   }

@@ -2,15 +2,11 @@
 // their sums, with the CPU's bits (backends/cpu/moe_driver.h). Pairs are put in the order of their
 // experts, so that up to eight rows of activations share one reading of an expert's weights; what
 // a pair's product is does not depend on that. Included after a dialect.
-#include "backends/gpu/act_blocks.inl.h"
+#include "backends/gpu/expert_parts.inl.h"
+#include "backends/gpu/strip_sums.inl.h"
 #include "backends/gpu/sums.inl.h"
-#include "backends/gpu/weight_tiles.inl.h"
 
 namespace EDGE_DEVICE {
-
-EDGE_CONSTANT int kSlots = kMatmulThreads / kTileRows;  // tiles at once
-EDGE_CONSTANT int kChunkTiles = 32;                     // whose sums are kept
-EDGE_CONSTANT int kChains = kMatmulF32Threads / kTileRows;
 
 struct AddProbability {
   EDGE_GROUP const float* p;
@@ -43,20 +39,6 @@ EDGE_FN float sigmoid(float g) {
 }
 
 EDGE_FN bool is_finite(float x) { return magnitude_bits(x) < 0x7f800000; }
-
-// The activation row and the row of y of pair `order[i / halves]`.
-struct PairRows {
-  int in;
-  int out;
-};
-EDGE_FN PairRows rows_of_pair(EDGE_ARGS ExpertsArgs& args, int pair, int half) {
-  return {args.halves * (args.row0 + pair / args.per_row) + half, args.halves * pair + half};
-}
-
-EDGE_FN EDGE_GLOBAL const uint8_t* strip_of_expert(EDGE_ARGS ExpertsArgs& args, int expert,
-                                                   int strip) {
-  return strip_of(args.w, strip) + args.expert_bytes * expert;
-}
 
 }  // namespace EDGE_DEVICE
 
@@ -155,74 +137,32 @@ EDGE_KERNEL(order_pairs, OrderPairsArgs, kRowThreads) {
 template <class F, int K>
 EDGE_KERNEL(experts_a8, ExpertsArgs, kMatmulThreads) {
   const At at = EDGE_AT;
-  EDGE_SHARED(float, x, [kChunkTiles][K][kTileRows]);
+  EDGE_SHARED(float, x, [kChunkTiles * K * kTileRows]);
   EDGE_GLOBAL const ExpertPart& part = args.parts[at.y];
   const int n_rows = part.n * args.halves;
   if (n_rows == 0) return;
   const int row = at.index % kTileRows, slot = at.index / kTileRows;
-  EDGE_GLOBAL const uint8_t* strip = strip_of_expert(args, part.expert, at.x);
-  int64_t first[K];  // of a row's blocks; they are so many blocks apart
-  int step[K];
+  RowBlocks rows[K];
   EDGE_UNROLL
   for (int k = 0; k < K; ++k) {
-    const int known = smaller(k, n_rows - 1);
-    const int pair = args.order[part.first + known / args.halves];
-    const int in = rows_of_pair(args, pair, known % args.halves).in;
-    first[k] = block_index(args.act, in, 0);
-    step[k] = static_cast<int>(block_index(args.act, in, 1) - first[k]);
+    rows[k] = blocks_of(args.act, rows_of_part(args, part, smaller(k, n_rows - 1)).in);
   }
-  const bool is_chain = slot < n_rows;  // of the part's row `slot`
-  const int pair = is_chain ? args.order[part.first + slot / args.halves] : 0;
-  const PairRows own = rows_of_pair(args, pair, slot % args.halves);
-  const int64_t own_first = block_index(args.act, own.in, 0);
-  const int64_t own_step = block_index(args.act, own.in, 1) - own_first;
-  float f = 0;
-  for (int64_t tile0 = 0; tile0 < args.w.n_tiles; tile0 += kChunkTiles) {
-    const int64_t left = args.w.n_tiles - tile0;
-    const int n = left < kChunkTiles ? static_cast<int>(left) : kChunkTiles;
-    for (int i = slot; i < n; i += kSlots) {
-      const typename F::Row weights = row_of_tile<F>(args.w, strip, tile0 + i, row);
-      EDGE_UNROLL
-      for (int k = 0; k < K; ++k) {
-        if (k >= n_rows) break;
-        const int64_t block = first[k] + (tile0 + i) * step[k];
-        int a[kTileK / 4];
-        load_block(args.act.q + kTileK * block, a);
-        EDGE_GLOBAL const int32_t* bias = args.act.bias + 2 * block;  // -64 times the sums
-        x[i][k][row] = weights.sum(a, {{-(bias[0] >> 6), -(bias[1] >> 6)}});
-      }
-    }
-    EDGE_SYNC();
-    for (int i = 0; is_chain && i < n; ++i) {
-      f = fma_exact(x[i][slot][row], args.act.d[own_first + (tile0 + i) * own_step], f);
-    }
-    EDGE_SYNC();
-  }
-  if (!is_chain) return;
-  const float d_row = reinterpret_cast<EDGE_GLOBAL const float*>(strip)[row];
-  args.y[own.out * args.stride + static_cast<int64_t>(kTileRows) * at.x + row] = f * d_row;
+  const PairRows own = rows_of_part(args, part, smaller(slot, n_rows - 1));
+  const float sum = strip_sum_a8<F, K>(at, args.w, strip_of_expert(args, part.expert, at.x),
+                                       args.act, rows, n_rows, blocks_of(args.act, own.in), x);
+  if (slot >= n_rows) return;
+  args.y[own.out * args.stride + static_cast<int64_t>(kTileRows) * at.x + row] = sum;
 }
 
 template <class F>
 EDGE_KERNEL(experts_f32, ExpertsArgs, kMatmulF32Threads) {
   const At at = EDGE_AT;
-  EDGE_SHARED(float, sums, [kChains][kTileRows]);
-  const int row = at.index % kTileRows, chain = at.index / kTileRows;
+  EDGE_SHARED(float, sums, [kMatmulF32Threads]);
   EDGE_GLOBAL const uint8_t* strip = strip_of_expert(args, args.ids[at.y], at.x);
   EDGE_GLOBAL const float* a = args.f + rows_of_pair(args, at.y, 0).in * args.f_stride;
-  float sum = 0;
-  for (int64_t tile = 0; tile < args.w.n_tiles; ++tile) {
-    const typename F::Row weights = row_of_tile<F>(args.w, strip, tile, row);
-    for (int k = chain; k < kTileK; k += kChains) {
-      sum = fma_exact(weights.value(k), a[kTileK * tile + k], sum);
-    }
-  }
-  sums[chain][row] = sum;
-  EDGE_SYNC();
-  if (chain != 0) return;
-  const float total = (sums[0][row] + sums[1][row]) + (sums[2][row] + sums[3][row]);
-  const float d_row = reinterpret_cast<EDGE_GLOBAL const float*>(strip)[row];
-  args.y[at.y * args.stride + static_cast<int64_t>(kTileRows) * at.x + row] = total * d_row;
+  const float sum = strip_sum_f32<F>(at, args.w, strip, a, sums);
+  if (at.index >= kTileRows) return;
+  args.y[at.y * args.stride + static_cast<int64_t>(kTileRows) * at.x + at.index] = sum;
 }
 
 EDGE_KERNEL(sum_experts, SumExpertsArgs, kElementThreads) {

@@ -25,6 +25,7 @@ class Launcher {
   explicit Launcher(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
   Device& device() const { return *device_; }
+  const MatmulChoice& choice() const { return choice_; }
   int32_t* flag() const { return device_->flag(); }
 
   // ---- the step's status: the first failure stays, and after it nothing more is queued.
@@ -109,10 +110,11 @@ class Launcher {
   void multiply(const Tensor& weight, const ActRows& act, float* y, int64_t stride);
 
  private:
-  void multiply_a8(const Tensor& weight, const MatmulArgs& args);
+  void multiply_a8(const Tensor& weight, MatmulArgs args);
+  Panels fp8_of(const Panels& act, int halves);
 
   std::unique_ptr<Device> device_;
-  const MatmulChoice matmul_choice_ = matmul_choice();
+  const MatmulChoice choice_ = matmul_choice();
   Status status_;
 };
 

@@ -1,5 +1,6 @@
 #include "backends/gpu/matmul_plan.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
@@ -31,6 +32,18 @@ MatmulPlan of_int8_matrices(const Tensor& weight, int64_t n_rows) {
           kGemmStripThreads * shape.n_strips};
 }
 
+// So many rows of a step at least: what speculation puts in one for a text has fewer, so that it
+// changes no token.
+constexpr int64_t kFp8From = 17;
+
+MatmulPlan of_fp8_matrices(const Tensor& weight, int64_t n_rows) {
+  const GemmShape shape = n_rows <= 64 ? GemmShape{32, 2} : GemmShape{128, 2};
+  return {name_of("gemm_fp8_" + std::to_string(shape.n_rows), weight),
+          {groups_of(n_rows, shape.n_rows), groups_of(weight.n_strips(), shape.n_strips)},
+          kGemmStripThreads * shape.n_strips,
+          true};
+}
+
 MatmulPlan of_float_matrices(const Tensor& weight, int64_t n_rows) {
   return {name_of("gemm_float", weight),
           {groups_of(n_rows, kFloatRows), groups_of(weight.n_strips(), kFloatStrips)},
@@ -60,9 +73,39 @@ MatmulPlan plan_matmul(const Tensor& weight, int64_t n_rows, const Device& devic
                        const MatmulChoice& choice) {
   if (n_rows < choice.matrices_from) return of_dot_products(weight, n_rows);
   if (groups_of(weight.n_strips(), 2) > kMostGroups) return of_dot_products(weight, n_rows);
+  if (device.takes_fp8() && n_rows >= kFp8From * halves_of(weight)) {
+    return of_fp8_matrices(weight, n_rows);
+  }
   if (device.has_int8_matrices()) return of_int8_matrices(weight, n_rows);
   const bool is_float = device.has_float_matrices() && choice.allows_float;
   return is_float ? of_float_matrices(weight, n_rows) : of_dot_products(weight, n_rows);
+}
+
+ExpertsPlan plan_experts(const Tensor& stacked, const ExpertsShape& shape, const Device& device,
+                         const MatmulChoice& choice) {
+  // Of an expert, if all had as many.
+  const int64_t n_rows = int64_t{shape.halves} * shape.n_pairs / shape.n_experts;
+  const auto plan_of = [&](int at_once) {
+    const int part_pairs = at_once / shape.halves;
+    const int n_parts = shape.n_pairs / part_pairs + std::min(shape.n_experts, shape.n_pairs);
+    return ExpertsPlan{{}, part_pairs, n_parts};
+  };
+  if (n_rows >= choice.matrices_from && device.has_int8_matrices() &&
+      groups_of(shape.n_strips, 2) <= kMostGroups) {
+    const GemmShape group = n_rows <= 16 ? GemmShape{16, 2} : GemmShape{64, 4};
+    ExpertsPlan plan = plan_of(group.n_rows);
+    plan.product = {name_of("gemm_experts_" + std::to_string(group.n_rows), stacked),
+                    {plan.n_parts, groups_of(shape.n_strips, group.n_strips)},
+                    kGemmStripThreads * group.n_strips};
+    return plan;
+  }
+  // An expert has one row of a step of one row.
+  const int at_once = shape.n_rows == 1 ? shape.halves : 8;
+  ExpertsPlan plan = plan_of(at_once);
+  plan.product = {name_of("experts_a8_" + std::to_string(at_once), stacked),
+                  {shape.n_strips, plan.n_parts},
+                  kMatmulThreads};
+  return plan;
 }
 
 }  // namespace edge::gpu

@@ -1,4 +1,5 @@
 // Products of a matrix with rows of activations.
+#include "backends/gpu/fp8_args.h"
 #include "backends/gpu/launcher.h"
 
 namespace edge::gpu {
@@ -30,9 +31,22 @@ void Launcher::multiply(const Tensor& weight, const ActRows& act, float* y, int6
   }
 }
 
-void Launcher::multiply_a8(const Tensor& weight, const MatmulArgs& args) {
-  const MatmulPlan plan = plan_matmul(weight, args.act.n_rows, *device_, matmul_choice_);
+void Launcher::multiply_a8(const Tensor& weight, MatmulArgs args) {
+  const MatmulPlan plan = plan_matmul(weight, args.act.n_rows, *device_, choice_);
+  if (plan.is_fp8) args.act = fp8_of(args.act, halves_of(weight));
   launch(plan.kernel, args, plan.grid, plan.n_threads);
+}
+
+Panels Launcher::fp8_of(const Panels& act, int halves) {
+  Fp8ActsArgs args = {.from = act, .to = act, .halves = halves};
+  const int64_t n_blocks = act.n_rows * act.n_blocks;
+  args.to.q = take<int8_t>(Room::kFp8, n_blocks * (kTileK + static_cast<int64_t>(sizeof(float))));
+  args.to.d = reinterpret_cast<float*>(args.to.q + n_blocks * kTileK);
+  args.to.bias = nullptr;
+  const int64_t n_warps = groups_of(act.n_blocks, kFp8Cols / kTileK);
+  launch("acts_to_fp8", args, {groups_of(n_warps, kRowThreads / kWarp), act.n_rows / halves},
+         kRowThreads);
+  return args.to;
 }
 
 }  // namespace edge::gpu

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "backends/cpu/cpu_backend.h"
 #include "doctest/doctest.h"
@@ -106,13 +107,17 @@ std::unique_ptr<OpRig> rig_of(const OpShape& shape, const OpWeights& weights,
   return rig.take();
 }
 
-// What a norm and a feed-forward layer's first products make, and no more of a step.
+// What a norm and a feed-forward layer's first products make, and of a mixture of experts all of
+// it; no more of a step.
 std::string products_of(OpRig& rig) {
+  constexpr std::string_view kOfMatrix[] = {"norm_quant", "ffn_in"};
+  constexpr std::string_view kOfExperts[] = {"norm_quant", "moe_route", "moe_ffn"};
+  const auto names = rig.shape().n_experts == 0 ? std::span<const std::string_view>(kOfMatrix)
+                                                : std::span<const std::string_view>(kOfExperts);
   std::string result;
   rig.backend().begin_step(rig.rows());
   for (const Op& op : all_ops()) {
-    const std::string_view name = op.name;
-    if (name != "norm_quant" && name != "ffn_in") continue;
+    if (std::find(names.begin(), names.end(), op.name) == names.end()) continue;
     op.run(rig);
     rig.backend().wait();
     result += op.result(rig);
@@ -205,18 +210,33 @@ void check_rows_alone(const MakeBackend& make) {
 }
 
 void check_products(const MakeBackend& make) {
+  const auto check_shape = [&](const OpShape& shape) {
+    const std::string name(format_name(shape.format));
+    CAPTURE(name);
+    CAPTURE(shape.n_rows);
+    CAPTURE(shape.n_experts);
+    const OpWeights weights(shape);
+    const auto wanted = rig_of(shape, weights, scalar_cpu());
+    const auto found = rig_of(shape, weights, make());
+    REQUIRE(products_of(*wanted) == products_of(*found));
+  };
   const auto check = [&](Format format, int n_rows) {
     OpShape shape = kSmall;
     shape.format = format;
     shape.d_model = 290;
     shape.n_rows = n_rows;
-    const std::string name(format_name(format));
-    CAPTURE(name);
-    CAPTURE(n_rows);
-    const OpWeights weights(shape);
-    const auto wanted = rig_of(shape, weights, scalar_cpu());
-    const auto found = rig_of(shape, weights, make());
-    REQUIRE(products_of(*wanted) == products_of(*found));
+    check_shape(shape);
+  };
+  // Some experts fill several parts, some a part of one, and one is left out.
+  const auto check_experts = [&](Format format, Act act, int n_rows) {
+    OpShape shape = kSmall;
+    shape.format = format;
+    shape.act = act;
+    shape.d_model = 176;
+    shape.n_rows = shape.expert_rows = n_rows;
+    shape.n_experts = 4, shape.n_used = 2, shape.d_expert = 80, shape.d_shared = 16;
+    shape.n_taps = 2;
+    check_shape(shape);
   };
   for (const Format format :
        {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
@@ -227,6 +247,13 @@ void check_products(const MakeBackend& make) {
     check(format, 12);
     check(format, 70);
   }
+  for (const Format format :
+       {Format::kE2_16, Format::kE3_32, Format::kE4_16, Format::kE4_32, Format::kE6_16,
+        Format::kE8_32, Format::kK4_32, Format::kL4_32, Format::kL8_32}) {
+    check_experts(format, Act::kA8, 20);
+  }
+  check_experts(Format::kE4_16, Act::kA8x2, 19);
+  check_experts(Format::kK4_32, Act::kA8, 70);
 }
 
 }  // namespace edge::test

@@ -190,8 +190,7 @@ Status OpRig::allocate_mixers() {
   EDGE_RETURN_IF_ERROR(take(n_rows * shape_.n_used, routes.ids));
   EDGE_RETURN_IF_ERROR(take(n_rows * shape_.n_used, routes.weights));
   EDGE_RETURN_IF_ERROR(take(shape_.n_experts, routes.n_routed));
-  // Two rows at a time, so that a step takes several turns.
-  buffers.max_pairs = 2 * shape_.n_used;
+  buffers.max_pairs = int64_t{shape_.expert_rows} * shape_.n_used;
   EDGE_RETURN_IF_ERROR(take_act(shape_.d_model, buffers.gathered, buffers.max_pairs));
   EDGE_RETURN_IF_ERROR(take_act(shape_.d_expert, buffers.hidden, buffers.max_pairs));
   EDGE_RETURN_IF_ERROR(take_act(shape_.d_shared, buffers.shared_hidden, n_rows));

@@ -37,6 +37,7 @@ struct OpShape {
   int n_experts = 0, n_used = 0, n_taps = 0;
   int64_t d_expert = 0, d_shared = 0;
   bool shared_gate = false;
+  int expert_rows = 2;  // at a time, so that a step takes several turns
 };
 
 // Weights of a shape, in one range of memory as a mapped file is.

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "../lockstep.h"
+#include "e4m3.h"
 
 namespace cuda_on_cpu {
 
@@ -112,9 +113,35 @@ inline void multiply_add(const char* site, int (&d)[4], const uint32_t (&a)[2], 
   multiply_add(site, d, registers(a), registers<1>({b}), start);
 }
 
+// d += a b of E4M3. Products are exact; which way hardware sums them, and with how many bits, the
+// manual leaves open: here as floats, one by one.
+inline void multiply_add_fp8(const char* site, float (&d)[4], const uint32_t (&a)[4],
+                             const uint32_t (&b)[2]) {
+  constexpr int kDepth = 32;
+  static const Sources<kDepth> sources;
+  const std::array<float, 256>& values = e4m3_values();
+  const auto all_a = lockstep::gather(registers(a), site);
+  const auto all_b = lockstep::gather(registers(b), site);
+  const int lane = static_cast<int>(lockstep::thread_number() % lockstep::kWarp);
+  for (int i = 0; i < 4; ++i) {
+    const Place place = place_in_sums(lane, i);
+    for (int k = 0; k < kDepth; ++k) {
+      const auto of_a = sources.a[place.row][k], of_b = sources.b[k][place.col];
+      d[i] += values[static_cast<uint8_t>(all_a[of_a.lane].bytes[of_a.byte])] *
+              values[static_cast<uint8_t>(all_b[of_b.lane].bytes[of_b.byte])];
+    }
+  }
+}
+inline uint32_t fp8_pair(float low, float high) {
+  return uint32_t{nearest_e4m3(low)} | uint32_t{nearest_e4m3(high)} << 8;
+}
+
 }  // namespace cuda_on_cpu
 
+constexpr bool kHasFp8 = true;
 #define copy_async cuda_on_cpu::copy_async
 #define wait_for_copies() lockstep::wait_for_copies()
 #define load_matrices(...) cuda_on_cpu::load_matrices(LOCKSTEP_SITE, __VA_ARGS__)
 #define multiply_add(...) cuda_on_cpu::multiply_add(LOCKSTEP_SITE, __VA_ARGS__)
+#define multiply_add_fp8(...) cuda_on_cpu::multiply_add_fp8(LOCKSTEP_SITE, __VA_ARGS__)
+#define fp8_pair(...) cuda_on_cpu::fp8_pair(__VA_ARGS__)

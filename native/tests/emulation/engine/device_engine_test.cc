@@ -145,6 +145,39 @@ TEST_CASE("a session saved on one backend goes on at the other") {
   }
 }
 
+TEST_CASE("what was read with 8-bit floats is not the CPU's, and is kept apart") {
+  name_libraries();
+  const TinyFile file;
+  const Model cpu = load(file, "cpu"), fp8 = load(file, "cuda-fp8");
+  CHECK(fp8.info().backend == "cuda-fp8");
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("edge_fp8_" + std::to_string(getpid()))).string();
+  Session on_fp8(fp8);
+  on_fp8.append(some_ids(40));
+  on_fp8.run(1e9);
+  on_fp8.save(path);
+  Session again(fp8), on_cpu(cpu);
+  again.restore(edgellm::SessionFile::open(path));
+  CHECK(greedy(again, 6) == greedy(on_fp8, 6));
+  std::string refusal;
+  try {
+    on_cpu.restore(edgellm::SessionFile::open(path));
+  } catch (const edgellm::Error& error) {
+    refusal = error.code() + ": " + error.what();
+  }
+  std::filesystem::remove(path);
+  CAPTURE(refusal);
+  CHECK(refusal.starts_with("session_mismatch: "));
+  CHECK(refusal.find("another KV format (K8V8 of cuda-fp8, here K8V8)") != std::string::npos);
+  setenv("EDGELLM_EMULATED_CAPABILITY", "86", 1);
+  const std::string too_old = error_of(file, "cuda-fp8");
+  unsetenv("EDGELLM_EMULATED_CAPABILITY");
+  CAPTURE(too_old);
+  CHECK(too_old.starts_with("device_unavailable: "));
+  CHECK(too_old.find("8.9 is the least with 8-bit floats; load with backend 'cuda'") !=
+        std::string::npos);
+}
+
 TEST_CASE("a backend that is not there is a clear error") {
   const TinyFile file;
   setenv("EDGELLM_CUDA_LIBRARY", "/nowhere/libedgellm_cuda.so", 1);
