@@ -1,6 +1,6 @@
 // Backends of devices are libraries of their own, so that machines without a device carry nothing
-// of them: libedgellm_cuda.so or libedgellm_metal.dylib beside this program or module, or what
-// EDGELLM_CUDA_LIBRARY or EDGELLM_METAL_LIBRARY names. Apple's systems always have Metal, so a
+// of them: libedgellm_cuda.so, libedgellm_vulkan.so or libedgellm_metal.dylib beside this program or
+// module, or what EDGELLM_CUDA_LIBRARY, EDGELLM_VULKAN_LIBRARY or EDGELLM_METAL_LIBRARY names. Apple's systems always have Metal, so a
 // build for them may link its backend instead (EDGE_METAL_LINKED).
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace edge {
 
-// Whether there is such a backend, here or elsewhere: "cuda", "metal".
+// Whether there is such a backend, here or elsewhere: "cuda", "metal", "vulkan".
 bool is_device_backend(std::string_view name);
 
 // Takes `host`, a CPU backend, as create_gpu_backend() does. kDeviceUnavailable, saying what to do,
