@@ -34,7 +34,7 @@ from .fleet.signed import key_id, public_key
 from .small_files import read_small
 
 FLEET = "fleet"
-ONE_FILE = ("cpu", "cuda", "metal")  # backends that open nothing besides
+ONE_FILE = ("cpu", "cuda", "metal", "vulkan")  # backends that open nothing besides
 MAX_KEY_BYTES = 65536
 RequireSignature = bool | str | os.PathLike[str] | None
 

@@ -13,7 +13,8 @@ KvOption = Annotated[
     typer.Option("--kv", help="Keep keys and values as F16, K8V8, K8V4 or K6V4. Default: K8V8."),
 ]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="Compute on cpu, cuda, metal or npu (docs/backends.md).")
+    str,
+    typer.Option("--backend", help="Compute on cpu, cuda, metal, vulkan or npu (docs/backends.md)."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")

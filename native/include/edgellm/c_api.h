@@ -95,7 +95,8 @@ enum {
   EDGELLM_BACKEND_DEFAULT = 0, /* CPU */
   EDGELLM_BACKEND_CPU = 1,
   EDGELLM_BACKEND_CUDA = 2,
-  EDGELLM_BACKEND_METAL = 3
+  EDGELLM_BACKEND_METAL = 3,
+  EDGELLM_BACKEND_VULKAN = 4
 };
 
 typedef struct edgellm_load_options {
@@ -160,7 +161,7 @@ typedef struct edgellm_model_info {
   uint64_t file_bytes;
   double load_ms;
   char root[72];          /* 64 hex digits and NUL: the identity of the model */
-  char backend[16];       /* "cpu", "cuda" or "metal", and NUL */
+  char backend[16];       /* "cpu", "cuda", "metal" or "vulkan", and NUL */
   char kv_format[16];     /* "F16", "K8V8", ... and NUL */
   uint64_t session_bytes; /* that a session reserves besides its KV, for logits */
 } edgellm_model_info;

@@ -148,7 +148,7 @@ struct LoadOptions {
   // session. It may be closed: nothing guesses then.
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
-  std::string backend = "cpu";  // or "cuda", "metal", "npu", docs/backends.md
+  std::string backend = "cpu";  // or "cuda", "metal", "vulkan", "npu", docs/backends.md
   // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
   // and "library", onnxruntime's; for an execution provider of a library of its own "provider",
   // "provider_library", and its options as "provider.NAME".

@@ -115,6 +115,8 @@ std::string backend_of(int64_t backend) {
       return "cuda";
     case EDGELLM_BACKEND_METAL:
       return "metal";
+    case EDGELLM_BACKEND_VULKAN:
+      return "vulkan";
     default:
       refuse("options->backend is " + std::to_string(backend) + "; it must be EDGELLM_BACKEND_...");
   }
