@@ -41,6 +41,8 @@ class SharedDevice final : public Device {
     return {};
   }
 
+  Result<size_t> weight_room() const override { return shared::weight_room(); }
+
   const std::byte* loaded(const void* from, size_t n_bytes) const override {
     const auto at = reinterpret_cast<uintptr_t>(from);
     for (const Buffer& buffer : loaded_) {

@@ -29,6 +29,8 @@ Result<Buffer> create_buffer(size_t n_bytes);
 // Bytes that never change, for kernels to read: a copy, or the pages that they are in. `host` and
 // n_bytes say of which bytes.
 Result<Buffer> share_weights(std::span<const std::byte> weights);
+// What share_weights() may take; SIZE_MAX where it takes nothing.
+Result<size_t> weight_room();
 void release_buffer(const Buffer& buffer);
 
 // The pages that these bytes are in. A mapping consists of whole ones.

@@ -225,6 +225,8 @@ Result<Buffer> share_weights(std::span<const std::byte> weights) {
   }
 }
 
+Result<size_t> weight_room() { return SIZE_MAX; }
+
 void release_buffer(const Buffer& buffer) {
   @autoreleasepool {
     const std::lock_guard lock(host().mutex);

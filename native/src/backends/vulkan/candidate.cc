@@ -81,6 +81,16 @@ int compute_family(const Functions& call, VkPhysicalDevice device) {
   return -1;
 }
 
+bool has_extension(const Functions& call, VkPhysicalDevice device, std::string_view name) {
+  uint32_t n = 0;
+  call.vkEnumerateDeviceExtensionProperties(device, nullptr, &n, nullptr);
+  std::vector<VkExtensionProperties> all(n);
+  call.vkEnumerateDeviceExtensionProperties(device, nullptr, &n, all.data());
+  return std::ranges::any_of(all, [&](const VkExtensionProperties& one) {
+    return name == static_cast<const char*>(one.extensionName);
+  });
+}
+
 Candidate candidate_of(const Found& found, VkPhysicalDevice device, int family) {
   const VkPhysicalDeviceProperties& properties = found.properties.properties;
   Candidate candidate;
@@ -124,7 +134,8 @@ Result<Candidate> choose_device(const Functions& call, VkInstance instance) {
     Found found;
     look_at(call, device, found);
     const int family = compute_family(call, device);
-    const Candidate candidate = candidate_of(found, device, family);
+    Candidate candidate = candidate_of(found, device, family);
+    candidate.tells_budget = has_extension(call, device, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     const bool is_named = candidate.name.find(part) != std::string::npos;
     const std::string lack = !is_named    ? "the name in EDGELLM_VULKAN_DEVICE"
                              : family < 0 ? "a queue that computes"

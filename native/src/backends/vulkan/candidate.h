@@ -23,6 +23,7 @@ struct Candidate {
   std::string name;
   uint32_t queue_family = 0;
   bool has_f64 = false;
+  bool tells_budget = false;
   VkDeviceSize most_bytes = 0;
   uint32_t most_groups[3] = {};
   int rank = 0;

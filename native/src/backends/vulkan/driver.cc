@@ -1,5 +1,8 @@
 #include "backends/vulkan/driver.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "backends/vulkan/candidate.h"
 #include "backends/vulkan/numbers.h"
 #include "base/os_library.h"
@@ -86,7 +89,11 @@ Status create_device(const Candidate& chosen, Driver& to) {
   to.most_bytes = chosen.most_bytes;
   for (int i = 0; i < 3; ++i) to.most_groups[i] = chosen.most_groups[i];
   to.call.vkGetDeviceQueue(to.device, chosen.queue_family, 0, &to.queue);
-  to.call.vkGetPhysicalDeviceMemoryProperties(chosen.device, &to.memory);
+  VkPhysicalDeviceMemoryProperties2 memory = {};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  to.call.vkGetPhysicalDeviceMemoryProperties2(chosen.device, &memory);
+  to.memory = memory.memoryProperties;
+  to.tells_budget = chosen.tells_budget;
   to.process = static_cast<int>(EDGE_PROCESS_ID());
   return {};
 }
@@ -128,6 +135,25 @@ Status status_of(VkResult result, const std::string& what) {
       result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY;
   return {is_memory ? Code::kOutOfMemory : Code::kDeviceFailed,
           "Vulkan: " + what + ": error " + std::to_string(result)};
+}
+
+size_t free_memory() {
+  VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {};
+  budget.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT;
+  VkPhysicalDeviceMemoryProperties2 memory = {};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  if (driver().tells_budget) memory.pNext = &budget;
+  driver().call.vkGetPhysicalDeviceMemoryProperties2(driver().physical, &memory);
+  VkDeviceSize most = 0;
+  for (uint32_t i = 0; i < driver().memory.memoryHeapCount; ++i) {
+    const VkMemoryHeap& heap = driver().memory.memoryHeaps[i];
+    if ((heap.flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) == 0) continue;
+    const VkDeviceSize used = std::min(budget.heapUsage[i], budget.heapBudget[i]);
+    most = std::max(most, driver().tells_budget ? budget.heapBudget[i] - used : heap.size);
+  }
+  const char* said = std::getenv("EDGELLM_VULKAN_MEMORY");
+  const unsigned long long limit = said == nullptr ? 0 : std::strtoull(said, nullptr, 10);
+  return static_cast<size_t>(limit > 0 ? std::min<VkDeviceSize>(most, limit) : most);
 }
 
 Status check_process() {

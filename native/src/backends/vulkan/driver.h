@@ -32,6 +32,7 @@ struct Driver {
   VkDeviceSize most_bytes = 0;   // of a buffer
   uint32_t most_groups[3] = {};  // of a launch
   VkPhysicalDeviceMemoryProperties memory = {};
+  bool tells_budget = false;  // VK_EXT_memory_budget
   int process = 0;  // that opened it
 };
 
@@ -43,6 +44,9 @@ Driver& driver();
 
 // kOutOfMemory or kDeviceFailed, saying what was tried.
 Status status_of(VkResult result, const std::string& what);
+// Free bytes of what is nearest to the device, as far as the driver tells, or less where
+// EDGELLM_VULKAN_MEMORY says so (bytes).
+size_t free_memory();
 // kDeviceFailed in a child of the process that opened the driver, where nothing of it works.
 Status check_process();
 

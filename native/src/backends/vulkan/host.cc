@@ -118,6 +118,11 @@ Result<Buffer> share_weights(std::span<const std::byte> weights) {
                 new Block(block)};
 }
 
+Result<size_t> weight_room() {
+  const size_t n_free = free_memory();
+  return n_free - std::min(n_free, kStepBytes);
+}
+
 void release_buffer(const Buffer& buffer) {
   const std::lock_guard lock(memory().mutex);
   if (memory().heaps.release(buffer)) return;
