@@ -17,7 +17,7 @@ STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
 .PHONY: demo test nightly nightly-npu lint format native sanitize arm windows bench bench-guard docs wheels clean
-.PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test vulkan vulkan-test
+.PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test vulkan vulkan-wheel vulkan-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -114,7 +114,7 @@ cuda:
 
 # The distribution edgellm-cuda, which puts that library beside edgellm's module, in dist/.
 cuda-wheel: cuda
-	python3 native/cuda_wheel.py build/cuda/libedgellm_cuda.so dist
+	python3 native/device_wheel.py cuda build/cuda/libedgellm_cuda.so dist
 
 # On a machine with an NVIDIA GPU, which needs nvcc, cmake and ninja and nothing from here but the
 # sources: every op and whole models against the CPU, bit for bit, twice, then under compute-sanitizer.
@@ -155,11 +155,15 @@ metal-test:
 	build/metal/tests/edge_ops --backend metal
 	build/metal/tools/edge_bench edgellm/demo/demo.edge --backend metal
 
-# The Vulkan backend, in build/vulkan; needs glslc and Vulkan's headers, no GPU.
+# The Vulkan backend, in build/vulkan, and as the distribution edgellm-vulkan, in dist/; needs glslc and
+# Vulkan's headers, no GPU.
 vulkan:
 	cmake -S native -B build/vulkan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGE_BUILD_VULKAN=ON \
 	  -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON
 	cmake --build build/vulkan --target edgellm_vulkan
+
+vulkan-wheel: vulkan
+	python3 native/device_wheel.py vulkan build/vulkan/libedgellm_vulkan.so dist
 
 # On a machine with a Vulkan device, or Mesa's driver for the CPU: every op and whole models against the
 # CPU, bit for bit, then under the validation layers, if they are installed, and the measurements.

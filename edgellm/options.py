@@ -62,8 +62,8 @@ class LoadOptions:
     """How a model is opened. `threads=None`: the physical performance cores this process may use.
 
     `backend`: "cpu", "cuda", "metal", "vulkan", or "npu" for graphs beside the file, "npu:TARGET"
-    where there are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for that there,
-    and others are refused.
+    where there are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for
+    that there, and others are refused.
     `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest

@@ -1,5 +1,5 @@
-"""What the compiled Vulkan kernels say of themselves: that no driver may fuse a product and a sum, and
-that they ask for nothing that the host does not look for."""
+"""What the compiled Vulkan kernels say of themselves: that no driver may fuse a product and a sum,
+and that they ask for nothing that the host does not look for."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ KvOption = Annotated[
 ]
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", help="Compute on cpu, cuda, metal, vulkan or npu (docs/backends.md)."),
+    typer.Option(
+        "--backend", help="Compute on cpu, cuda, metal, vulkan or npu (docs/backends.md)."
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")

@@ -5,7 +5,7 @@ find_program(EDGE_GLSLC glslc)
 find_path(EDGE_VULKAN_HEADERS vulkan/vulkan.h)
 set(vulkan_default OFF)
 if(EDGE_BUILD_TESTS AND EDGE_GLSLC AND EDGE_VULKAN_HEADERS AND CMAKE_SYSTEM_NAME STREQUAL Linux
-   AND NOT CMAKE_CROSSCOMPILING)
+   AND NOT CMAKE_CROSSCOMPILING AND NOT EDGE_SANITIZE)  # drivers keep what they allocate
   set(vulkan_default ON)
 endif()
 option(EDGE_BUILD_VULKAN "Build libedgellm_vulkan; needs glslc and Vulkan's headers" ${vulkan_default})

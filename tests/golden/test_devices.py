@@ -30,9 +30,7 @@ LIBRARY = {
 
 
 @pytest.fixture(params=LIBRARY)
-def device(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, demo_path: Path
-) -> str:
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, demo_path: Path) -> str:
     library = LIBRARY[request.param]
     if not library.exists():
         pytest.skip(f"NOT TESTED: {request.param}; the editable install builds {library.name}")

@@ -1,5 +1,6 @@
-"""The Vulkan backend through the SDK, on this machine's device or on Mesa's driver for the CPU: texts,
-batches, guessing ahead and saved chats are the CPU's, and what cannot be had is a DeviceError."""
+"""The Vulkan backend through the SDK, on this machine's device or on Mesa's driver for the CPU:
+texts, batches, guessing ahead and saved chats are the CPU's, and what cannot be had is a
+DeviceError."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def cpu(demo_path: Path) -> Iterator[edgellm.Model]:
 
 
 @pytest.fixture(scope="module", params=[False, "always"], ids=["plain", "guessing"])
-def vulkan(request: pytest.FixtureRequest, demo_path: Path, library: None) -> Iterator[edgellm.Model]:
+def vulkan(
+    request: pytest.FixtureRequest, demo_path: Path, library: None
+) -> Iterator[edgellm.Model]:
     with edgellm.load(demo_path, threads=1, backend="vulkan", speculate=request.param) as model:
         yield model
 

@@ -1,7 +1,8 @@
 // Backends of devices are libraries of their own, so that machines without a device carry nothing
-// of them: libedgellm_cuda.so, libedgellm_vulkan.so or libedgellm_metal.dylib beside this program or
-// module, or what EDGELLM_CUDA_LIBRARY, EDGELLM_VULKAN_LIBRARY or EDGELLM_METAL_LIBRARY names. Apple's systems always have Metal, so a
-// build for them may link its backend instead (EDGE_METAL_LINKED).
+// of them: libedgellm_cuda.so, libedgellm_vulkan.so or libedgellm_metal.dylib beside this program
+// or module, or what EDGELLM_CUDA_LIBRARY, EDGELLM_VULKAN_LIBRARY or EDGELLM_METAL_LIBRARY names.
+// Apple's systems always have Metal, so a build for them may link its backend instead
+// (EDGE_METAL_LINKED).
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// What lies below the ops: arithmetic that is exact whatever the driver's is, memory in parts, names
-// of kernels, and what cannot be had.
+// What lies below the ops: arithmetic that is exact whatever the driver's is, memory in parts,
+// names of kernels, and what cannot be had.
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
-// Every op and whole models on this machine's Vulkan device, or on Mesa's driver for the CPU where it
-// has none: the same checks as other devices pass, `==` throughout.
+// Every op and whole models on this machine's Vulkan device, or on Mesa's driver for the CPU where
+// it has none: the same checks as other devices pass, `==` throughout.
 #include "backend_ops_check.h"
 #include "backends/cpu/cpu_backend.h"
 #include "backends/device_library.h"

@@ -12,8 +12,8 @@
 
 namespace edge::gpu {
 
-// Of a device's memory, what is left for steps: rooms, of which that of attention takes 64 MiB, mail,
-// and what a driver allocates in parts.
+// Of a device's memory, what is left for steps: rooms, of which that of attention takes 64 MiB,
+// mail, and what a driver allocates in parts.
 constexpr size_t kStepBytes = size_t{384} << 20;
 
 // Groups of a launch.

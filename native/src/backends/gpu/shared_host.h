@@ -1,6 +1,6 @@
 // What only a device's driver can do where host and device share memory, as little as that is:
-// metal/host.mm, vulkan/host.cc, and the emulator's (tests/emulation/metal/host.cc), one of which is
-// linked to what is above it, shared_device.cc.
+// metal/host.mm, vulkan/host.cc, and the emulator's (tests/emulation/metal/host.cc), one of which
+// is linked to what is above it, shared_device.cc.
 #pragma once
 
 #include <cstddef>

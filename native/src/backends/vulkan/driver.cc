@@ -34,8 +34,8 @@ Status unavailable(const std::string& why) {
 }
 
 Result<VkInstance> create_instance(PFN_vkGetInstanceProcAddr find) {
-  const auto version = reinterpret_cast<PFN_vkEnumerateInstanceVersion>(
-      find(nullptr, "vkEnumerateInstanceVersion"));
+  const auto version =
+      reinterpret_cast<PFN_vkEnumerateInstanceVersion>(find(nullptr, "vkEnumerateInstanceVersion"));
   const auto create = reinterpret_cast<PFN_vkCreateInstance>(find(nullptr, "vkCreateInstance"));
   uint32_t found = 0;
   if (create == nullptr || version == nullptr || version(&found) != VK_SUCCESS ||
@@ -57,8 +57,8 @@ Result<VkInstance> create_instance(PFN_vkGetInstanceProcAddr find) {
 }
 
 Status find_functions(PFN_vkGetInstanceProcAddr find, VkInstance instance, Functions& to) {
-#define EDGE_VULKAN(name)                                               \
-  to.name = reinterpret_cast<PFN_##name>(find(instance, #name));        \
+#define EDGE_VULKAN(name)                                        \
+  to.name = reinterpret_cast<PFN_##name>(find(instance, #name)); \
   if (to.name == nullptr) return unavailable("the loader has no " #name);
 #include "backends/vulkan/functions.inc"
 #undef EDGE_VULKAN
@@ -158,8 +158,9 @@ size_t free_memory() {
 
 Status check_process() {
   if (driver().process == static_cast<int>(EDGE_PROCESS_ID())) return {};
-  return {Code::kDeviceFailed,
-          "Vulkan: the device was opened before fork(); load the model in the process that uses it"};
+  return {
+      Code::kDeviceFailed,
+      "Vulkan: the device was opened before fork(); load the model in the process that uses it"};
 }
 
 }  // namespace edge::vulkan

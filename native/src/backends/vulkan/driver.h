@@ -33,7 +33,7 @@ struct Driver {
   uint32_t most_groups[3] = {};  // of a launch
   VkPhysicalDeviceMemoryProperties memory = {};
   bool tells_budget = false;  // VK_EXT_memory_budget
-  int process = 0;  // that opened it
+  int process = 0;            // that opened it
 };
 
 // Opens it. kDeviceUnavailable, saying why, where there is no loader, no driver or no device that

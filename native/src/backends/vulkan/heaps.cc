@@ -113,7 +113,8 @@ Result<gpu::shared::Buffer> Heaps::allocate(size_t n_bytes) {
       return gpu::shared::Buffer{heap.block.mapped + offset, heap.block.address + offset, n_bytes,
                                  &heap};
     }
-    EDGE_ASSIGN_OR_RETURN(const Block block, allocate_block(std::max(n, kHeapBytes), Place::kShared));
+    EDGE_ASSIGN_OR_RETURN(const Block block,
+                          allocate_block(std::max(n, kHeapBytes), Place::kShared));
     heaps_.push_back({block, {{0, block.n_bytes / kUnit * kUnit}}});
   }
   return {Code::kDeviceFailed, "Vulkan: a new heap has no room"};

@@ -1,4 +1,5 @@
-// Memory that host and device share, in blocks from the driver, of which it gives but a few thousand.
+// Memory that host and device share, in blocks from the driver, of which it gives but a few
+// thousand.
 #pragma once
 
 #include <list>

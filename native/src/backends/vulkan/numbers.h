@@ -16,8 +16,8 @@ struct Numbers {
   float fma, quotient, root;
 };
 Numbers numbers_of(const Triple& x);
-// By the kernel check_numbers.comp, of which `code` is one of the two. nudge: what divisions and roots
-// are wrong by before they are put right, in units of 2^-22.
+// By the kernel check_numbers.comp, of which `code` is one of the two. nudge: what divisions and
+// roots are wrong by before they are put right, in units of 2^-22.
 Result<std::vector<Numbers>> compute_numbers(std::span<const uint32_t> code, int32_t nudge,
                                              std::span<const Triple> triples);
 

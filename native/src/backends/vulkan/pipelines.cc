@@ -89,8 +89,9 @@ Result<Pipeline> create(std::span<const uint32_t> code, const Constants& constan
   info.stage.stage = VK_SHADER_STAGE_COMPUTE_BIT;
   info.stage.pName = "main";
   info.stage.pSpecializationInfo = &special;
-  EDGE_RETURN_IF_ERROR(status_of(
-      call.vkCreateShaderModule(driver().device, &module, nullptr, &info.stage.module), "a kernel"));
+  EDGE_RETURN_IF_ERROR(
+      status_of(call.vkCreateShaderModule(driver().device, &module, nullptr, &info.stage.module),
+                "a kernel"));
   const VkResult result =
       call.vkCreateComputePipelines(driver().device, nullptr, 1, &info, nullptr, &made.pipeline);
   call.vkDestroyShaderModule(driver().device, info.stage.module, nullptr);

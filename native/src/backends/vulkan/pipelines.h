@@ -18,10 +18,10 @@ struct Pipeline {
 
 // Constants of a pipeline, by their number in the kernels.
 struct Constants {
-  int32_t format = 0;          // 0
-  int32_t n_at_once = 1;       // 1: rows of activations, or queries
-  int32_t most_head_dim = 0;   // 2
-  int32_t nudge = 0;           // 9: what check_numbers() begins divisions with
+  int32_t format = 0;         // 0
+  int32_t n_at_once = 1;      // 1: rows of activations, or queries
+  int32_t most_head_dim = 0;  // 2
+  int32_t nudge = 0;          // 9: what check_numbers() begins divisions with
 };
 
 // Which kernel a name means, and its constants.
@@ -32,7 +32,8 @@ struct KernelName {
 KernelName parse_kernel(std::string_view name);
 
 Result<Pipeline> create_pipeline(std::span<const uint32_t> code, const Constants& constants);
-// The same one for the same name, made once in the process. kFeatureUnsupported where there is none.
+// The same one for the same name, made once in the process. kFeatureUnsupported where there is
+// none.
 Result<Pipeline> pipeline_of(const std::string& name);
 
 }  // namespace edge::vulkan

@@ -7,7 +7,7 @@
 namespace edge::vulkan {
 
 struct Shader {
-  const char* name;  // of kernels/NAME.comp
+  const char* name;                  // of kernels/NAME.comp
   std::span<const uint32_t> fused;   // for devices whose fma rounds once
   std::span<const uint32_t> by_f64;  // for others, which need f64
 };

@@ -1,9 +1,7 @@
-// The emulator's half of backends/gpu/shared_host.h. Device addresses are a second mapping of the same
-// memory, and while kernels run the host's mapping is poisoned for AddressSanitizer: an address
-// that was not translated, or a byte beyond a buffer, ends the test. Nothing runs before finish(),
-// as on a device that is slow to begin.
-#include "backends/gpu/shared_host.h"
-
+// The emulator's half of backends/gpu/shared_host.h. Device addresses are a second mapping of the
+// same memory, and while kernels run the host's mapping is poisoned for AddressSanitizer: an
+// address that was not translated, or a byte beyond a buffer, ends the test. Nothing runs before
+// finish(), as on a device that is slow to begin.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,6 +11,7 @@
 #include <vector>
 
 #include "../lockstep.h"
+#include "backends/gpu/shared_host.h"
 #include "kernel_table.h"
 
 #if defined(__SANITIZE_ADDRESS__)
