@@ -17,7 +17,7 @@ STORY := Once upon a time, there was a little girl named Lily. She
 QUESTION := How do I show the current date?
 
 .PHONY: demo test nightly nightly-npu lint format native sanitize arm windows bench bench-guard docs wheels clean
-.PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test
+.PHONY: cuda cuda-wheel gpu-build gpu-test gpu-bench xcframework metal-test vulkan vulkan-wheel vulkan-test
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo
@@ -42,6 +42,7 @@ nightly: lint native sanitize arm windows bench-guard
 	for seed in edgellm/demo/demo.edge build/tokenizers/*.blob; do \
 	  build/asan/fuzz/edge_mutate_tokenizer $$seed 20000 || exit 1; done
 	for seed in build/blocks/*.edge; do build/asan/fuzz/edge_mutate $$seed 5000 || exit 1; done
+	@if [ -x $(TEST_VULKAN) ]; then $(MAKE) --no-print-directory vulkan-validation; fi
 	$(BIN) pytest
 
 # Graphs for NPUs, whole models by the vendors' own compilers and simulators, and a table of how far
@@ -113,7 +114,7 @@ cuda:
 
 # The distribution edgellm-cuda, which puts that library beside edgellm's module, in dist/.
 cuda-wheel: cuda
-	python3 native/cuda_wheel.py build/cuda/libedgellm_cuda.so dist
+	python3 native/device_wheel.py cuda build/cuda/libedgellm_cuda.so dist
 
 # On a machine with an NVIDIA GPU, which needs nvcc, cmake and ninja and nothing from here but the
 # sources: every op and whole models against the CPU, bit for bit, twice, then under compute-sanitizer.
@@ -153,6 +154,38 @@ metal-test:
 	build/metal/tests/test_metal
 	build/metal/tests/edge_ops --backend metal
 	build/metal/tools/edge_bench edgellm/demo/demo.edge --backend metal
+
+# The Vulkan backend, in build/vulkan, and as the distribution edgellm-vulkan, in dist/; needs glslc and
+# Vulkan's headers, no GPU.
+vulkan:
+	cmake -S native -B build/vulkan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEDGE_BUILD_VULKAN=ON \
+	  -DEDGE_BUILD_TESTS=ON -DEDGE_BUILD_TOOLS=ON
+	cmake --build build/vulkan --target edgellm_vulkan
+
+vulkan-wheel: vulkan
+	python3 native/device_wheel.py vulkan build/vulkan/libedgellm_vulkan.so dist
+
+# On a machine with a Vulkan device, or Mesa's driver for the CPU: every op and whole models against the
+# CPU, bit for bit, then under the validation layers, if they are installed, and the measurements.
+VULKAN_TEST := EDGELLM_REQUIRE_VULKAN=1 EDGELLM_VULKAN_LIBRARY=$(CURDIR)/build/vulkan/libedgellm_vulkan.so
+vulkan-test: vulkan
+	cmake --build build/vulkan --target test_vulkan edge_ops edge_run edge_bench
+	$(VULKAN_TEST) build/vulkan/tests/test_vulkan
+	$(MAKE) --no-print-directory vulkan-validation TEST_VULKAN=build/vulkan/tests/test_vulkan
+	for backend in cpu vulkan; do $(VULKAN_TEST) build/vulkan/tools/edge_run edgellm/demo/demo.edge \
+	  "$(STORY)" -n 200 --backend $$backend > build/vulkan/$$backend.txt || exit 1; done
+	cmp build/vulkan/cpu.txt build/vulkan/vulkan.txt
+	$(VULKAN_TEST) build/vulkan/tests/edge_ops --backend vulkan
+	$(VULKAN_TEST) build/vulkan/tools/edge_bench edgellm/demo/demo.edge --backend vulkan
+
+# Khronos' validation of every call and kernel; one message fails.
+.PHONY: vulkan-validation
+TEST_VULKAN ?= build/editable/tests/test_vulkan
+vulkan-validation:
+	@if ls /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json >/dev/null 2>&1; then \
+	  VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation $(TEST_VULKAN) > build/vulkan-validation.log 2>&1; \
+	  rc=$$?; ! grep -E 'VUID|UNASSIGNED|Validation Error' build/vulkan-validation.log && exit $$rc; \
+	else echo "NOT RUN: Vulkan's validation; install package vulkan-validationlayers"; fi
 
 # On a Mac with Xcode: the C interface with the Metal backend, for macOS, iOS and its simulator, in
 # build/apple/edgellm.xcframework.

@@ -74,7 +74,9 @@ def check_installation() -> Iterator[Check]:
     yield from guarded("processor", "use a newer machine, or install edgellm again", _processor)
     yield from guarded("memory", "see what this machine allows to be read in /proc", _memory)
     yield from guarded("directories", "set HOME or the XDG_* variables", _directories)
-    yield Check("backends", "ok", "cpu; cuda and metal where they are built (docs/backends.md)")
+    yield Check(
+        "backends", "ok", "cpu; cuda, metal and vulkan where they are built (docs/backends.md)"
+    )
     yield _npu()
     yield from guarded("extras", "install edgellm again", _extras)
 

@@ -70,7 +70,7 @@ def load(
     The file is mapped, not read; see `LoadOptions` for what each argument means; with a
     `draft_model` or `draft_layers` texts are guessed unless `speculate` is False. Raises a class
     of `edgellm.errors`: FormatError, IntegrityError, UnsupportedError, MemoryBudgetError, and
-    DeviceError where `backend="cuda"` or "metal" finds no GPU (docs/backends.md).
+    DeviceError where `backend="cuda"`, "metal" or "vulkan" finds no GPU (docs/backends.md).
     """
     options = LoadOptions(
         backend,

@@ -29,7 +29,7 @@ SPECULATE_NAMES: dict[Speculate, Literal["off", "auto", "on", "always"]] = {  # 
     "auto": "auto",
     "always": "always",
 }
-BACKENDS = ("cpu", "cuda", "cuda-fp8", "metal", "npu")
+BACKENDS = ("cpu", "cuda", "cuda-fp8", "metal", "vulkan", "npu")
 KvFormat = Literal["F16", "K8V8", "K8V4", "K6V4"]
 KV_FORMATS: tuple[str, ...] = get_args(KvFormat)
 DEFAULT_KV: KvFormat = "K8V8"
@@ -66,10 +66,10 @@ def _fail(message: str) -> InvalidArgumentError:
 class LoadOptions:
     """How a model is opened. `threads=None`: the physical performance cores this process may use.
 
-    `backend`: "cpu", "cuda", "metal", or "npu" for graphs beside the file, "npu:TARGET" where there
-    are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for that there,
-    and others are refused. "cuda-fp8" is "cuda" that reads prompts with 8-bit floats, which changes
-    answers a little (docs/backends.md).
+    `backend`: "cpu", "cuda", "metal", "vulkan", or "npu" for graphs beside the file, "npu:TARGET"
+    where there are several (docs/NPU.md). Graphs keep KV as F16: "K8V8", the default, stands for
+    that there, and others are refused. "cuda-fp8" is "cuda" that reads prompts with 8-bit floats,
+    which changes answers a little (docs/backends.md).
     `max_memory` is in bytes: file + KV cache + scratch must fit, or loading fails before any
     weight is read. `verify`: "once" hashes in the background and remembers, "always" hashes
     everything before the model can be used, "never" checks the header only. `n_ctx`: the longest

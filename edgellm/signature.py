@@ -34,7 +34,7 @@ from .hashed_files import HashedFile
 from .small_files import read_small
 
 FLEET = "fleet"
-ONE_FILE = ("cpu", "cuda", "cuda-fp8", "metal")  # backends that open nothing besides
+ONE_FILE = ("cpu", "cuda", "cuda-fp8", "metal", "vulkan")  # backends that open nothing besides
 MAX_KEY_BYTES = 65536
 RequireSignature = bool | str | os.PathLike[str] | None
 

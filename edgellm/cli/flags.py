@@ -14,7 +14,7 @@ KvOption = Annotated[
 ]
 BackendOption = Annotated[
     str,
-    typer.Option("--backend", help="cpu, cuda, cuda-fp8, metal or npu (docs/backends.md)."),
+    typer.Option("--backend", help="cpu, cuda, cuda-fp8, metal, vulkan or npu (docs/backends.md)."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="Default: physical performance cores.")

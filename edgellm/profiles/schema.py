@@ -20,7 +20,7 @@ ISAS = (
     *("neon_i8mm", "neon_dot", "neon", "scalar"),
 )
 # Of accelerators: what this version has, and what export and other runtimes reach.
-ACCELERATOR_BACKENDS = ("cuda", "metal", "coreml", "qnn", "openvino", "vitisai")
+ACCELERATOR_BACKENDS = ("cuda", "metal", "vulkan", "coreml", "qnn", "openvino", "vitisai")
 MAX_TEXT = 300
 
 Value = TypeVar("Value", int, float, str)

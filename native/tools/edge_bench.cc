@@ -13,7 +13,7 @@ namespace {
 
 constexpr const char* kUsage =
     "edge_bench MODEL [-p PREFILL_TOKENS] [-n DECODE_TOKENS] [-r RUNS] [-t THREADS] "
-    "[-s TEXTS_AT_ONCE] [--backend cpu|cuda|metal]";
+    "[-s TEXTS_AT_ONCE] [--backend cpu|cuda|metal|vulkan]";
 constexpr double kNoBudgetMs = 1e12;  // steps as long as the model takes them
 
 struct Options {

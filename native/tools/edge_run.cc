@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kUsage =
     "edge_run MODEL PROMPT [-n TOKENS] [-t THREADS] [-c CONTEXT] [--temp T] [--top-k K]\n"
     "                [--top-p P] [--min-p P] [--seed S] [--special]\n"
-    "                [--backend cpu|cuda|metal]";
+    "                [--backend cpu|cuda|metal|vulkan]";
 
 struct Options {
   int n_tokens = 128;

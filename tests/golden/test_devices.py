@@ -1,5 +1,6 @@
 """Every block of the model spec, mixtures of experts and short convolutions on the backends of
-devices, which are emulated here: every logit is the CPU's. Equality here is `==`."""
+devices, which are emulated here, but Vulkan's, which is this machine's or Mesa's for the CPU: every
+logit is the CPU's. Equality here is `==`."""
 
 from __future__ import annotations
 
@@ -14,22 +15,31 @@ from edgellm.converters import convert
 
 from edgellm import _native
 from edgellm.edgefile import read_header
+from edgellm.errors import DeviceError
 from edgellm.layer_split import STEP_BYTES, host_layers
 from golden.blocks import CASES, ids_of, write_case
 from golden.families import save_family
 from golden.test_experts import CONFIGS, write_checkpoint
 
 BUILT = Path(__file__).parents[2] / "build" / "editable" / "tests"
-DEVICES = ("cuda", "metal")
-LIBRARY = {name: BUILT / f"libedgellm_{name}_emulated.so" for name in DEVICES}
+LIBRARY = {
+    "cuda": BUILT / "libedgellm_cuda_emulated.so",
+    "metal": BUILT / "libedgellm_metal_emulated.so",
+    "vulkan": BUILT.parent / "libedgellm_vulkan.so",
+}
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=LIBRARY)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, demo_path: Path) -> str:
     library = LIBRARY[request.param]
     if not library.exists():
         pytest.skip(f"NOT TESTED: {request.param}; the editable install builds {library.name}")
     monkeypatch.setenv(f"EDGELLM_{request.param.upper()}_LIBRARY", str(library))
+    if request.param == "vulkan":
+        try:
+            _native.Model.load(demo_path, n_threads=1, verify="never", backend="vulkan").close()
+        except DeviceError as error:
+            pytest.skip(f"NOT TESTED: {error}")
     return str(request.param)
 
 

@@ -96,8 +96,9 @@ enum {
   EDGELLM_BACKEND_CPU = 1,
   EDGELLM_BACKEND_CUDA = 2,
   EDGELLM_BACKEND_METAL = 3,
-  EDGELLM_BACKEND_NPU = 4, /* graphs, which edgellm_load_options.npu names: docs/NPU.md */
-  EDGELLM_BACKEND_CUDA_FP8 = 5 /* many rows as 8-bit floats: not the CPU's answers */
+  EDGELLM_BACKEND_NPU = 4,      /* graphs, which edgellm_load_options.npu names: docs/NPU.md */
+  EDGELLM_BACKEND_CUDA_FP8 = 5, /* many rows as 8-bit floats: not the CPU's answers */
+  EDGELLM_BACKEND_VULKAN = 6
 };
 
 /* UTF-8. */
@@ -160,7 +161,7 @@ typedef struct edgellm_model_info {
   uint64_t file_bytes;
   double load_ms;
   char root[72];          /* 64 hex digits and NUL: the identity of the model */
-  char backend[16];       /* "cpu", "cuda", "cuda-fp8", "metal" or "npu", and NUL */
+  char backend[16];       /* "cpu", "cuda", "cuda-fp8", "metal", "vulkan" or "npu", and NUL */
   char kv_format[16];     /* "F16", "K8V8", ... and NUL */
   uint64_t session_bytes; /* that a session reserves besides its KV, for logits */
   int64_t n_graph_tokens; /* that graphs hold, where the CPU computes those behind them; else 0 */

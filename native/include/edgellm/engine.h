@@ -149,7 +149,7 @@ struct LoadOptions {
   // session. It may be closed: nothing guesses then.
   std::shared_ptr<const Model> draft_model = nullptr;
   int draft_layers = 0;  // guess by the first so many of the model's own layers and its head; 0: no
-  std::string backend = "cpu";  // or "cuda", "cuda-fp8", "metal", "npu", docs/backends.md
+  std::string backend = "cpu";  // or "cuda", "cuda-fp8", "metal", "vulkan", "npu", docs/backends.md
   // For "npu", whose kv_format is "F16": "bundle", a folder of `edgellm convert --target npu:...`,
   // "generation" where it is for several, "library", onnxruntime's, and for an execution provider
   // "provider", the "provider_library" of its own, if there is one, and options as "provider.NAME".

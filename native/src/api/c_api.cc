@@ -120,6 +120,8 @@ std::string backend_of(int64_t backend) {
       return "npu";
     case EDGELLM_BACKEND_CUDA_FP8:
       return "cuda-fp8";
+    case EDGELLM_BACKEND_VULKAN:
+      return "vulkan";
     default:
       refuse("options->backend is " + std::to_string(backend) + "; it must be EDGELLM_BACKEND_...");
   }

@@ -89,7 +89,7 @@ void check_options(const LoadOptions& options) {
       !edge::is_device_backend(options.backend)) {
     raise(Code::kBackendUnsupported, "backend '" + options.backend +
                                          "' is not available; this version has: cpu, cuda, "
-                                         "cuda-fp8, metal, npu");
+                                         "cuda-fp8, metal, vulkan, npu");
   }
   if (options.n_ctx < 0) {
     raise(Code::kInvalidArgument,

@@ -1,5 +1,5 @@
-// Backend: the fused operations of the one decoder loop. CPU, CUDA and Metal implement the same
-// list; the loop in model/decoder.cc never knows which it drives.
+// Backend: the fused operations of the one decoder loop. CPU, CUDA, Metal and Vulkan implement the
+// same list; the loop in model/decoder.cc never knows which it drives.
 //
 // Where an op is given LoraRows it reads the activations as floats too (ActNeeds.f32), and adds
 // B (A x) to a product before its bias.

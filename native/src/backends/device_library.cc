@@ -13,6 +13,14 @@ extern "C" edge::OpenBackendFn edgellm_metal_open;
 namespace edge {
 namespace {
 
+#if defined(_WIN32)
+constexpr const char* kVulkanLibrary = "edgellm_vulkan.dll";
+#elif defined(__APPLE__)
+constexpr const char* kVulkanLibrary = "libedgellm_vulkan.dylib";
+#else
+constexpr const char* kVulkanLibrary = "libedgellm_vulkan.so";
+#endif
+
 struct DeviceBackend {
   const char* name;
   const char* title;
@@ -28,6 +36,8 @@ constexpr DeviceBackend kBackends[] = {
      "-DEDGE_BUILD_CUDA=ON"},
     {"metal", "Metal", "EDGELLM_METAL_LIBRARY", "libedgellm_metal.dylib", "edgellm_metal_open",
      "-DEDGE_BUILD_METAL=ON on macOS"},
+    {"vulkan", "Vulkan", "EDGELLM_VULKAN_LIBRARY", kVulkanLibrary, "edgellm_vulkan_open",
+     "-DEDGE_BUILD_VULKAN=ON"},
 };
 
 const DeviceBackend* find_backend(std::string_view name) {

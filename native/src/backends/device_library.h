@@ -1,7 +1,8 @@
 // Backends of devices are libraries of their own, so that machines without a device carry nothing
-// of them: libedgellm_cuda.so or libedgellm_metal.dylib beside this program or module, or what
-// EDGELLM_CUDA_LIBRARY or EDGELLM_METAL_LIBRARY names. Apple's systems always have Metal, so a
-// build for them may link its backend instead (EDGE_METAL_LINKED).
+// of them: libedgellm_cuda.so, libedgellm_vulkan.so or libedgellm_metal.dylib beside this program
+// or module, or what EDGELLM_CUDA_LIBRARY, EDGELLM_VULKAN_LIBRARY or EDGELLM_METAL_LIBRARY names.
+// Apple's systems always have Metal, so a build for them may link its backend instead
+// (EDGE_METAL_LINKED).
 #pragma once
 
 #include <memory>
@@ -11,7 +12,7 @@
 
 namespace edge {
 
-// Whether there is such a backend, here or elsewhere: "cuda", "cuda-fp8", "metal".
+// Whether there is such a backend, here or elsewhere: "cuda", "cuda-fp8", "metal", "vulkan".
 bool is_device_backend(std::string_view name);
 
 // Takes `host`, a CPU backend, as create_gpu_backend() does. kDeviceUnavailable, saying what to do,
@@ -19,8 +20,8 @@ bool is_device_backend(std::string_view name);
 Result<std::unique_ptr<Backend>> open_device_backend(std::string_view name,
                                                      std::unique_ptr<Backend> host);
 
-// What a library exports as "edgellm_NAME_open" (cuda_fp8 for "cuda-fp8"): a backend, or null and why. Takes `host` in both
-// cases. abi: EDGE_BACKEND_ABI of the caller.
+// What a library exports as "edgellm_NAME_open" (cuda_fp8 for "cuda-fp8"): a backend, or null and
+// why. Takes `host` in both cases. abi: EDGE_BACKEND_ABI of the caller.
 using OpenBackendFn = Backend*(const char* abi, Backend* host, Status* why);
 
 }  // namespace edge

@@ -449,7 +449,7 @@ static void test_backends(const char* path) {
   options.backend = EDGELLM_BACKEND_CUDA; /* whose library is not beside this program */
   CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), DEVICE_UNAVAILABLE);
   CHECK(strstr(edgellm_last_error(NULL), "CUDA") != NULL && model == NULL);
-  options.backend = EDGELLM_BACKEND_CUDA_FP8 + 1;
+  options.backend = EDGELLM_BACKEND_VULKAN + 1;
   CHECK_ERROR(edgellm_model_load(path, strlen(path), &options, &model), INVALID_ARGUMENT);
 }
 

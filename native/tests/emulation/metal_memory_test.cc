@@ -4,9 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "backends/metal/host.h"
 #include "backends/metal/metal_device.h"
-#include "backends/metal/shared_memory.h"
 #include "doctest/doctest.h"
 #include "emulation/metal/mutants.h"
 #include "outcome.h"

@@ -41,7 +41,7 @@ class CudaDevice final : public gpu::Device {
   Result<size_t> weight_room() const override {
     size_t n_free = 0, n_total = 0;
     EDGE_RETURN_IF_ERROR(status_of(cudaMemGetInfo(&n_free, &n_total), "memory of the device"));
-    return n_free - std::min(n_free, kStepBytes);
+    return n_free - std::min(n_free, gpu::kStepBytes);
   }
   const std::byte* loaded(const void* from, size_t n_bytes) const override {
     return loaded_.find(from, n_bytes);
@@ -105,8 +105,6 @@ class CudaDevice final : public gpu::Device {
 
  private:
   static constexpr size_t kMostOutbox = size_t{32} << 20;
-  // Rooms, of which that of attention takes 64 MiB, mail, and what a driver allocates in parts.
-  static constexpr size_t kStepBytes = size_t{384} << 20;
 
   const bool takes_fp8_;
   cudaStream_t stream_ = nullptr;

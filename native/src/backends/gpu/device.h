@@ -12,6 +12,10 @@
 
 namespace edge::gpu {
 
+// Of a device's memory, what is left for steps: rooms, of which that of attention takes 64 MiB,
+// mail, and what a driver allocates in parts.
+constexpr size_t kStepBytes = size_t{384} << 20;
+
 // Groups of a launch.
 struct Grid {
   int64_t x = 1, y = 1, z = 1;

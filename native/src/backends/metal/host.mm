@@ -3,7 +3,9 @@
 #import <Foundation/Foundation.h>
 #import <Metal/Metal.h>
 
-#include "backends/metal/host.h"
+#include "backends/gpu/shared_host.h"
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -16,7 +18,7 @@ __asm__(".section __TEXT,__const\n.p2align 4\n.globl _edge_metallib, _edge_metal
         "_edge_metallib:\n.incbin \"" EDGE_METALLIB "\"\n_edge_metallib_end:\n.text\n");
 extern "C" const char edge_metallib[], edge_metallib_end[];
 
-namespace edge::metal {
+namespace edge::gpu::shared {
 namespace {
 
 constexpr size_t kHeapBytes = size_t{64} << 20;
@@ -200,8 +202,10 @@ Result<Buffer> create_buffer(size_t n_bytes) {
   }
 }
 
-Result<Buffer> wrap_pages(std::span<const std::byte> pages) {
+// Without a copy.
+Result<Buffer> share_weights(std::span<const std::byte> weights) {
   @autoreleasepool {
+    const auto pages = pages_around(weights, static_cast<size_t>(sysconf(_SC_PAGESIZE)));
     const std::lock_guard lock(host().mutex);
     if (pages.size() > host().device.maxBufferLength) {
       return {Code::kOutOfMemory,
@@ -220,6 +224,8 @@ Result<Buffer> wrap_pages(std::span<const std::byte> pages) {
     return described(buffer);
   }
 }
+
+Result<size_t> weight_room() { return SIZE_MAX; }
 
 void release_buffer(const Buffer& buffer) {
   @autoreleasepool {
@@ -245,4 +251,4 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   }
 }
 
-}  // namespace edge::metal
+}  // namespace edge::gpu::shared

@@ -1,9 +1,7 @@
-// The emulator's half of backends/metal/host.h. Device addresses are a second mapping of the same
-// memory, and while kernels run the host's mapping is poisoned for AddressSanitizer: an address
-// that was not translated, or a byte beyond a buffer, ends the test. Nothing runs before finish(),
-// as on a device that is slow to begin.
-#include "backends/metal/host.h"
-
+// The emulator's half of backends/gpu/shared_host.h. Device addresses are a second mapping of the
+// same memory, and while kernels run the host's mapping is poisoned for AddressSanitizer: an
+// address that was not translated, or a byte beyond a buffer, ends the test. Nothing runs before
+// finish(), as on a device that is slow to begin.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -13,6 +11,7 @@
 #include <vector>
 
 #include "../lockstep.h"
+#include "backends/gpu/shared_host.h"
 #include "kernel_table.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -22,7 +21,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(at, n) (static_cast<void>(at), static_cast<void>(n))
 #endif
 
-namespace edge::metal {
+namespace edge::gpu::shared {
 namespace {
 
 std::mutex mutex;
@@ -130,8 +129,11 @@ Result<Buffer> create_buffer(size_t n_bytes) {
   return buffer_of(both.host, both.device, n_bytes);
 }
 
+Result<size_t> weight_room() { return SIZE_MAX; }
+
 // A copy that cannot be written, which is the same to kernels that read.
-Result<Buffer> wrap_pages(std::span<const std::byte> pages) {
+Result<Buffer> share_weights(std::span<const std::byte> weights) {
+  const auto pages = pages_around(weights, static_cast<size_t>(sysconf(_SC_PAGESIZE)));
   const size_t n = round_to_pages(pages.size() + 1);
   EDGE_ASSIGN_OR_RETURN(const Twice both, map_twice(n));
   copy_pages(pages, both.host);
@@ -153,4 +155,4 @@ Result<std::unique_ptr<Queue>> Queue::create() {
   return std::unique_ptr<Queue>(std::make_unique<EmulatedQueue>());
 }
 
-}  // namespace edge::metal
+}  // namespace edge::gpu::shared

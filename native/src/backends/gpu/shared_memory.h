@@ -4,10 +4,10 @@
 
 #include <vector>
 
-#include "backends/metal/host.h"
+#include "backends/gpu/shared_host.h"
 #include "base/os.h"
 
-namespace edge::metal {
+namespace edge::gpu::shared {
 
 // Zero-filled; released with the PageBuffer.
 Result<PageBuffer> allocate_shared(size_t n_bytes);
@@ -34,4 +34,4 @@ class Mailbox {
   size_t used_ = 0;
 };
 
-}  // namespace edge::metal
+}  // namespace edge::gpu::shared

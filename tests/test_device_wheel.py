@@ -1,4 +1,4 @@
-"""native/cuda_wheel.py, around a small library that stands in for the CUDA backend."""
+"""native/device_wheel.py, around a small library that stands in for a backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import edgellm
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = "edgellm/libedgellm_cuda.so"
 
 
 def stand_in(path: Path, glibc: str = "2.17", machine: int = 62) -> Path:
@@ -23,10 +22,10 @@ def stand_in(path: Path, glibc: str = "2.17", machine: int = 62) -> Path:
     return path
 
 
-def build(library: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    script = ROOT / "native" / "cuda_wheel.py"
+def build(library: Path, folder: Path, backend: str = "cuda") -> subprocess.CompletedProcess[str]:
+    script = ROOT / "native" / "device_wheel.py"
     return subprocess.run(
-        [sys.executable, str(script), str(library), str(folder)],
+        [sys.executable, str(script), backend, str(library), str(folder)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -34,24 +33,29 @@ def build(library: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def built(library: Path, folder: Path) -> Path:
-    run = build(library, folder)
+def built(library: Path, folder: Path, backend: str = "cuda") -> Path:
+    run = build(library, folder, backend)
     assert run.returncode == 0, run.stderr
     return Path(run.stdout.strip())
 
 
-def test_pip_puts_the_library_beside_the_module(tmp_path: Path) -> None:
-    wheel = built(stand_in(tmp_path / "lib.so"), tmp_path / "dist")
-    assert wheel.name == f"edgellm_cuda-{edgellm.__version__}-py3-none-manylinux_2_28_x86_64.whl"
+@pytest.mark.parametrize("backend", ["cuda", "vulkan"])
+def test_pip_puts_the_library_beside_the_module(tmp_path: Path, backend: str) -> None:
+    inside = f"edgellm/libedgellm_{backend}.so"
+    wheel = built(stand_in(tmp_path / "lib.so"), tmp_path / "dist", backend)
+    name = f"edgellm_{backend}-{edgellm.__version__}"
+    assert wheel.name == f"{name}-py3-none-manylinux_2_28_x86_64.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert archive.read(LIBRARY) == (tmp_path / "lib.so").read_bytes()
-        info = f"edgellm_cuda-{edgellm.__version__}.dist-info"
+        assert archive.read(inside) == (tmp_path / "lib.so").read_bytes()
+        info = f"{name}.dist-info"
         metadata = archive.read(f"{info}/METADATA").decode()
         assert f"Requires-Dist: edgellm=={edgellm.__version__}" in metadata
-        assert b"NVIDIA" in archive.read(f"{info}/licenses/NOTICE-CUDA.txt")
+        assert ("NVIDIA" in metadata) == (backend == "cuda")
+        if backend == "cuda":
+            assert b"NVIDIA" in archive.read(f"{info}/licenses/NOTICE-CUDA.txt")
         assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    assert [name for name in names if "dist-info" not in name] == [LIBRARY]
+    assert [name for name in names if "dist-info" not in name] == [inside]
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
     pip += ["--no-index", "--platform", "manylinux_2_28_x86_64", "--only-binary", ":all:"]
@@ -59,7 +63,7 @@ def test_pip_puts_the_library_beside_the_module(tmp_path: Path) -> None:
         [*pip, "--target", str(target), str(wheel)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr  # which checks RECORD
-    assert (target / LIBRARY).read_bytes() == (tmp_path / "lib.so").read_bytes()
+    assert (target / inside).read_bytes() == (tmp_path / "lib.so").read_bytes()
 
 
 def test_the_same_library_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-#include "backends/metal/shared_memory.h"
+#include "backends/gpu/shared_memory.h"
 
 #include <algorithm>
 #include <cstring>
 #include <map>
 #include <mutex>
 
-namespace edge::metal {
+namespace edge::gpu::shared {
 namespace {
 
 constexpr size_t kBoxBytes = size_t{256} << 10;
@@ -80,4 +80,4 @@ Result<Mailbox::Sent> Mailbox::send(std::span<const std::byte> bytes) {
   return sent;
 }
 
-}  // namespace edge::metal
+}  // namespace edge::gpu::shared

@@ -1,33 +1,23 @@
-#include "backends/metal/metal_device.h"
-
-#include <unistd.h>
+#include "backends/gpu/shared_device.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
 
-#include "backends/metal/host.h"
-#include "backends/metal/shared_memory.h"
+#include "backends/gpu/shared_host.h"
+#include "backends/gpu/shared_memory.h"
 
-namespace edge::metal {
+namespace edge::gpu::shared {
 namespace {
 
-// The pages that these bytes are in. A mapping consists of whole ones.
-std::span<const std::byte> pages_around(std::span<const std::byte> bytes) {
-  const auto at = reinterpret_cast<uintptr_t>(bytes.data());
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t before = at % page;
-  const size_t n = (before + bytes.size() + page - 1) / page * page;
-  return {bytes.data() - before, n};
-}
-
-class MetalDevice final : public gpu::Device {
+class SharedDevice final : public Device {
  public:
-  explicit MetalDevice(std::unique_ptr<Queue> queue) : queue_(std::move(queue)) {}
-  MetalDevice(const MetalDevice&) = delete;
-  MetalDevice& operator=(const MetalDevice&) = delete;
-  ~MetalDevice() override {
+  SharedDevice(const Traits& traits, std::unique_ptr<Queue> queue)
+      : traits_(traits), queue_(std::move(queue)) {}
+  SharedDevice(const SharedDevice&) = delete;
+  SharedDevice& operator=(const SharedDevice&) = delete;
+  ~SharedDevice() override {
     static_cast<void>(queue_->finish());
     for (const Buffer& weights : loaded_) release_buffer(weights);
   }
@@ -37,19 +27,21 @@ class MetalDevice final : public gpu::Device {
     return {};
   }
 
-  const char* name() const override { return "metal"; }
-  const char* title() const override { return "Metal"; }
+  const char* name() const override { return traits_.name; }
+  const char* title() const override { return traits_.title; }
   bool has_f64() const override { return false; }
-  bool has_float_matrices() const override { return true; }
+  bool has_float_matrices() const override { return traits_.has_float_matrices; }
 
   PageBuffer::Allocate allocator() const override { return allocate_shared; }
 
   Status load(std::span<const std::byte> weights) override {
     if (weights.empty() || loaded(weights.data(), weights.size()) != nullptr) return {};
-    EDGE_ASSIGN_OR_RETURN(const Buffer buffer, wrap_pages(pages_around(weights)));
+    EDGE_ASSIGN_OR_RETURN(const Buffer buffer, share_weights(weights));
     loaded_.push_back(buffer);
     return {};
   }
+
+  Result<size_t> weight_room() const override { return shared::weight_room(); }
 
   const std::byte* loaded(const void* from, size_t n_bytes) const override {
     const auto at = reinterpret_cast<uintptr_t>(from);
@@ -64,7 +56,7 @@ class MetalDevice final : public gpu::Device {
 
   std::byte* address(const void* allocated) const override { return shared_address(allocated); }
 
-  Result<std::byte*> room(gpu::Room which, size_t n_bytes) override {
+  Result<std::byte*> room(Room which, size_t n_bytes) override {
     PageBuffer& room = rooms_[static_cast<size_t>(which)];
     if (room.size_bytes() < n_bytes) {
       EDGE_RETURN_IF_ERROR(wait());  // for kernels that use it
@@ -87,7 +79,7 @@ class MetalDevice final : public gpu::Device {
 
   int32_t* flag() override { return reinterpret_cast<int32_t*>(shared_address(flag_.data())); }
 
-  Status launch(const char* kernel, std::span<const std::byte> args, gpu::Grid grid,
+  Status launch(const char* kernel, std::span<const std::byte> args, Grid grid,
                 int n_threads) override {
     EDGE_ASSIGN_OR_RETURN(const Mailbox::Sent sent, mailbox_.send(args));
     return queue_->launch(kernel, sent.buffer, sent.offset, grid, n_threads);
@@ -109,21 +101,22 @@ class MetalDevice final : public gpu::Device {
  private:
   int32_t* seen_flag() const { return reinterpret_cast<int32_t*>(flag_.data()); }
 
+  const Traits traits_;
   std::unique_ptr<Queue> queue_;
   std::vector<Buffer> loaded_;
   Mailbox mailbox_;
-  std::array<PageBuffer, gpu::kRooms> rooms_;
+  std::array<PageBuffer, kRooms> rooms_;
   PageBuffer flag_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<gpu::Device>> open_device() {
+Result<std::unique_ptr<Device>> open_device(const Traits& traits) {
   EDGE_RETURN_IF_ERROR(open_host());
   EDGE_ASSIGN_OR_RETURN(std::unique_ptr<Queue> queue, Queue::create());
-  auto device = std::make_unique<MetalDevice>(std::move(queue));
+  auto device = std::make_unique<SharedDevice>(traits, std::move(queue));
   EDGE_RETURN_IF_ERROR(device->open());
-  return std::unique_ptr<gpu::Device>(std::move(device));
+  return std::unique_ptr<Device>(std::move(device));
 }
 
-}  // namespace edge::metal
+}  // namespace edge::gpu::shared

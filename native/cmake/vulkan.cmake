@@ -1,0 +1,102 @@
+# The Vulkan backend, src/backends/vulkan, a shared library of its own that finds the system's loader
+# while it runs. Its kernels are compiled by glslc, twice: for devices whose fma rounds once, and for
+# those that have f64 instead. On by itself for the tests where glslc and Vulkan's headers are installed.
+find_program(EDGE_GLSLC glslc)
+find_path(EDGE_VULKAN_HEADERS vulkan/vulkan.h)
+set(vulkan_default OFF)
+if(EDGE_BUILD_TESTS AND EDGE_GLSLC AND EDGE_VULKAN_HEADERS AND CMAKE_SYSTEM_NAME STREQUAL Linux
+   AND NOT CMAKE_CROSSCOMPILING AND NOT EDGE_SANITIZE)  # drivers keep what they allocate
+  set(vulkan_default ON)
+endif()
+option(EDGE_BUILD_VULKAN "Build libedgellm_vulkan; needs glslc and Vulkan's headers" ${vulkan_default})
+
+# edge_glsl_structs(header out): what a header of plain structs and functions is in GLSL. T* is T_ptr,
+# and what is a keyword there gets an underscore.
+function(edge_glsl_structs header out)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
+  file(READ ${header} text)
+  string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+  string(REGEX REPLACE "\n *#[^\n]*" "\n" text "${text}")
+  string(REGEX REPLACE "namespace [a-z:]+ {" "" text "${text}")
+  string(REGEX REPLACE "\n}[ \n]*$" "\n" text "${text}")
+  string(REGEX REPLACE "EDGE_GLOBAL (const )?([A-Za-z0-9_]+)\\*" "\\2_ptr" text "${text}")
+  string(REGEX REPLACE " (shared|out);" " \\1_;" text "${text}")
+  string(REGEX REPLACE "(NormKind|FfnAct) " "uint8_t " text "${text}")
+  string(REPLACE "EDGE_CONSTANT" "const" text "${text}")
+  string(REPLACE "EDGE_INLINE " "" text "${text}")
+  file(CONFIGURE OUTPUT ${out} CONTENT "${text}" @ONLY)
+endfunction()
+
+# edge_glsl_constants(out headers...): the integers and tables of headers, and the formats.
+function(edge_glsl_constants out)
+  set(text "")
+  foreach(header ${ARGN})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
+    file(READ ${header} source)
+    string(REGEX MATCHALL "\nEDGE_CONSTANT (uint8_t|int) [^;]*" found "${source}")
+    foreach(constant IN LISTS found)
+      string(REPLACE "EDGE_CONSTANT uint8_t" "const uint" constant "${constant}")
+      string(REPLACE "EDGE_CONSTANT" "const" constant "${constant}")
+      string(APPEND text "${constant};")
+    endforeach()
+  endforeach()
+  set(formats ${PROJECT_SOURCE_DIR}/src/tensor/formats.inc)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${formats})
+  file(STRINGS ${formats} lines REGEX "^EDGE_FORMAT")
+  set(number 0)
+  set(bytes "")
+  foreach(line IN LISTS lines)
+    string(REGEX MATCH "\\((k[A-Z0-9_]+), [^,]*, [0-9]+, ([0-9]+)" unused "${line}")
+    string(APPEND text "\nconst int ${CMAKE_MATCH_1} = ${number};")
+    list(APPEND bytes ${CMAKE_MATCH_2})
+    math(EXPR number "${number} + 1")
+  endforeach()
+  list(JOIN bytes ", " bytes)
+  string(APPEND text "\nconst int kTileBytes[${number}] = {${bytes}};\n")
+  file(CONFIGURE OUTPUT ${out} CONTENT "${text}" @ONLY)
+endfunction()
+
+# edge_vulkan_library(): libedgellm_vulkan, with the kernels inside.
+function(edge_vulkan_library)
+  if(NOT EDGE_GLSLC OR NOT EDGE_VULKAN_HEADERS)
+    message(FATAL_ERROR "EDGE_BUILD_VULKAN needs glslc and vulkan/vulkan.h; install packages glslc and "
+                        "libvulkan-dev")
+  endif()
+  set(made ${PROJECT_BINARY_DIR}/vulkan)
+  set(src ${PROJECT_SOURCE_DIR}/src)
+  edge_glsl_structs(${src}/backends/gpu/args.h ${made}/args.glsl)
+  edge_glsl_constants(${made}/constants.glsl ${src}/tensor/tile_shape.h ${src}/quant/tiles.h)
+  set(inside "")
+  set(table "")
+  set(words "")
+  file(GLOB kernels CONFIGURE_DEPENDS ${src}/backends/vulkan/kernels/*.comp)
+  foreach(kernel ${kernels})
+    get_filename_component(name ${kernel} NAME_WE)
+    foreach(way FUSED DOUBLE)
+      set(out ${made}/${name}.${way}.inc)
+      add_custom_command(OUTPUT ${out} DEPENDS ${kernel} ${made}/args.glsl ${made}/constants.glsl
+        DEPFILE ${out}.d VERBATIM
+        COMMAND ${EDGE_GLSLC} -fshader-stage=compute --target-env=vulkan1.2 -Werror -mfmt=num
+                -DEDGE_FMA_${way} -I ${made} -MD -MF ${out}.d -o ${out} ${kernel})
+      list(APPEND words ${out})
+      string(APPEND inside "constexpr uint32_t k_${name}_${way}[] = {\n#include \"${name}.${way}.inc\"\n};\n")
+    endforeach()
+    string(APPEND table "    {\"${name}\", k_${name}_FUSED, k_${name}_DOUBLE},\n")
+  endforeach()
+  set(shaders ${made}/shader_table.cc)
+  file(CONFIGURE OUTPUT ${shaders} @ONLY CONTENT
+    "// Made by cmake/vulkan.cmake: the kernels, compiled.\n#include \"backends/vulkan/shaders.h\"\n\n\
+namespace edge::vulkan {\nnamespace {\n@inside@constexpr Shader kShaders[] = {\n@table@};\n}  // namespace\n\
+std::span<const Shader> shaders() { return kShaders; }\n}  // namespace edge::vulkan\n")
+  set_source_files_properties(${shaders} PROPERTIES OBJECT_DEPENDS "${words}")
+  file(GLOB host CONFIGURE_DEPENDS ${src}/backends/vulkan/*.cc)
+  add_library(edge_vulkan OBJECT ${host} ${shaders})
+  target_include_directories(edge_vulkan PUBLIC ${src})
+  target_include_directories(edge_vulkan SYSTEM PUBLIC ${EDGE_VULKAN_HEADERS})
+  target_link_libraries(edge_vulkan PRIVATE edge_options edge_baseline PUBLIC edge_backend_gpu)
+  add_library(edgellm_vulkan SHARED $<TARGET_OBJECTS:edge_vulkan>)
+  target_link_libraries(edgellm_vulkan PRIVATE edge_backend_gpu)
+  if(NOT APPLE AND NOT WIN32)
+    target_link_options(edgellm_vulkan PRIVATE -Wl,--exclude-libs,ALL)
+  endif()
+endfunction()
