@@ -120,7 +120,6 @@ def command(
         typer.Option(
             help="The longest context meant, for which there must be memory. Default: all the "
             "model can, or its graphs for an NPU: behind those the CPU goes on.",
-            min=1,
         ),
     ] = None,
     json: JsonFlag = False,

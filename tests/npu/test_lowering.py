@@ -33,9 +33,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("context", [8, 32])
+@pytest.mark.parametrize("context", [16, 40])
 def test_families_say_what_the_cpu_runtime_says(name: str, context: int, tmp_path: Path):
-    """With LongRoPE in a context within the first training and in one beyond it."""
+    """With LongRoPE in a context within the first training, which had 32, and in one beyond it."""
     source, _ = save_family(name, tmp_path / "source")
     edge = tmp_path / "model.edge"
     convert(source, edge, format="F16", act="f32")
