@@ -178,13 +178,22 @@ vulkan-test: vulkan
 	$(VULKAN_TEST) build/vulkan/tests/edge_ops --backend vulkan
 	$(VULKAN_TEST) build/vulkan/tools/edge_bench edgellm/demo/demo.edge --backend vulkan
 
-# Khronos' validation of every call and kernel; one message fails.
+# Khronos' validation of every call and kernel, then of every address that kernels
+# use, where each allocation is a buffer of its own; a write beyond one is planted, and found. One
+# message fails.
 .PHONY: vulkan-validation
 TEST_VULKAN ?= build/editable/tests/test_vulkan
+VALIDATION := VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation
+ADDRESSES := EDGELLM_VULKAN_APART=1 VK_LAYER_ENABLES=VK_VALIDATION_FEATURE_ENABLE_GPU_ASSISTED_EXT
+COMPLAINTS := 'VUID|UNASSIGNED|Validation Error'
 vulkan-validation:
 	@if ls /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json >/dev/null 2>&1; then \
-	  VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation $(TEST_VULKAN) > build/vulkan-validation.log 2>&1; \
-	  rc=$$?; ! grep -E 'VUID|UNASSIGNED|Validation Error' build/vulkan-validation.log && exit $$rc; \
+	  set -e; \
+	  $(VALIDATION) $(TEST_VULKAN) > build/vulkan-calls.log; \
+	  $(VALIDATION) $(ADDRESSES) $(TEST_VULKAN) > build/vulkan-addresses.log; \
+	  if grep -E $(COMPLAINTS) build/vulkan-calls.log build/vulkan-addresses.log; then exit 1; fi; \
+	  $(VALIDATION) $(ADDRESSES) $(TEST_VULKAN) -ns -tc='planted*' > build/vulkan-planted.log; \
+	  grep -qE $(COMPLAINTS) build/vulkan-planted.log; \
 	else echo "NOT RUN: Vulkan's validation; install package vulkan-validationlayers"; fi
 
 # On a Mac with Xcode: the C interface with the Metal backend, for macOS, iOS and its simulator, in

@@ -51,26 +51,26 @@ def vulkan(
 def test_a_text_has_the_tokens_and_log_probabilities_of_the_cpu(cpu, vulkan):
     assert vulkan.info().backend == "vulkan"
     for options in ({}, {"temperature": 0.8, "seed": 7}):
-        wanted = cpu.generate(PROMPT, max_tokens=12, logprobs=2, **options)
-        found = vulkan.generate(PROMPT, max_tokens=12, logprobs=2, **options)
+        wanted = cpu.generate(PROMPT, max_tokens=8, logprobs=2, **options)
+        found = vulkan.generate(PROMPT, max_tokens=8, logprobs=2, **options)
         assert found.token_ids == wanted.token_ids
         assert found.logprobs == wanted.logprobs
 
 
 def test_a_batch_is_its_prompts_one_by_one(cpu, vulkan):
-    together = vulkan.generate_batch(PROMPTS, max_tokens=8, at_once=3)
-    alone = [cpu.generate(prompt, max_tokens=8) for prompt in PROMPTS]
+    together = vulkan.generate_batch(PROMPTS, max_tokens=6, at_once=3)
+    alone = [cpu.generate(prompt, max_tokens=6) for prompt in PROMPTS]
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
 
 
 def test_a_chat_saved_on_one_backend_goes_on_at_the_other(cpu, vulkan, tmp_path):
     path = tmp_path / "chat.session"
     with vulkan.chat() as chat:
-        chat.send("Say hello.", max_tokens=6)
+        chat.send("Say hello.", max_tokens=4)
         chat.save(path)
-        wanted = chat.send("And now?", max_tokens=6).token_ids
+        wanted = chat.send("And now?", max_tokens=4).token_ids
     with cpu.restore(path) as chat:
-        assert chat.send("And now?", max_tokens=6).token_ids == wanted
+        assert chat.send("And now?", max_tokens=4).token_ids == wanted
 
 
 def test_layers_that_find_no_room_run_on_the_cpu(cpu, demo_path, monkeypatch):
@@ -82,12 +82,11 @@ def test_layers_that_find_no_room_run_on_the_cpu(cpu, demo_path, monkeypatch):
         assert split.generate(PROMPT, max_tokens=4).token_ids == wanted
 
 
-def test_the_command_line_computes_on_vulkan(tmp_path):
-    words = ("run", "demo", PROMPT, "--max-tokens", 6, "--temperature", 0)
+def test_the_command_line_computes_on_vulkan(cpu, tmp_path):
+    words = ("run", "demo", PROMPT, "--max-tokens", 4, "--temperature", 0)
     found = edgellm_process(*words, "--backend", "vulkan", cwd=tmp_path)
-    wanted = edgellm_process(*words, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
-    assert found.stdout == wanted.stdout
+    assert found.stdout.strip() == cpu.generate(PROMPT, max_tokens=4).text.strip()
 
 
 @pytest.mark.parametrize(

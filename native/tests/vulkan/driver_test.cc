@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/gpu/args.h"
 #include "backends/gpu/shared_host.h"
 #include "backends/vulkan/heaps.h"
 #include "backends/vulkan/numbers.h"
@@ -111,6 +112,22 @@ TEST_CASE("a kernel that is not there and a launch that is too large are errors"
   CHECK(queue->launch("add_pairs", args, 0, {0, 1, 1}, 256).is_ok());
   CHECK(queue->finish().is_ok());
   gpu::shared::release_buffer(args);
+}
+
+// For `make vulkan-validation`, which must find it.
+TEST_CASE("planted: a kernel that writes beyond its memory" * doctest::skip()) {
+  REQUIRE(test::has_vulkan());
+  const auto queue = gpu::shared::Queue::create().take();
+  const gpu::shared::Buffer from = gpu::shared::create_buffer(8192).take();
+  const gpu::shared::Buffer to = gpu::shared::create_buffer(256).take();
+  const gpu::shared::Buffer at = gpu::shared::create_buffer(256).take();
+  gpu::AddPairsArgs args = {};
+  args.parts = reinterpret_cast<const float*>(from.address);
+  args.y = reinterpret_cast<float*>(to.address);
+  args.n = 65;
+  std::memcpy(at.host, &args, sizeof args);
+  CHECK(queue->launch("add_pairs", at, 0, {1, 1, 1}, 256).is_ok());
+  CHECK(queue->finish().is_ok());
 }
 
 TEST_CASE("memory is zero, apart from other memory, and used again") {

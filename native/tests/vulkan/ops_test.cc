@@ -50,7 +50,7 @@ TEST_CASE("the built-in model has the CPU's bits on Vulkan") {
 TEST_CASE("weights that go through staging have the CPU's bits on Vulkan") {
   if (!test::has_vulkan()) return;
   setenv("EDGELLM_VULKAN_STAGING", "1", 1);
-  test::check_model(on_vulkan, EDGE_DEMO_MODEL, 1);
+  test::check_tiny_models(on_vulkan);
   unsetenv("EDGELLM_VULKAN_STAGING");
 }
 

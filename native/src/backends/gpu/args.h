@@ -1,7 +1,9 @@
 // What kernels are given, the same bytes on the host and on a device: one struct a kernel, by the
 // kernel's name. Pointers are the device's; shapes are as in backends/backend.h, and sums have the
 // CPU's bits (docs/KERNELS.md). Row r of `rows` is the step's; `flag` becomes 1 where a value is
-// not finite. Included by kernels in every dialect, so it holds plain data only.
+// not finite. Included by kernels in every dialect, so it holds plain data only, and
+// made into GLSL by cmake/vulkan.cmake, so it is written plainly: pointers as below, no expressions
+// of C++.
 #pragma once
 
 #include "backends/op_kinds.h"

@@ -1,5 +1,6 @@
-// What GpuBackend drives: one device with its memory and a queue of kernels, of CUDA or of Metal.
-// Kernels are those of this directory, by name, each with a struct of args.h.
+// What GpuBackend drives: one device with its memory and a queue of kernels, of CUDA, Metal or
+// Vulkan. Kernels are those of this directory, or vulkan/kernels, by name, each with a struct of
+// args.h.
 #pragma once
 
 #include <cstddef>

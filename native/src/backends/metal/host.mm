@@ -1,4 +1,4 @@
-// Apple's half of host.h: the device, heaps, pipelines and command buffers. Compiled on macOS only
+// Apple's half of gpu/shared_host.h: the device, heaps, pipelines and command buffers. Compiled on macOS only
 // (cmake/metal.cmake), so it holds nothing that could be elsewhere.
 #import <Foundation/Foundation.h>
 #import <Metal/Metal.h>

@@ -1,7 +1,9 @@
 #include "backends/vulkan/heaps.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace edge::vulkan {
@@ -13,6 +15,12 @@ constexpr VkMemoryPropertyFlags kSeen =
     VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
 
 VkDeviceSize rounded(VkDeviceSize n) { return (n + kUnit - 1) / kUnit * kUnit; }
+
+// Every allocation a buffer of its own, so that validation on the device sees what goes beyond one.
+bool is_apart() {
+  const char* set = std::getenv("EDGELLM_VULKAN_APART");
+  return set != nullptr && std::string_view(set) == "1";
+}
 
 // How well a kind of memory serves; 0: not at all. The host reads what kernels made: cached.
 int score(VkMemoryPropertyFlags flags, Place place) {
@@ -113,8 +121,8 @@ Result<gpu::shared::Buffer> Heaps::allocate(size_t n_bytes) {
       return gpu::shared::Buffer{heap.block.mapped + offset, heap.block.address + offset, n_bytes,
                                  &heap};
     }
-    EDGE_ASSIGN_OR_RETURN(const Block block,
-                          allocate_block(std::max(n, kHeapBytes), Place::kShared));
+    const VkDeviceSize heap_bytes = is_apart() ? n : std::max(n, kHeapBytes);
+    EDGE_ASSIGN_OR_RETURN(const Block block, allocate_block(heap_bytes, Place::kShared));
     heaps_.push_back({block, {{0, block.n_bytes / kUnit * kUnit}}});
   }
   return {Code::kDeviceFailed, "Vulkan: a new heap has no room"};

@@ -13,9 +13,8 @@
 namespace {
 
 constexpr const char* kUsage =
-    "edge_ops [--backend cpu|cuda|metal|vulkan] [--rows N] [--past TOKENS] [--repeat N] [--threads "
-    "N] "
-    "[--small 1]";
+    "edge_ops [--backend cpu|cuda|metal|vulkan] [--rows N] [--past TOKENS] [--repeat N] "
+    "[--threads N] [--small 1]";
 
 int fail(const edge::Status& status) {
   std::fprintf(stderr, "%s\n", status.message().c_str());
