@@ -1,7 +1,7 @@
 """Offline tools: a checkpoint in, one compact file out.
 
-Of the SDK they import edgellm.edgefile, edgellm.errors, edgellm.chat_template and the native weight
-encoder and tokenizer, nothing else. torch is imported by reference.py and by what calibrates, on
+Of the SDK they import what files are made of (edgefile, chat_template, fleet, npu), how they are read
+and written, errors, the planner and the native weight encoder and tokenizer, nothing else. torch is imported by reference.py and by what calibrates, on
 first use.
 """
 

@@ -47,6 +47,7 @@ CONVERTERS_MAY_SEE = {
     "edgellm.edgeheader",
     "edgellm.errors",
     "edgellm.chat_template",
+    "edgellm.durable",  # as small_files: how small files are written and read
     "edgellm.edgechunks",
     "edgellm.fleet",  # what a build writes and a device reads
     "edgellm.planner",
