@@ -1,8 +1,8 @@
 """Offline tools: a checkpoint in, one compact file out.
 
-Of the SDK they import what files are made of (edgefile, chat_template, fleet, npu), how they are read
-and written, errors, the planner and the native weight encoder and tokenizer, nothing else. torch is imported by reference.py and by what calibrates, on
-first use.
+Of the SDK they import what files are made of (edgefile, chat_template, fleet, npu), how they are
+read and written, errors, the planner and the native weight encoder and tokenizer, nothing else.
+torch is imported by reference.py and by what calibrates, on first use.
 """
 
 from __future__ import annotations
