@@ -19,8 +19,8 @@ bool is_device_backend(std::string_view name);
 Result<std::unique_ptr<Backend>> open_device_backend(std::string_view name,
                                                      std::unique_ptr<Backend> host);
 
-// What a library exports as "edgellm_NAME_open" (cuda_fp8 for "cuda-fp8"): a backend, or null and why. Takes `host` in both
-// cases. abi: EDGE_BACKEND_ABI of the caller.
+// What a library exports as "edgellm_NAME_open" (cuda_fp8 for "cuda-fp8"): a backend, or null and
+// why. Takes `host` in both cases. abi: EDGE_BACKEND_ABI of the caller.
 using OpenBackendFn = Backend*(const char* abi, Backend* host, Status* why);
 
 }  // namespace edge
