@@ -27,7 +27,7 @@ def test_a_device_without_its_library_is_a_device_error(demo_path, monkeypatch, 
 
 
 def test_a_backend_that_nobody_knows_names_the_others(demo_path):
-    with pytest.raises(edgellm.UnsupportedError, match="cpu, cuda, metal, vulkan"):
+    with pytest.raises(edgellm.UnsupportedError, match="cpu, cuda, cuda-fp8, metal, vulkan"):
         edgellm.load(demo_path, backend="abacus")
 
 
@@ -44,4 +44,4 @@ def test_verbs_pass_the_backend_on(tmp_path, command):
     assert "Traceback" not in run.stderr
     run = edgellm_process(*command, "--backend", "abacus", cwd=tmp_path)
     assert run.returncode == Exit.UNSUPPORTED
-    assert "cpu, cuda, metal, vulkan" in run.stderr
+    assert "cpu, cuda, cuda-fp8, metal, vulkan" in run.stderr

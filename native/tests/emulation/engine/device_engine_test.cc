@@ -168,7 +168,7 @@ TEST_CASE("what was read with 8-bit floats is not the CPU's, and is kept apart")
   std::filesystem::remove(path);
   CAPTURE(refusal);
   CHECK(refusal.starts_with("session_mismatch: "));
-  CHECK(refusal.find("another KV format (K8V8 of cuda-fp8, here K8V8)") != std::string::npos);
+  CHECK(refusal.find("another KV format ('K8V8 of cuda-fp8', here 'K8V8')") != std::string::npos);
   setenv("EDGELLM_EMULATED_CAPABILITY", "86", 1);
   const std::string too_old = error_of(file, "cuda-fp8");
   unsetenv("EDGELLM_EMULATED_CAPABILITY");
