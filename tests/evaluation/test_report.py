@@ -167,7 +167,7 @@ def test_a_cell_cannot_break_a_table():
 def test_a_report_is_whole_or_not_there(tmp_path: Path):
     with pytest.raises(InvalidArgumentError, match=r"FILE\.md or FILE\.html"):
         write_report(evaluation(), tmp_path / "r.pdf")
-    with pytest.raises(FormatError, match="cannot write"):
+    with pytest.raises(FormatError, match="cannot be written"):
         write_report(evaluation(), tmp_path / "missing" / "r.md")
     (tmp_path / "r.md").mkdir()
     with pytest.raises(FormatError):

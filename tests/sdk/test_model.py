@@ -9,7 +9,7 @@ import edgellm
 @pytest.mark.parametrize(
     ("argument", "value", "error"),
     [
-        ("backend", "vulkan", edgellm.UnsupportedError),
+        ("backend", "abacus", edgellm.UnsupportedError),
         ("kv", "Q8_0", edgellm.UnsupportedError),
         ("threads", 0, edgellm.InvalidArgumentError),
         ("max_memory", 0, edgellm.InvalidArgumentError),

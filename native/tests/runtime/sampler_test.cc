@@ -390,14 +390,14 @@ std::vector<Candidate> sorted_until(const std::vector<float>& logits,
 
 TEST_CASE("the best candidates of flat, steep and equal logits are those of a sort") {
   constexpr double kAny = std::numeric_limits<double>::infinity();
-  constexpr size_t kAll = 3000;
+  constexpr size_t kAll = 1000;
   for (const float width : {0.0f, 0.01f, 0.5f, 3.0f, 40.0f, 2000.0f}) {
     std::vector<float> logits(kAll);
     std::vector<double> weights(kAll);
     for (size_t i = 0; i < kAll; ++i) {
       const auto words = philox4x32({static_cast<uint32_t>(i), 0, 0, 0}, {1, 2});
       // Some are equal, and some are 0 with a sign.
-      logits[i] = width * static_cast<float>(static_cast<int>(words[0] % 1009) - 1008) / 1008.0f;
+      logits[i] = width * static_cast<float>(static_cast<int>(words[0] % 701) - 700) / 700.0f;
       if (i % 7 == 0 && logits[i] == 0) logits[i] = -0.0f;
     }
     const float max = *std::max_element(logits.begin(), logits.end());
@@ -406,17 +406,15 @@ TEST_CASE("the best candidates of flat, steep and equal logits are those of a so
       weights[i] = exp_nonpositive(static_cast<double>(logits[i]) - static_cast<double>(max));
       mass += weights[i];
     }
-    for (const size_t n_most : {size_t{1}, size_t{40}, size_t{2999}, kAll}) {
+    for (const size_t n_most : {size_t{1}, size_t{40}, size_t{999}, kAll}) {
       for (const double min_weight : {0.0, 1e-12, 0.004, 0.05, 1.0}) {
         for (const double share : {1e-9, 0.1, 0.5, 0.95, 1.0, kAny}) {
           const Cut cut{n_most, min_weight, share * mass};
           const auto wanted = sorted_until(logits, weights, cut);
           const auto found = best_candidates(logits, weights, cut);
-          REQUIRE(found.size() == wanted.size());
-          for (size_t i = 0; i < found.size(); ++i) {
-            REQUIRE(found[i].id == wanted[i].id);
-            REQUIRE(found[i].weight == wanted[i].weight);
-          }
+          REQUIRE(std::ranges::equal(found, wanted, [](const Candidate& a, const Candidate& b) {
+            return a.id == b.id && a.logit == b.logit && a.weight == b.weight;
+          }));
         }
       }
     }
