@@ -26,8 +26,11 @@ demo: $(VENV)/.demo
 	@echo; echo "A question: $(QUESTION)"
 	@$(VENV)/bin/edgellm run demo "$(QUESTION)" --chat --max-tokens 80
 
-# Two processes: more only costs memory, since what takes time runs on two threads itself.
-test: lint native sanitize arm
+# Two at once, for each of these has parts that keep one core busy. And two processes for pytest: more
+# only costs memory, since what takes time runs on two threads itself.
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint native
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sanitize arm
 	$(BIN) pytest -n 2 --dist loadfile -m "not slow" --durations 25 --durations-min 3
 
 nightly: lint native sanitize arm windows bench-guard
